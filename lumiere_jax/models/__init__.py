@@ -1,0 +1,1 @@
+"""The networks: pure functions of parameters and arrays."""
