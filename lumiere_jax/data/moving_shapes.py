@@ -1,0 +1,200 @@
+"""`moving_shapes`: an endless procedural source of captioned clips that needs no download.
+
+Coloured shapes move in straight lines, or stand still, over plain or textured backgrounds. The
+truth about every clip is known, so `lumiere_jax.metrics.oracle` can say whether a generated clip
+shows what its caption asks for. About a tenth of all combinations of shape, colour, direction and
+background colour are held out of the training split and make up the test split.
+"""
+
+import hashlib
+
+import numpy as np
+
+from lumiere_jax.data.scene import (
+    BACKGROUND_COLORS,
+    BACKGROUND_KINDS,
+    DIRECTIONS,
+    PATH_LENGTH,
+    SIZES,
+    Scene,
+    SceneObject,
+    render,
+)
+from lumiere_jax.data.scene_captions import all_combinations, describe, parse_caption
+from lumiere_jax.errors import UserError
+
+__all__ = ["MovingShapes", "Scene", "SceneObject", "is_held_out", "parse_caption", "render"]
+
+_HELD_OUT_ONE_IN = 10
+_MARGIN = 0.02  # of the frame's width, between the object and the border
+_PLACEMENTS = 8  # tries at keeping two objects apart
+_TEXTURED_PROBABILITY = 0.5
+
+Combination = tuple[str, str, str, str]
+
+
+def is_held_out(shape: str, color: str, direction: str, background_color: str) -> bool:
+    """Tells whether a combination belongs to the test split: a stable hash, about one in ten."""
+    name = "|".join((shape, color, direction, background_color))
+    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") % _HELD_OUT_ONE_IN == 0
+
+
+def _place(size: str, direction: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draws a path, (start, end), along which the whole object stays inside the frame."""
+    step = np.asarray(DIRECTIONS[direction]) * rng.uniform(*PATH_LENGTH)
+    low = SIZES[size] / 2 + _MARGIN
+    high = 1.0 - low
+    start = rng.uniform(low - np.minimum(step, 0.0), high - np.maximum(step, 0.0))
+    return start, start + step
+
+
+def _clearance(paths: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    """The least distance between two objects' centres over the clip, in frame widths."""
+    (start, end), (other_start, other_end) = paths
+    times = np.linspace(0.0, 1.0, 9)[:, None]
+    offset = start - other_start
+    gap = offset + times * (end - other_end - offset)
+    return float(np.sqrt((gap**2).sum(axis=1)).min())
+
+
+class MovingShapes:
+    """Procedural clips of moving shapes, each a pure function of its index.
+
+    The scene depends on index and source seed only, so sources of different resolution or frame
+    count show the same scenes. The path is always walked once over the whole clip (45 to 55% of the
+    frame's width, whatever `num_frames`), so `fps` only says how fast to play it. With one frame,
+    a random moment of the clip is shown.
+    """
+
+    def __init__(
+        self,
+        num_frames: int = 8,
+        resolution: int = 16,
+        fps: float = 8,
+        split: str = "train",
+        size: int = 1_000_000,
+        max_objects: int = 1,
+        two_object_probability: float = 0.5,
+        seed: int = 0,
+    ):
+        """Checks the settings and lists the combinations of the split.
+
+        Args:
+            num_frames: Frames of a clip, at least 1.
+            resolution: Pixels along each side, at least 8; shapes can be told apart from 16.
+            fps: Frames per second at which the clip is meant to be played.
+            split: "train" or "test".
+            size: How many clips an epoch has.
+            max_objects: 1, or 2 to allow two objects in a clip.
+            two_object_probability: Share of clips with two objects where `max_objects` is 2.
+            seed: Seed of the whole source.
+
+        Raises:
+            UserError: A setting is out of range.
+        """
+        _check(split, num_frames, resolution, fps, size, max_objects, two_object_probability)
+        self.num_frames = num_frames
+        self.resolution = resolution
+        self.fps = fps
+        self.split = split
+        self._size = size
+        self._two_object_probability = two_object_probability if max_objects == 2 else 0.0
+        self._seed = seed
+        held_out = split == "test"
+        self._combinations = [c for c in all_combinations() if is_held_out(*c) == held_out]
+        self._by_background = {
+            name: [c for c in self._combinations if c[3] == name] for name in BACKGROUND_COLORS
+        }
+
+    def __len__(self) -> int:
+        return self._size
+
+    def scene(self, index: int) -> Scene:
+        """Returns the truth about clip `index`.
+
+        Raises:
+            IndexError: `index` is outside [0, len(self)).
+        """
+        return self._draw_scene(self._rng(index))
+
+    def example(self, index: int, seed: int = 0) -> tuple[np.ndarray, str]:
+        """Draws clip `index`.
+
+        Args:
+            index: In [0, len(self)).
+            seed: Ignored: a clip has no augmentation. Other sources pick a random clip with it.
+
+        Returns:
+            The video, float32 [time, height, width, 3] in [-1, 1], and its caption.
+
+        Raises:
+            IndexError: `index` is outside [0, len(self)).
+        """
+        rng = self._rng(index)
+        scene = self._draw_scene(rng)
+        caption = describe(scene, rng)
+        if self.num_frames == 1:
+            times = np.array([rng.uniform()])
+        else:
+            times = np.linspace(0.0, 1.0, self.num_frames)
+        return render(scene, times, self.resolution), caption
+
+    def _rng(self, index: int) -> np.random.Generator:
+        if not 0 <= index < self._size:
+            raise IndexError(f"moving_shapes has {self._size} clips; there is no clip {index}")
+        return np.random.default_rng((self._seed, int(index)))
+
+    def _draw_scene(self, rng: np.random.Generator) -> Scene:
+        combinations = [self._combinations[int(rng.integers(len(self._combinations)))]]
+        if rng.uniform() < self._two_object_probability:
+            combinations.append(self._draw_companion(combinations[0], rng))
+        sizes = [list(SIZES)[int(rng.integers(len(SIZES)))] for _ in combinations]
+        if sizes == ["large", "large"]:  # two large objects would hide each other
+            sizes[int(rng.integers(2))] = "small"
+        kind = "plain"
+        if rng.uniform() < _TEXTURED_PROBABILITY:
+            kind = BACKGROUND_KINDS[1 + int(rng.integers(len(BACKGROUND_KINDS) - 1))]
+        objects = _build_objects(combinations, sizes, rng)
+        return Scene(objects, combinations[0][3], kind)
+
+    def _draw_companion(self, first: Combination, rng: np.random.Generator) -> Combination:
+        """Draws a second object of another colour for the same background."""
+        candidates = [c for c in self._by_background[first[3]] if c[1] != first[1]]
+        return candidates[int(rng.integers(len(candidates)))]
+
+
+def _build_objects(
+    combinations: list[Combination], sizes: list[str], rng: np.random.Generator
+) -> tuple[SceneObject, ...]:
+    """Places the objects: of several draws of two paths, the one that keeps them furthest apart."""
+    directions = [combination[2] for combination in combinations]
+    draws = [
+        [_place(*pair, rng) for pair in zip(sizes, directions, strict=True)]
+        for _ in range(_PLACEMENTS if len(combinations) > 1 else 1)
+    ]
+    paths = max(draws, key=_clearance) if len(draws) > 1 else draws[0]
+    return tuple(
+        SceneObject(shape, color, size, direction, tuple(start.tolist()), tuple(end.tolist()))
+        for (shape, color, direction, _), size, (start, end) in zip(
+            combinations, sizes, paths, strict=True
+        )
+    )
+
+
+def _check(split, num_frames, resolution, fps, size, max_objects, two_object_probability) -> None:
+    checks = (
+        (split in ("train", "test"), f'split must be "train" or "test", not "{split}"'),
+        (num_frames >= 1, f"num_frames must be at least 1, not {num_frames}"),
+        (resolution >= 8, f"resolution must be at least 8 pixels, not {resolution}"),
+        (fps > 0, f"fps must be positive, not {fps}"),
+        (size >= 1, f"size must be at least 1 clip, not {size}"),
+        (max_objects in (1, 2), f"max_objects must be 1 or 2, not {max_objects}"),
+        (
+            0 <= two_object_probability <= 1,
+            f"two_object_probability must be in [0, 1], not {two_object_probability}",
+        ),
+    )
+    for right, message in checks:
+        if not right:
+            raise UserError(f"moving_shapes: {message}.")

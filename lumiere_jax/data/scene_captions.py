@@ -1,0 +1,205 @@
+"""The small grammar of `moving_shapes`: from a scene to a caption and back."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+
+from lumiere_jax.data.scene import (
+    BACKGROUND_COLORS,
+    BACKGROUND_KINDS,
+    DIRECTIONS,
+    OBJECT_COLORS,
+    SHAPES,
+    Scene,
+    SceneObject,
+)
+from lumiere_jax.errors import UserError
+
+MAX_WORDS = 23
+
+# The wordings of each value, the shortest first where they differ in length.
+_SHAPE_WORDS = {shape: (shape,) for shape in SHAPES}
+_COLOR_WORDS = {color: (color,) for color in OBJECT_COLORS}
+_SIZE_WORDS = {"small": ("small", "little"), "large": ("large", "big")}
+_BACKGROUND_WORDS = {color: (color,) for color in BACKGROUND_COLORS} | {"gray": ("gray", "grey")}
+_KIND_WORDS = {kind: (kind,) for kind in BACKGROUND_KINDS}
+_DIRECTION_WORDS = {"still": ("standing still", "not moving")}
+for _name in ("left", "right"):
+    _DIRECTION_WORDS[_name] = (f"moving {_name}", f"going {_name}", f"moving to the {_name}")
+for _name in ("up", "down"):
+    _DIRECTION_WORDS[_name] = (f"moving {_name}", f"going {_name}")
+for _vertical, _step in (("upper", "up"), ("lower", "down")):
+    for _side in ("left", "right"):
+        _DIRECTION_WORDS[f"{_vertical} {_side}"] = (
+            f"going {_step} and {_side}",
+            f"moving to the {_vertical} {_side}",
+        )
+_BACKGROUND_TEMPLATES = ("on a {} {} background", "in front of a {} {} background")
+_FILLERS = frozenset("a an the is on in front of over against background with".split())
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectAttributes:
+    """What a caption says of one object.
+
+    Attributes:
+        shape: One of `scene.SHAPES`.
+        color: A key of `scene.OBJECT_COLORS`.
+        direction: A key of `scene.DIRECTIONS`.
+        size: A key of `scene.SIZES`, or None where the caption does not say.
+    """
+
+    shape: str
+    color: str
+    direction: str
+    size: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneAttributes:
+    """What a caption says of a scene.
+
+    Attributes:
+        objects: The objects, in the order of the caption.
+        background_color: A key of `scene.BACKGROUND_COLORS`.
+        background_kind: One of `scene.BACKGROUND_KINDS`, or None where the caption does not say.
+    """
+
+    objects: tuple[ObjectAttributes, ...]
+    background_color: str
+    background_kind: str | None = None
+
+
+def attributes(scene: Scene) -> SceneAttributes:
+    """Returns the part of a scene that its caption tells."""
+    return SceneAttributes(
+        tuple(ObjectAttributes(o.shape, o.color, o.direction, o.size) for o in scene.objects),
+        scene.background_color,
+        scene.background_kind,
+    )
+
+
+def _choose(wordings: tuple[str, ...], rng: np.random.Generator) -> str:
+    return wordings[int(rng.integers(len(wordings)))]
+
+
+def _describe_object(item: SceneObject, short: bool, rng: np.random.Generator) -> str:
+    directions = _DIRECTION_WORDS[item.direction]
+    size = _choose(_SIZE_WORDS[item.size], rng)
+    direction = directions[0] if short else _choose(directions, rng)
+    return f"a {size} {item.color} {item.shape} {direction}"
+
+
+def describe(scene: Scene, rng: np.random.Generator) -> str:
+    """Writes a caption: lower case, without punctuation, at most `MAX_WORDS` words.
+
+    It always names size, colour, shape and direction of every object, and colour and kind of the
+    background. Two objects take the short wordings, so that both fit.
+
+    Args:
+        scene: The scene to describe.
+        rng: Chooses among the wordings.
+
+    Returns:
+        The caption.
+    """
+    short = len(scene.objects) > 1
+    objects = " and ".join(_describe_object(item, short, rng) for item in scene.objects)
+    template = _BACKGROUND_TEMPLATES[0] if short else _choose(_BACKGROUND_TEMPLATES, rng)
+    color = _choose(_BACKGROUND_WORDS[scene.background_color], rng)
+    background = template.format(scene.background_kind, color)
+    parts = (objects, background) if rng.integers(2) else (background, objects)
+    return " ".join(parts)
+
+
+def _phrase_table() -> dict[tuple[str, ...], tuple[str, str]]:
+    """Maps every wording, as a tuple of words, to the attribute it sets and the value."""
+    parts = {
+        "shape": _SHAPE_WORDS,
+        "color": _COLOR_WORDS,
+        "size": _SIZE_WORDS,
+        "direction": _DIRECTION_WORDS,
+        "background_color": _BACKGROUND_WORDS,
+        "background_kind": _KIND_WORDS,
+    }
+    return {
+        tuple(wording.split()): (part, value)
+        for part, values in parts.items()
+        for value, wordings in values.items()
+        for wording in wordings
+    }
+
+
+_PHRASES = _phrase_table()
+_LONGEST_PHRASE = max(map(len, _PHRASES))
+
+
+def _match(words: list[str], caption: str) -> tuple[int, tuple[str, str]]:
+    """Returns the length and the meaning of the longest phrase that `words` begins with."""
+    for length in range(min(_LONGEST_PHRASE, len(words)), 0, -1):
+        meaning = _PHRASES.get(tuple(words[:length]))
+        if meaning:
+            return length, meaning
+    if words[0] in _FILLERS:
+        return 1, ("filler", words[0])
+    if words[0] == "and":
+        return 1, ("and", "and")
+    raise UserError(
+        f'The caption "{caption}" does not follow the grammar of moving_shapes at "{words[0]}". '
+        'Write it like "a small red circle moving to the upper left on a plain black background"; '
+        f"shapes: {', '.join(SHAPES)}; colours: {', '.join(OBJECT_COLORS)}; "
+        f"backgrounds: {', '.join(BACKGROUND_COLORS)} ({', '.join(BACKGROUND_KINDS)})."
+    )
+
+
+def _require(found: dict[str, str], names: tuple[str, ...], caption: str) -> None:
+    for name in names:
+        if name not in found:
+            raise UserError(
+                f'The caption "{caption}" does not name the {name.replace("_", " ")}; every object '
+                "needs colour, shape and direction, and the background its colour."
+            )
+
+
+def parse_caption(caption: str) -> SceneAttributes:
+    """Reads a caption: the inverse of `describe`, for all its wordings.
+
+    Size and the background's kind may be left out; case and punctuation do not matter.
+
+    Args:
+        caption: The caption.
+
+    Returns:
+        What it says.
+
+    Raises:
+        UserError: A word is unknown, or colour, shape, direction or background is not named.
+    """
+    words = "".join(c if c.isalnum() else " " for c in caption.lower()).split()
+    objects: list[dict[str, str]] = [{}]
+    background: dict[str, str] = {}
+    position = 0
+    while position < len(words):
+        length, (part, value) = _match(words[position:], caption)
+        position += length
+        if part == "and":
+            objects.append({})
+        elif part.startswith("background"):
+            background[part] = value
+        elif part != "filler":
+            if part in objects[-1]:
+                raise UserError(
+                    f'The caption "{caption}" names the {part} of one object twice; '
+                    'join two objects with "and".'
+                )
+            objects[-1][part] = value
+    for found in objects:
+        _require(found, ("color", "shape", "direction"), caption)
+    _require(background, ("background_color",), caption)
+    return SceneAttributes(tuple(ObjectAttributes(**found) for found in objects), **background)
+
+
+def all_combinations() -> list[tuple[str, str, str, str]]:
+    """Returns every combination (shape, colour, direction, background colour), in fixed order."""
+    return list(itertools.product(SHAPES, OBJECT_COLORS, DIRECTIONS, BACKGROUND_COLORS))
