@@ -1,0 +1,130 @@
+"""Noise schedules in continuous time, told as log signal-to-noise ratios.
+
+Throughout, time 0 is clean data, time 1 is noise, and a noisy sample is
+`z = alpha * x0 + sigma * noise` with `alpha^2 + sigma^2 = 1` and
+`log_snr = log(alpha^2 / sigma^2)`. A log-SNR says everything about a noise level, so the rest
+of this package speaks of log-SNRs only and a schedule is no more than a path through them.
+"""
+
+import dataclasses
+import math
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+
+from lumiere_jax.errors import UserError
+
+
+class Schedule(Protocol):
+    """What samplers and losses need of a schedule: the path and its inverse."""
+
+    def log_snr(self, time: jax.typing.ArrayLike) -> jax.Array:
+        """Log-SNR at `time` in [0, 1], falling with time; same shape."""
+
+    def time(self, log_snr: jax.typing.ArrayLike) -> jax.Array:
+        """Time in [0, 1] at which the schedule passes `log_snr`; same shape."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CosineSchedule:
+    """Cosine schedule, `log_snr = -2 log tan(a t + b) + shift`.
+
+    `a` and `b` are set so that the unshifted log-SNR runs exactly from `log_snr_max` at time 0 to
+    `log_snr_min` at time 1 (Salimans & Ho, arXiv 2202.00512; Ho & Salimans, arXiv 2207.12598,
+    section 2). The shift moves the whole path (Hoogeboom et al., simple diffusion,
+    arXiv 2301.11093, section 3.1); a negative one gives more noise at every time.
+
+    Attributes:
+        shift: added to every log-SNR.
+        log_snr_min: log-SNR at time 1, before the shift.
+        log_snr_max: log-SNR at time 0, before the shift.
+
+    Raises:
+        UserError: if `log_snr_min` is not below `log_snr_max`.
+    """
+
+    shift: float = 0.0
+    log_snr_min: float = -15.0
+    log_snr_max: float = 15.0
+
+    def __post_init__(self):
+        if not self.log_snr_min < self.log_snr_max:
+            raise UserError(
+                f"cosine schedule: log_snr_min={self.log_snr_min} must be below "
+                f"log_snr_max={self.log_snr_max}; exchange them or use the defaults -15 and 15"
+            )
+
+    def log_snr(self, time: jax.typing.ArrayLike) -> jax.Array:
+        """Log-SNR at `time` in [0, 1]; same shape, dimensionless (natural log)."""
+        scale, offset = self._angles()
+        return -2.0 * jnp.log(jnp.tan(scale * jnp.asarray(time, float) + offset)) + self.shift
+
+    def time(self, log_snr: jax.typing.ArrayLike) -> jax.Array:
+        """Time in [0, 1] at which the schedule passes `log_snr`; same shape."""
+        scale, offset = self._angles()
+        angle = jnp.arctan(jnp.exp(-0.5 * (jnp.asarray(log_snr, float) - self.shift)))
+        return (angle - offset) / scale
+
+    def _angles(self) -> tuple[float, float]:
+        """The constants a and b."""
+        offset = math.atan(math.exp(-0.5 * self.log_snr_max))
+        return math.atan(math.exp(-0.5 * self.log_snr_min)) - offset, offset
+
+
+def alpha_sigma(log_snr: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Signal and noise amplitudes of a variance-preserving process.
+
+    Args:
+        log_snr: any shape.
+
+    Returns:
+        `(alpha, sigma)` of the same shape, with `alpha^2 + sigma^2 = 1`.
+    """
+    return jnp.sqrt(jax.nn.sigmoid(log_snr)), jnp.sqrt(jax.nn.sigmoid(-log_snr))
+
+
+def network_time(log_snr: jax.Array) -> jax.Array:
+    """The noise level as networks are told it: unshifted cosine time, in [0, 1000].
+
+    It depends on the noise level alone and not on the schedule that led there, so a network may
+    be trained with one shift and sampled with another.
+
+    Args:
+        log_snr: any shape.
+
+    Returns:
+        `1000 (2 / pi) atan(exp(-log_snr / 2))`, of the same shape; 0 is clean, 1000 pure noise.
+    """
+    return (2000.0 / math.pi) * jnp.arctan(jnp.exp(-0.5 * log_snr))
+
+
+def resolution_shift(
+    height: int,
+    width: int,
+    num_frames: int = 1,
+    *,
+    reference: tuple[int, int, int] = (64, 64, 1),
+) -> float:
+    """A log-SNR shift for clips of a given size, to be used as `CosineSchedule.shift`.
+
+    Neighbouring pixels are redundant: averaging n of them removes noise but keeps the coarse
+    picture, so a larger clip needs more noise before its layout and motion are really undecided.
+    The spatial part, `-log(pixels / reference pixels)`, is the shift of simple diffusion
+    (arXiv 2301.11093, section 3.1, whose reference is 64x64). The rest is a choice of this
+    project, not of the Lumiere paper, which does not give its schedule: frames enter as
+    `-0.5 log(frames / reference frames)`, half as strong as pixels because motion makes frames
+    only partly redundant, and the result is never positive.
+
+    Args:
+        height: pixels.
+        width: pixels.
+        num_frames: frames of the clip; 1 for an image.
+        reference: `(height, width, frames)` that need no shift.
+
+    Returns:
+        The shift, zero or negative (more noise).
+    """
+    pixels = math.log(height * width / (reference[0] * reference[1]))
+    frames = math.log(num_frames / reference[2])
+    return min(0.0, -pixels - 0.5 * frames)
