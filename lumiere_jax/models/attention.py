@@ -1,0 +1,128 @@
+"""Attention of the text-to-image U-Net: pixels to pixels and text, and pooling of text."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lumiere_jax.models.layers import Array, Dtype, group_norm, layer_norm
+
+
+def attend(query: Array, key: Array, value: Array, mask: Array | None = None) -> Array:
+    """Scaled dot-product attention (1706.03762, eq. 1) with logits and softmax in float32.
+
+    Args:
+      query: `[batch, queries, heads, dim]`.
+      key: `[batch, keys, heads, dim]`.
+      value: `[batch, keys, heads, dim]`.
+      mask: `[batch, keys]`, true where a key may be seen, or None for all.
+
+    Returns:
+      `[batch, queries, heads · dim]`.
+    """
+    bias = None if mask is None else jnp.where(mask, 0.0, -1e9)[:, None, None, :]
+    logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
+    logits = logits * query.shape[-1] ** -0.5
+    weights = jax.nn.softmax(logits if bias is None else logits + bias, axis=-1)
+    out = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
+    return out.reshape(*out.shape[:2], -1)
+
+
+def split_heads(x: Array, head_dim: int) -> Array:
+    """Splits the last axis into `[heads, head_dim]`."""
+    return x.reshape(*x.shape[:-1], -1, head_dim)
+
+
+def repeat_for_frames(x: Array, frames: int) -> Array:
+    """Repeats each row of `x` `[batch, ...]` so that there are `frames` rows."""
+    return jnp.repeat(x, frames // x.shape[0], axis=0)
+
+
+class TextAttention(nn.Module):
+    """Self-attention over pixels whose keys and values include the text's, residual.
+
+    The text has key and value projections of its own and is concatenated to the pixels'
+    (Imagen, 2205.11487, appendix B.1; "added KV" of DeepFloyd IF).
+
+    Attributes:
+      head_dim: channels a head.
+      groups: groups of the pixels' GroupNorm.
+      text_norm: "layer" (LayerNorm of each token), or "group" (GroupNorm with 32 groups over
+        channels and all tokens, padding included, as in DeepFloyd IF).
+      dtype: dtype of the computation.
+    """
+
+    head_dim: int = 64
+    groups: int = 32
+    text_norm: str = "layer"
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, text: Array, text_mask: Array | None) -> Array:
+        """Adds attention to `x`.
+
+        Args:
+          x: `[frames, height, width, channels]`.
+          text: `[batch, length, dim]`; each row serves `frames / batch` frames.
+          text_mask: `[batch, length]` or None.
+
+        Returns:
+          An array like `x`.
+        """
+        frames, height, width, channels = x.shape
+
+        def dense(name: str, y: Array) -> Array:
+            return nn.Dense(channels, dtype=self.dtype, name=name)(y)
+
+        pixels = group_norm(self.groups, self.dtype, "norm")(x)
+        pixels = pixels.reshape(frames, height * width, channels)
+        if self.text_norm == "group":
+            text = group_norm(32, self.dtype, "text_norm")(text)
+        else:
+            text = layer_norm(self.dtype, "text_norm")(text)
+        text_key = repeat_for_frames(dense("text_key", text), frames)
+        text_value = repeat_for_frames(dense("text_value", text), frames)
+        key = jnp.concatenate([text_key, dense("key", pixels)], axis=1)
+        value = jnp.concatenate([text_value, dense("value", pixels)], axis=1)
+        mask = None
+        if text_mask is not None:
+            mask = repeat_for_frames(text_mask.astype(bool), frames)
+            mask = jnp.pad(mask, ((0, 0), (0, height * width)), constant_values=True)
+        heads = [split_heads(y, self.head_dim) for y in (dense("query", pixels), key, value)]
+        out = dense("out", attend(*heads, mask))
+        return x + out.reshape(x.shape)
+
+
+class TextPooling(nn.Module):
+    """Attention-pooled text: one query, the mean token, attends to all tokens and itself.
+
+    Attributes:
+      features: size of the result.
+      heads: attention heads; must divide the text's channels.
+      dtype: dtype of the computation.
+    """
+
+    features: int
+    heads: int = 64
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, text: Array, text_mask: Array | None) -> Array:
+        """Maps `text` `[batch, length, dim]` and its mask `[batch, length]` to `[batch, features]`."""
+        dim = text.shape[-1]
+        text = layer_norm(self.dtype, "norm_in")(text)
+        if text_mask is None:
+            text_mask = jnp.ones(text.shape[:2], bool)
+        weight = text_mask.astype(self.dtype)[..., None]
+        mean = (text * weight).sum(axis=1, keepdims=True) / weight.sum(axis=1, keepdims=True)
+        position = self.param("position", nn.initializers.normal(dim**-0.5), (1, dim))
+        mean = mean + position.astype(self.dtype)
+        tokens = jnp.concatenate([mean, text], axis=1)
+        mask = jnp.pad(text_mask.astype(bool), ((0, 0), (1, 0)), constant_values=True)
+
+        def heads(name: str, y: Array) -> Array:
+            y = nn.Dense(dim, dtype=self.dtype, name=name)(y)
+            return split_heads(y, dim // self.heads)
+
+        pooled = attend(heads("query", mean), heads("key", tokens), heads("value", tokens), mask)
+        out = nn.Dense(self.features, dtype=self.dtype, name="out")(pooled[:, 0])
+        return layer_norm(self.dtype, "norm_out")(out)

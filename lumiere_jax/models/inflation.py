@@ -1,0 +1,242 @@
+"""What turns a text-to-image U-Net into a space-time U-Net (Lumiere, 2401.12945, section 3.1).
+
+Feature maps are folded, `[batch · time, height, width, channels]`. Every module here is, at
+initialisation, the identity or nearest-neighbour resampling in time, so that an inflated
+network starts as the image network applied to frames.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lumiere_jax.models.attention import attend, split_heads
+from lumiere_jax.models.layers import (
+    Array,
+    Dtype,
+    conv3x3,
+    group_norm,
+    modulate,
+    sinusoidal_embedding,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class TemporalContext:
+    """What the temporal modules of one forward pass share.
+
+    Attributes:
+      batch: number of clips.
+      embedding: `[batch, time, features]` activated conditioning of every frame at the full
+        frame rate, or None.
+      text: `[batch, length, dim]` text embeddings for temporal attention, or None.
+      text_mask: `[batch, length]` or None.
+    """
+
+    batch: int
+    embedding: Array | None = None
+    text: Array | None = None
+    text_mask: Array | None = None
+
+    def frame_embedding(self, frames: int) -> Array | None:
+        """Conditioning of a level with `frames` frames a clip, `[batch · frames, features]`."""
+        if self.embedding is None:
+            return None
+        stride = self.embedding.shape[1] // frames
+        return self.embedding[:, ::stride].reshape(self.batch * frames, -1)
+
+
+def temporal_kernel_init(kind: str) -> nn.initializers.Initializer:
+    """Initialiser of a `[3, 1, in, out]` temporal kernel of a resampling module.
+
+    Args:
+      kind: "nearest" (identity at the centre tap: nearest-neighbour resampling, the paper's
+        choice) or "he" (He normal, 1502.01852, which the paper compares with).
+    """
+    if kind == "he":
+        return nn.initializers.he_normal()
+
+    def identity(key: Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> Array:
+        del key
+        return jnp.zeros(shape, dtype).at[shape[0] // 2, 0].set(jnp.eye(*shape[2:], dtype=dtype))
+
+    return identity
+
+
+class TemporalConv(nn.Module):
+    """1-D convolution over time with kernel 3 and zero padding, as a 2-D one over (time, space).
+
+    Attributes:
+      features: number of output channels.
+      stride: stride in time.
+      kernel_init: initialiser of the `[3, 1, in, out]` kernel.
+      dtype: dtype of the computation.
+    """
+
+    features: int
+    stride: int = 1
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, batch: int) -> Array:
+        """Maps `[batch · t, h, w, c]` to `[batch · t / stride, h, w, features]`."""
+        frames, height, width, channels = x.shape
+        x = x.reshape(batch, frames // batch, height * width, channels)
+        x = nn.Conv(
+            self.features,
+            (3, 1),
+            strides=(self.stride, 1),
+            padding=((1, 1), (0, 0)),
+            kernel_init=self.kernel_init,
+            dtype=self.dtype,
+            name="conv",
+        )(x)
+        return x.reshape(-1, height, width, self.features)
+
+
+class TemporalDownsample(nn.Module):
+    """Temporal convolution, then every second frame (section 3.1); `x[:, ::2]` at first.
+
+    The stride is part of the convolution, which is the same function at half the cost.
+
+    Attributes:
+      initialization: "nearest" or "he", see `temporal_kernel_init`.
+      dtype: dtype of the computation.
+    """
+
+    initialization: str = "nearest"
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, batch: int) -> Array:
+        """Maps `[batch · t, h, w, c]` to `[batch · t / 2, h, w, c]`."""
+        init = temporal_kernel_init(self.initialization)
+        return TemporalConv(x.shape[-1], 2, init, self.dtype, name="temporal")(x, batch)
+
+
+class TemporalUpsample(nn.Module):
+    """Every frame twice, then a temporal convolution (section 3.1); `repeat(x, 2)` at first.
+
+    Attributes:
+      initialization: "nearest" or "he", see `temporal_kernel_init`.
+      dtype: dtype of the computation.
+    """
+
+    initialization: str = "nearest"
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, batch: int) -> Array:
+        """Maps `[batch · t, h, w, c]` to `[batch · 2t, h, w, c]`."""
+        frames, *rest = x.shape
+        x = jnp.broadcast_to(x[:, None], (frames, 2, *rest)).reshape(2 * frames, *rest)
+        init = temporal_kernel_init(self.initialization)
+        return TemporalConv(x.shape[-1], 1, init, self.dtype, name="temporal")(x, batch)
+
+
+class ConvInflationBlock(nn.Module):
+    """Convolution-based inflation block: 2-D in space, 1-D in time, projection; residual.
+
+    Section 3.1 and figure 4 of the paper, factorised as R(2+1)D (1711.11248). GroupNorm and
+    swish before each convolution, scale-shift conditioning and the zero-initialised projection
+    are this project's choice.
+
+    Attributes:
+      groups: groups of the normalisations.
+      dtype: dtype of the computation.
+    """
+
+    groups: int = 32
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, context: TemporalContext) -> Array:
+        """Adds the block's output to `x` `[batch · time, h, w, c]`."""
+        channels, frames = x.shape[-1], x.shape[0] // context.batch
+        h = jax.nn.silu(group_norm(self.groups, self.dtype, "norm_space")(x))
+        h = conv3x3(channels, self.dtype, "space")(h)
+        h = group_norm(self.groups, self.dtype, "norm_time")(h)
+        embedding = context.frame_embedding(frames)
+        if embedding is not None:
+            h = modulate(h, nn.Dense(2 * channels, dtype=self.dtype, name="modulation")(embedding))
+        h = TemporalConv(channels, dtype=self.dtype, name="time")(jax.nn.silu(h), context.batch)
+        zeros = nn.initializers.zeros
+        return x + nn.Dense(channels, dtype=self.dtype, kernel_init=zeros, name="projection")(h)
+
+
+class TemporalAttention(nn.Module):
+    """Attention over the frames of each pixel, and over the text if there is one; residual.
+
+    Attributes:
+      head_dim: channels a head.
+      groups: groups of the normalisation.
+      dtype: dtype of the computation.
+    """
+
+    head_dim: int = 64
+    groups: int = 32
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, context: TemporalContext) -> Array:
+        """Adds attention to `x` `[batch · time, h, w, c]`."""
+        batch, (_, height, width, channels) = context.batch, x.shape
+        frames, pixels = x.shape[0] // batch, height * width
+
+        def dense(name: str, y: Array) -> Array:
+            return nn.Dense(channels, dtype=self.dtype, name=name)(y)
+
+        h = group_norm(self.groups, self.dtype, "norm")(x)
+        embedding = context.frame_embedding(frames)
+        if embedding is not None:
+            h = modulate(h, nn.Dense(2 * channels, dtype=self.dtype, name="modulation")(embedding))
+        h = h.reshape(batch, frames, pixels, channels).swapaxes(1, 2)
+        h = h.reshape(batch * pixels, frames, channels)
+        h += sinusoidal_embedding(jnp.arange(frames), channels).astype(self.dtype)
+        key, value, mask = dense("key", h), dense("value", h), None
+        if context.text is not None:
+            text = context.text.astype(self.dtype)
+            text_key, text_value = dense("text_key", text), dense("text_value", text)
+            key = jnp.concatenate([jnp.repeat(text_key, pixels, axis=0), key], axis=1)
+            value = jnp.concatenate([jnp.repeat(text_value, pixels, axis=0), value], axis=1)
+            if context.text_mask is not None:
+                mask = jnp.repeat(context.text_mask.astype(bool), pixels, axis=0)
+                mask = jnp.pad(mask, ((0, 0), (0, frames)), constant_values=True)
+        heads = [split_heads(y, self.head_dim) for y in (dense("query", h), key, value)]
+        out = dense("out", attend(*heads, mask))
+        out = out.reshape(batch, pixels, frames, channels).swapaxes(1, 2)
+        return x + out.reshape(x.shape)
+
+
+class AttentionInflationBlock(nn.Module):
+    """Attention-based inflation block: stacked temporal attention, projection; residual.
+
+    Section 3.1 of the paper: at the coarsest level only. The depth, positions and the
+    zero-initialised projection are this project's choice.
+
+    Attributes:
+      depth: number of attention layers.
+      head_dim: channels a head.
+      groups: groups of the normalisations.
+      dtype: dtype of the computation.
+    """
+
+    depth: int = 4
+    head_dim: int = 64
+    groups: int = 32
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, context: TemporalContext) -> Array:
+        """Adds the block's output to `x` `[batch · time, h, w, c]`."""
+        h = x
+        for i in range(self.depth):
+            attention = TemporalAttention(
+                self.head_dim, self.groups, self.dtype, name=f"attention_{i}"
+            )
+            h = attention(h, context)
+        zeros = nn.initializers.zeros
+        h = nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=zeros, name="projection")(h)
+        return x + h

@@ -1,0 +1,156 @@
+"""Layers that every network of the project shares.
+
+Feature maps are folded: `[frames, height, width, channels]`, where `frames` is batch × time,
+because a 2-D convolution over folded frames is what compiles best for a TPU. Conditioning
+vectors keep one row a clip, `[batch, channels]`, or one a frame, `[frames, channels]`.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lumiere_jax.errors import UserError
+
+Array = jax.Array
+Dtype = jnp.dtype | type
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "silu": jax.nn.silu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+}
+
+
+def activation(name: str) -> Callable[[Array], Array]:
+    """Returns the activation function called `name`.
+
+    Raises:
+      UserError: if there is no such activation.
+    """
+    if name not in ACTIVATIONS:
+        raise UserError(f"activation {name!r} is unknown; choose from {sorted(ACTIVATIONS)}.")
+    return ACTIVATIONS[name]
+
+
+def sinusoidal_embedding(position: Array, dim: int, max_period: float = 10_000.0) -> Array:
+    """Cosines and sines of `position` at geometrically spaced frequencies (1706.03762, 3.5).
+
+    Args:
+      position: `[...]`, in any unit.
+      dim: size of the embedding, even.
+      max_period: the longest period over 2π, in the unit of `position`.
+
+    Returns:
+      `[..., dim]` float32, cosines first.
+    """
+    half = dim // 2
+    frequencies = jnp.exp(-jnp.log(max_period) * jnp.arange(half, dtype=jnp.float32) / half)
+    angles = position.astype(jnp.float32)[..., None] * frequencies
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+def group_norm(groups: int, dtype: Dtype, name: str | None = None) -> nn.GroupNorm:
+    """GroupNorm (1803.08494) of each frame by itself, moments in float32, ε = 1e-5."""
+    return nn.GroupNorm(num_groups=groups, epsilon=1e-5, dtype=dtype, name=name)
+
+
+def layer_norm(dtype: Dtype, name: str | None = None) -> nn.LayerNorm:
+    """LayerNorm (1607.06450) over channels, moments in float32, ε = 1e-5."""
+    return nn.LayerNorm(epsilon=1e-5, dtype=dtype, name=name)
+
+
+def conv3x3(features: int, dtype: Dtype, name: str, zero: bool = False) -> nn.Conv:
+    """A 3×3 convolution with zero padding; `zero` starts it at zero."""
+    init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
+    return nn.Conv(features, (3, 3), padding=1, dtype=dtype, kernel_init=init, name=name)
+
+
+def modulate(x: Array, scale_shift: Array) -> Array:
+    """Scale-shift conditioning, `x · (1 + scale) + shift`.
+
+    Args:
+      x: `[frames, height, width, channels]`.
+      scale_shift: `[rows, 2 · channels]`; each row serves `frames / rows` frames in turn.
+
+    Returns:
+      An array like `x`.
+    """
+    rows, frames = scale_shift.shape[0], x.shape[0]
+    scale, shift = jnp.split(scale_shift.reshape(rows, 1, 1, 1, -1), 2, axis=-1)
+    grouped = x.reshape(rows, frames // rows, *x.shape[1:])
+    return (grouped * (1 + scale) + shift).reshape(x.shape)
+
+
+def average_pool(x: Array) -> Array:
+    """Means over 2×2 pixels: `[n, h, w, c]` to `[n, h/2, w/2, c]`."""
+    n, h, w, c = x.shape
+    return x.reshape(n, h // 2, 2, w // 2, 2, c).mean(axis=(2, 4))
+
+
+def nearest_upsample(x: Array) -> Array:
+    """Every pixel four times: `[n, h, w, c]` to `[n, 2h, 2w, c]`."""
+    n, h, w, c = x.shape
+    x = jnp.broadcast_to(x[:, :, None, :, None], (n, h, 2, w, 2, c))
+    return x.reshape(n, 2 * h, 2 * w, c)
+
+
+class TimeMLP(nn.Module):
+    """Sinusoidal embedding of a scalar, then two dense layers.
+
+    Attributes:
+      frequencies: size of the sinusoidal embedding.
+      features: size of the result.
+      activation: name of the activation between the layers.
+      dtype: dtype of the computation.
+    """
+
+    frequencies: int
+    features: int
+    activation: str = "silu"
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, value: Array) -> Array:
+        """Maps `value` `[batch]` to `[batch, features]`."""
+        x = sinusoidal_embedding(value, self.frequencies).astype(self.dtype)
+        x = nn.Dense(self.features, dtype=self.dtype, name="dense_0")(x)
+        x = activation(self.activation)(x)
+        return nn.Dense(self.features, dtype=self.dtype, name="dense_1")(x)
+
+
+class ResidualBlock(nn.Module):
+    """BigGAN residual block (1809.11096) with scale-shift conditioning and optional resampling.
+
+    Attributes:
+      features: number of output channels.
+      resample: "none", "down" (2×2 mean) or "up" (nearest), inside the block.
+      groups: groups of the two normalisations.
+      activation: name of the activation.
+      dtype: dtype of the computation.
+    """
+
+    features: int
+    resample: str = "none"
+    groups: int = 32
+    activation: str = "silu"
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, embedding: Array) -> Array:
+        """Maps `x` `[frames, h, w, c]` and an activated `embedding` `[batch, e]` to features.
+
+        Returns:
+          `[frames, h', w', features]`.
+        """
+        act = activation(self.activation)
+        resize = {"none": lambda y: y, "down": average_pool, "up": nearest_upsample}[self.resample]
+        h = resize(act(group_norm(self.groups, self.dtype, "norm_0")(x)))
+        x = resize(x)
+        h = conv3x3(self.features, self.dtype, "conv_0")(h)
+        scale_shift = nn.Dense(2 * self.features, dtype=self.dtype, name="modulation")(embedding)
+        h = act(modulate(group_norm(self.groups, self.dtype, "norm_1")(h), scale_shift))
+        h = conv3x3(self.features, self.dtype, "conv_1", zero=True)(h)
+        if x.shape[-1] != self.features:
+            x = nn.Conv(self.features, (1, 1), dtype=self.dtype, name="shortcut")(x)
+        return x + h

@@ -1,0 +1,109 @@
+"""Space-Time U-Net (STUNet): the text-to-image U-Net, inflated (2401.12945, section 3.1)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lumiere_jax.errors import UserError
+from lumiere_jax.models.attention import TextPooling
+from lumiere_jax.models.inflation import (
+    AttentionInflationBlock,
+    ConvInflationBlock,
+    TemporalContext,
+    TemporalDownsample,
+    TemporalUpsample,
+)
+from lumiere_jax.models.layers import Array, TimeMLP, layer_norm, sinusoidal_embedding
+from lumiere_jax.models.unet import UNet
+
+TEMPORAL_PREFIX = "temporal_"
+
+
+def is_temporal(path: tuple[str, ...]) -> bool:
+    """Whether the parameter at `path` came with inflation; all others are the image network's."""
+    return path[0].startswith(TEMPORAL_PREFIX)
+
+
+class STUNet(UNet):
+    """Space-Time U-Net: predicts all frames of a clip in one pass.
+
+    The parameters of the text-to-image U-Net keep their paths; every new one is below a
+    top-level name that starts with `temporal_`. At initialisation each frame's output is the
+    text-to-image U-Net's output for some frame of the clip, and for its own if all are equal.
+
+    Attributes:
+      temporal_initialization: "nearest" or "he", of the temporal resampling modules.
+      temporal_depth: attention layers of an attention-based inflation block.
+      temporal_conditioning: whether the inflation blocks see time, frame and pooled text by
+        scale-shift (this project's choice; the paper is silent).
+      temporal_text: whether temporal attention also attends to the text (likewise).
+    """
+
+    temporal_initialization: str = "nearest"
+    temporal_depth: int = 4
+    temporal_conditioning: bool = True
+    temporal_text: bool = True
+
+    @nn.nowrap
+    def condition(
+        self, x: Array, time: Array, text: Array, text_mask: Array | None
+    ) -> TemporalContext:
+        """Checks the frame count and makes the context of the temporal modules.
+
+        Raises:
+          UserError: if the number of frames is not divisible by the temporal factor.
+        """
+        if x.ndim != 5:
+            raise UserError(
+                f"a space-time U-Net takes [batch, time, height, width, channels]; got {x.shape}."
+            )
+        batch, frames, factor = x.shape[0], x.shape[1], 2 ** (len(self.widths) - 1)
+        if frames % factor:
+            raise UserError(
+                f"{frames} frames are not divisible by {factor}, the factor by which a space-time "
+                f"U-Net of {len(self.widths)} levels down-samples time; use a multiple of {factor}."
+            )
+        embedding = None
+        if self.temporal_conditioning:
+            embedding = self._frame_embedding(frames, time, text.astype(self.dtype), text_mask)
+        if self.temporal_text:
+            text = layer_norm(self.dtype, "temporal_text_norm")(text)
+        return TemporalContext(batch, embedding, text if self.temporal_text else None, text_mask)
+
+    @nn.nowrap
+    def _frame_embedding(self, frames: int, time: Array, text: Array, mask: Array | None) -> Array:
+        features = 4 * self.widths[0]
+        pooling = TextPooling(
+            features, self.pooling_heads, self.dtype, name="temporal_text_pooling"
+        )
+        time_mlp = TimeMLP(self.widths[0], features, dtype=self.dtype, name="temporal_time_mlp")
+        positions = sinusoidal_embedding(jnp.arange(frames), features, 1000.0).astype(self.dtype)
+        frame = nn.Dense(features, dtype=self.dtype, name="temporal_frame")(positions)
+        joint = (time_mlp(time) + pooling(text, mask))[:, None] + frame
+        joint = nn.Dense(features, dtype=self.dtype, name="temporal_joint")(jax.nn.silu(joint))
+        return jax.nn.silu(joint)
+
+    @nn.nowrap
+    def inflate_layer(self, x: Array, context: TemporalContext, level: int, name: str) -> Array:
+        """The inflation block that follows a layer: attention at the coarsest level only."""
+        name = f"{TEMPORAL_PREFIX}{name}"
+        if level == len(self.widths) - 1:
+            block = nn.remat(AttentionInflationBlock) if self.remat else AttentionInflationBlock
+            sizes = (self.temporal_depth, self.head_dim)
+            return block(*sizes, self.groups, self.dtype, name=name)(x, context)
+        block = nn.remat(ConvInflationBlock) if self.remat else ConvInflationBlock
+        return block(self.groups, self.dtype, name=name)(x, context)
+
+    @nn.nowrap
+    def inflate_downsample(self, x: Array, context: TemporalContext, level: int) -> Array:
+        """Halves the frame rate after the spatial down-sampling that leaves `level`."""
+        name = f"{TEMPORAL_PREFIX}down_{level}_resample"
+        down = TemporalDownsample(self.temporal_initialization, self.dtype, name=name)
+        return down(x, context.batch)
+
+    @nn.nowrap
+    def inflate_upsample(self, x: Array, context: TemporalContext, level: int) -> Array:
+        """Doubles the frame rate after the spatial up-sampling that reaches `level`."""
+        name = f"{TEMPORAL_PREFIX}up_{level}_resample"
+        up = TemporalUpsample(self.temporal_initialization, self.dtype, name=name)
+        return up(x, context.batch)

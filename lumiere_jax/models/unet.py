@@ -1,0 +1,183 @@
+"""Text-to-image U-Net of the Imagen family (2205.11487), in pixel space.
+
+BigGAN residual blocks with scale-shift conditioning, text keys and values inside the spatial
+attention, attention-pooled text added to the time embedding. DeepFloyd IF's stage I is one of
+its configurations. The space-time U-Net (`stunet.py`) is this network with its three hooks
+filled in, so that the paths of these parameters are the same in both.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from lumiere_jax.errors import UserError
+from lumiere_jax.models.attention import TextAttention, TextPooling
+from lumiere_jax.models.layers import (
+    Array,
+    Dtype,
+    ResidualBlock,
+    TimeMLP,
+    activation,
+    conv3x3,
+    group_norm,
+)
+
+
+class UNet(nn.Module):
+    """Text-to-image U-Net; on a video it works frame by frame.
+
+    Level 0 is the finest. Each level has `layers_per_level` layers on the way down and one more
+    on the way up; a layer is a residual block, followed by attention where `attention_levels`
+    says so. Between levels a residual block resamples by 2.
+
+    Attributes:
+      widths: channels of each level.
+      layers_per_level: residual blocks of a level on the way down.
+      attention_levels: for each level, whether its layers have attention.
+      in_channels: channels of the input.
+      out_channels: channels of the prediction.
+      head_dim: channels of an attention head.
+      text_features: channels to which the text is projected for attention.
+      pooling_heads: heads of the text pooling; must divide the encoder's channels.
+      groups: groups of every GroupNorm; must divide every width.
+      activation: "silu" or "gelu".
+      text_norm: normalisation of the text inside attention: "layer" or "group".
+      remat: recompute each layer in the backward pass instead of storing it.
+      dtype: dtype of the computation; parameters are float32.
+    """
+
+    widths: tuple[int, ...] = (512, 1024, 1536, 2048)
+    layers_per_level: int = 3
+    attention_levels: tuple[bool, ...] = (False, False, True, True)
+    in_channels: int = 3
+    out_channels: int = 3
+    head_dim: int = 64
+    text_features: int = 2048
+    pooling_heads: int = 64
+    groups: int = 32
+    activation: str = "silu"
+    text_norm: str = "layer"
+    remat: bool = False
+    dtype: Dtype = jnp.float32
+
+    @nn.nowrap
+    def condition(self, x: Array, time: Array, text: Array, text_mask: Array | None) -> Any:
+        """Hook before the first layer: makes the `context` that the other hooks receive."""
+        return x.shape[0]
+
+    @nn.nowrap
+    def inflate_layer(self, x: Array, context: Any, level: int, name: str) -> Array:
+        """Hook after each layer of a level; the identity here."""
+        return x
+
+    @nn.nowrap
+    def inflate_downsample(self, x: Array, context: Any, level: int) -> Array:
+        """Hook after the spatial down-sampling that leaves `level`; the identity here."""
+        return x
+
+    @nn.nowrap
+    def inflate_upsample(self, x: Array, context: Any, level: int) -> Array:
+        """Hook after the spatial up-sampling that reaches `level`; the identity here."""
+        return x
+
+    def _check(self, x: Array) -> None:
+        if len(self.attention_levels) != len(self.widths):
+            raise UserError(
+                f"attention_levels has {len(self.attention_levels)} entries for "
+                f"{len(self.widths)} levels (widths={tuple(self.widths)}); give one a level."
+            )
+        factor = 2 ** (len(self.widths) - 1)
+        height, width, channels = x.shape[-3:]
+        if height % factor or width % factor:
+            raise UserError(
+                f"height × width of {height}×{width} is not divisible by {factor}, the factor by "
+                f"which a U-Net of {len(self.widths)} levels down-samples; choose a multiple."
+            )
+        if channels != self.in_channels:
+            raise UserError(f"the network takes {self.in_channels} channels; got {channels}.")
+
+    @nn.nowrap
+    def _embed(self, time: Array, text: Array, mask: Array | None) -> tuple[Array, Array]:
+        """Returns the conditioning `[batch, 4 · width]` and the text's features for attention."""
+        features = 4 * self.widths[0]
+        embedding = TimeMLP(self.widths[0], features, self.activation, self.dtype, name="time_mlp")
+        pooling = TextPooling(features, self.pooling_heads, self.dtype, name="text_pooling")
+        projection = nn.Dense(self.text_features, dtype=self.dtype, name="text_projection")
+        joint = activation(self.activation)(embedding(time) + pooling(text, mask))
+        return joint, projection(text)
+
+    @nn.nowrap
+    def _block(
+        self, h: Array, embedding: Array, level: int, name: str, resample: str = "none"
+    ) -> Array:
+        block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
+        return block(
+            self.widths[level],
+            resample,
+            self.groups,
+            self.activation,
+            self.dtype,
+            name=f"{name}_block",
+        )(h, embedding)
+
+    @nn.nowrap
+    def _attention(self, h: Array, text: Array, mask: Array | None, name: str) -> Array:
+        attention = nn.remat(TextAttention) if self.remat else TextAttention
+        return attention(
+            self.head_dim, self.groups, self.text_norm, self.dtype, name=f"{name}_attention"
+        )(h, text, mask)
+
+    @nn.compact
+    def __call__(self, x: Array, time: Array, text: Array, text_mask: Array | None = None) -> Array:
+        """Predicts v, ε or x0 (whatever it was trained for) from noisy pixels.
+
+        Args:
+          x: `[batch, height, width, channels]` or `[batch, time, height, width, channels]`.
+          time: `[batch]`, noise level as the cosine schedule's time × 1000.
+          text: `[batch, length, dim]` embeddings of the prompts.
+          text_mask: `[batch, length]`, true for real tokens, or None for all.
+
+        Returns:
+          An array like `x` with `out_channels` channels, float32.
+
+        Raises:
+          UserError: if the size is not divisible by the total down-sampling factor.
+        """
+        self._check(x)
+        context = self.condition(x, time, text, text_mask)
+        embedding, text = self._embed(time, text.astype(self.dtype), text_mask)
+        h = x.reshape(-1, *x.shape[-3:]).astype(self.dtype)
+        h = conv3x3(self.widths[0], self.dtype, "conv_in")(h)
+        skips, last = [h], len(self.widths) - 1
+
+        def layer(h: Array, level: int, name: str) -> Array:
+            h = self._block(h, embedding, level, name)
+            if self.attention_levels[level]:
+                h = self._attention(h, text, text_mask, name)
+            return self.inflate_layer(h, context, level, name)
+
+        for level in range(last + 1):
+            for i in range(self.layers_per_level):
+                h = layer(h, level, f"down_{level}_{i}")
+                skips.append(h)
+            if level < last:
+                h = self._block(h, embedding, level, f"down_{level}_resample", "down")
+                h = self.inflate_downsample(h, context, level)
+                skips.append(h)
+
+        h = self._block(h, embedding, last, "mid_0")
+        h = self._attention(h, text, text_mask, "mid_0")
+        h = self._block(h, embedding, last, "mid_1")
+        h = self.inflate_layer(h, context, last, "mid_1")
+
+        for level in reversed(range(last + 1)):
+            for i in range(self.layers_per_level + 1):
+                h = layer(jnp.concatenate([h, skips.pop()], axis=-1), level, f"up_{level}_{i}")
+            if level > 0:
+                h = self._block(h, embedding, level, f"up_{level}_resample", "up")
+                h = self.inflate_upsample(h, context, level - 1)
+
+        h = activation(self.activation)(group_norm(self.groups, self.dtype, "norm_out")(h))
+        h = conv3x3(self.out_channels, self.dtype, "conv_out", zero=True)(h)
+        return h.reshape(*x.shape[:-1], self.out_channels).astype(jnp.float32)
