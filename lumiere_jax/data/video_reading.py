@@ -1,0 +1,224 @@
+"""Videos from files: decoded by PyAV (FFmpeg), resampled to a frame rate, resized by Pillow."""
+
+import contextlib
+import dataclasses
+import math
+import os
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from lumiere_jax.errors import UserError
+
+
+def resize_and_crop(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Scales a frame until it just covers `size`, and keeps the centre.
+
+    Bicubic, with the filter widened when shrinking (antialiased). Scale and crop are one operation,
+    so a crop may begin between two pixels and stays exactly central.
+
+    Args:
+        frame: uint8 [height, width, 3].
+        size: (height, width) of the result.
+
+    Returns:
+        uint8 [size[0], size[1], 3].
+    """
+    height, width = frame.shape[:2]
+    if (height, width) == tuple(size):
+        return frame
+    scale = max(size[0] / height, size[1] / width)
+    left, top = (width - size[1] / scale) / 2, (height - size[0] / scale) / 2
+    # Rounding must not put the box outside the image by 1e-14: Pillow refuses that.
+    box = (max(left, 0.0), max(top, 0.0), min(width - left, width), min(height - top, height))
+    image = Image.fromarray(frame).resize((size[1], size[0]), Image.Resampling.BICUBIC, box=box)
+    return np.asarray(image)
+
+
+class VideoReadError(UserError):
+    """A video file that cannot be decoded, with its `path` and the `reason` in words."""
+
+    def __init__(self, path: str | os.PathLike, reason: str):
+        super().__init__(f"cannot read video {path}: {reason}")
+        self.path, self.reason = Path(path), reason
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VideoInfo:
+    """What `probe_video` knows of a file.
+
+    Attributes:
+        duration: from the first frame's appearance to the last one's disappearance, in seconds.
+        frame_period: the usual time between two frames, in seconds.
+        start_time: timestamp of the first frame, in seconds; all other times count from it.
+    """
+
+    duration: float
+    frame_period: float
+    start_time: float
+
+    def num_frames(self, fps: float) -> int:
+        """How many frames the video has when resampled to `fps` frames per second."""
+        # A tenth of a frame is forgiven: containers round their timestamps.
+        return max(1, math.floor(self.duration * fps + 0.1))
+
+
+@contextlib.contextmanager
+def _open_video(path: str | os.PathLike) -> Iterator[av.video.stream.VideoStream]:
+    """The first video stream of a file; whatever FFmpeg says meanwhile is a `VideoReadError`."""
+    try:
+        with av.open(os.fspath(path), metadata_errors="replace") as container:
+            if not container.streams.video:
+                raise VideoReadError(path, "it has no video stream")
+            yield container.streams.video[0]
+    except (av.error.FFmpegError, OSError) as error:
+        raise VideoReadError(path, getattr(error, "strerror", None) or str(error)) from error
+
+
+def _timed_frames(
+    stream: av.video.stream.VideoStream,
+) -> Iterator[tuple[float, av.VideoFrame]]:
+    """Decoded frames with their timestamps in seconds; a missing one continues the last."""
+    period = float(1 / stream.average_rate) if stream.average_rate else 0.04
+    time = -period
+    for packet in stream.container.demux(stream):
+        # Half a packet, at the end of a truncated file, would take whole frames along with it.
+        for frame in () if packet.is_corrupt else packet.decode():
+            time = time + period if frame.time is None else frame.time
+            yield time, frame
+
+
+def probe_video(path: str | os.PathLike) -> VideoInfo:
+    """Reads the timestamps of all frames of a file, and decodes the first frame only.
+
+    The header is not trusted: a truncated file often promises more than it holds.
+
+    Raises:
+        VideoReadError: the file is missing, no video, or its first frame cannot be decoded.
+    """
+    with _open_video(path) as stream:
+        start_time, _ = next(_timed_frames(stream), (None, None))
+        if start_time is None:
+            raise VideoReadError(path, "it has no frames")
+    with _open_video(path) as stream:
+        times, last_duration = _packet_times(stream)
+        if not times.size:
+            raise VideoReadError(path, "it has no complete frames")
+        gaps = np.diff(times)
+        fallback = float(1 / stream.average_rate) if stream.average_rate else 0.04
+        # The short gaps: in a variable rate, the long ones are frames that were held.
+        period = float(np.percentile(gaps[gaps > 0], 10)) if (gaps > 0).any() else fallback
+    duration = times[-1] - times[0] + (last_duration or period)
+    return VideoInfo(duration=float(duration), frame_period=period, start_time=start_time)
+
+
+def _packet_times(stream: av.video.stream.VideoStream) -> tuple[np.ndarray, float]:
+    """Sorted timestamps of the complete packets, and the duration of the last; all in seconds."""
+    unit, packets = float(stream.time_base), []
+    for packet in stream.container.demux(stream):
+        if packet.size and not packet.is_corrupt and not packet.is_discard:
+            time = packet.dts if packet.pts is None else packet.pts
+            packets.append((len(packets) if time is None else time, packet.duration or 0))
+    packets.sort()
+    times = np.array([time for time, _ in packets], np.float64) * unit
+    return times, packets[-1][1] * unit if packets else 0.0
+
+
+def _shown_frames(
+    path: str | os.PathLike,
+    stream: av.video.stream.VideoStream,
+    info: VideoInfo,
+    times: Sequence[float],
+) -> Iterator[av.VideoFrame]:
+    """The frame nearest to each of the ascending `times` (seconds from the first frame).
+
+    Precisely: the frame on the screen half a frame period later. At a constant rate that is the
+    nearest frame; at a variable rate a frame that is held for long is not left too early.
+    """
+    targets = [info.start_time + time + info.frame_period / 2 for time in times]
+    frames = _seek(stream, targets[0])
+    time, frame = next(frames, (math.inf, None))
+    if time > targets[0] and times[0] > 0:  # the container could not seek: from the beginning
+        stream.container.seek(0)
+        frames = _timed_frames(stream)
+        time, frame = next(frames, (math.inf, None))
+    next_time, next_frame = next(frames, (math.inf, None))
+    for target in targets:
+        while next_time <= target:
+            time, frame = next_time, next_frame
+            next_time, next_frame = next(frames, (math.inf, None))
+        held = float((frame.duration or 0) * frame.time_base) if frame is not None else 0.0
+        if next_frame is None and target > time + max(held, info.frame_period) * 1.5 + 1e-3:
+            frame = None
+        if frame is None:
+            raise VideoReadError(path, f"no frame at {target - info.start_time:.2f} s; damaged?")
+        yield frame
+
+
+def _seek(
+    stream: av.video.stream.VideoStream, time: float
+) -> Iterator[tuple[float, av.VideoFrame]]:
+    """Decodes from the last key frame before `time`; under one second it is not worth it."""
+    if time > 1.0:
+        with contextlib.suppress(av.error.FFmpegError):
+            stream.container.seek(math.floor(time / stream.time_base), stream=stream)
+    return _timed_frames(stream)
+
+
+def _to_rgb(frame: av.VideoFrame, pixel_aspect: Fraction | None) -> np.ndarray:
+    """uint8 [height, width, 3], upright and with square pixels."""
+    width = round(frame.width * float(pixel_aspect or 1))
+    image = frame.to_ndarray(format="rgb24", width=max(width, 1))
+    return np.rot90(image, round(frame.rotation / 90))
+
+
+def read_video(
+    path: str | os.PathLike,
+    *,
+    fps: float,
+    start: int = 0,
+    num_frames: int | None = None,
+    size: tuple[int, int] | None = None,
+    info: VideoInfo | None = None,
+) -> np.ndarray:
+    """Decodes a video resampled to `fps`: frame n is the one nearest to the time n / fps.
+
+    Works on timestamps, so that variable rates are right; a rotation noted by a phone is applied.
+
+    Args:
+        path: any file FFmpeg reads (MP4, WebM, MOV, AVI, GIF, MKV ...).
+        fps: frames per second of the result.
+        start: first frame of the result, counted at `fps`.
+        num_frames: how many frames; all to the end when None.
+        size: (height, width) to scale and crop to, see `resize_and_crop`; None keeps the size.
+        info: from `probe_video`, when the caller has it already.
+
+    Returns:
+        uint8 [num_frames, height, width, 3].
+
+    Raises:
+        VideoReadError: the file is missing, no video, damaged, or ends before the last frame asked.
+    """
+    info = info or probe_video(path)
+    available = info.num_frames(fps)
+    num_frames = available - start if num_frames is None else num_frames
+    if start < 0 or num_frames < 1 or start + num_frames > available:
+        wanted = f"frames {start} to {start + num_frames - 1}"
+        raise VideoReadError(path, f"{wanted} asked, but it has {available} at {fps:g} fps")
+    times = [n / fps for n in range(start, start + num_frames)]
+    video, shown = None, None
+    with _open_video(path) as stream:
+        stream.thread_type = "AUTO"
+        for n, frame in enumerate(_shown_frames(path, stream, info, times)):
+            if frame is not shown:
+                shown, image = frame, _to_rgb(frame, stream.sample_aspect_ratio)
+                size = size or image.shape[:2]
+                image = resize_and_crop(image, size)
+            if video is None:
+                video = np.empty((num_frames, *image.shape), np.uint8)
+            video[n] = image
+    return video
