@@ -1,7 +1,9 @@
 """Errors that are meant for the user, and how a binary ends with them."""
 
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from absl import app, flags
@@ -48,30 +50,66 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     """Parses the flags as absl does, but tells a mistake in one line."""
     try:
         remaining = flags.FLAGS(argv)
-        _check_config_files()
+        _look_at_configs()
         return remaining
-    except flags.Error as error:
-        message = f"{error} (--help lists the flags)"
-        sys.exit(_report(message, EXIT_USER_ERROR))
-    except (UserError, app.UsageError) as error:
-        sys.exit(_report(str(error), EXIT_USER_ERROR))
     except KeyboardInterrupt:
         sys.exit(_report("interrupted", EXIT_INTERRUPTED))
+    except Exception as error:
+        message = _describe_flag_error(error)
+        if message is None:
+            raise
+        sys.exit(_report(message, EXIT_USER_ERROR))
 
 
-def _check_config_files() -> None:
-    """Raises `UserError` now for a config file that ml_collections would miss only later.
+def _look_at_configs() -> None:
+    """Raises an `OSError` now for a config file that ml_collections reports only when used.
 
-    Its flag for config files keeps a failure to load and raises it as an `OSError` whenever
-    the config is first looked at, which here is a look at an attribute that every config has.
+    Its flag for config files holds back a failure to load until an attribute is looked at.
     """
     for name in flags.FLAGS:
-        flag = flags.FLAGS[name]
-        try:
-            hasattr(flag.value, "lock")
-        except OSError as error:
-            path = getattr(flag, "config_filename", "")
-            raise UserError(f"--{name}={path}: {error.__cause__ or error}") from error
+        hasattr(flags.FLAGS[name].value, "lock")
+
+
+def _describe_flag_error(error: Exception) -> str | None:
+    """Puts an error of parsing the flags in words; None if it is a defect of the program."""
+    if isinstance(error, UserError | app.UsageError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"the config file cannot be loaded: {_last_line(error)}"
+    if isinstance(error, flags.IllegalFlagValueError) and "Traceback" in str(error):
+        # get_config() of a config file raised: absl's message holds the whole traceback.
+        flag, place = str(error).split(": ", 1)[0], _origin(error)
+        return f"{flag}: {_last_line(error)} ({place.filename}, line {place.lineno})"
+    if isinstance(error, flags.Error):
+        return f"{error} (--help lists the flags)"
+    if isinstance(error, AttributeError | KeyError) and _is_config_override(error):
+        return f"a flag sets a field that the config does not have: {_innermost_message(error)}"
+    return None
+
+
+def _last_line(error: Exception) -> str:
+    """The last line of an error's message, where libraries put the point of it."""
+    return str(error).strip().splitlines()[-1].strip(' "')
+
+
+def _innermost_message(error: Exception) -> str:
+    """The message of the error that an error was made from, in one line."""
+    while isinstance(error.args[0], Exception):
+        error = error.args[0]
+    return ". ".join(str(error.args[0]).splitlines())
+
+
+def _origin(error: BaseException) -> traceback.FrameSummary:
+    """The line of code that raised the first of a chain of errors."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return traceback.extract_tb(error.__traceback__)[-1]
+
+
+def _is_config_override(error: Exception) -> bool:
+    """Whether an error arose where ml_collections follows the path of `--config.a.b=...`."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(Path(frame.filename).name == "config_path.py" for frame in frames)
 
 
 def _report(message: str, exit_code: int) -> int:

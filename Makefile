@@ -1,0 +1,63 @@
+# Every target sets up what it needs in .venv first; a second call installs nothing.
+
+# Python 3.11 comes first because requirements.txt was tested with it.
+PYTHONS := python3.11 python3 python3.12 python3.13
+IS_USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(firstword $(foreach p,$(PYTHONS),$(shell $(p) -c '$(IS_USABLE)' 2>/dev/null && echo $(p))))
+
+VENV := .venv
+INCOMPLETE := $(VENV).incomplete
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format clean
+
+help:  ## List the targets.
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+
+demo: $(VENV)/.run-time  ## Train the tiny cascade on this machine and write videos to demo/.
+	$(BIN)/python -m lumiere_jax.demo --output demo
+
+test: lint  ## Check format and lint, then run the tests.
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(VENV)/.test  ## Check format and lint.
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+
+format: $(VENV)/.test  ## Format the code and mend what lint can mend.
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean:  ## Remove the environment, the caches and the demo's output.
+	rm -rf $(VENV) $(INCOMPLETE) .cache .hypothesis .pytest_cache .ruff_cache demo
+	find lumiere_jax tests configs -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/.run-time: requirements.txt setup.py
+	@$(call install,the run-time packages (about 2 minutes),-r requirements.txt,-e .)
+	@touch $@
+
+$(VENV)/.test: requirements.txt requirements-test.txt setup.py
+	@$(call install,the run-time and test packages (about 4 minutes),-r requirements-test.txt,-e '.[test]')
+	@touch $(VENV)/.run-time $@
+
+# $(call install,what,packages on Python 3.11,packages on any other). An interrupted call leaves
+# $(INCOMPLETE) behind, and the next one then starts from an empty environment.
+define install
+set -e; \
+if [ -e $(INCOMPLETE) ] || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+  if [ -z "$(PYTHON)" ]; then \
+    echo "error: no Python 3.11 or newer with venv was found (tried: $(PYTHONS)); install one," \
+      "or name it: make PYTHON=/path/to/python" >&2; exit 2; \
+  fi; \
+  touch $(INCOMPLETE); \
+  echo "Creating $(VENV) with $$($(PYTHON) --version)"; \
+  $(PYTHON) -m venv --clear $(VENV); \
+fi; \
+touch $(INCOMPLETE); \
+echo "Installing $(1) into $(VENV)"; \
+if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; \
+then $(PIP) install $(2); else $(PIP) install $(3); fi; \
+rm $(INCOMPLETE)
+endef

@@ -1,0 +1,71 @@
+"""Package metadata: ranges of versions. requirements.txt holds those that were tested together."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "lumiere_jax/__init__.py").read_text())[1]
+
+# tensorflow-cpu, without the GPU kernels that nothing here uses, is built for x86-64 alone.
+HAS_TENSORFLOW_CPU = 'sys_platform == "linux" and platform_machine == "x86_64"'
+LACKS_TENSORFLOW_CPU = 'sys_platform != "linux" or platform_machine != "x86_64"'
+
+RUN_TIME = [
+    "absl-py>=2.3",
+    "av>=16",
+    "clu>=0.0.12",
+    "flax>=0.12.8",
+    "jax>=0.10.2",
+    "matplotlib>=3.10",
+    "ml-collections>=1.1.0",
+    "numpy>=2.1",
+    "optax>=0.2.8",
+    "orbax-checkpoint>=0.12.8",
+    "pillow>=12",
+    "tensorboard>=2.20",
+    f"tensorflow-cpu>=2.20; {HAS_TENSORFLOW_CPU}",
+    f"tensorflow>=2.20; {LACKS_TENSORFLOW_CPU}",
+    "tensorflow-datasets>=4.9.10",
+]
+TEST = [
+    "diffusers>=0.38",
+    "hypothesis>=6.140",
+    "pytest>=9",
+    "pytest-xdist>=3.8",
+    "ruff>=0.15",
+    "scikit-video>=1.1.11",
+    "scipy>=1.16",
+    "torch==2.13.0",
+]
+
+setup(
+    name="lumiere_jax",
+    version=VERSION,
+    description="Text-to-video diffusion with a Space-Time U-Net, after the Lumiere paper, in JAX",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license_expression="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["lumiere_jax", "lumiere_jax.*"]),
+    install_requires=RUN_TIME,
+    extras_require={
+        "tpu": ["jax[tpu]>=0.10.2"],
+        "cuda": ["jax[cuda13]>=0.10.2"],
+        "test": TEST,
+        "dev": [*TEST, "build>=1.3"],
+    },
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Multimedia :: Video",
+    ],
+)
