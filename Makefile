@@ -8,7 +8,8 @@ PYTHON ?= $(firstword $(foreach p,$(PYTHONS),$(shell $(p) -c '$(IS_USABLE)' 2>/d
 VENV := .venv
 INCOMPLETE := $(VENV).incomplete
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
+# Compiling all of TensorFlow to bytecode would take longer than compiling what is imported.
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check -qq install --no-compile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format clean
@@ -58,6 +59,6 @@ fi; \
 touch $(INCOMPLETE); \
 echo "Installing $(1) into $(VENV)"; \
 if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; \
-then $(PIP) install $(2); else $(PIP) install $(3); fi; \
+then $(INSTALL) $(2); else $(INSTALL) $(3); fi; \
 rm $(INCOMPLETE)
 endef
