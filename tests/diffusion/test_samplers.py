@@ -1,0 +1,355 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers.schedulers import scheduling_ddpm
+
+from lumiere_jax.diffusion import samplers
+from lumiere_jax.diffusion.schedule import CosineSchedule, alpha_sigma
+from lumiere_jax.errors import UserError
+
+MEAN, DEVIATION = 0.3, 0.5
+
+
+@pytest.fixture
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def split(batch, seed=0):
+    return jax.random.split(jax.random.key(seed), batch)
+
+
+def gaussian_denoiser(z, log_snr):
+    """The exact denoiser of data N(MEAN, DEVIATION^2)."""
+    alpha, sigma = (x.reshape(-1, *(1,) * (z.ndim - 1)) for x in alpha_sigma(log_snr))
+    gain = DEVIATION**2 * alpha / (DEVIATION**2 * alpha**2 + sigma**2)
+    return MEAN + gain * (z - alpha * MEAN)
+
+
+def mixture_denoiser(z, alpha, sigma, exp=np.exp):
+    """The exact denoiser of an even mixture of two Gaussians; not linear in z."""
+    numerator = denominator = 0.0
+    for mean, variance in ((-0.7, 0.04), (0.6, 0.09)):
+        total = alpha**2 * variance + sigma**2
+        weight = exp(-0.5 * (z - alpha * mean) ** 2 / total) / total**0.5
+        posterior = mean + variance * alpha / total * (z - alpha * mean)
+        numerator, denominator = numerator + weight * posterior, denominator + weight
+    return numerator / denominator
+
+
+# Whole runs against diffusers.
+
+TRAIN_STEPS = 1000
+
+
+def reference_scheduler(name, schedule):
+    """A scheduler of diffusers whose discrete time k is ours at (k + 1) / 1000."""
+    common = dict(prediction_type="sample", timestep_spacing="trailing")
+    if name == "dpmpp_2m":
+        scheduler = DPMSolverMultistepScheduler(
+            algorithm_type="dpmsolver++", solver_order=2, **common
+        )
+    elif name == "ancestral":
+        scheduler = DDPMScheduler(clip_sample=False, variance_type="fixed_small", **common)
+    else:
+        scheduler = DDIMScheduler(clip_sample=False, set_alpha_to_one=True, **common)
+    log_snr = schedule.log_snr((np.arange(TRAIN_STEPS) + 1.0) / TRAIN_STEPS)
+    scheduler.alphas_cumprod = torch.tensor(np.asarray(jax.nn.sigmoid(log_snr)))
+    return scheduler
+
+
+def reference_run(name, schedule, z, num_steps, eta, step_noise, monkeypatch):
+    """States after every step of diffusers' scheduler, fed the same noise."""
+    scheduler = reference_scheduler(name, schedule)
+    scheduler.set_timesteps(num_steps)
+    z, states = torch.tensor(z), []
+    for index, k in enumerate(scheduler.timesteps):
+        noise = torch.tensor(step_noise[index])
+        monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *_, noise=noise, **__: noise)
+        alpha = scheduler.alphas_cumprod[k] ** 0.5
+        x0 = mixture_denoiser(z, alpha, (1 - alpha**2) ** 0.5, torch.exp)
+        extra = dict(eta=eta, variance_noise=noise) if name == "ddim" else {}
+        z = scheduler.step(x0, k, z, **extra).prev_sample
+        states.append(z.numpy())
+    return np.stack(states)
+
+
+@pytest.mark.parametrize("shift", [0.0, -2.0])
+@pytest.mark.parametrize("num_steps", [8, 50])
+@pytest.mark.parametrize(
+    "name, eta", [("ddim", 0.0), ("ddim", 0.6), ("ancestral", 0.0), ("dpmpp_2m", 0.0)]
+)
+def test_every_step_agrees_with_diffusers(name, eta, num_steps, shift, float64, monkeypatch):
+    schedule, keys, shape = CosineSchedule(shift=shift), split(4), (4, 3, 5)
+
+    def denoise(z, log_snr):
+        alpha, sigma = (x[:, None, None] for x in alpha_sigma(log_snr))
+        return mixture_denoiser(z, alpha, sigma, jnp.exp)
+
+    _, states = samplers.sample(
+        denoise,
+        keys,
+        shape,
+        schedule=schedule,
+        num_steps=num_steps,
+        sampler=name,
+        eta=eta,
+        return_trajectory=True,
+    )
+    start, *step_noise = (
+        np.asarray(samplers._normal(keys, i, shape)) for i in range(num_steps + 1)
+    )
+    expected = reference_run(name, schedule, start, num_steps, eta, step_noise, monkeypatch)
+    assert states.shape == (num_steps, *shape)
+    # Multistep sigmas are float32 in diffusers.
+    np.testing.assert_allclose(states, expected, atol=1e-5)
+
+
+# Closed forms: data N(MEAN, DEVIATION^2).
+
+
+def flow_state(noise, schedule, time):
+    """Exact solution at `time` of the probability-flow ODE from `noise` at time 1."""
+    alpha, sigma = (float(x) for x in alpha_sigma(schedule.log_snr(1.0)))
+    quantile = (noise - alpha * MEAN) / np.hypot(alpha * DEVIATION, sigma)
+    if time == 0:
+        return MEAN + DEVIATION * quantile
+    alpha, sigma = (float(x) for x in alpha_sigma(schedule.log_snr(time)))
+    return alpha * MEAN + np.hypot(alpha * DEVIATION, sigma) * quantile
+
+
+def flow_errors(sampler, schedule, num_steps):
+    """Largest errors at time 1/4 and at the end."""
+    noise = np.linspace(-2, 2, 9)[:, None]
+    end, states = samplers.sample(
+        gaussian_denoiser,
+        split(9),
+        noise.shape,
+        schedule=schedule,
+        num_steps=num_steps,
+        sampler=sampler,
+        noise=jnp.asarray(noise),
+        return_trajectory=True,
+    )
+    middle = states[3 * num_steps // 4 - 1]
+    return (
+        np.abs(middle - flow_state(noise, schedule, 0.25)).max(),
+        np.abs(end - flow_state(noise, schedule, 0.0)).max(),
+    )
+
+
+@pytest.mark.parametrize("sampler, order", [("ddim", 1), ("dpmpp_2m", 2)])
+def test_order_of_convergence_inside(sampler, order, float64):
+    # A schedule that does not start at almost infinite noise keeps every log-SNR step small.
+    schedule = CosineSchedule(log_snr_min=-4.0)
+    errors = np.array([flow_errors(sampler, schedule, n)[0] for n in (128, 256, 512)])
+    np.testing.assert_allclose(np.log2(errors[:-1] / errors[1:]), order, atol=0.06)
+
+
+@pytest.mark.parametrize(
+    "sampler, order, largest", [("ddim", 0.95, 0.007), ("dpmpp_2m", 1.7, 0.0002)]
+)
+def test_order_of_convergence_at_the_end(sampler, order, largest, float64):
+    # The second-order error is log(n) / n^2 here, as log-SNR steps near clean data stay wide.
+    errors = [flow_errors(sampler, CosineSchedule(), n)[1] for n in (256, 512)]
+    assert np.log2(errors[0] / errors[1]) > order
+    assert errors[1] < largest
+
+
+@pytest.mark.parametrize("sampler, eta", [("ddim", 0.5), ("ddim", 1.0), ("ancestral", 0.0)])
+def test_stochastic_samplers_land_on_mean_and_deviation(sampler, eta):
+    batch, size = 4, 40_000
+
+    def moments(num_steps):
+        x = samplers.sample(
+            gaussian_denoiser,
+            split(batch),
+            (batch, size),
+            schedule=CosineSchedule(),
+            num_steps=num_steps,
+            sampler=sampler,
+            eta=eta,
+        )
+        return float(x.mean()), float(x.std())
+
+    mean, deviations = 0.0, []
+    for num_steps in (32, 64, 128):
+        mean, deviation = moments(num_steps)
+        deviations.append(deviation)
+    standard_error = DEVIATION / np.sqrt(batch * size)
+    assert mean == pytest.approx(MEAN, abs=5 * standard_error)
+    errors = DEVIATION - np.array(deviations)
+    # First order: every doubling halves the error, and extrapolation removes most of it.
+    np.testing.assert_allclose(errors[:-1] / errors[1:], 2.0, atol=0.4)
+    assert 2 * deviations[2] - deviations[1] == pytest.approx(DEVIATION, abs=0.006)
+
+
+def test_ddim_with_eta_one_is_ancestral(float64):
+    def run(**options):
+        return samplers.sample(
+            gaussian_denoiser,
+            split(3),
+            (3, 7),
+            schedule=CosineSchedule(shift=-1.0),
+            num_steps=20,
+            return_trajectory=True,
+            **options,
+        )[1]
+
+    ancestral = run(sampler="ancestral")
+    np.testing.assert_allclose(run(sampler="ddim", eta=1.0), ancestral, atol=1e-10)
+    assert np.abs(run(sampler="ddim", eta=0.5) - ancestral).max() > 0.01
+
+
+# Properties of the loop.
+
+
+@pytest.mark.parametrize("sampler", samplers.SAMPLERS)
+def test_a_sample_does_not_depend_on_its_batch(sampler):
+    def run(keys):
+        return samplers.sample(
+            gaussian_denoiser,
+            keys,
+            (keys.shape[0], 2, 3),
+            schedule=CosineSchedule(),
+            num_steps=6,
+            sampler=sampler,
+            eta=0.7,
+        )
+
+    keys = split(4)
+    together = np.asarray(run(keys))
+    for index in range(4):
+        np.testing.assert_allclose(run(keys[index : index + 1])[0], together[index], atol=1e-6)
+    assert np.abs(together[0] - together[1]).max() > 0.01
+    # Raw keys give the same.
+    np.testing.assert_array_equal(run(jax.random.key_data(keys)), together)
+
+
+@pytest.mark.parametrize("sampler", samplers.SAMPLERS)
+def test_last_step_returns_the_last_estimate(sampler):
+    x = samplers.sample(
+        lambda z, log_snr: jnp.full_like(z, 0.25),
+        split(2),
+        (2, 3),
+        schedule=CosineSchedule(),
+        num_steps=5,
+        sampler=sampler,
+        eta=0.5,
+    )
+    np.testing.assert_allclose(x, 0.25, rtol=1e-6)
+
+
+@pytest.mark.parametrize("sampler", samplers.SAMPLERS)
+def test_one_trace_for_all_noise_levels(sampler):
+    traces = []
+
+    def denoise(z, log_snr):
+        traces.append(log_snr.shape)
+        return gaussian_denoiser(z, log_snr)
+
+    @jax.jit
+    def run(keys, start_time, eta):
+        return samplers.sample(
+            denoise,
+            keys,
+            (2, 3),
+            schedule=CosineSchedule(),
+            num_steps=9,
+            sampler=sampler,
+            eta=eta,
+            initial=jnp.ones((2, 3)),
+            start_time=start_time,
+        )
+
+    first, second = run(split(2), 0.5, 0.0), run(split(2), 0.9, 0.3)
+    assert traces == [(2,)]
+    assert np.abs(first - second).max() > 1e-3
+
+
+def test_noise_levels_and_number_of_calls():
+    levels = []
+
+    def denoise(z, log_snr):
+        jax.debug.callback(lambda x: levels.append(np.asarray(x)), log_snr, ordered=True)
+        return z
+
+    schedule = CosineSchedule(shift=-1.0)
+    x = samplers.sample(
+        denoise,
+        split(2),
+        (2, 1),
+        schedule=schedule,
+        num_steps=4,
+        initial=jnp.zeros((2, 1)),
+        start_time=0.8,
+    )
+    x.block_until_ready()
+    jax.effects_barrier()
+    times = schedule.time(np.stack(levels))
+    np.testing.assert_allclose(times, np.array([[0.8, 0.6, 0.4, 0.2]] * 2).T, atol=1e-5)
+
+
+def test_initial_is_noised_to_the_start_time():
+    initial, noise = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    seen = []
+    schedule = CosineSchedule()
+
+    def denoise(z, log_snr):
+        jax.debug.callback(lambda x: seen.append(np.asarray(x)), z)
+        return z
+
+    samplers.sample(
+        denoise,
+        split(3),
+        (3, 4),
+        schedule=schedule,
+        num_steps=1,
+        initial=initial,
+        start_time=0.6,
+        noise=noise,
+    ).block_until_ready()
+    jax.effects_barrier()
+    alpha, sigma = alpha_sigma(schedule.log_snr(0.6))
+    np.testing.assert_allclose(seen[0], alpha * initial + sigma * noise, atol=1e-6)
+
+
+def test_sdedit_with_the_exact_denoiser_keeps_the_distribution(float64):
+    size = 40_000
+    initial = MEAN + DEVIATION * jax.random.normal(jax.random.key(5), (2, size))
+    edited = samplers.sample(
+        gaussian_denoiser,
+        split(2),
+        (2, size),
+        schedule=CosineSchedule(),
+        num_steps=128,
+        sampler="dpmpp_2m",
+        initial=initial,
+        start_time=0.6,
+    )
+    assert float(edited.mean()) == pytest.approx(MEAN, abs=0.01)
+    assert float(edited.std()) == pytest.approx(DEVIATION, abs=0.01)
+    # Part of the source is kept: alpha^2 s^2 / (alpha^2 s^2 + sigma^2) of the deviation.
+    alpha, sigma = alpha_sigma(CosineSchedule().log_snr(0.6))
+    kept = alpha * DEVIATION / np.hypot(alpha * DEVIATION, sigma)
+    correlation = np.corrcoef(np.ravel(initial), np.ravel(edited))[0, 1]
+    assert correlation == pytest.approx(float(kept), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(sampler="euler"), "unknown sampler 'euler': use one of ddim, ancestral, dpmpp_2m"),
+        (dict(num_steps=0), "cannot sample with 0 steps"),
+        (dict(start_time=1.5), "start_time=1.5 must be above 0"),
+        (dict(start_time=0.5), "start_time=0.5 needs an initial video"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    options = dict(schedule=CosineSchedule(), num_steps=4) | options
+    with pytest.raises(UserError, match=message):
+        samplers.sample(gaussian_denoiser, split(1), (1, 1), **options)

@@ -1,0 +1,96 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lumiere_jax.diffusion.schedule import (
+    CosineSchedule,
+    alpha_sigma,
+    network_time,
+    resolution_shift,
+)
+from lumiere_jax.errors import UserError
+
+TIMES = np.linspace(0.0, 1.0, 41)
+
+
+def test_limits_are_exact():
+    with jax.enable_x64(True):
+        schedule = CosineSchedule(shift=-1.5, log_snr_min=-12.0, log_snr_max=9.0)
+        ends = schedule.log_snr(jnp.array([0.0, 1.0]))
+    np.testing.assert_allclose(ends, [7.5, -13.5], atol=1e-9)
+
+
+def test_wide_limits_are_the_cosine_of_time():
+    with jax.enable_x64(True):
+        schedule = CosineSchedule(log_snr_min=-60.0, log_snr_max=60.0)
+        alpha, sigma = alpha_sigma(schedule.log_snr(TIMES[1:-1]))
+    np.testing.assert_allclose(alpha, np.cos(np.pi / 2 * TIMES[1:-1]), atol=1e-10)
+    np.testing.assert_allclose(sigma, np.sin(np.pi / 2 * TIMES[1:-1]), atol=1e-10)
+
+
+def test_float32_follows_float64():
+    schedule = CosineSchedule(shift=-3.0)
+    offset = np.arctan(np.exp(-7.5))
+    angle = (np.arctan(np.exp(7.5)) - offset) * TIMES + offset
+    actual = schedule.log_snr(jnp.asarray(TIMES))
+    assert actual.dtype == jnp.float32
+    np.testing.assert_allclose(actual, -2 * np.log(np.tan(angle)) - 3.0, atol=2e-3)
+
+
+@settings(max_examples=30)
+@given(st.floats(-6, 2), st.floats(0, 1))
+def test_time_inverts_log_snr(shift, time):
+    with jax.enable_x64(True):
+        schedule = CosineSchedule(shift=shift)
+        assert float(schedule.time(schedule.log_snr(time))) == pytest.approx(time, abs=1e-9)
+
+
+def test_negative_shift_is_more_noise_at_every_time():
+    plain, shifted = CosineSchedule(), CosineSchedule(shift=-2.0)
+    assert np.all(alpha_sigma(shifted.log_snr(TIMES))[1] > alpha_sigma(plain.log_snr(TIMES))[1])
+    assert np.all(np.diff(plain.log_snr(TIMES)) < 0)
+
+
+def test_alpha_sigma_against_numpy():
+    log_snr = np.linspace(-20, 20, 81)
+    with jax.enable_x64(True):
+        alpha, sigma = alpha_sigma(jnp.asarray(log_snr))
+    np.testing.assert_allclose(alpha**2 + sigma**2, 1.0, rtol=1e-14)
+    np.testing.assert_allclose(np.log(alpha**2 / sigma**2), log_snr, atol=1e-6)
+
+
+def test_network_time_is_the_unshifted_cosine_time():
+    with jax.enable_x64(True):
+        wide = CosineSchedule(log_snr_min=-80.0, log_snr_max=80.0)
+        log_snr = CosineSchedule(shift=-2.5).log_snr(TIMES)
+        actual = network_time(log_snr)
+        np.testing.assert_allclose(actual, 1000 * wide.time(log_snr), atol=1e-9)
+    assert np.all((actual >= 0) & (actual <= 1000))
+    assert float(network_time(jnp.array(0.0))) == pytest.approx(500.0)
+
+
+def test_resolution_shift_of_simple_diffusion():
+    # The image of d x d pixels is shifted by 2 log(64 / d).
+    for side in (64, 128, 512):
+        assert resolution_shift(side, side) == pytest.approx(2 * np.log(64 / side))
+
+
+@settings(max_examples=50)
+@given(st.integers(8, 1024), st.integers(8, 1024), st.integers(1, 80))
+def test_resolution_shift_never_rises_with_size(height, width, frames):
+    shift = resolution_shift(height, width, frames)
+    assert shift <= 0
+    assert resolution_shift(height + 8, width, frames) <= shift
+    assert resolution_shift(height, width, frames + 1) <= shift
+
+
+def test_resolution_shift_grows_with_frames():
+    assert resolution_shift(128, 128, 80) < resolution_shift(128, 128, 16) < -1
+
+
+def test_exchanged_limits_are_refused():
+    with pytest.raises(UserError, match="log_snr_min=3.0 must be below"):
+        CosineSchedule(log_snr_min=3.0, log_snr_max=-3.0)
