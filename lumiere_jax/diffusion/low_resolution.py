@@ -1,0 +1,70 @@
+"""The low-resolution clip that conditions a super-resolution network.
+
+For training it is made from the clip itself, `downsample` then `upsample_low_resolution`; at
+sampling it is the base model's video, up-sampled. Noise is added to it in `losses.py`.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from lumiere_jax.errors import UserError
+
+FRAMES_AT_ONCE = 8
+
+
+def upsample_low_resolution(
+    video: jax.Array, size: tuple[int, int], method: str = "bilinear"
+) -> jax.Array:
+    """Resizes every frame; a few at a time, so that temporaries stay small.
+
+    Args:
+        video: [batch, time, height, width, channels].
+        size: the new (height, width).
+        method: "bilinear" or "bicubic", which may overshoot the range of the input.
+
+    Returns:
+        [batch, time, *size, channels], float32.
+
+    Raises:
+        UserError: an unknown method, or a size that is smaller than the video's.
+    """
+    if method not in ("bilinear", "bicubic"):
+        raise UserError(f"up-sampling method {method!r} is unknown; choose bilinear or bicubic.")
+    batch, time, height, width, channels = video.shape
+    if size[0] < height or size[1] < width:
+        raise UserError(
+            f"cannot up-sample a video of {height}×{width} to {size[0]}×{size[1]}, "
+            "which is smaller; choose a larger size for the super-resolution stage."
+        )
+
+    def resize(frame: jax.Array) -> jax.Array:
+        return jax.image.resize(frame.astype(jnp.float32), (*size, channels), method)
+
+    frames = video.reshape(batch * time, height, width, channels)
+    frames = jax.lax.map(resize, frames, batch_size=min(FRAMES_AT_ONCE, batch * time))
+    return frames.reshape(batch, time, *size, channels)
+
+
+def downsample(video: jax.Array, factor: int) -> jax.Array:
+    """Antialiased down-sampling: the mean over squares of `factor` pixels a side.
+
+    Args:
+        video: [batch, time, height, width, channels].
+        factor: by how much height and width shrink.
+
+    Returns:
+        [batch, time, height / factor, width / factor, channels], float32.
+
+    Raises:
+        UserError: height or width is not divisible by the factor.
+    """
+    batch, time, height, width, channels = video.shape
+    if factor < 1 or height % factor or width % factor:
+        raise UserError(
+            f"cannot down-sample a video of {height}×{width} by {factor}: height and width must "
+            "be multiples of the factor of the super-resolution stage."
+        )
+    squares = video.astype(jnp.float32).reshape(
+        batch, time, height // factor, factor, width // factor, factor, channels
+    )
+    return jnp.mean(squares, axis=(3, 5))
