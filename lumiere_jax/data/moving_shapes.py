@@ -11,7 +11,7 @@ import hashlib
 import numpy as np
 
 from lumiere_jax.data.scene import (
-    BACKGROUND_COLORS,
+    BACKGROUND_COLOURS,
     BACKGROUND_KINDS,
     DIRECTIONS,
     PATH_LENGTH,
@@ -33,9 +33,9 @@ _TEXTURED_PROBABILITY = 0.5
 Combination = tuple[str, str, str, str]
 
 
-def is_held_out(shape: str, color: str, direction: str, background_color: str) -> bool:
+def is_held_out(shape: str, colour: str, direction: str, background_colour: str) -> bool:
     """Tells whether a combination belongs to the test split: a stable hash, about one in ten."""
-    name = "|".join((shape, color, direction, background_color))
+    name = "|".join((shape, colour, direction, background_colour))
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") % _HELD_OUT_ONE_IN == 0
 
@@ -104,7 +104,7 @@ class MovingShapes:
         held_out = split == "test"
         self._combinations = [c for c in all_combinations() if is_held_out(*c) == held_out]
         self._by_background = {
-            name: [c for c in self._combinations if c[3] == name] for name in BACKGROUND_COLORS
+            name: [c for c in self._combinations if c[3] == name] for name in BACKGROUND_COLOURS
         }
 
     def __len__(self) -> int:
@@ -175,8 +175,8 @@ def _build_objects(
     ]
     paths = max(draws, key=_clearance) if len(draws) > 1 else draws[0]
     return tuple(
-        SceneObject(shape, color, size, direction, tuple(start.tolist()), tuple(end.tolist()))
-        for (shape, color, direction, _), size, (start, end) in zip(
+        SceneObject(shape, colour, size, direction, tuple(start.tolist()), tuple(end.tolist()))
+        for (shape, colour, direction, _), size, (start, end) in zip(
             combinations, sizes, paths, strict=True
         )
     )

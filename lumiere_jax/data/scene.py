@@ -13,7 +13,7 @@ SHAPES = ("circle", "square", "triangle", "diamond", "ring", "cross")
 
 # Colours as RGB in [0, 1]. Objects are saturated and backgrounds are not, so that no object can be
 # mistaken for a background and no name appears in both tables.
-OBJECT_COLORS: dict[str, tuple[float, float, float]] = {
+OBJECT_COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.88, 0.05, 0.08),
     "orange": (1.00, 0.55, 0.00),
     "yellow": (1.00, 0.95, 0.10),
@@ -23,7 +23,7 @@ OBJECT_COLORS: dict[str, tuple[float, float, float]] = {
     "purple": (0.58, 0.08, 0.80),
     "pink": (1.00, 0.50, 0.80),
 }
-BACKGROUND_COLORS: dict[str, tuple[float, float, float]] = {
+BACKGROUND_COLOURS: dict[str, tuple[float, float, float]] = {
     "black": (0.08, 0.08, 0.08),
     "gray": (0.50, 0.50, 0.50),
     "white": (0.92, 0.92, 0.92),
@@ -48,7 +48,7 @@ DIRECTIONS: dict[str, tuple[float, float]] = {
 }
 PATH_LENGTH = (0.45, 0.55)  # of the frame's width, over the whole clip, whatever its frame count
 
-_TEXTURE_AMPLITUDE = 0.08  # each tone's distance from the named colour, RGB in [0, 1]
+TEXTURE_AMPLITUDE = 0.08  # each tone's distance from the named colour, RGB in [0, 1]
 _TEXTURE_PERIOD = 0.25  # of the frame's width: four pixels at 16x16
 _POINTS_PER_CHUNK = 2**21  # bounds the memory of long, large clips
 
@@ -59,7 +59,7 @@ class SceneObject:
 
     Attributes:
         shape: One of `SHAPES`.
-        color: A key of `OBJECT_COLORS`.
+        colour: A key of `OBJECT_COLOURS`.
         size: A key of `SIZES`.
         direction: A key of `DIRECTIONS`.
         start: Centre (x, y) in the first frame, fractions of the frame's width.
@@ -67,7 +67,7 @@ class SceneObject:
     """
 
     shape: str
-    color: str
+    colour: str
     size: str
     direction: str
     start: tuple[float, float]
@@ -90,12 +90,12 @@ class Scene:
 
     Attributes:
         objects: One or two objects; later ones are drawn over earlier ones.
-        background_color: A key of `BACKGROUND_COLORS`.
+        background_colour: A key of `BACKGROUND_COLOURS`.
         background_kind: One of `BACKGROUND_KINDS`.
     """
 
     objects: tuple[SceneObject, ...]
-    background_color: str
+    background_colour: str
     background_kind: str
 
 
@@ -178,11 +178,11 @@ def _square_wave(resolution: int) -> np.ndarray:
     return np.diff(integral) * resolution
 
 
-def render_background(color: str, kind: str, resolution: int) -> np.ndarray:
+def render_background(colour: str, kind: str, resolution: int) -> np.ndarray:
     """Draws a background, whose texture is two tones about the named colour.
 
     Args:
-        color: A key of `BACKGROUND_COLORS`.
+        colour: A key of `BACKGROUND_COLOURS`.
         kind: One of `BACKGROUND_KINDS`.
         resolution: Pixels along each side.
 
@@ -195,8 +195,8 @@ def render_background(color: str, kind: str, resolution: int) -> np.ndarray:
         "striped": wave[None, :],
         "checkered": wave[:, None] * wave[None, :],
     }[kind]
-    tones = np.broadcast_to(pattern * _TEXTURE_AMPLITUDE, (resolution, resolution))
-    return (2.0 * (np.asarray(BACKGROUND_COLORS[color]) + tones[..., None]) - 1.0).astype(
+    tones = np.broadcast_to(pattern * TEXTURE_AMPLITUDE, (resolution, resolution))
+    return (2.0 * (np.asarray(BACKGROUND_COLOURS[colour]) + tones[..., None]) - 1.0).astype(
         np.float32
     )
 
@@ -213,18 +213,18 @@ def render(scene: Scene, times: np.ndarray, resolution: int) -> np.ndarray:
         float32 [time, height, width, 3] in [-1, 1].
     """
     times = np.asarray(times)
-    background = render_background(scene.background_color, scene.background_kind, resolution)
+    background = render_background(scene.background_colour, scene.background_kind, resolution)
     video = np.empty((len(times), *background.shape), np.float32)
     video[:] = background
     frames = max(1, _POINTS_PER_CHUNK // resolution**2)
     for first in range(0, len(times), frames):
         chunk = video[first : first + frames]
         for item in scene.objects:
-            color = 2.0 * np.asarray(OBJECT_COLORS[item.color], np.float32) - 1.0
+            colour = 2.0 * np.asarray(OBJECT_COLOURS[item.colour], np.float32) - 1.0
             centers = item.centers(times[first : first + frames])
             mask = coverage(item.shape, centers, item.radius, resolution)
             # Rows of interleaved channels: NumPy is several times slower on an inner axis of 3.
             mask = np.repeat(mask, 3, axis=2)
             rows = chunk.reshape(mask.shape)
-            rows += mask * (np.tile(color, resolution) - rows)
+            rows += mask * (np.tile(colour, resolution) - rows)
     return video

@@ -6,10 +6,10 @@ import itertools
 import numpy as np
 
 from lumiere_jax.data.scene import (
-    BACKGROUND_COLORS,
+    BACKGROUND_COLOURS,
     BACKGROUND_KINDS,
     DIRECTIONS,
-    OBJECT_COLORS,
+    OBJECT_COLOURS,
     SHAPES,
     Scene,
     SceneObject,
@@ -20,9 +20,11 @@ MAX_WORDS = 23
 
 # The wordings of each value, the shortest first where they differ in length.
 _SHAPE_WORDS = {shape: (shape,) for shape in SHAPES}
-_COLOR_WORDS = {color: (color,) for color in OBJECT_COLORS}
+_COLOUR_WORDS = {colour: (colour,) for colour in OBJECT_COLOURS}
 _SIZE_WORDS = {"small": ("small", "little"), "large": ("large", "big")}
-_BACKGROUND_WORDS = {color: (color,) for color in BACKGROUND_COLORS} | {"gray": ("gray", "grey")}
+_BACKGROUND_WORDS = {colour: (colour,) for colour in BACKGROUND_COLOURS} | {
+    "gray": ("gray", "grey")
+}
 _KIND_WORDS = {kind: (kind,) for kind in BACKGROUND_KINDS}
 _DIRECTION_WORDS = {"still": ("standing still", "not moving")}
 for _name in ("left", "right"):
@@ -45,13 +47,13 @@ class ObjectAttributes:
 
     Attributes:
         shape: One of `scene.SHAPES`.
-        color: A key of `scene.OBJECT_COLORS`.
+        colour: A key of `scene.OBJECT_COLOURS`.
         direction: A key of `scene.DIRECTIONS`.
         size: A key of `scene.SIZES`, or None where the caption does not say.
     """
 
     shape: str
-    color: str
+    colour: str
     direction: str
     size: str | None = None
 
@@ -62,20 +64,20 @@ class SceneAttributes:
 
     Attributes:
         objects: The objects, in the order of the caption.
-        background_color: A key of `scene.BACKGROUND_COLORS`.
+        background_colour: A key of `scene.BACKGROUND_COLOURS`.
         background_kind: One of `scene.BACKGROUND_KINDS`, or None where the caption does not say.
     """
 
     objects: tuple[ObjectAttributes, ...]
-    background_color: str
+    background_colour: str
     background_kind: str | None = None
 
 
 def attributes(scene: Scene) -> SceneAttributes:
     """Returns the part of a scene that its caption tells."""
     return SceneAttributes(
-        tuple(ObjectAttributes(o.shape, o.color, o.direction, o.size) for o in scene.objects),
-        scene.background_color,
+        tuple(ObjectAttributes(o.shape, o.colour, o.direction, o.size) for o in scene.objects),
+        scene.background_colour,
         scene.background_kind,
     )
 
@@ -88,7 +90,7 @@ def _describe_object(item: SceneObject, short: bool, rng: np.random.Generator) -
     directions = _DIRECTION_WORDS[item.direction]
     size = _choose(_SIZE_WORDS[item.size], rng)
     direction = directions[0] if short else _choose(directions, rng)
-    return f"a {size} {item.color} {item.shape} {direction}"
+    return f"a {size} {item.colour} {item.shape} {direction}"
 
 
 def describe(scene: Scene, rng: np.random.Generator) -> str:
@@ -107,8 +109,8 @@ def describe(scene: Scene, rng: np.random.Generator) -> str:
     short = len(scene.objects) > 1
     objects = " and ".join(_describe_object(item, short, rng) for item in scene.objects)
     template = _BACKGROUND_TEMPLATES[0] if short else _choose(_BACKGROUND_TEMPLATES, rng)
-    color = _choose(_BACKGROUND_WORDS[scene.background_color], rng)
-    background = template.format(scene.background_kind, color)
+    colour = _choose(_BACKGROUND_WORDS[scene.background_colour], rng)
+    background = template.format(scene.background_kind, colour)
     parts = (objects, background) if rng.integers(2) else (background, objects)
     return " ".join(parts)
 
@@ -117,10 +119,10 @@ def _phrase_table() -> dict[tuple[str, ...], tuple[str, str]]:
     """Maps every wording, as a tuple of words, to the attribute it sets and the value."""
     parts = {
         "shape": _SHAPE_WORDS,
-        "color": _COLOR_WORDS,
+        "colour": _COLOUR_WORDS,
         "size": _SIZE_WORDS,
         "direction": _DIRECTION_WORDS,
-        "background_color": _BACKGROUND_WORDS,
+        "background_colour": _BACKGROUND_WORDS,
         "background_kind": _KIND_WORDS,
     }
     return {
@@ -148,8 +150,8 @@ def _match(words: list[str], caption: str) -> tuple[int, tuple[str, str]]:
     raise UserError(
         f'The caption "{caption}" does not follow the grammar of moving_shapes at "{words[0]}". '
         'Write it like "a small red circle moving to the upper left on a plain black background"; '
-        f"shapes: {', '.join(SHAPES)}; colours: {', '.join(OBJECT_COLORS)}; "
-        f"backgrounds: {', '.join(BACKGROUND_COLORS)} ({', '.join(BACKGROUND_KINDS)})."
+        f"shapes: {', '.join(SHAPES)}; colours: {', '.join(OBJECT_COLOURS)}; "
+        f"backgrounds: {', '.join(BACKGROUND_COLOURS)} ({', '.join(BACKGROUND_KINDS)})."
     )
 
 
@@ -195,11 +197,11 @@ def parse_caption(caption: str) -> SceneAttributes:
                 )
             objects[-1][part] = value
     for found in objects:
-        _require(found, ("color", "shape", "direction"), caption)
-    _require(background, ("background_color",), caption)
+        _require(found, ("colour", "shape", "direction"), caption)
+    _require(background, ("background_colour",), caption)
     return SceneAttributes(tuple(ObjectAttributes(**found) for found in objects), **background)
 
 
 def all_combinations() -> list[tuple[str, str, str, str]]:
     """Returns every combination (shape, colour, direction, background colour), in fixed order."""
-    return list(itertools.product(SHAPES, OBJECT_COLORS, DIRECTIONS, BACKGROUND_COLORS))
+    return list(itertools.product(SHAPES, OBJECT_COLOURS, DIRECTIONS, BACKGROUND_COLOURS))
