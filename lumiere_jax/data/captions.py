@@ -1,0 +1,115 @@
+"""Captions of a folder of videos: from one CSV or JSONL file, or from `.txt` files beside them."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from lumiere_jax.errors import UserError
+
+FILE_NAMES = ("captions.csv", "metadata.csv", "captions.jsonl", "metadata.jsonl")
+PATH_COLUMNS = ("path", "file", "video", "file_name")
+CAPTION_COLUMNS = ("caption", "text")
+
+
+def find_captions_file(folders: list[Path]) -> Path | None:
+    """The first file of `FILE_NAMES` in the first of the folders that has one."""
+    candidates = (folder / name for folder in folders for name in FILE_NAMES)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def read_captions_file(path: Path) -> dict[Path, list[str]]:
+    """Reads a CSV or JSONL file with one video and its caption a line.
+
+    The video is a path relative to the file's own folder, in a column (key) named as one of
+    `PATH_COLUMNS`; the caption is in one of `CAPTION_COLUMNS`. A video may have several lines.
+
+    Returns:
+        Resolved video path -> its captions, in the order of the file; empty ones are left out.
+
+    Raises:
+        UserError: the file is missing or malformed; the message names the line and what it lacks.
+    """
+    readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows}
+    if path.suffix.lower() not in readers:
+        raise UserError(f"captions file {path}: its name must end in .csv or .jsonl")
+    captions: dict[Path, list[str]] = {}
+    try:
+        for line, row in readers[path.suffix.lower()](path):
+            video = _field(path, line, row, PATH_COLUMNS)
+            caption = " ".join(_field(path, line, row, CAPTION_COLUMNS).split())
+            listed = captions.setdefault((path.parent / video).resolve(), [])
+            listed.extend([caption] if caption else [])
+    except OSError as error:
+        raise UserError(f"captions file {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"captions file {path} is not UTF-8 text ({error.reason})") from error
+    return captions
+
+
+def read_caption_beside(video: Path) -> list[str]:
+    """The caption in the `.txt` file of the same name, as a list of one; empty if there is none."""
+    path = video.with_suffix(".txt")
+    if not path.is_file():
+        return []
+    caption = " ".join(path.read_text(encoding="utf-8-sig", errors="replace").split())
+    return [caption] if caption else []
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, dict]]:
+    """Line number and fields of each row."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, skipinitialspace=True, strict=True)
+        try:
+            reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
+            _check_columns(path, reader.fieldnames)
+            for row in reader:
+                if None in row or None in row.values():
+                    found = sum(value is not None for key, value in row.items() if key is not None)
+                    found += len(row.get(None, []))
+                    raise UserError(
+                        f"captions file {path}, line {reader.line_num}: {found} fields where the "
+                        f"header has {len(reader.fieldnames)}; put captions with commas in quotes"
+                    )
+                yield reader.line_num, row
+        except csv.Error as error:
+            line = reader.reader.line_num
+            raise UserError(f"captions file {path}, line {line}: {error}") from error
+
+
+def _check_columns(path: Path, columns: list[str]) -> None:
+    """Names the columns that a header lacks."""
+    for wanted in (PATH_COLUMNS, CAPTION_COLUMNS):
+        if not set(wanted) & set(columns):
+            raise UserError(
+                f"captions file {path}, line 1: no column {_any_of(wanted)} among "
+                f"{', '.join(columns) or 'none'}"
+            )
+
+
+def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict]]:
+    """Line number and object of each line that is not blank."""
+    with path.open(encoding="utf-8-sig") as file:
+        for line, text in enumerate(file, start=1):
+            if not text.strip():
+                continue
+            try:
+                row = json.loads(text)
+            except json.JSONDecodeError as error:
+                raise UserError(f"captions file {path}, line {line}: {error}") from error
+            if not isinstance(row, dict):
+                raise UserError(f"captions file {path}, line {line}: not a JSON object")
+            yield line, row
+
+
+def _field(path: Path, line: int, row: dict, names: tuple[str, ...]) -> str:
+    """The text under the first of the names that the row has."""
+    value = next((row[name] for name in names if name in row), None)
+    if not isinstance(value, str):
+        problem = "missing" if value is None else "not a text"
+        raise UserError(f"captions file {path}, line {line}: {_any_of(names)} is {problem}")
+    return value
+
+
+def _any_of(names: tuple[str, ...]) -> str:
+    return " or ".join([", ".join(names[:-1]), names[-1]])
