@@ -69,7 +69,7 @@ def write_mp4(
     Raises:
         UserError: the folder is missing or cannot be written.
     """
-    rate = Fraction(fps).limit_denominator(1001)
+    rate = Fraction(float(fps)).limit_denominator(1001)
     with _atomic_write(path) as temporary:
         with av.open(str(temporary), "w", options={"movflags": "+faststart"}) as container:
             stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf)})
