@@ -23,6 +23,11 @@ def split(batch, seed=0):
     return jax.random.split(jax.random.key(seed), batch)
 
 
+def sample(denoise, keys, *arguments, **options):
+    """`samplers.sample`, compiled as a whole."""
+    return jax.jit(lambda keys: samplers.sample(denoise, keys, *arguments, **options))(keys)
+
+
 def gaussian_denoiser(z, log_snr):
     """The exact denoiser of data N(MEAN, DEVIATION^2)."""
     alpha, sigma = (x.reshape(-1, *(1,) * (z.ndim - 1)) for x in alpha_sigma(log_snr))
@@ -78,10 +83,15 @@ def reference_run(name, schedule, z, num_steps, eta, step_noise, monkeypatch):
     return np.stack(states)
 
 
-@pytest.mark.parametrize("shift", [0.0, -2.0])
-@pytest.mark.parametrize("num_steps", [8, 50])
 @pytest.mark.parametrize(
-    "name, eta", [("ddim", 0.0), ("ddim", 0.6), ("ancestral", 0.0), ("dpmpp_2m", 0.0)]
+    "name, eta, num_steps, shift",
+    [
+        ("ddim", 0.0, 8, 0.0),
+        ("ddim", 0.6, 50, -2.0),
+        ("ancestral", 0.0, 50, -2.0),
+        ("dpmpp_2m", 0.0, 8, 0.0),
+        ("dpmpp_2m", 0.0, 50, -2.0),
+    ],
 )
 def test_every_step_agrees_with_diffusers(name, eta, num_steps, shift, float64, monkeypatch):
     schedule, keys, shape = CosineSchedule(shift=shift), split(4), (4, 3, 5)
@@ -90,7 +100,7 @@ def test_every_step_agrees_with_diffusers(name, eta, num_steps, shift, float64, 
         alpha, sigma = (x[:, None, None] for x in alpha_sigma(log_snr))
         return mixture_denoiser(z, alpha, sigma, jnp.exp)
 
-    _, states = samplers.sample(
+    _, states = sample(
         denoise,
         keys,
         shape,
@@ -100,9 +110,8 @@ def test_every_step_agrees_with_diffusers(name, eta, num_steps, shift, float64, 
         eta=eta,
         return_trajectory=True,
     )
-    start, *step_noise = (
-        np.asarray(samplers._normal(keys, i, shape)) for i in range(num_steps + 1)
-    )
+    draw = jax.jit(jax.vmap(lambda stream: samplers._normal(keys, stream, shape)))
+    start, *step_noise = np.asarray(draw(jnp.arange(num_steps + 1)))
     expected = reference_run(name, schedule, start, num_steps, eta, step_noise, monkeypatch)
     assert states.shape == (num_steps, *shape)
     # Multistep sigmas are float32 in diffusers.
@@ -125,7 +134,7 @@ def flow_state(noise, schedule, time):
 def flow_errors(sampler, schedule, num_steps):
     """Largest errors at time 1/4 and at the end."""
     noise = np.linspace(-2, 2, 9)[:, None]
-    end, states = samplers.sample(
+    end, states = sample(
         gaussian_denoiser,
         split(9),
         noise.shape,
@@ -160,12 +169,12 @@ def test_order_of_convergence_at_the_end(sampler, order, largest, float64):
     assert errors[1] < largest
 
 
-@pytest.mark.parametrize("sampler, eta", [("ddim", 0.5), ("ddim", 1.0), ("ancestral", 0.0)])
+@pytest.mark.parametrize("sampler, eta", [("ddim", 0.5), ("ancestral", 0.0)])
 def test_stochastic_samplers_land_on_mean_and_deviation(sampler, eta):
-    batch, size = 4, 40_000
+    batch, size = 4, 20_000
 
     def moments(num_steps):
-        x = samplers.sample(
+        x = sample(
             gaussian_denoiser,
             split(batch),
             (batch, size),
@@ -176,21 +185,16 @@ def test_stochastic_samplers_land_on_mean_and_deviation(sampler, eta):
         )
         return float(x.mean()), float(x.std())
 
-    mean, deviations = 0.0, []
-    for num_steps in (32, 64, 128):
-        mean, deviation = moments(num_steps)
-        deviations.append(deviation)
-    standard_error = DEVIATION / np.sqrt(batch * size)
-    assert mean == pytest.approx(MEAN, abs=5 * standard_error)
-    errors = DEVIATION - np.array(deviations)
-    # First order: every doubling halves the error, and extrapolation removes most of it.
-    np.testing.assert_allclose(errors[:-1] / errors[1:], 2.0, atol=0.4)
-    assert 2 * deviations[2] - deviations[1] == pytest.approx(DEVIATION, abs=0.006)
+    (_, coarse), (mean, fine) = moments(48), moments(96)
+    assert mean == pytest.approx(MEAN, abs=5 * DEVIATION / np.sqrt(batch * size))
+    # First order: a doubling halves the error, and extrapolation removes most of it.
+    assert (DEVIATION - coarse) / (DEVIATION - fine) == pytest.approx(2.0, abs=0.3)
+    assert 2 * fine - coarse == pytest.approx(DEVIATION, abs=0.006)
 
 
 def test_ddim_with_eta_one_is_ancestral(float64):
     def run(**options):
-        return samplers.sample(
+        return sample(
             gaussian_denoiser,
             split(3),
             (3, 7),
@@ -211,7 +215,7 @@ def test_ddim_with_eta_one_is_ancestral(float64):
 @pytest.mark.parametrize("sampler", samplers.SAMPLERS)
 def test_a_sample_does_not_depend_on_its_batch(sampler):
     def run(keys):
-        return samplers.sample(
+        return sample(
             gaussian_denoiser,
             keys,
             (keys.shape[0], 2, 3),
@@ -223,16 +227,20 @@ def test_a_sample_does_not_depend_on_its_batch(sampler):
 
     keys = split(4)
     together = np.asarray(run(keys))
-    for index in range(4):
-        np.testing.assert_allclose(run(keys[index : index + 1])[0], together[index], atol=1e-6)
+    np.testing.assert_allclose(run(keys[2:3])[0], together[2], atol=1e-6)
     assert np.abs(together[0] - together[1]).max() > 0.01
-    # Raw keys give the same.
-    np.testing.assert_array_equal(run(jax.random.key_data(keys)), together)
+
+
+def test_raw_keys_are_accepted():
+    def run(keys):
+        return sample(gaussian_denoiser, keys, (2, 3), schedule=CosineSchedule(), num_steps=2)
+
+    np.testing.assert_array_equal(run(jax.random.key_data(split(2))), run(split(2)))
 
 
 @pytest.mark.parametrize("sampler", samplers.SAMPLERS)
 def test_last_step_returns_the_last_estimate(sampler):
-    x = samplers.sample(
+    x = sample(
         lambda z, log_snr: jnp.full_like(z, 0.25),
         split(2),
         (2, 3),
@@ -279,7 +287,7 @@ def test_noise_levels_and_number_of_calls():
         return z
 
     schedule = CosineSchedule(shift=-1.0)
-    x = samplers.sample(
+    x = sample(
         denoise,
         split(2),
         (2, 1),
@@ -303,7 +311,7 @@ def test_initial_is_noised_to_the_start_time():
         jax.debug.callback(lambda x: seen.append(np.asarray(x)), z)
         return z
 
-    samplers.sample(
+    sample(
         denoise,
         split(3),
         (3, 4),
@@ -321,7 +329,7 @@ def test_initial_is_noised_to_the_start_time():
 def test_sdedit_with_the_exact_denoiser_keeps_the_distribution(float64):
     size = 40_000
     initial = MEAN + DEVIATION * jax.random.normal(jax.random.key(5), (2, size))
-    edited = samplers.sample(
+    edited = sample(
         gaussian_denoiser,
         split(2),
         (2, size),

@@ -68,7 +68,7 @@ def test_network_time_is_the_unshifted_cosine_time():
         log_snr = CosineSchedule(shift=-2.5).log_snr(TIMES)
         actual = network_time(log_snr)
         np.testing.assert_allclose(actual, 1000 * wide.time(log_snr), atol=1e-9)
-    assert np.all((actual >= 0) & (actual <= 1000))
+        assert np.all((actual >= 0) & (actual <= 1000))
     assert float(network_time(jnp.array(0.0))) == pytest.approx(500.0)
 
 
