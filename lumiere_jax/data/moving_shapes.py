@@ -160,8 +160,11 @@ class MovingShapes:
 
     def _draw_companion(self, first: Combination, rng: np.random.Generator) -> Combination:
         """Draws a second object of another colour for the same background."""
-        candidates = [c for c in self._by_background[first[3]] if c[1] != first[1]]
-        return candidates[int(rng.integers(len(candidates)))]
+        candidates = self._by_background[first[3]]
+        while True:
+            companion = candidates[int(rng.integers(len(candidates)))]
+            if companion[1] != first[1]:
+                return companion
 
 
 def _build_objects(

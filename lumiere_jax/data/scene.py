@@ -21,7 +21,7 @@ OBJECT_COLOURS: dict[str, tuple[float, float, float]] = {
     "cyan": (0.10, 0.88, 0.92),
     "blue": (0.10, 0.30, 1.00),
     "purple": (0.58, 0.08, 0.80),
-    "pink": (1.00, 0.50, 0.80),
+    "pink": (1.00, 0.45, 0.75),
 }
 BACKGROUND_COLOURS: dict[str, tuple[float, float, float]] = {
     "black": (0.08, 0.08, 0.08),

@@ -1,0 +1,171 @@
+"""The oracle of `moving_shapes`: does a clip show what its caption says?
+
+It judges what `lumiere_jax.metrics.scene_vision` sees in the frames; only the number of objects to
+look for (one or two) is taken from the caption.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from lumiere_jax.data.scene_captions import ObjectAttributes, SceneAttributes, parse_caption
+from lumiere_jax.metrics.scene_vision import SeenObject, SeenScene, look
+
+ATTRIBUTES = ("colour", "shape", "direction", "background")
+EXTRA_ATTRIBUTES = ("size", "background_kind")
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """Whether a clip shows what its caption says, attribute by attribute.
+
+    Of two objects, both must be right. An attribute that the oracle cannot see counts as wrong.
+
+    Attributes:
+        colour: The colour of every object is right.
+        shape: The shape of every object is right.
+        direction: The direction of every object is right.
+        background: The colour of the background is right.
+        size: The size of every object is right; None where the caption does not say.
+        background_kind: Plain, striped or checkered is right; None where it does not say.
+        seen: What was seen, in the caption's order of objects.
+    """
+
+    colour: bool
+    shape: bool
+    direction: bool
+    background: bool
+    size: bool | None
+    background_kind: bool | None
+    seen: SeenScene
+
+    @property
+    def all(self) -> bool:
+        """Whether colour, shape, direction and background are all right."""
+        return self.colour and self.shape and self.direction and self.background
+
+
+def judge(video: np.ndarray, caption: str | SceneAttributes) -> Judgement:
+    """Judges one clip.
+
+    Args:
+        video: [time, height, width, 3] in [-1, 1], square, at least 16 pixels wide. A single frame
+            shows no direction, which then counts as wrong.
+        caption: The caption, or what it says.
+
+    Returns:
+        The judgement.
+
+    Raises:
+        UserError: The caption is not in the grammar of `moving_shapes`.
+        ValueError: The video has another shape.
+    """
+    wanted = parse_caption(caption) if isinstance(caption, str) else caption
+    seen = look(video, len(wanted.objects))
+    pairs = _pair(wanted, seen)
+    seen = dataclasses.replace(seen, objects=tuple(found for _, found in pairs))
+    right = {
+        name: all(getattr(asked, name) == getattr(found, name) for asked, found in pairs)
+        for name in ("colour", "shape", "direction", "size")
+    }
+    if any(asked.size is None for asked in wanted.objects):
+        right["size"] = None
+    kind = wanted.background_kind
+    return Judgement(
+        background=seen.background == wanted.background_colour,
+        background_kind=None if kind is None else seen.background_kind == kind,
+        seen=seen,
+        **right,
+    )
+
+
+def score(
+    videos: Sequence[np.ndarray], captions: Sequence[str | SceneAttributes]
+) -> dict[str, float]:
+    """Judges many clips.
+
+    Args:
+        videos: Each as in `judge`.
+        captions: One a video.
+
+    Returns:
+        The fraction right for each of `ATTRIBUTES`, of "all" four at once, and of
+        `EXTRA_ATTRIBUTES` among the captions that name them (NaN if none does).
+
+    Raises:
+        UserError: A caption is not in the grammar.
+        ValueError: There are no clips, or not as many captions.
+    """
+    if len(videos) != len(captions) or not len(videos):
+        raise ValueError(f"{len(videos)} videos and {len(captions)} captions cannot be scored")
+    judgements = [judge(*pair) for pair in zip(videos, captions, strict=True)]
+    scores = {}
+    for name in (*ATTRIBUTES, "all", *EXTRA_ATTRIBUTES):
+        right = [getattr(j, name) for j in judgements if getattr(j, name) is not None]
+        scores[name] = float(np.mean(right)) if right else float("nan")
+    return scores
+
+
+def chance(
+    videos: Sequence[np.ndarray], captions: Sequence[str | SceneAttributes], seed: int = 0
+) -> dict[str, float]:
+    """Scores the same clips against each other's captions: what luck alone would reach.
+
+    Args:
+        videos: At least two, each as in `judge`.
+        captions: One a video; none stays with its own video.
+        seed: Seed of the shuffle.
+
+    Returns:
+        As `score`.
+
+    Raises:
+        UserError: A caption is not in the grammar.
+        ValueError: There are fewer than two clips, or not as many captions.
+    """
+    if len(videos) < 2:
+        raise ValueError("chance needs at least two clips, to exchange their captions")
+    order = np.random.default_rng(seed).permutation(len(captions))
+    shuffled = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
+    return score(videos, [captions[shuffled[i]] for i in range(len(captions))])
+
+
+def format_table(rows: dict[str, dict[str, float]]) -> str:
+    """Writes scores as a table to print, in percent.
+
+    Args:
+        rows: Scores by name, such as generated, ground truth and chance.
+
+    Returns:
+        One line for the head and one for each row.
+    """
+    columns = (*ATTRIBUTES, "all", *EXTRA_ATTRIBUTES)
+    widths = [max(len(column), len("100.0%")) for column in columns]
+    first = max(map(len, rows), default=0)
+    head = [
+        f"{column.replace('_', ' '):>{width}}"
+        for column, width in zip(columns, widths, strict=True)
+    ]
+    lines = ["  ".join([" " * first, *head])]
+    for name, scores in rows.items():
+        cells = [
+            f"{scores[column]:>{width}.1%}" for column, width in zip(columns, widths, strict=True)
+        ]
+        lines.append("  ".join([f"{name:<{first}}", *cells]))
+    return "\n".join(lines)
+
+
+def _pair(wanted: SceneAttributes, seen: SeenScene) -> list[tuple[ObjectAttributes, SeenObject]]:
+    """Pairs each object of the caption with the seen one that agrees best, colour first."""
+
+    def agreement(order: tuple[SeenObject, ...]) -> list[int]:
+        pairs = list(zip(wanted.objects, order, strict=True))
+        return [
+            sum(getattr(a, name) == getattr(b, name) for a, b in pairs)
+            for name in ("colour", "shape", "direction")
+        ]
+
+    best = max(itertools.permutations(seen.objects), key=agreement)
+    return list(zip(wanted.objects, best, strict=True))
