@@ -1,0 +1,37 @@
+"""Stage `ssr`: the super-resolution network for videos, inflated from a `t2i_ssr` run.
+
+    python -m lumiere_jax.main --config=configs/ssr.py:tiny --workdir=runs/ssr \
+        --config.init_from=runs/t2i_ssr
+
+Trained on space-time crops of `ssr.window` frames, sampled at full size and any length by
+temporal MultiDiffusion. `tiny` refines 16×16 to 64×64; `full` has the paper's size.
+"""
+
+from lumiere_jax.config import (
+    SSR_SIZES,
+    ConfigDict,
+    choose_variant,
+    default_config,
+    set_full_scale,
+    set_short_run,
+)
+
+
+def get_config(variant: str | None = None) -> ConfigDict:
+    """Returns the variant "tiny" or "full"."""
+    variant = choose_variant(variant, ("tiny", "full"), "configs/ssr.py")
+    config = default_config("ssr")
+    config.model.update(SSR_SIZES[variant])
+    config.model.inflated = True
+    config.sampling.num_steps = 20
+    config.sampling.guidance_scale = 1.0
+    if variant == "tiny":
+        set_short_run(config, num_steps=150, batch_size=8)
+        config.data.num_frames = 8
+        config.data.resolution = 64
+        config.ssr.update({"factor": 4, "crop": 32, "window": 4})
+    else:
+        set_full_scale(config, resolution=1024, num_frames=8)  # crops of whole windows
+        config.train.batch_size = 256
+        config.train.num_steps = 200_000
+    return config

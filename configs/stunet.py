@@ -1,0 +1,37 @@
+"""Stage `stunet`: the space-time U-Net, inflated from a `t2i` run; only temporal parameters train.
+
+    python -m lumiere_jax.main --config=configs/stunet.py:tiny --workdir=runs/stunet \
+        --config.init_from=runs/t2i
+
+`tiny` is what the tests and the demo train; `full` has the paper's size: 80 frames of 128×128.
+"""
+
+from lumiere_jax.config import (
+    UNET_SIZES,
+    ConfigDict,
+    choose_variant,
+    default_config,
+    set_full_scale,
+    set_short_run,
+)
+
+
+def get_config(variant: str | None = None) -> ConfigDict:
+    """Returns the variant "tiny" or "full"."""
+    variant = choose_variant(variant, ("tiny", "full"), "configs/stunet.py")
+    config = default_config("stunet")
+    config.model.update(UNET_SIZES[variant])
+    config.model.temporal_initialization = "nearest"
+    config.model.temporal_conditioning = True
+    config.model.temporal_text = True
+    if variant == "tiny":
+        set_short_run(config, num_steps=800, batch_size=16)
+        config.model.temporal_depth = 2
+        config.diffusion.log_snr_shift = -2.0
+    else:
+        set_full_scale(config, resolution=128, num_frames=80)
+        config.model.temporal_depth = 4
+        config.diffusion.log_snr_shift = -3.6  # resolution_shift(128, 128, 80)
+        config.train.batch_size = 256
+        config.train.num_steps = 300_000
+    return config

@@ -1,0 +1,32 @@
+"""Stage `t2i`: the text-to-image U-Net at the base resolution, on single frames of clips.
+
+    python -m lumiere_jax.main --config=configs/t2i.py:tiny --workdir=runs/t2i
+
+`tiny` is what the tests and the demo train; `full` has the paper's size.
+"""
+
+from lumiere_jax.config import (
+    UNET_SIZES,
+    ConfigDict,
+    choose_variant,
+    default_config,
+    set_full_scale,
+    set_short_run,
+)
+
+
+def get_config(variant: str | None = None) -> ConfigDict:
+    """Returns the variant "tiny" or "full"."""
+    variant = choose_variant(variant, ("tiny", "full"), "configs/t2i.py")
+    config = default_config("t2i")
+    config.model.update(UNET_SIZES[variant])
+    if variant == "tiny":
+        set_short_run(config, num_steps=600, batch_size=64)
+        config.data.num_frames = 1
+        config.diffusion.log_snr_shift = -2.0
+    else:
+        set_full_scale(config, resolution=128, num_frames=1)
+        config.diffusion.log_snr_shift = -1.4  # 2 log(64 / 128), simple diffusion (2301.11093)
+        config.train.batch_size = 2048
+        config.train.num_steps = 500_000
+    return config

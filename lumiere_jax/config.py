@@ -1,0 +1,183 @@
+"""The fields that every config has, with their meaning and neutral defaults.
+
+A file in `configs/` starts from `default_config`, and sets what its stage needs. Any field can be
+overridden on the command line, as in `--config.train.batch_size=8`.
+"""
+
+import ml_collections
+
+from lumiere_jax.errors import UserError
+
+ConfigDict = ml_collections.ConfigDict
+
+UNET_SIZES = {
+    "tiny": {
+        "widths": (32, 64, 96),
+        "layers_per_level": 1,
+        "attention_levels": (False, True, True),
+        "head_dim": 32,
+        "text_features": 64,
+        "pooling_heads": 4,
+        "groups": 8,
+    },
+    "full": {
+        "widths": (512, 1024, 1536, 2048),
+        "layers_per_level": 3,
+        "attention_levels": (False, False, True, True),
+        "head_dim": 64,
+        "text_features": 2048,
+        "pooling_heads": 64,
+        "groups": 32,
+        "remat": True,
+    },
+}
+"""Sizes that the text-to-image U-Net and its inflation share, for `config.model`."""
+
+SSR_SIZES = {
+    "tiny": {
+        "widths": (32, 64, 64),
+        "num_blocks": (1, 1, 1),
+        "strides": (2, 2, 2),
+        "middle_blocks": 1,
+        "embedding_features": 64,
+        "head_dim": 32,
+        "groups": 8,
+    },
+    "full": {
+        "widths": (128, 256, 512, 1536),
+        "num_blocks": (2, 4, 8, 8),
+        "strides": (2, 2, 2, 2),
+        "middle_blocks": 2,
+        "embedding_features": 512,
+        "head_dim": 64,
+        "groups": 32,
+        "remat": True,
+    },
+}
+"""Sizes that the super-resolution network and its inflation share, for `config.model`."""
+
+
+def default_config(stage: str) -> ConfigDict:
+    """The common defaults of all stages.
+
+    Args:
+      stage: "t2i", "stunet", "t2i_ssr" or "ssr".
+
+    Returns:
+      A config; `model` holds only the name of the network, its sizes are the stage's to say.
+    """
+    config = ConfigDict()
+    config.stage = stage
+    config.seed = 0
+    config.init_from = ""  # workdir of the stage before; empty where there is none
+    config.allow_untrained_start = False  # start an inflated stage without `init_from`
+    networks = {"t2i": "unet", "stunet": "stunet", "t2i_ssr": "ssr", "ssr": "ssr"}
+    config.model = ConfigDict({"name": networks[stage], "dtype": "float32"})
+    config.text = ConfigDict({"name": "hashed", "dim": 64, "max_length": 24})
+    config.data = ConfigDict(
+        {
+            "name": "moving_shapes",  # or "video_folder"
+            "num_frames": 8,
+            "resolution": 16,
+            "fps": 8,
+            "max_objects": 1,  # moving_shapes
+            "size": 1_000_000,  # moving_shapes: clips of an epoch
+            "folder": "",  # video_folder
+            "captions": "",  # video_folder: CSV or JSONL; empty looks into the folder
+            "clip": "random",  # video_folder: "random" or "center" part of longer videos
+            "allow_small": False,  # a source smaller than a batch repeats its clips
+            "num_threads": 1,
+        }
+    )
+    config.diffusion = ConfigDict(
+        {
+            "prediction": "v",  # "v", "epsilon" or "x0"
+            "weighting": "plain",  # or "sigmoid"
+            "log_snr_shift": 0.0,  # below 0: more noise; falls with resolution and frames
+            "text_dropout": 0.1,
+        }
+    )
+    config.optimizer = ConfigDict(
+        {
+            "name": "adamw",  # or "adafactor"
+            "learning_rate": 1e-4,
+            "warmup_steps": 10_000,
+            "decay": "constant",  # or "cosine", to zero at the last step
+            "weight_decay": 0.0,
+            "b2": 0.99,
+            "gradient_clip": 1.0,
+            "ema_decay": 0.9999,
+        }
+    )
+    config.train = ConfigDict(
+        {
+            "batch_size": 16,
+            "num_steps": 1000,
+            "trainable": "temporal" if stage in ("stunet", "ssr") else "all",
+            "log_every": 20,
+            "checkpoint_every": 500,
+            "keep_last": 2,
+            "keep_best": 1,
+            "eval_every": 500,  # 0 for never
+            "eval_batches": 4,
+            "sample_every": 500,  # 0 for never
+        }
+    )
+    config.sampling = ConfigDict(
+        {
+            "sampler": "ddim",  # "ddim", "ancestral" or "dpmpp_2m"
+            "num_steps": 50,
+            "guidance_scale": 4.0,
+            "threshold_percentile": 99.5,
+            "prompts": (
+                "a large red circle moving right on a plain black background",
+                "a small blue square moving up on a plain white background",
+            ),
+        }
+    )
+    if stage in ("t2i_ssr", "ssr"):
+        config.ssr = ConfigDict(
+            {
+                "factor": 8,
+                "crop": 256,  # pixels a side of a training crop, at the high resolution
+                "window": 8,  # frames the network sees at once
+                "overlap": 2,  # frames that neighbouring windows share
+                "weights": "uniform",  # or "linear"
+                "chunk": 1,  # windows predicted at once at sampling
+                "augmentation": 0.1,  # noise level of the low-resolution clip at sampling
+            }
+        )
+    return config
+
+
+def set_full_scale(config: ConfigDict, *, resolution: int, num_frames: int) -> None:
+    """What all stages share at the paper's scale: T5 XXL's text sizes, bfloat16, real videos."""
+    config.model.dtype = "bfloat16"
+    config.text.dim = 4096
+    config.text.max_length = 128
+    config.data.name = "video_folder"
+    config.data.num_frames = num_frames
+    config.data.resolution = resolution
+    config.data.fps = 16
+
+
+def set_short_run(config: ConfigDict, *, num_steps: int, batch_size: int) -> None:
+    """What all tiny variants share: a few hundred steps at a high learning rate."""
+    config.train.num_steps = num_steps
+    config.train.batch_size = batch_size
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.warmup_steps = 30
+    config.optimizer.decay = "cosine"
+    config.optimizer.ema_decay = 0.98
+
+
+def choose_variant(variant: str | None, variants: tuple[str, ...], file: str) -> str:
+    """Checks the part after the colon of `--config=FILE:VARIANT`; the first is the default.
+
+    Raises:
+      UserError: if there is no such variant.
+    """
+    variant = variant or variants[0]
+    if variant not in variants:
+        raise UserError(f"{file} has no variant {variant!r}; choose from {', '.join(variants)}.")
+    return variant

@@ -1,0 +1,97 @@
+"""Progress with time left, for anything that takes longer than a few seconds."""
+
+import sys
+import time
+from typing import TextIO
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: "42 s", "3 min 05 s" or "2 h 10 min"."""
+    seconds = int(seconds + 0.5)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+class Progress:
+    """Prints how far something is, its rate and the time left.
+
+    On a terminal one line is rewritten; elsewhere a line is printed every `interval` seconds.
+
+    Attributes:
+      label: what is going on.
+      total: how many units there are.
+      unit: name of a unit, in the plural.
+    """
+
+    def __init__(
+        self, label: str, total: int, unit: str, start: int = 0, stream: TextIO | None = None
+    ):
+        """Starts the clock; `start` units were done before (a resumed run)."""
+        self.label, self.total, self.unit = label, total, unit
+        self._stream = stream or sys.stderr
+        self._start, self._done = start, start
+        self._begin = time.monotonic()
+        self._last_print = self._begin
+        self._interval = 0.5 if self._stream.isatty() else 10.0
+
+    def update(self, done: int, note: str = "", force: bool = False) -> None:
+        """Says that `done` units are done in all; prints now and then, and at the end."""
+        self._done, now = done, time.monotonic()
+        if not force and done < self.total and now - self._last_print < self._interval:
+            return
+        self._last_print = now
+        line = self.line(now - self._begin, note)
+        if self._stream.isatty():
+            end = "\n" if done >= self.total else ""
+            self._stream.write(f"\r\x1b[K{line}{end}")
+        else:
+            self._stream.write(line + "\n")
+        self._stream.flush()
+
+    def advance(self, note: str = "") -> None:
+        """Says that one more unit is done; the clock starts with the first of them."""
+        if self._done == self._start:  # what came before was compilation
+            self._begin = time.monotonic()
+        self.update(self._done + 1, note)
+
+    def announce(self, text: str) -> None:
+        """Prints a line that says what comes before the first unit is done."""
+        self._stream.write(f"{self.label}: {text}\n")
+        self._stream.flush()
+
+    def line(self, elapsed: float, note: str = "") -> str:
+        """The text of the line after `elapsed` seconds."""
+        done_here = self._done - self._start
+        text = f"{self.label}: {self._done}/{self.total} {self.unit}"
+        if done_here > 0 and elapsed > 0:
+            rate = done_here / elapsed
+            text += f", {rate:.3g} {self.unit}/s"
+            left = (self.total - self._done) / rate
+            text += f", {duration(left)} left" if left > 0 else f", took {duration(elapsed)}"
+        return f"{text}{', ' + note if note else ''}"
+
+
+class Announcement:
+    """Says what takes long before it starts, and how long it took after it.
+
+    Use as a context manager: `with Announcement("compiling, this can take minutes"): ...`.
+    """
+
+    def __init__(self, text: str, stream: TextIO | None = None):
+        """Remembers what to say."""
+        self._text, self._stream = text, stream or sys.stderr
+
+    def __enter__(self) -> "Announcement":
+        """Says it."""
+        print(f"{self._text} ...", file=self._stream, flush=True)
+        self._begin = time.monotonic()
+        return self
+
+    def __exit__(self, kind: object, value: object, traceback: object) -> None:
+        """Says how long it took, if it was done."""
+        if kind is None:
+            took = duration(time.monotonic() - self._begin)
+            print(f"{self._text}: done in {took}", file=self._stream, flush=True)

@@ -1,0 +1,70 @@
+"""Sample videos that a training run writes into its workdir."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from lumiere_jax.data import pipeline as data_pipeline
+from lumiere_jax.data.video_io import write_contact_sheet, write_gif, write_mp4
+from lumiere_jax.diffusion.low_resolution import downsample
+from lumiere_jax.pipeline import LumierePipeline
+from lumiere_jax.sampling import SamplingOptions, make_super_resolution_sampler, sample_keys
+from lumiere_jax.stage import Stage
+from lumiere_jax.state import Params
+
+VIEW_PIXELS = 128  # small clips are enlarged by a whole factor to about this size
+
+
+def write_training_samples(stage: Stage, params: Params, step: int, workdir: str | Path) -> Path:
+    """Samples the config's prompts and writes `WORKDIR/samples/STEP/`.
+
+    A base stage samples from noise. A super-resolution stage refines held-out clips after
+    down-sampling them, with their own captions.
+
+    Args:
+      stage: the stage in training.
+      params: its EMA parameters.
+      step: number of updates so far.
+      workdir: of the run.
+
+    Returns:
+      The folder, which holds `samples.png` and, of each clip of more than one frame, an MP4 and
+      a GIF.
+    """
+    folder = Path(workdir) / "samples" / f"{step:08d}"
+    folder.mkdir(parents=True, exist_ok=True)
+    if stage.is_super_resolution:
+        prompts, videos = _refined(stage, params)
+    else:
+        prompts = list(stage.config.sampling.prompts)
+        videos = LumierePipeline((stage, params), show_progress=False)(prompts)
+    write_contact_sheet(folder / "samples.png", videos, prompts)
+    for i, video in enumerate(videos if videos.shape[1] > 1 else ()):
+        write_clip(folder / f"{i:02d}", video, stage.config.data.fps)
+    return folder
+
+
+def write_clip(path: Path, video: np.ndarray, fps: float) -> None:
+    """Writes `path` with .mp4 and .gif, enlarged where it is small.
+
+    Args:
+      path: without a suffix.
+      video: `[time, height, width, 3]` in [-1, 1].
+      fps: frames per second.
+    """
+    upscale = max(1, VIEW_PIXELS // video.shape[1])
+    write_mp4(path.with_suffix(".mp4"), video, fps, upscale=upscale)
+    write_gif(path.with_suffix(".gif"), video, fps, upscale=upscale)
+
+
+def _refined(stage: Stage, params: Params) -> tuple[list[str], np.ndarray]:
+    """Held-out clips, down-sampled and refined again."""
+    source = data_pipeline.create_source(stage.config.data, "test")
+    count = min(len(stage.config.sampling.prompts), len(source))
+    videos, prompts = zip(*(source.example(i) for i in range(count)), strict=True)
+    low = downsample(jnp.stack(videos), stage.config.ssr.factor)
+    sampler = make_super_resolution_sampler(stage, SamplingOptions.from_config(stage.config))
+    text, mask = stage.text_encoder(list(prompts))
+    refined = sampler(params, low, text, mask, sample_keys(list(range(count)), 1))
+    return list(prompts), np.asarray(refined)

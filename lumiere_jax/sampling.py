@@ -1,0 +1,204 @@
+"""Sampling from one stage: guidance, MultiDiffusion, thresholding and a sampler, compiled once."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from lumiere_jax.config import ConfigDict
+from lumiere_jax.diffusion.guidance import dynamic_threshold, guided
+from lumiere_jax.diffusion.losses import augment_low_resolution
+from lumiere_jax.diffusion.low_resolution import upsample_low_resolution
+from lumiere_jax.diffusion.multidiffusion import multidiffuse
+from lumiere_jax.diffusion.parameterisation import to_x0
+from lumiere_jax.diffusion.samplers import SAMPLERS, sample
+from lumiere_jax.errors import UserError
+from lumiere_jax.stage import Stage
+from lumiere_jax.state import Params
+
+_AUGMENTATION_STREAM = 2**31  # the sampler's own streams are its step numbers
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplingOptions:
+    """How to sample from a stage.
+
+    Attributes:
+      sampler: "ddim", "ancestral" or "dpmpp_2m".
+      num_steps: calls of the network.
+      guidance_scale: classifier-free guidance; 1 is the conditional model.
+      threshold_percentile: of dynamic thresholding.
+      eta: DDIM's share of fresh noise.
+    """
+
+    sampler: str = "ddim"
+    num_steps: int = 50
+    guidance_scale: float = 4.0
+    threshold_percentile: float = 99.5
+    eta: float = 0.0
+
+    def __post_init__(self):
+        """Checks the fields.
+
+        Raises:
+          UserError: naming the field that is out of range.
+        """
+        if self.sampler not in SAMPLERS:
+            raise UserError(f"sampler {self.sampler!r} is unknown; choose from {SAMPLERS}.")
+        if self.num_steps < 1:
+            raise UserError(f"steps={self.num_steps} must be 1 or more.")
+        if not self.guidance_scale >= 0:
+            raise UserError(f"guidance_scale={self.guidance_scale} must be 0 or more.")
+        if not 0 < self.threshold_percentile <= 100:
+            raise UserError(f"threshold_percentile={self.threshold_percentile} is not in (0, 100].")
+
+    @classmethod
+    def from_config(cls, config: ConfigDict, **overrides: object) -> "SamplingOptions":
+        """The options of `config.sampling`, with those overrides that are not None."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        fields = {k: v for k, v in config.sampling.items() if k in names}
+        return cls(**{**fields, **{k: v for k, v in overrides.items() if v is not None}})
+
+
+def sample_keys(seeds: list[int], stage_index: int) -> jax.Array:
+    """One PRNG key a sample, `[batch]`, from its seed and the stage's place in the cascade."""
+    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, stage_index)
+
+
+def make_base_sampler(
+    stage: Stage,
+    options: SamplingOptions,
+    num_frames: int,
+    on_call: Callable[[], None] | None = None,
+) -> Callable[..., jax.Array]:
+    """Makes a compiled sampler of a text-to-image or text-to-video stage.
+
+    Args:
+      stage: "t2i" or "stunet".
+      options: how to sample.
+      num_frames: frames of a clip.
+      on_call: called on the host at every call of the network, to show progress.
+
+    Returns:
+      `sampler(params, text, text_mask, keys)`, with embeddings `[batch, length, dim]`, mask
+      `[batch, length]` and keys `[batch]`, which returns videos
+      `[batch, time, height, width, 3]` in [-1, 1].
+    """
+    size = stage.config.data.resolution
+
+    @jax.jit
+    def sampler(params: Params, text: jax.Array, mask: jax.Array, keys: jax.Array) -> jax.Array:
+        condition = {"text": text, "text_mask": mask}
+        predict = guided(
+            lambda z, log_snr, given: stage.predict(params, z, log_snr, given),
+            condition,
+            _unconditional(stage, condition),
+            options.guidance_scale,
+        )
+        shape = (text.shape[0], num_frames, size, size, 3)
+        return _run(stage, options, predict, keys, shape, on_call)
+
+    return sampler
+
+
+def make_super_resolution_sampler(
+    stage: Stage, options: SamplingOptions, on_call: Callable[[], None] | None = None
+) -> Callable[..., jax.Array]:
+    """Makes a compiled sampler of a super-resolution stage with temporal MultiDiffusion.
+
+    At every denoising step the guided predictions of overlapping windows are averaged (section
+    3.2), then there is one thresholding and one sampler step for the whole clip. The starting
+    noise and the augmentation noise are drawn once a clip.
+
+    Args:
+      stage: "ssr", or "t2i_ssr" for single images.
+      options: how to sample.
+      on_call: called on the host at every call of the network, to show progress.
+
+    Returns:
+      `sampler(params, video, text, text_mask, keys)`, with the low-resolution video
+      `[batch, time, height, width, 3]`, which returns it `config.ssr.factor` times as large.
+    """
+    ssr = stage.config.ssr
+
+    @jax.jit
+    def sampler(
+        params: Params, video: jax.Array, text: jax.Array, mask: jax.Array, keys: jax.Array
+    ) -> jax.Array:
+        batch, frames, height, width, _ = video.shape
+        size = (height * ssr.factor, width * ssr.factor)
+        level = jnp.full(batch, ssr.augmentation)
+        low_resolution = _augment(upsample_low_resolution(video, size), level, keys)
+        condition = {"text": text, "text_mask": mask, "augmentation_level": level}
+        null = _unconditional(stage, condition)
+
+        def predict(z: jax.Array, log_snr: jax.Array) -> jax.Array:
+            def predict_window(z_window: jax.Array, low_window: jax.Array) -> jax.Array:
+                low = {"low_resolution": low_window}
+                return guided(
+                    lambda z, log_snr, given: stage.predict(params, z, log_snr, given),
+                    condition | low,
+                    null | low,
+                    options.guidance_scale,
+                )(z_window, log_snr)
+
+            fused = multidiffuse(
+                predict_window,
+                num_frames=frames,
+                window=ssr.window,
+                overlap=ssr.overlap if frames > ssr.window else 0,
+                weights=ssr.weights,
+                chunk=ssr.chunk,
+            )
+            return fused(z, low_resolution)
+
+        shape = (batch, frames, *size, 3)
+        return _run(stage, options, predict, keys, shape, on_call)
+
+    return sampler
+
+
+def _augment(low_resolution: jax.Array, level: jax.Array, keys: jax.Array) -> jax.Array:
+    """Adds augmentation noise, drawn once for the clip from a stream of its own."""
+    keys = jax.vmap(jax.random.fold_in, (0, None))(keys, _AUGMENTATION_STREAM)
+    noise = jax.vmap(lambda key: jax.random.normal(key, low_resolution.shape[1:]))(keys)
+    return augment_low_resolution(low_resolution, level, noise)
+
+
+def _unconditional(stage: Stage, condition: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """The condition with the null text in place of its text."""
+    text, mask = stage.null_text()
+    return condition | {
+        "text": jnp.broadcast_to(text, condition["text"].shape),
+        "text_mask": jnp.broadcast_to(mask, condition["text_mask"].shape),
+    }
+
+
+def _run(
+    stage: Stage,
+    options: SamplingOptions,
+    predict: Callable[[jax.Array, jax.Array], jax.Array],
+    keys: jax.Array,
+    shape: tuple[int, ...],
+    on_call: Callable[[], None] | None,
+) -> jax.Array:
+    """From predictions to samples: conversion to x0, thresholding, sampler."""
+
+    def denoise(z: jax.Array, log_snr: jax.Array) -> jax.Array:
+        if on_call is not None:
+            jax.debug.callback(lambda _: on_call(), log_snr)
+        prediction = predict(z, log_snr)
+        x0 = to_x0(stage.config.diffusion.prediction, prediction, z, log_snr)
+        return dynamic_threshold(x0, options.threshold_percentile)
+
+    return sample(
+        denoise,
+        keys,
+        shape,
+        schedule=stage.schedule,
+        num_steps=options.num_steps,
+        sampler=options.sampler,
+        eta=options.eta,
+    )

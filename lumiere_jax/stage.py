@@ -1,0 +1,180 @@
+"""A stage of the cascade: its network, schedule and text encoder, made from its config."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lumiere_jax import text
+from lumiere_jax.config import ConfigDict
+from lumiere_jax.diffusion.losses import augment_low_resolution, diffusion_loss, drop_text
+from lumiere_jax.diffusion.low_resolution import downsample, upsample_low_resolution
+from lumiere_jax.diffusion.schedule import CosineSchedule, network_time
+from lumiere_jax.errors import UserError
+from lumiere_jax.models.ssr import EfficientUNet
+from lumiere_jax.models.stunet import STUNet, is_temporal
+from lumiere_jax.models.unet import UNet
+from lumiere_jax.state import Params
+
+STAGES = {"t2i": None, "stunet": "t2i", "t2i_ssr": None, "ssr": "t2i_ssr"}
+"""Every stage, and the one that it is initialised from."""
+
+_NETWORKS = {"unet": UNet, "stunet": STUNet, "ssr": EfficientUNet}
+Batch = dict[str, jax.Array]
+
+
+def create_network(config: ConfigDict) -> nn.Module:
+    """Makes the network of `config.model`: `name`, `dtype`, and the fields of its class.
+
+    Raises:
+      UserError: for an unknown network, field or dtype.
+    """
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k != "name"}
+    if config.name not in _NETWORKS:
+        raise UserError(f"model.name {config.name!r} is unknown; use one of {list(_NETWORKS)}.")
+    network = _NETWORKS[config.name]
+    known = {f.name for f in dataclasses.fields(network)} - {"parent", "name"}
+    if set(fields) - known:
+        raise UserError(
+            f"model has unknown fields {sorted(set(fields) - known)}; "
+            f"network {config.name!r} knows {sorted(known)}."
+        )
+    dtypes = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+    if fields["dtype"] not in dtypes:
+        raise UserError(f"model.dtype {fields['dtype']!r} is unknown; use one of {list(dtypes)}.")
+    return network(**{**fields, "dtype": dtypes[fields["dtype"]]})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of the cascade, without its parameters.
+
+    Attributes:
+      name: "t2i", "stunet", "t2i_ssr" or "ssr".
+      config: its whole config.
+      network: the Linen module.
+      schedule: the noise schedule.
+      text_encoder: from prompts to embeddings.
+    """
+
+    name: str
+    config: ConfigDict
+    network: nn.Module
+    schedule: CosineSchedule
+    text_encoder: text.TextEncoder
+
+    @classmethod
+    def from_config(cls, config: ConfigDict) -> "Stage":
+        """Makes the stage that `config` describes.
+
+        Raises:
+          UserError: where the config does not make sense.
+        """
+        if config.stage not in STAGES:
+            raise UserError(f"stage {config.stage!r} is unknown; use one of {list(STAGES)}.")
+        return cls(
+            name=config.stage,
+            config=config,
+            network=create_network(config.model),
+            schedule=CosineSchedule(shift=config.diffusion.log_snr_shift),
+            text_encoder=text.create(config.text),
+        )
+
+    @property
+    def is_super_resolution(self) -> bool:
+        """Whether the stage refines a low-resolution clip."""
+        return self.name in ("t2i_ssr", "ssr")
+
+    def is_trainable(self, path: tuple[str, ...]) -> bool:
+        """The freezing rule: all parameters, or those that came with inflation."""
+        return self.config.train.trainable == "all" or is_temporal(path)
+
+    def null_text(self) -> tuple[np.ndarray, np.ndarray]:
+        """The unconditional text: embeddings `[1, length, dim]` and mask `[1, length]`."""
+        return self.text_encoder([""])
+
+    def clip_shape(self) -> tuple[int, int, int, int]:
+        """What the network is trained on: `(time, height, width, 3)`."""
+        data = self.config.data
+        if self.is_super_resolution:
+            frames = min(data.num_frames, self.config.ssr.window)
+            return frames, self.config.ssr.crop, self.config.ssr.crop, 3
+        return data.num_frames, data.resolution, data.resolution, 3
+
+    def init_params(self, key: jax.Array) -> Params:
+        """Fresh parameters; call it under `jax.jit` or `jax.eval_shape`."""
+        clip = jnp.zeros((1, *self.clip_shape()))
+        embeddings, mask = self.null_text()
+        extra = {}
+        if self.is_super_resolution:
+            extra = {"low_resolution": clip, "augmentation_level": jnp.zeros(1)}
+        return self.network.init(key, clip, jnp.zeros(1), embeddings, mask, **extra)["params"]
+
+    def predict(
+        self, params: Params, z: jax.Array, log_snr: jax.Array, condition: dict[str, Any]
+    ) -> jax.Array:
+        """The network's prediction for noisy clips.
+
+        Args:
+          params: of the network.
+          z: `[batch, time, height, width, 3]`.
+          log_snr: `[batch]`.
+          condition: "text", "text_mask" and, for super-resolution, "low_resolution" and
+            "augmentation_level".
+        """
+        return self.network.apply({"params": params}, z, network_time(log_snr), **condition)
+
+    def loss(self, params: Params, batch: Batch, key: jax.Array) -> jax.Array:
+        """Mean diffusion loss of a batch of clips with "video", "text" and "text_mask"."""
+        diffusion = self.config.diffusion
+        loss_key, text_key, crop_key, augment_key = jax.random.split(key, 4)
+        null_text, null_mask = self.null_text()
+        embeddings, mask = drop_text(
+            batch["text"], batch["text_mask"], null_text, null_mask, text_key,
+            diffusion.text_dropout,
+        )  # fmt: skip
+        video, condition = batch["video"], {"text": embeddings, "text_mask": mask}
+        if self.is_super_resolution:
+            low, video = self.training_crops(video, crop_key)
+            level_key, noise_key = jax.random.split(augment_key)
+            level = jax.random.uniform(level_key, (video.shape[0],))
+            noise = jax.random.normal(noise_key, low.shape)
+            condition["low_resolution"] = augment_low_resolution(low, level, noise)
+            condition["augmentation_level"] = level
+        loss, _ = diffusion_loss(
+            functools.partial(self.predict, params, condition=condition), video, loss_key,
+            schedule=self.schedule, kind=diffusion.prediction, weighting=diffusion.weighting,
+        )  # fmt: skip
+        return loss.mean()
+
+    def training_crops(self, video: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Random space-time crops for super-resolution.
+
+        Args:
+          video: `[batch, time, height, width, 3]` at the high resolution.
+          key: PRNG key.
+
+        Returns:
+          The up-sampled low-resolution crops and the true ones, both
+          `[batch, window, crop, crop, 3]`. Crops begin at multiples of the factor.
+        """
+        factor, size = self.config.ssr.factor, self.clip_shape()
+        high = np.array(video.shape[1:4]) - size[:3]
+
+        def crop(clip: jax.Array, clip_key: jax.Array) -> jax.Array:
+            time, row, column = jax.random.split(clip_key, 3)
+            start = (
+                jax.random.randint(time, (), 0, high[0] + 1),
+                factor * jax.random.randint(row, (), 0, high[1] // factor + 1),
+                factor * jax.random.randint(column, (), 0, high[2] // factor + 1),
+                0,
+            )
+            return jax.lax.dynamic_slice(clip, start, size)
+
+        video = jax.vmap(crop)(video, jax.random.split(key, video.shape[0]))
+        low = upsample_low_resolution(downsample(video, factor), size[1:3])
+        return low, video

@@ -1,0 +1,118 @@
+"""What a training run carries from step to step, and the partition into trained and frozen."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from lumiere_jax.config import ConfigDict
+from lumiere_jax.errors import UserError
+
+Params = dict[str, Any]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """State of a run; the frozen parameters carry neither optimiser state nor EMA.
+
+    Attributes:
+      step: int32 scalar, number of updates so far.
+      trainable: the parameters that are trained, float32.
+      frozen: the others; `merge(trainable, frozen)` is what a network takes.
+      ema: exponential moving average of `trainable`.
+      optimizer: optax state for `trainable`.
+    """
+
+    step: jax.Array
+    trainable: Params
+    frozen: Params
+    ema: Params
+    optimizer: optax.OptState
+
+
+def partition(
+    params: Params, is_trainable: Callable[[tuple[str, ...]], bool]
+) -> tuple[Params, Params]:
+    """Splits a tree of parameters by a rule over paths into (trainable, frozen)."""
+    flat = flatten_dict(params)
+    trainable = {path: leaf for path, leaf in flat.items() if is_trainable(path)}
+    frozen = {path: leaf for path, leaf in flat.items() if path not in trainable}
+    return unflatten_dict(trainable), unflatten_dict(frozen)
+
+
+def merge(trainable: Params, frozen: Params) -> Params:
+    """Puts together what `partition` took apart."""
+    return unflatten_dict({**flatten_dict(frozen), **flatten_dict(trainable)})
+
+
+def create_state(
+    trainable: Params, frozen: Params, optimizer: optax.GradientTransformation
+) -> TrainState:
+    """A state at step 0."""
+    ema = jax.tree.map(jnp.copy, trainable)
+    return TrainState(jnp.int32(0), trainable, frozen, ema, optimizer.init(trainable))
+
+
+def create_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransformation:
+    """The optimiser of `config.optimizer`: clipping, AdamW or Adafactor, warm-up and decay.
+
+    Args:
+      config: the fields described in `default_config().optimizer`.
+      num_steps: length of the run, which the cosine decay ends at.
+
+    Raises:
+      UserError: for an unknown optimiser or decay.
+    """
+    rate, warmup = config.learning_rate, config.warmup_steps
+    if config.decay == "cosine":
+        schedule = optax.warmup_cosine_decay_schedule(
+            0.0, rate, warmup, max(num_steps, warmup + 1), 0.0
+        )
+    elif config.decay == "constant":
+        schedule = optax.join_schedules(
+            [optax.linear_schedule(0.0, rate, warmup), optax.constant_schedule(rate)], [warmup]
+        )
+    else:
+        raise UserError(f"optimizer.decay {config.decay!r} is unknown; use constant or cosine.")
+    if config.name == "adamw":
+        update = optax.adamw(schedule, b2=config.b2, weight_decay=config.weight_decay)
+    elif config.name == "adafactor":
+        update = optax.adafactor(schedule, weight_decay_rate=config.weight_decay or None)
+    else:
+        raise UserError(f"optimizer.name {config.name!r} is unknown; use adamw or adafactor.")
+    return optax.chain(optax.clip_by_global_norm(config.gradient_clip), update)
+
+
+def update_ema(ema: Params, params: Params, step: jax.Array, decay: float) -> Params:
+    """Moves the EMA towards `params`.
+
+    The decay is warmed up, min(decay, (1 + step) / (10 + step)), so that the random start is
+    forgotten in a short run as well.
+
+    Args:
+      ema: average so far.
+      params: current parameters.
+      step: updates before this one.
+      decay: the final decay.
+
+    Returns:
+      The new average.
+    """
+    decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda e, p: e + (1.0 - decay) * (p - e), ema, params)
+
+
+def first_non_finite(tree: Any) -> jax.Array:
+    """Index of the first leaf with a NaN or infinity, in `jax.tree.leaves` order, or -1."""
+    bad = jnp.stack([~jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)])
+    return jnp.where(bad.any(), jnp.argmax(bad), -1)
+
+
+def leaf_name(tree: Any, index: int) -> str:
+    """Path of a leaf by its index in `jax.tree.leaves` order, such as "conv_in/kernel"."""
+    path, _ = jax.tree_util.tree_leaves_with_path(tree)[index]
+    return jax.tree_util.keystr(path, simple=True, separator="/")
