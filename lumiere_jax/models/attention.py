@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lumiere_jax.errors import UserError
 from lumiere_jax.models.layers import Array, Dtype, group_norm, layer_norm
 
 
@@ -67,6 +68,9 @@ class TextAttention(nn.Module):
 
         Returns:
           An array like `x`.
+
+        Raises:
+          UserError: if `text_norm` is unknown or does not fit the text's channels.
         """
         frames, height, width, channels = x.shape
 
@@ -75,10 +79,7 @@ class TextAttention(nn.Module):
 
         pixels = group_norm(self.groups, self.dtype, "norm")(x)
         pixels = pixels.reshape(frames, height * width, channels)
-        if self.text_norm == "group":
-            text = group_norm(32, self.dtype, "text_norm")(text)
-        else:
-            text = layer_norm(self.dtype, "text_norm")(text)
+        text = self._normalise(text)
         text_key = repeat_for_frames(dense("text_key", text), frames)
         text_value = repeat_for_frames(dense("text_value", text), frames)
         key = jnp.concatenate([text_key, dense("key", pixels)], axis=1)
@@ -90,6 +91,19 @@ class TextAttention(nn.Module):
         heads = [split_heads(y, self.head_dim) for y in (dense("query", pixels), key, value)]
         out = dense("out", attend(*heads, mask))
         return x + out.reshape(x.shape)
+
+    @nn.nowrap
+    def _normalise(self, text: Array) -> Array:
+        if self.text_norm == "layer":
+            return layer_norm(self.dtype, "text_norm")(text)
+        if self.text_norm != "group":
+            raise UserError(f"text_norm {self.text_norm!r} is unknown; choose layer or group.")
+        if text.shape[-1] % 32:
+            raise UserError(
+                f"text_norm 'group' has 32 groups, which do not divide "
+                f"text_features={text.shape[-1]}; choose a multiple of 32, or 'layer'."
+            )
+        return group_norm(32, self.dtype, "text_norm")(text)
 
 
 class TextPooling(nn.Module):
@@ -107,13 +121,22 @@ class TextPooling(nn.Module):
 
     @nn.compact
     def __call__(self, text: Array, text_mask: Array | None) -> Array:
-        """Maps `text` `[batch, length, dim]` and its mask `[batch, length]` to `[batch, features]`."""
+        """Pools the tokens that `text_mask` shows.
+
+        Args:
+          text: `[batch, length, dim]`.
+          text_mask: `[batch, length]` or None for all.
+
+        Returns:
+          `[batch, features]`.
+        """
         dim = text.shape[-1]
         text = layer_norm(self.dtype, "norm_in")(text)
         if text_mask is None:
             text_mask = jnp.ones(text.shape[:2], bool)
         weight = text_mask.astype(self.dtype)[..., None]
-        mean = (text * weight).sum(axis=1, keepdims=True) / weight.sum(axis=1, keepdims=True)
+        count = jnp.maximum(weight.sum(axis=1, keepdims=True), 1)  # No token: a mean of zero.
+        mean = (text * weight).sum(axis=1, keepdims=True) / count
         position = self.param("position", nn.initializers.normal(dim**-0.5), (1, dim))
         mean = mean + position.astype(self.dtype)
         tokens = jnp.concatenate([mean, text], axis=1)

@@ -1,16 +1,16 @@
 """What turns a text-to-image U-Net into a space-time U-Net (Lumiere, 2401.12945, section 3.1).
 
 Feature maps are folded, `[batch · time, height, width, channels]`. Every module here is, at
-initialisation, the identity or nearest-neighbour resampling in time, so that an inflated
-network starts as the image network applied to frames.
+initialisation, the identity or nearest-neighbour resampling in time, so that on a clip of equal
+frames an inflated network starts as the image network.
 """
 
-import dataclasses
-
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
 
+from lumiere_jax.errors import UserError
 from lumiere_jax.models.attention import attend, split_heads
 from lumiere_jax.models.layers import (
     Array,
@@ -22,7 +22,7 @@ from lumiere_jax.models.layers import (
 )
 
 
-@dataclasses.dataclass(frozen=True)
+@flax.struct.dataclass
 class TemporalContext:
     """What the temporal modules of one forward pass share.
 
@@ -34,7 +34,7 @@ class TemporalContext:
       text_mask: `[batch, length]` or None.
     """
 
-    batch: int
+    batch: int = flax.struct.field(pytree_node=False)
     embedding: Array | None = None
     text: Array | None = None
     text_mask: Array | None = None
@@ -53,9 +53,14 @@ def temporal_kernel_init(kind: str) -> nn.initializers.Initializer:
     Args:
       kind: "nearest" (identity at the centre tap: nearest-neighbour resampling, the paper's
         choice) or "he" (He normal, 1502.01852, which the paper compares with).
+
+    Raises:
+      UserError: if there is no such initialiser.
     """
     if kind == "he":
         return nn.initializers.he_normal()
+    if kind != "nearest":
+        raise UserError(f"temporal_initialization {kind!r} is unknown; choose nearest or he.")
 
     def identity(key: Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> Array:
         del key

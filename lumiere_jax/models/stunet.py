@@ -28,8 +28,10 @@ class STUNet(UNet):
     """Space-Time U-Net: predicts all frames of a clip in one pass.
 
     The parameters of the text-to-image U-Net keep their paths; every new one is below a
-    top-level name that starts with `temporal_`. At initialisation each frame's output is the
-    text-to-image U-Net's output for some frame of the clip, and for its own if all are equal.
+    top-level name that starts with `temporal_`. At initialisation (with "nearest") the frames that
+    survive all temporal down-sampling, one in 2^(levels - 1), have the text-to-image U-Net's
+    output; the others mix its coarse features of an earlier frame with the fine ones of their
+    own, which is the same thing where the frames are equal.
 
     Attributes:
       temporal_initialization: "nearest" or "he", of the temporal resampling modules.
@@ -103,7 +105,7 @@ class STUNet(UNet):
 
     @nn.nowrap
     def inflate_upsample(self, x: Array, context: TemporalContext, level: int) -> Array:
-        """Doubles the frame rate after the spatial up-sampling that reaches `level`."""
+        """Doubles the frame rate after the spatial up-sampling that leaves `level`."""
         name = f"{TEMPORAL_PREFIX}up_{level}_resample"
         up = TemporalUpsample(self.temporal_initialization, self.dtype, name=name)
         return up(x, context.batch)

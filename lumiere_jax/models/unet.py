@@ -29,7 +29,8 @@ class UNet(nn.Module):
 
     Level 0 is the finest. Each level has `layers_per_level` layers on the way down and one more
     on the way up; a layer is a residual block, followed by attention where `attention_levels`
-    says so. Between levels a residual block resamples by 2.
+    says so. Between levels a residual block resamples by 2. In the middle, at the coarsest
+    level, attention stands between two residual blocks, whatever `attention_levels` says.
 
     Attributes:
       widths: channels of each level.
@@ -37,7 +38,7 @@ class UNet(nn.Module):
       attention_levels: for each level, whether its layers have attention.
       in_channels: channels of the input.
       out_channels: channels of the prediction.
-      head_dim: channels of an attention head.
+      head_dim: channels of an attention head; must divide the widths that have attention.
       text_features: channels to which the text is projected for attention.
       pooling_heads: heads of the text pooling; must divide the encoder's channels.
       groups: groups of every GroupNorm; must divide every width.
@@ -78,14 +79,42 @@ class UNet(nn.Module):
 
     @nn.nowrap
     def inflate_upsample(self, x: Array, context: Any, level: int) -> Array:
-        """Hook after the spatial up-sampling that reaches `level`; the identity here."""
+        """Hook after the spatial up-sampling that leaves `level`; the identity here."""
         return x
 
-    def _check(self, x: Array) -> None:
+    @nn.nowrap
+    def _check_fields(self, text_dim: int) -> None:
         if len(self.attention_levels) != len(self.widths):
             raise UserError(
                 f"attention_levels has {len(self.attention_levels)} entries for "
                 f"{len(self.widths)} levels (widths={tuple(self.widths)}); give one a level."
+            )
+        attended = {w for w, yes in zip(self.widths, self.attention_levels, strict=True) if yes}
+        attended.add(self.widths[-1])
+        for field, of, sizes in [
+            ("groups", "widths", self.widths),
+            ("head_dim", "the widths with attention", sorted(attended)),
+            ("pooling_heads", "the channels of the text embeddings", [text_dim]),
+        ]:
+            if any(size % getattr(self, field) for size in sizes):
+                raise UserError(
+                    f"{field}={getattr(self, field)} does not divide {of}, {list(sizes)}; "
+                    f"choose {field} so that it does."
+                )
+
+    @nn.nowrap
+    def _check(self, x: Array, time: Array, text: Array, mask: Array | None) -> None:
+        self._check_fields(text.shape[-1])
+        if x.ndim not in (4, 5):
+            raise UserError(
+                "the network takes [batch, height, width, channels] or "
+                f"[batch, time, height, width, channels]; got an input of shape {x.shape}."
+            )
+        rows = [len(y) for y in (time, text, mask) if y is not None]
+        if any(count != x.shape[0] for count in rows):
+            raise UserError(
+                f"time, text and text_mask need one row for each example of a batch of "
+                f"{x.shape[0]}; got {rows} rows."
             )
         factor = 2 ** (len(self.widths) - 1)
         height, width, channels = x.shape[-3:]
@@ -128,6 +157,13 @@ class UNet(nn.Module):
             self.head_dim, self.groups, self.text_norm, self.dtype, name=f"{name}_attention"
         )(h, text, mask)
 
+    @nn.nowrap
+    def _middle(self, h: Array, embedding: Array, text: Array, mask: Array | None) -> Array:
+        coarsest = len(self.widths) - 1
+        h = self._block(h, embedding, coarsest, "mid_0")
+        h = self._attention(h, text, mask, "mid_0")
+        return self._block(h, embedding, coarsest, "mid_1")
+
     @nn.compact
     def __call__(self, x: Array, time: Array, text: Array, text_mask: Array | None = None) -> Array:
         """Predicts v, ε or x0 (whatever it was trained for) from noisy pixels.
@@ -142,13 +178,12 @@ class UNet(nn.Module):
           An array like `x` with `out_channels` channels, float32.
 
         Raises:
-          UserError: if the size is not divisible by the total down-sampling factor.
+          UserError: if shapes do not fit each other or the fields of this network.
         """
-        self._check(x)
+        self._check(x, time, text, text_mask)
         context = self.condition(x, time, text, text_mask)
         embedding, text = self._embed(time, text.astype(self.dtype), text_mask)
-        h = x.reshape(-1, *x.shape[-3:]).astype(self.dtype)
-        h = conv3x3(self.widths[0], self.dtype, "conv_in")(h)
+        h = conv3x3(self.widths[0], self.dtype, "conv_in")(x.reshape(-1, *x.shape[-3:]))
         skips, last = [h], len(self.widths) - 1
 
         def layer(h: Array, level: int, name: str) -> Array:
@@ -166,9 +201,7 @@ class UNet(nn.Module):
                 h = self.inflate_downsample(h, context, level)
                 skips.append(h)
 
-        h = self._block(h, embedding, last, "mid_0")
-        h = self._attention(h, text, text_mask, "mid_0")
-        h = self._block(h, embedding, last, "mid_1")
+        h = self._middle(h, embedding, text, text_mask)
         h = self.inflate_layer(h, context, last, "mid_1")
 
         for level in reversed(range(last + 1)):
@@ -176,7 +209,7 @@ class UNet(nn.Module):
                 h = layer(jnp.concatenate([h, skips.pop()], axis=-1), level, f"up_{level}_{i}")
             if level > 0:
                 h = self._block(h, embedding, level, f"up_{level}_resample", "up")
-                h = self.inflate_upsample(h, context, level - 1)
+                h = self.inflate_upsample(h, context, level)
 
         h = activation(self.activation)(group_norm(self.groups, self.dtype, "norm_out")(h))
         h = conv3x3(self.out_channels, self.dtype, "conv_out", zero=True)(h)
