@@ -26,7 +26,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.model.temporal_text = True
     if variant == "tiny":
         set_short_run(config, num_steps=800, batch_size=16)
-        config.model.temporal_depth = 2
+        config.model.temporal_depth = 1
         config.diffusion.log_snr_shift = -2.0
     else:
         set_full_scale(config, resolution=128, num_frames=80)

@@ -83,7 +83,7 @@ class Checkpointer:
         """Reads the newest checkpoint.
 
         Args:
-          state: a state (or its shapes) of the structure to restore into.
+          state: a state, or its shapes, of the structure to restore into.
           config: of this run; the checkpoint must be of the same stage and network.
 
         Raises:
@@ -93,7 +93,7 @@ class Checkpointer:
         place = f"{self._manager.directory}/{step}"
         saved = self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))
         _check_same_network(saved["config"], config, place)
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+        abstract = jax.tree.map(_shape_on_this_host, state)
         items = {
             "trainable": ocp.args.StandardRestore(abstract.trainable),
             "ema": ocp.args.StandardRestore(abstract.ema),
@@ -117,6 +117,12 @@ class Checkpointer:
     def close(self) -> None:
         """Waits, then lets go of the folder."""
         self._manager.close()
+
+
+def _shape_on_this_host(leaf: Any) -> jax.ShapeDtypeStruct:
+    """What to restore: a shape and dtype, on one device of this process."""
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def _check_same_network(saved: dict[str, Any], config: ConfigDict, place: str) -> None:
@@ -170,9 +176,7 @@ def load(workdir: str | Path) -> tuple[ConfigDict, Params, int]:
         wanted = {"ema", "frozen"} & names
         args = {name: ocp.args.StandardRestore() for name in wanted}
         try:
-            items = m.restore(
-                step, args=ocp.args.Composite(config=ocp.args.JsonRestore(), **args)
-            )
+            items = m.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore(), **args))
             config = ConfigDict(items["config"])
             params = merge(items["ema"], items["frozen"] if "frozen" in wanted else {})
         except Exception as error:  # Orbax raises many kinds for a damaged file

@@ -12,9 +12,9 @@ ConfigDict = ml_collections.ConfigDict
 
 UNET_SIZES = {
     "tiny": {
-        "widths": (32, 64, 96),
+        "widths": (16, 32, 64),
         "layers_per_level": 1,
-        "attention_levels": (False, True, True),
+        "attention_levels": (False, False, True),
         "head_dim": 32,
         "text_features": 64,
         "pooling_heads": 4,

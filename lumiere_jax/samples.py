@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lumiere_jax.data import pipeline as data_pipeline
-from lumiere_jax.data.video_io import write_contact_sheet, write_gif, write_mp4
+from lumiere_jax.data.video_io import write_contact_sheet, write_video
 from lumiere_jax.diffusion.low_resolution import downsample
 from lumiere_jax.pipeline import LumierePipeline
 from lumiere_jax.sampling import SamplingOptions, make_super_resolution_sampler, sample_keys
@@ -41,21 +41,24 @@ def write_training_samples(stage: Stage, params: Params, step: int, workdir: str
         videos = LumierePipeline((stage, params), show_progress=False)(prompts)
     write_contact_sheet(folder / "samples.png", videos, prompts)
     for i, video in enumerate(videos if videos.shape[1] > 1 else ()):
-        write_clip(folder / f"{i:02d}", video, stage.config.data.fps)
+        for suffix in (".mp4", ".gif"):
+            write_viewable(folder / f"{i:02d}{suffix}", video, stage.config.data.fps, prompts[i])
     return folder
 
 
-def write_clip(path: Path, video: np.ndarray, fps: float) -> None:
-    """Writes `path` with .mp4 and .gif, enlarged where it is small.
+def write_viewable(path: Path, video: np.ndarray, fps: float, caption: str) -> None:
+    """Writes a clip as its suffix says, enlarged by a whole factor where it is small.
 
     Args:
-      path: without a suffix.
+      path: ends with .mp4, .gif or .png (a contact sheet with the caption).
       video: `[time, height, width, 3]` in [-1, 1].
       fps: frames per second.
+      caption: what it shows.
     """
-    upscale = max(1, VIEW_PIXELS // video.shape[1])
-    write_mp4(path.with_suffix(".mp4"), video, fps, upscale=upscale)
-    write_gif(path.with_suffix(".gif"), video, fps, upscale=upscale)
+    if path.suffix == ".png":
+        write_contact_sheet(path, [video], [caption])
+    else:
+        write_video(path, video, fps, upscale=max(1, VIEW_PIXELS // video.shape[1]))
 
 
 def _refined(stage: Stage, params: Params) -> tuple[list[str], np.ndarray]:

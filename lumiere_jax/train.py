@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from lumiere_jax import checkpoint, loss_plot, samples
 from lumiere_jax.config import ConfigDict
@@ -59,11 +60,13 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     print(f"stage {stage.name}: {len(source)} clips, global batch {config.train.batch_size}")
 
     # ---- network, parameters and optimiser ------------------------------------------------
-    params = initial_params(stage)
-    trainable, frozen = partition(params, stage.is_trainable)
     optimizer = create_optimizer(config.optimizer, config.train.num_steps)
-    state = create_state(trainable, frozen, optimizer)
-    print(f"parameters: {count(trainable):,} trained, {count(frozen):,} frozen")
+
+    def new_state(params: Params) -> TrainState:
+        return create_state(*partition(params, stage.is_trainable), optimizer)
+
+    shapes = jax.eval_shape(lambda key: new_state(stage.init_params(key)), jax.random.key(0))
+    print(f"parameters: {count(shapes.trainable):,} trained, {count(shapes.frozen):,} frozen")
 
     # ---- resume, or start afresh ----------------------------------------------------------
     workdir.mkdir(parents=True, exist_ok=True)
@@ -72,8 +75,9 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     )
     if checkpoints.latest_step() is None:
         print(f"starting fresh because {workdir} holds no complete checkpoint")
+        state = new_state(initial_params(stage))
     else:
-        state = checkpoints.restore(state, config)
+        state = checkpoints.restore(shapes, config)
         print(f"restored step {int(state.step)} from {workdir}/{checkpoint.FOLDER}")
     first_step = int(state.step)
     write_config(config, workdir)
@@ -90,11 +94,13 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     )
     evaluate = Evaluation(stage) if config.train.eval_every else None
 
-    # ---- the step -------------------------------------------------------------------------
-    step_function = jax.jit(make_step(stage, optimizer), donate_argnums=0)
+    # ---- the step, data-parallel over all devices -----------------------------------------
+    replicated, by_clip = data_parallel_shardings(config.train.batch_size)
+    state = jax.device_put(state, replicated)
+    step_function = jax.jit(make_step(stage, optimizer), out_shardings=replicated, donate_argnums=0)
     num_steps = config.train.num_steps
     if first_step < num_steps:
-        batch = next(batches)
+        batch = jax.device_put(next(batches), by_clip)
         with Announcement("compiling the training step, this can take minutes"):
             step_function = step_function.lower(state, batch).compile()
 
@@ -108,18 +114,18 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
         for step in range(first_step + 1, num_steps + 1):
             state, metrics = step_function(state, batch)
             if step < num_steps:
-                batch = next(batches)  # while the device works
+                batch = jax.device_put(next(batches), by_clip)  # while the devices work
             if pending is not None:
-                report(pending, config, trainable, writer, progress, window)
+                report(pending, config, shapes.trainable, writer, progress, window)
             pending = (step, metrics)
             is_last = step == num_steps
             if is_last:
-                report(pending, config, trainable, writer, progress, window)
+                report(pending, config, shapes.trainable, writer, progress, window)
             if evaluate and (is_last or step % config.train.eval_every == 0):
                 last_eval = evaluate(state)
                 writer.write(step, {"eval_loss": last_eval})
             if is_last or step % config.train.checkpoint_every == 0:
-                check_finite(metrics, step, trainable)
+                check_finite(metrics, step, shapes.trainable)
                 checkpoints.save(state, config, last_eval)
             if config.train.sample_every and (is_last or step % config.train.sample_every == 0):
                 samples.write_training_samples(stage, merge(state.ema, state.frozen), step, workdir)
@@ -162,6 +168,25 @@ def make_step(stage: Stage, optimizer: Any) -> Any:
     return step_function
 
 
+def data_parallel_shardings(batch_size: int) -> tuple[NamedSharding, NamedSharding]:
+    """A mesh of all devices with the one axis "data".
+
+    Returns:
+      The shardings of what every device holds, and of arrays split by clip.
+
+    Raises:
+      UserError: if the batch cannot be split evenly.
+    """
+    devices = jax.device_count()
+    if batch_size % devices:
+        raise UserError(
+            f"train.batch_size={batch_size} is not divisible by the {devices} devices; use a "
+            f"multiple of {devices}."
+        )
+    mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,))
+    return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
+
+
 def initial_params(stage: Stage) -> Params:
     """Fresh parameters, with those of the stage before in their place.
 
@@ -170,7 +195,6 @@ def initial_params(stage: Stage) -> Params:
         an inflated stage has none.
     """
     config, expected = stage.config, STAGES[stage.name]
-    params = jax.jit(stage.init_params)(jax.random.key(config.seed))
     if not config.init_from:
         if expected and not config.allow_untrained_start:
             raise UserError(
@@ -179,7 +203,7 @@ def initial_params(stage: Stage) -> Params:
                 "with --config.train.trainable=all to train everything at once)."
             )
         print("initialising all parameters at random")
-        return params
+        return fresh_params(stage, {})
     saved_config, saved, step = checkpoint.load(config.init_from)
     if saved_config.stage != expected:
         raise UserError(
@@ -187,31 +211,46 @@ def initial_params(stage: Stage) -> Params:
             f"{stage.name!r} is initialised from {f'stage {expected!r}' if expected else 'none'}."
         )
     print(f"initialising from step {step} of {config.init_from}")
-    return graft(params, saved, config.init_from)
+    check_fit(jax.eval_shape(stage.init_params, jax.random.key(0)), saved, config.init_from)
+    return fresh_params(stage, saved)
 
 
-def graft(params: Params, saved: Params, place: str) -> Params:
-    """Puts saved parameters into fresh ones by name; the fresh ones may have more.
+def fresh_params(stage: Stage, saved: Params) -> Params:
+    """All parameters of a stage: the saved ones, and random ones where there are none."""
+    saved = flatten_dict(saved)
+
+    def init(key: jax.Array) -> Params:
+        fresh = flatten_dict(stage.init_params(key))
+        return unflatten_dict({path: x for path, x in fresh.items() if path not in saved})
+
+    # XLA's own generator and no optimisation: thousands of small draws take long to compile.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    key = jax.random.key(stage.config.seed, impl="rbg")
+    fresh = jax.jit(init).lower(key).compile(compiler_options=options)(key)
+    return merge(jax.tree.map(jnp.asarray, unflatten_dict(saved)), fresh)
+
+
+def check_fit(shapes: Params, saved: Params, place: str) -> None:
+    """Makes sure that saved parameters have their place in a network, which may have more.
 
     Args:
-      params: fresh parameters.
+      shapes: the network's parameters, or their shapes.
       saved: parameters of the stage before.
       place: where they are from, for messages.
 
     Raises:
       UserError: if a saved parameter has no place or another shape.
     """
-    fresh, saved = flatten_dict(params), flatten_dict(saved)
-    for path, leaf in saved.items():
+    shapes = flatten_dict(shapes)
+    for path, leaf in flatten_dict(saved).items():
         name = "/".join(path)
-        if path not in fresh:
+        if path not in shapes:
             raise UserError(f"{place}: this network has no parameter {name!r}; use equal sizes.")
-        if fresh[path].shape != leaf.shape:
+        if shapes[path].shape != leaf.shape:
             raise UserError(
                 f"{place}: parameter {name!r} has shape {leaf.shape}, and this network's "
-                f"{fresh[path].shape}; give both stages the same model fields."
+                f"{shapes[path].shape}; give both stages the same model fields."
             )
-    return unflatten_dict({**fresh, **{path: jnp.asarray(leaf) for path, leaf in saved.items()}})
 
 
 class Evaluation:

@@ -1,0 +1,118 @@
+"""The demo: train every stage of the tiny cascade, sample held-out prompts, score, show."""
+
+import importlib.util
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from lumiere_jax import demo_page
+from lumiere_jax.config import ConfigDict
+from lumiere_jax.data.moving_shapes import MovingShapes
+from lumiere_jax.data.video_io import write_contact_sheet
+from lumiere_jax.errors import UserError
+from lumiere_jax.metrics import oracle
+from lumiere_jax.pipeline import LumierePipeline
+from lumiere_jax.progress import duration
+from lumiere_jax.samples import write_viewable
+from lumiere_jax.stage import STAGES
+from lumiere_jax.train import train
+
+NUM_SHOWN = 12
+NUM_SCORED = 96
+
+
+def run_demo(output: str | Path, configs: str | Path = "configs") -> Path:
+    """Does whatever of the demo is not done yet.
+
+    Args:
+      output: folder for runs, videos and the page.
+      configs: folder of the config files.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      UserError: if a folder cannot be used.
+    """
+    begin = time.monotonic()
+    output = Path(output)
+    for index, stage in enumerate(STAGES):
+        print(f"\n== {index + 1}/{len(STAGES) + 1}: training stage {stage} ==", flush=True)
+        train(stage_config(stage, configs, output), output / "runs" / stage)
+    print(f"\n== {len(STAGES) + 1}/{len(STAGES) + 1}: videos of held-out prompts ==", flush=True)
+    scores = make_videos(output)
+    print(f"\n{oracle.format_table(scores)}\n")
+    page = demo_page.write(output, scores)
+    print(f"done in {duration(time.monotonic() - begin)}; open {page.resolve()} in a browser")
+    return page
+
+
+def stage_config(stage: str, configs: str | Path, output: Path) -> ConfigDict:
+    """The tiny config of a stage, within the demo's folder."""
+    path = Path(configs) / f"{stage}.py"
+    if not path.is_file():
+        raise UserError(f"there is no {path}; run the demo from the project's root.")
+    spec = importlib.util.spec_from_file_location(stage, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config("tiny")
+    if STAGES[stage]:
+        config.init_from = str(output / "runs" / STAGES[stage])
+    config.train.eval_every = config.train.sample_every = 0  # the demo is short of time
+    return config
+
+
+def make_videos(output: Path) -> dict[str, dict[str, float]]:
+    """Samples held-out captions, writes the videos and scores them.
+
+    Writes `videos/` and, at the end, `scores.json`, which says that all is there.
+
+    Returns:
+      Oracle scores of generated clips, ground truth and chance.
+    """
+    runs, folder = output / "runs", output / "videos"
+    pipeline = LumierePipeline.from_checkpoints(runs / "stunet", [runs / "ssr"])
+    fingerprint = _fingerprint(output)
+    done = output / "scores.json"
+    if done.is_file():
+        saved = json.loads(done.read_text())
+        if saved["fingerprint"] == fingerprint:
+            print(f"the videos in {folder} are up to date")
+            return saved["scores"]
+    folder.mkdir(exist_ok=True)
+    data = pipeline.base[0].config.data
+    source = MovingShapes(
+        num_frames=data.num_frames, resolution=data.resolution, fps=data.fps, split="test"
+    )
+    truth, captions = zip(*(source.example(i) for i in range(NUM_SCORED)), strict=True)
+    videos = pipeline(captions, base_only=True, batch_size=32)
+    scores = {
+        "generated": oracle.score(list(videos), list(captions)),
+        "ground truth": oracle.score(list(truth), list(captions)),
+        "chance": oracle.chance(list(truth), list(captions)),
+    }
+    shown = list(captions[:NUM_SHOWN])
+    refined = np.asarray(pipeline.refine(videos[:NUM_SHOWN], shown, range(NUM_SHOWN)))
+    for i, (caption, video) in enumerate(zip(shown, refined, strict=True)):
+        for suffix in (".mp4", ".gif"):
+            write_viewable(folder / f"{i:02d}{suffix}", video, pipeline.fps, caption)
+    write_contact_sheet(output / "contact_sheet.png", refined, shown)
+    write_contact_sheet(output / "contact_sheet_base.png", videos[:NUM_SHOWN], shown)
+    _write_json(output / "prompts.json", shown)
+    _write_json(done, {"fingerprint": fingerprint, "scores": scores})
+    return scores
+
+
+def _fingerprint(output: Path) -> dict[str, str]:
+    """What the videos depend on: the configs of the runs, and how many are shown and scored."""
+    runs = {stage: (output / "runs" / stage / "config.json").read_text() for stage in STAGES}
+    return runs | {"counts": f"{NUM_SHOWN} {NUM_SCORED}"}
+
+
+def _write_json(path: Path, value: object) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(temporary, path)
