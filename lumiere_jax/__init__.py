@@ -5,4 +5,11 @@ The package follows "Lumiere: A Space-Time Diffusion Model for Video Generation"
 imported by the modules that need them.
 """
 
+import os
+
+# Before TensorFlow is loaded, by whichever module: it does no mathematics here, and has nothing
+# to tell.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
 __version__ = "0.1.0"

@@ -5,18 +5,25 @@
 what network it is of. Nothing in it is specific to Linen: parameters are nested dicts.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict
 
 from lumiere_jax.config import ConfigDict
 from lumiere_jax.errors import UserError
 from lumiere_jax.state import Params, TrainState, merge
 
 FOLDER = "checkpoints"
+INHERITED_FIELDS = ("text.", "diffusion.prediction")
+"""What a stage must have in common with the one that it is initialised from, beside its sizes."""
+
+_RESUMED_FIELDS = (*INHERITED_FIELDS, "model.", "optimizer.name", "train.trainable")
+_FREE_FIELDS = ("model.dtype", "model.remat")  # how to compute, not what
 
 
 def _checkpoint_folder(workdir: str | Path) -> Path:
@@ -87,12 +94,17 @@ class Checkpointer:
           config: of this run; the checkpoint must be of the same stage and network.
 
         Raises:
-          UserError: if the checkpoint is of another stage or network.
+          UserError: if the checkpoint is of another stage or network, or cannot be read.
         """
         step = self._manager.latest_step()
-        place = f"{self._manager.directory}/{step}"
-        saved = self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))
-        _check_same_network(saved["config"], config, place)
+        place = self._manager.directory / str(step)
+        saved = _read(place, {"config": ocp.args.JsonRestore()})["config"]
+        if saved["stage"] != config.stage:
+            raise UserError(
+                f"{place} is a checkpoint of stage {saved['stage']!r}, but this run is stage "
+                f"{config.stage!r}; choose another --workdir."
+            )
+        check_same_fields(saved, config, _RESUMED_FIELDS, place, "another --workdir")
         abstract = jax.tree.map(_shape_on_this_host, state)
         items = {
             "trainable": ocp.args.StandardRestore(abstract.trainable),
@@ -101,7 +113,7 @@ class Checkpointer:
         }
         if state.frozen:
             items["frozen"] = ocp.args.StandardRestore(abstract.frozen)
-        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        restored = _read(place, items)
         return TrainState(
             step=jnp.int32(step),
             trainable=restored["trainable"],
@@ -125,26 +137,57 @@ def _shape_on_this_host(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def _check_same_network(saved: dict[str, Any], config: ConfigDict, place: str) -> None:
-    """Refuses a checkpoint of another stage or network."""
-    if saved["stage"] != config.stage:
-        raise UserError(
-            f"{place} is a checkpoint of stage {saved['stage']!r}, but this run is stage "
-            f"{config.stage!r}; choose another --workdir."
-        )
-    here = ConfigDict(config.model).to_dict()
-    for field in sorted(set(here) | set(saved["model"])):
-        was, is_now = saved["model"].get(field), here.get(field)
-        if field not in ("dtype", "remat") and _plain(was) != _plain(is_now):
+def check_same_fields(
+    saved: Mapping[str, Any],
+    config: ConfigDict,
+    prefixes: Sequence[str],
+    place: str | Path,
+    otherwise: str,
+) -> None:
+    """Refuses a checkpoint whose parameters mean something else than this run's.
+
+    Args:
+      saved: the checkpoint's config.
+      config: of this run.
+      prefixes: of the fields, such as "model.", that must have the same values in both.
+      place: where the checkpoint is, for the message.
+      otherwise: what to choose if not the same value, for the message.
+
+    Raises:
+      UserError: naming the first field that differs, and both values.
+    """
+    there = flatten_dict(dict(saved), sep=".")
+    here = flatten_dict(config.to_dict(), sep=".")
+    for field in sorted(set(here) | set(there)):
+        was, is_now = there.get(field), here.get(field)
+        relevant = field.startswith(tuple(prefixes)) and field not in _FREE_FIELDS
+        if relevant and _plain(was) != _plain(is_now):
             raise UserError(
-                f"{place} has model.{field}={was!r}, but this run asks for {is_now!r}; use the "
-                "same value, or another --workdir to start afresh."
+                f"{place} has {field}={was!r}, but this run asks for {is_now!r}; use the same "
+                f"value, or {otherwise}."
             )
 
 
 def _plain(value: Any) -> Any:
     """Tuples as lists, as JSON gives them back."""
     return [_plain(v) for v in value] if isinstance(value, tuple | list) else value
+
+
+def _read(place: Path, items: dict[str, Any]) -> Any:
+    """Reads items of the checkpoint in the folder `place`.
+
+    Raises:
+      UserError: if they cannot be read.
+    """
+    try:
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+            return reader.restore(place, args=ocp.args.Composite(**items))
+    except Exception as error:  # Orbax raises many kinds for a damaged file
+        first_line = (str(error).splitlines() or [""])[0]
+        raise UserError(
+            f"the checkpoint {place} cannot be read ({type(error).__name__}: {first_line}). If it "
+            "is damaged, move that folder away: the checkpoint before it is used then."
+        ) from error
 
 
 def load(workdir: str | Path) -> tuple[ConfigDict, Params, int]:
@@ -166,24 +209,16 @@ def load(workdir: str | Path) -> tuple[ConfigDict, Params, int]:
             f"there is no checkpoint in {workdir}: it has no folder {FOLDER!r}. Give the "
             "--workdir of a training run."
         )
-    with ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(read_only=True)) as m:
-        step = m.latest_step()
-        if step is None:
-            raise UserError(
-                f"{folder} holds no complete checkpoint; train longer, or give another run."
-            )
-        names = {path.name for path in (folder / str(step)).iterdir()}
-        wanted = {"ema", "frozen"} & names
-        args = {name: ocp.args.StandardRestore() for name in wanted}
-        try:
-            items = m.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore(), **args))
-            config = ConfigDict(items["config"])
-            params = merge(items["ema"], items["frozen"] if "frozen" in wanted else {})
-        except Exception as error:  # Orbax raises many kinds for a damaged file
-            first_line = (str(error).splitlines() or [""])[0]
-            raise UserError(
-                f"the checkpoint {folder}/{step} cannot be read ({type(error).__name__}: "
-                f"{first_line}). If it is damaged, remove that folder: the checkpoint before it "
-                "is used then."
-            ) from error
-    return config, params, step
+    steps = ocp.utils.checkpoint_steps(folder)
+    if not steps:
+        raise UserError(
+            f"{folder} holds no complete checkpoint; train longer, or give another run."
+        )
+    place = folder / str(max(steps))
+    # A run on several devices can be read on one.
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    names = ["ema", "frozen"] if (place / "frozen").is_dir() else ["ema"]
+    items = {name: ocp.args.StandardRestore(fallback_sharding=sharding) for name in names}
+    restored = _read(place, {"config": ocp.args.JsonRestore(), **items})
+    params = merge(restored["ema"], restored["frozen"] if "frozen" in names else {})
+    return ConfigDict(restored["config"]), params, max(steps)

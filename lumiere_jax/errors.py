@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from absl import app, flags
+from absl import app, flags, logging
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it.
@@ -50,6 +50,8 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     """Parses the flags as absl does, but tells a mistake in one line."""
     try:
         remaining = flags.FLAGS(argv)
+        if flags.FLAGS["verbosity"].using_default_value:
+            logging.set_verbosity(logging.WARNING)  # absl shows the INFO of libraries
         _look_at_configs()
         return remaining
     except KeyboardInterrupt:

@@ -117,6 +117,8 @@ class LumierePipeline:
         seeds = list(range(len(prompts))) if seeds is None else list(seeds)
         if not prompts or len(seeds) != len(prompts):
             raise UserError(f"{len(prompts)} prompts with {len(seeds)} seeds: give one seed each.")
+        if not all(0 <= seed < 2**32 for seed in seeds):
+            raise UserError(f"seeds must be in [0, 2^32); got {min(seeds)} to {max(seeds)}.")
         videos = []
         for begin in range(0, len(prompts), batch_size):
             chosen = slice(begin, begin + batch_size)
@@ -144,7 +146,9 @@ class LumierePipeline:
         num_frames: int | None,
     ) -> jax.Array:
         stage, params = self.base
-        frames = num_frames or stage.config.data.num_frames
+        frames = stage.config.data.num_frames if num_frames is None else num_frames
+        if frames < 1:
+            raise UserError(f"num_frames={frames} must be 1 or more.")
         if stage.name == "t2i" and frames != 1:
             raise UserError(f"stage 't2i' makes single images; num_frames={frames} must be 1.")
         options = SamplingOptions.from_config(

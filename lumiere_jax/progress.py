@@ -32,7 +32,7 @@ class Progress:
         """Starts the clock; `start` units were done before (a resumed run)."""
         self.label, self.total, self.unit = label, total, unit
         self._stream = stream or sys.stderr
-        self._start, self._done = start, start
+        self._start, self._done, self._advanced = start, start, False
         self._begin = time.monotonic()
         self._last_print = self._begin
         self._interval = 0.5 if self._stream.isatty() else 10.0
@@ -52,9 +52,9 @@ class Progress:
         self._stream.flush()
 
     def advance(self, note: str = "") -> None:
-        """Says that one more unit is done; the clock starts with the first of them."""
-        if self._done == self._start:  # what came before was compilation
-            self._begin = time.monotonic()
+        """Says that one more unit is done; the clock starts with the end of the first of them."""
+        if not self._advanced:  # what came before was compilation
+            self._advanced, self._start, self._begin = True, self._done + 1, time.monotonic()
         self.update(self._done + 1, note)
 
     def announce(self, text: str) -> None:

@@ -69,7 +69,10 @@ def output_paths(output: str, formats: list[str], num_prompts: int, is_file: boo
             f"--output={output} --formats={','.join(formats)}: with --prompts_file the output is "
             "a folder, and the formats are some of mp4, gif and png."
         )
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output={output} cannot be used as a folder ({error}).") from error
     return [[path / f"{i:04d}.{name}" for name in formats] for i in range(num_prompts)]
 
 

@@ -13,6 +13,7 @@ from lumiere_jax import text
 from lumiere_jax.config import ConfigDict
 from lumiere_jax.diffusion.losses import augment_low_resolution, diffusion_loss, drop_text
 from lumiere_jax.diffusion.low_resolution import downsample, upsample_low_resolution
+from lumiere_jax.diffusion.multidiffusion import normalised_weights
 from lumiere_jax.diffusion.schedule import CosineSchedule, network_time
 from lumiere_jax.errors import UserError
 from lumiere_jax.models.ssr import EfficientUNet
@@ -49,6 +50,35 @@ def create_network(config: ConfigDict) -> nn.Module:
     return network(**{**fields, "dtype": dtypes[fields["dtype"]]})
 
 
+def check_config(config: ConfigDict) -> None:
+    """Makes sure that the fields of a config, beside the network's, fit one another.
+
+    Raises:
+      UserError: naming the field that does not.
+    """
+    stage, data, trainable = config.stage, config.data, config.train.trainable
+    if stage not in STAGES:
+        raise UserError(f"stage {stage!r} is unknown; use one of {list(STAGES)}.")
+    if trainable not in ("all", "temporal"):
+        raise UserError(f"train.trainable {trainable!r} is unknown; use all or temporal.")
+    if trainable == "temporal" and STAGES[stage] is None:
+        raise UserError(f"stage {stage!r} has no temporal parameters; set train.trainable to all.")
+    if config.train.num_steps < 1:
+        raise UserError(f"train.num_steps={config.train.num_steps} must be 1 or more.")
+    if stage == "t2i" and data.num_frames != 1:
+        raise UserError(
+            f"stage 't2i' trains on single frames; data.num_frames={data.num_frames} must be 1."
+        )
+    if "ssr" in config:
+        ssr = config.ssr
+        if ssr.crop > data.resolution or ssr.crop % ssr.factor or data.resolution % ssr.factor:
+            raise UserError(
+                f"ssr.crop={ssr.crop} and data.resolution={data.resolution} must be multiples of "
+                f"ssr.factor={ssr.factor}, and the crop not larger than the clip."
+            )
+        normalised_weights(data.num_frames, ssr.window, ssr.overlap, ssr.weights)  # checks them
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
     """One stage of the cascade, without its parameters.
@@ -74,8 +104,7 @@ class Stage:
         Raises:
           UserError: where the config does not make sense.
         """
-        if config.stage not in STAGES:
-            raise UserError(f"stage {config.stage!r} is unknown; use one of {list(STAGES)}.")
+        check_config(config)
         return cls(
             name=config.stage,
             config=config,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -52,15 +52,17 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
       NonFiniteError: if the loss or a gradient is not finite.
     """
     # ---- set-up ---------------------------------------------------------------------------
-    workdir = Path(workdir)
     stage = Stage.from_config(config)
+    workdir = make_workdir(workdir)
+    replicated, by_clip = data_parallel_shardings(config.train.batch_size)
     source = data_pipeline.create_source(config.data, "train")
     if not config.data.allow_small:
         data_pipeline.check_size(source, config.train.batch_size)
     print(f"stage {stage.name}: {len(source)} clips, global batch {config.train.batch_size}")
+    settings, num_steps = config.train, config.train.num_steps
 
     # ---- network, parameters and optimiser ------------------------------------------------
-    optimizer = create_optimizer(config.optimizer, config.train.num_steps)
+    optimizer = create_optimizer(config.optimizer, num_steps)
 
     def new_state(params: Params) -> TrainState:
         return create_state(*partition(params, stage.is_trainable), optimizer)
@@ -69,9 +71,8 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     print(f"parameters: {count(shapes.trainable):,} trained, {count(shapes.frozen):,} frozen")
 
     # ---- resume, or start afresh ----------------------------------------------------------
-    workdir.mkdir(parents=True, exist_ok=True)
     checkpoints = checkpoint.Checkpointer(
-        workdir, keep_last=config.train.keep_last, keep_best=config.train.keep_best
+        workdir, keep_last=settings.keep_last, keep_best=settings.keep_best
     )
     if checkpoints.latest_step() is None:
         print(f"starting fresh because {workdir} holds no complete checkpoint")
@@ -86,19 +87,17 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     batches = data_pipeline.train_batches(
         source,
         stage.text_encoder,
-        batch_size=config.train.batch_size,
+        batch_size=settings.batch_size,
         seed=config.seed,
         start_step=first_step,
         allow_small=config.data.allow_small,
         num_threads=config.data.num_threads,
     )
-    evaluate = Evaluation(stage) if config.train.eval_every else None
+    evaluate = Evaluation(stage) if settings.eval_every else None
 
     # ---- the step, data-parallel over all devices -----------------------------------------
-    replicated, by_clip = data_parallel_shardings(config.train.batch_size)
     state = jax.device_put(state, replicated)
     step_function = jax.jit(make_step(stage, optimizer), out_shardings=replicated, donate_argnums=0)
-    num_steps = config.train.num_steps
     if first_step < num_steps:
         batch = jax.device_put(next(batches), by_clip)
         with Announcement("compiling the training step, this can take minutes"):
@@ -109,7 +108,6 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     progress = Progress(f"{stage.name}", num_steps, "steps", first_step)
     window = RateWindow(first_step)
     pending: tuple[int, dict[str, jax.Array]] | None = None
-    last_eval: float | None = None
     try:
         for step in range(first_step + 1, num_steps + 1):
             state, metrics = step_function(state, batch)
@@ -117,17 +115,19 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
                 batch = jax.device_put(next(batches), by_clip)  # while the devices work
             if pending is not None:
                 report(pending, config, shapes.trainable, writer, progress, window)
-            pending = (step, metrics)
-            is_last = step == num_steps
-            if is_last:
+            pending, eval_loss = (step, metrics), None
+            evaluates = is_due(step, settings.eval_every, num_steps)
+            saves = is_due(step, settings.checkpoint_every, num_steps) or step == num_steps
+            shows = is_due(step, settings.sample_every, num_steps)
+            if evaluates or saves or shows:  # all of them wait for the step
                 report(pending, config, shapes.trainable, writer, progress, window)
-            if evaluate and (is_last or step % config.train.eval_every == 0):
-                last_eval = evaluate(state)
-                writer.write(step, {"eval_loss": last_eval})
-            if is_last or step % config.train.checkpoint_every == 0:
-                check_finite(metrics, step, shapes.trainable)
-                checkpoints.save(state, config, last_eval)
-            if config.train.sample_every and (is_last or step % config.train.sample_every == 0):
+                pending = None
+            if evaluates:
+                eval_loss = evaluate(state)
+                writer.write(step, {"eval_loss": eval_loss})
+            if saves:
+                checkpoints.save(state, config, eval_loss)
+            if shows:
                 samples.write_training_samples(stage, merge(state.ema, state.frozen), step, workdir)
     finally:
         writer.close()
@@ -137,6 +137,28 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     loss_plot.write(workdir, stage.name)
     print(f"stage {stage.name}: done at step {int(state.step)}, in {workdir}")
     return state
+
+
+def make_workdir(path: str | Path) -> Path:
+    """Makes the folder of a run.
+
+    Raises:
+      UserError: if there can be no such folder, or nothing can be written into it.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise UserError(
+            f"--workdir={path} cannot be used ({error}); choose a folder that can be written to."
+        ) from error
+    return path
+
+
+def is_due(step: int, every: int, num_steps: int) -> bool:
+    """Whether something happens at a step: `every` so many and at the last; never if 0."""
+    return every > 0 and (step % every == 0 or step == num_steps)
 
 
 def make_step(stage: Stage, optimizer: Any) -> Any:
@@ -210,6 +232,10 @@ def initial_params(stage: Stage) -> Params:
             f"init_from={config.init_from} is a checkpoint of stage {saved_config.stage!r}; stage "
             f"{stage.name!r} is initialised from {f'stage {expected!r}' if expected else 'none'}."
         )
+    inherited = checkpoint.INHERITED_FIELDS
+    checkpoint.check_same_fields(
+        saved_config.to_dict(), config, inherited, config.init_from, "another --config.init_from"
+    )
     print(f"initialising from step {step} of {config.init_from}")
     check_fit(jax.eval_shape(stage.init_params, jax.random.key(0)), saved, config.init_from)
     return fresh_params(stage, saved)
@@ -342,4 +368,3 @@ def write_config(config: ConfigDict, workdir: Path) -> None:
     temporary = workdir / ".config.json.tmp"
     temporary.write_text(json.dumps(config.to_dict(), indent=2, default=list) + "\n")
     os.replace(temporary, workdir / "config.json")
-    logging.info("config written to %s", workdir / "config.json")

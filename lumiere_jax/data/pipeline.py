@@ -5,21 +5,16 @@ with the batches that an uninterrupted run would have seen, and no iterator stat
 """
 
 import inspect
-import os
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-# Before TensorFlow is loaded: it does no mathematics here, and has nothing to tell.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+import ml_collections
+import numpy as np
+import tensorflow as tf
 
-import ml_collections  # noqa: E402
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
-
-from lumiere_jax.data.moving_shapes import MovingShapes  # noqa: E402
-from lumiere_jax.data.video_folder import VideoFolder  # noqa: E402
-from lumiere_jax.errors import UserError  # noqa: E402
+from lumiere_jax.data.moving_shapes import MovingShapes
+from lumiere_jax.data.video_folder import VideoFolder
+from lumiere_jax.errors import UserError
 
 tf.config.set_visible_devices([], "GPU")  # the accelerators belong to JAX
 

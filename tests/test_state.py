@@ -1,0 +1,156 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lumiere_jax.config import default_config
+from lumiere_jax.errors import UserError
+from lumiere_jax.state import (
+    create_optimizer,
+    create_state,
+    first_non_finite,
+    leaf_name,
+    merge,
+    partition,
+    update_ema,
+)
+
+names = st.sampled_from(["a", "b", "kernel", "temporal_down", "conv_0"])
+trees = st.recursive(
+    st.integers(0, 99), lambda inner: st.dictionaries(names, inner, min_size=1), max_leaves=12
+).filter(lambda tree: isinstance(tree, dict))
+
+
+def paths(tree, before=()):
+    """The leaves of a nested dict by path."""
+    if not isinstance(tree, dict):
+        return {before: tree}
+    found = {}
+    for name, inner in tree.items():
+        found |= paths(inner, (*before, name))
+    return found
+
+
+def optimizer_config(**fields):
+    config = default_config("t2i").optimizer
+    config.update(fields)
+    return config
+
+
+@settings(max_examples=60)
+@given(trees, st.sets(names))
+def test_partition_and_merge_are_inverse(tree, chosen):
+    def rule(path):
+        return bool(chosen & set(path))
+
+    trainable, frozen = partition(tree, rule)
+    assert paths(trainable) == {p: x for p, x in paths(tree).items() if rule(p)}
+    assert paths(frozen) == {p: x for p, x in paths(tree).items() if not rule(p)}
+    assert merge(trainable, frozen) == tree
+
+
+def test_ema_is_that_of_numpy_in_float64():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(40, 3))
+    ema, expected = {"w": jnp.asarray(values[0], jnp.float32)}, values[0]
+    for step, value in enumerate(values):
+        ema = update_ema(ema, {"w": jnp.asarray(value, jnp.float32)}, jnp.int32(step), 0.7)
+        decay = min(0.7, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * value
+    np.testing.assert_allclose(ema["w"], expected, rtol=1e-5)
+
+
+def clip(gradients, limit):
+    norm = np.sqrt(sum((g**2).sum() for g in gradients))
+    return [g * min(1.0, limit / norm) for g in gradients]
+
+
+def learning_rate(step, config, num_steps):
+    if step < config.warmup_steps:
+        return config.learning_rate * step / config.warmup_steps
+    if config.decay == "constant":
+        return config.learning_rate
+    progress = (step - config.warmup_steps) / (num_steps - config.warmup_steps)
+    return config.learning_rate * 0.5 * (1 + np.cos(np.pi * progress))
+
+
+@pytest.mark.parametrize("decay", ["constant", "cosine"])
+@pytest.mark.parametrize("warmup_steps", [0, 5])
+def test_adamw_is_that_of_numpy_in_float64(decay, warmup_steps):
+    num_steps = 20
+    config = optimizer_config(
+        decay=decay, warmup_steps=warmup_steps, learning_rate=0.1, weight_decay=0.2, b2=0.97
+    )
+    rng = np.random.default_rng(1)
+    expected = [rng.normal(size=(4, 3)), rng.normal(size=5)]
+    # From far below the limit of the norm to far above it.
+    gradients = [
+        [10 ** (s / 5 - 2) * rng.normal(size=p.shape) for p in expected] for s in range(20)
+    ]
+    params = [jnp.asarray(p, jnp.float32) for p in expected]
+    optimizer = create_optimizer(config, num_steps)
+    state, update = optimizer.init(params), jax.jit(optimizer.update)
+    first, second = [0.0 * p for p in expected], [0.0 * p for p in expected]
+    for step in range(num_steps):
+        gradient = [jnp.asarray(g, jnp.float32) for g in gradients[step]]
+        updates, state = update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+        rate = learning_rate(step, config, num_steps)
+        for i, gradient in enumerate(clip(gradients[step], config.gradient_clip)):
+            first[i] = 0.9 * first[i] + 0.1 * gradient
+            second[i] = 0.97 * second[i] + 0.03 * gradient**2
+            mean, variance = (
+                first[i] / (1 - 0.9 ** (step + 1)),
+                second[i] / (1 - 0.97 ** (step + 1)),
+            )
+            direction = mean / (np.sqrt(variance) + 1e-8) + 0.2 * expected[i]
+            expected[i] = expected[i] - rate * direction
+    for got, wanted in zip(params, expected, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=2e-5, atol=2e-6)
+
+
+def test_adafactor_descends_and_keeps_less_state_than_adamw():
+    params = {"w": jnp.ones((256, 128))}
+    sizes = {}
+    for name in ("adafactor", "adamw"):
+        optimizer = create_optimizer(optimizer_config(name=name, warmup_steps=0), 10)
+        state = optimizer.init(params)
+        sizes[name] = sum(leaf.size for leaf in jax.tree.leaves(state))
+        # The gradient of sum(w²).
+        updates, _ = jax.jit(optimizer.update)({"w": 2 * params["w"]}, state, params)
+        assert bool(jnp.all(updates["w"] < 0))
+    assert sizes["adafactor"] < 1000 < 2 * params["w"].size < sizes["adamw"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"name": "sgd"}, "'sgd'.*adamw or adafactor"), ({"decay": "step"}, "'step'.*cosine")],
+)
+def test_unknown_optimizer_is_refused(fields, message):
+    with pytest.raises(UserError, match=message):
+        create_optimizer(optimizer_config(**fields), 10)
+
+
+def test_frozen_parameters_carry_no_optimizer_state():
+    trainable = {"temporal_a": {"kernel": jnp.ones((3, 7))}}
+    frozen = {"conv": {"kernel": jnp.ones((5, 11))}}
+    state = create_state(trainable, frozen, create_optimizer(optimizer_config(), 10))
+    assert int(state.step) == 0
+    assert jax.tree.structure(state.ema) == jax.tree.structure(trainable)
+    carried = [leaf.shape for leaf in jax.tree.leaves((state.optimizer, state.ema))]
+    assert carried.count((3, 7)) == 3  # two moments and the average
+    assert (5, 11) not in carried
+
+
+@settings(max_examples=30)
+@given(st.lists(st.sampled_from([np.nan, np.inf, -np.inf, 0.0, 1.0, 3e38]), min_size=1, max_size=5))
+def test_first_non_finite_names_the_first_bad_leaf(values):
+    tree = {f"layer_{i}": {"kernel": jnp.asarray([1.0, x])} for i, x in enumerate(values)}
+    bad = [i for i, x in enumerate(values) if not np.isfinite(x)]
+    index = int(first_non_finite(tree))
+    assert index == (bad[0] if bad else -1)
+    if bad:
+        assert leaf_name(tree, index) == f"layer_{bad[0]}/kernel"

@@ -1,0 +1,97 @@
+"""The tiny cascade for tests: the example configs themselves, narrower, for a few steps."""
+
+import fcntl
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from lumiere_jax.config import ConfigDict
+from lumiere_jax.stage import STAGES
+from lumiere_jax.train import train
+
+STEPS = 4
+RUN = {
+    "train.num_steps": STEPS,
+    "train.batch_size": 2,
+    "train.log_every": 1,
+    "train.checkpoint_every": 2,
+    "train.eval_every": 0,
+    "train.eval_batches": 1,
+    "train.sample_every": 0,
+    "sampling.num_steps": 2,
+    "model.widths": (8, 16),
+    "model.head_dim": 8,
+    "model.groups": 4,
+}
+UNET = {"model.attention_levels": (False, True), "model.text_features": 16}
+SSR = {"model.num_blocks": (1, 1), "model.strides": (2, 2), "model.embedding_features": 16}
+VIDEO = {"train.eval_every": 2, "train.sample_every": STEPS}
+
+
+def overrides(stage: str) -> dict[str, Any]:
+    """What to change in a stage's tiny config, by field, so that it compiles in seconds."""
+    sizes = SSR if stage in ("t2i_ssr", "ssr") else UNET
+    return RUN | sizes | (VIDEO if stage in ("stunet", "ssr") else {})
+
+
+def example_config(stage: str, variant: str = "tiny") -> ConfigDict:
+    """The config of `configs/`, as it is."""
+    return importlib.import_module(f"configs.{stage}").get_config(variant)
+
+
+def tiny_config(stage: str, init_from: str | Path = "", /, **fields: Any) -> ConfigDict:
+    """The tiny config with `overrides` and then `fields`, whose dots are written as `__`."""
+    config = example_config(stage)
+    fields = {name.replace("__", "."): value for name, value in fields.items()}
+    config.update_from_flattened_dict(overrides(stage) | fields)
+    config.init_from = str(init_from) or config.init_from
+    return config
+
+
+def train_cascade(folder: Path) -> dict[str, Path]:
+    """Trains every stage from the one before, once for all test processes."""
+    folder.mkdir(exist_ok=True)
+    workdirs = {stage: folder / stage for stage in STAGES}
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "done").exists():
+            for stage, before in STAGES.items():
+                train(tiny_config(stage, workdirs.get(before, "")), workdirs[stage])
+            (folder / "done").touch()
+    return workdirs
+
+
+def metric(workdir: Path, name: str) -> dict[int, float]:
+    """The values of a metric by step."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    values = [(line["step"], line[name]) for line in lines if name in line]
+    assert len(dict(values)) == len(values), "a step was written twice"
+    return dict(values)
+
+
+def saved_arrays(workdir: Path, step: int) -> dict[str, np.ndarray]:
+    """Every array of a checkpoint, by its path, read without the project's own code."""
+    place = workdir.resolve() / "checkpoints" / str(step)
+    arrays = {}
+    for item in ("trainable", "frozen", "ema", "optimizer"):
+        if (place / item).is_dir():
+            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+                shapes = reader.metadata(place / item).item_metadata.tree
+                as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
+                tree = reader.restore(place / item, restore_args=as_numpy)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+                arrays[item + jax.tree_util.keystr(path)] = leaf
+    assert arrays, f"no checkpoint {place}"
+    return arrays
+
+
+def assert_same_arrays(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> None:
+    """Both have the same arrays, bit for bit."""
+    assert first.keys() == second.keys()
+    for path, array in first.items():
+        assert array.tobytes() == second[path].tobytes(), path
