@@ -21,9 +21,8 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config = default_config("t2i")
     config.model.update(UNET_SIZES[variant])
     if variant == "tiny":
-        set_short_run(config, num_steps=600, batch_size=64)
+        set_short_run(config, num_steps=1200, batch_size=32)
         config.data.num_frames = 1
-        config.diffusion.log_snr_shift = -2.0
     else:
         set_full_scale(config, resolution=128, num_frames=1)
         config.diffusion.log_snr_shift = -1.4  # 2 log(64 / 128), simple diffusion (2301.11093)

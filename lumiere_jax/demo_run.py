@@ -21,7 +21,7 @@ from lumiere_jax.stage import STAGES
 from lumiere_jax.train import train
 
 NUM_SHOWN = 12
-NUM_SCORED = 96
+NUM_SCORED = 64
 
 
 def run_demo(output: str | Path, configs: str | Path = "configs") -> Path:
@@ -85,7 +85,11 @@ def make_videos(output: Path) -> dict[str, dict[str, float]]:
     folder.mkdir(exist_ok=True)
     data = pipeline.base[0].config.data
     source = MovingShapes(
-        num_frames=data.num_frames, resolution=data.resolution, fps=data.fps, split="test"
+        num_frames=data.num_frames,
+        resolution=data.resolution,
+        fps=data.fps,
+        split="test",
+        textured_probability=data.textured_probability,
     )
     truth, captions = zip(*(source.example(i) for i in range(NUM_SCORED)), strict=True)
     videos = pipeline(captions, base_only=True, batch_size=32)

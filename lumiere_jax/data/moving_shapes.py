@@ -28,7 +28,6 @@ __all__ = ["MovingShapes", "Scene", "SceneObject", "is_held_out", "parse_caption
 _HELD_OUT_ONE_IN = 10
 _MARGIN = 0.02  # of the frame's width, between the object and the border
 _PLACEMENTS = 8  # tries at keeping two objects apart
-_TEXTURED_PROBABILITY = 0.5
 
 Combination = tuple[str, str, str, str]
 
@@ -76,6 +75,7 @@ class MovingShapes:
         size: int = 1_000_000,
         max_objects: int = 1,
         two_object_probability: float = 0.5,
+        textured_probability: float = 0.5,
         seed: int = 0,
     ):
         """Checks the settings and lists the combinations of the split.
@@ -88,18 +88,21 @@ class MovingShapes:
             size: How many clips an epoch has.
             max_objects: 1, or 2 to allow two objects in a clip.
             two_object_probability: Share of clips with two objects where `max_objects` is 2.
+            textured_probability: Share of clips whose background is not plain.
             seed: Seed of the whole source.
 
         Raises:
             UserError: A setting is out of range.
         """
-        _check(split, num_frames, resolution, fps, size, max_objects, two_object_probability)
+        probabilities = (two_object_probability, textured_probability)
+        _check(split, num_frames, resolution, fps, size, max_objects, probabilities)
         self.num_frames = num_frames
         self.resolution = resolution
         self.fps = fps
         self.split = split
         self._size = size
         self._two_object_probability = two_object_probability if max_objects == 2 else 0.0
+        self._textured_probability = textured_probability
         self._seed = seed
         held_out = split == "test"
         self._combinations = [c for c in all_combinations() if is_held_out(*c) == held_out]
@@ -153,7 +156,7 @@ class MovingShapes:
         if sizes == ["large", "large"]:  # two large objects would hide each other
             sizes[int(rng.integers(2))] = "small"
         kind = "plain"
-        if rng.uniform() < _TEXTURED_PROBABILITY:
+        if rng.uniform() < self._textured_probability:
             kind = BACKGROUND_KINDS[1 + int(rng.integers(len(BACKGROUND_KINDS) - 1))]
         objects = _build_objects(combinations, sizes, rng)
         return Scene(objects, combinations[0][3], kind)
@@ -185,7 +188,7 @@ def _build_objects(
     )
 
 
-def _check(split, num_frames, resolution, fps, size, max_objects, two_object_probability) -> None:
+def _check(split, num_frames, resolution, fps, size, max_objects, probabilities) -> None:
     checks = (
         (split in ("train", "test"), f'split must be "train" or "test", not "{split}"'),
         (num_frames >= 1, f"num_frames must be at least 1, not {num_frames}"),
@@ -194,8 +197,9 @@ def _check(split, num_frames, resolution, fps, size, max_objects, two_object_pro
         (size >= 1, f"size must be at least 1 clip, not {size}"),
         (max_objects in (1, 2), f"max_objects must be 1 or 2, not {max_objects}"),
         (
-            0 <= two_object_probability <= 1,
-            f"two_object_probability must be in [0, 1], not {two_object_probability}",
+            all(0 <= probability <= 1 for probability in probabilities),
+            "two_object_probability and textured_probability must be in [0, 1], not "
+            f"{probabilities[0]} and {probabilities[1]}",
         ),
     )
     for right, message in checks:

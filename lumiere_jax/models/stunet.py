@@ -74,7 +74,7 @@ class STUNet(UNet):
 
     @nn.nowrap
     def _frame_embedding(self, frames: int, time: Array, text: Array, mask: Array | None) -> Array:
-        features = 4 * self.widths[0]
+        features = self.embedding_features or 4 * self.widths[0]
         pooling = TextPooling(
             features, self.pooling_heads, self.dtype, name="temporal_text_pooling"
         )

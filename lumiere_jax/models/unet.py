@@ -53,6 +53,7 @@ class UNet(nn.Module):
     attention_levels: tuple[bool, ...] = (False, False, True, True)
     in_channels: int = 3
     out_channels: int = 3
+    embedding_features: int = 0
     head_dim: int = 64
     text_features: int = 2048
     pooling_heads: int = 64
@@ -129,7 +130,7 @@ class UNet(nn.Module):
     @nn.nowrap
     def _embed(self, time: Array, text: Array, mask: Array | None) -> tuple[Array, Array]:
         """Returns the conditioning `[batch, 4 · width]` and the text's features for attention."""
-        features = 4 * self.widths[0]
+        features = self.embedding_features or 4 * self.widths[0]
         embedding = TimeMLP(self.widths[0], features, self.activation, self.dtype, name="time_mlp")
         pooling = TextPooling(features, self.pooling_heads, self.dtype, name="text_pooling")
         projection = nn.Dense(self.text_features, dtype=self.dtype, name="text_projection")
