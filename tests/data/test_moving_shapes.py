@@ -235,6 +235,17 @@ def test_splits_draw_from_disjoint_combinations_and_use_them_all():
     assert len(drawn["train"]) > 1000
 
 
+def test_textured_probability_is_the_share_of_textured_backgrounds():
+    def share(probability):
+        source = MovingShapes(textured_probability=probability)
+        kinds = [source.scene(i).background_kind for i in range(400)]
+        return sum(kind != "plain" for kind in kinds) / len(kinds)
+
+    assert share(0.0) == 0.0
+    assert share(1.0) == 1.0
+    assert share(0.25) == pytest.approx(0.25, abs=0.07)
+
+
 def test_two_object_probability_is_their_share():
     source = MovingShapes(max_objects=2, two_object_probability=0.25)
     share = np.mean([len(source.scene(index).objects) == 2 for index in range(600)])
@@ -321,6 +332,7 @@ def test_other_captions_are_refused_in_one_message(caption, part):
         ({"size": 0}, "size"),
         ({"max_objects": 3}, "max_objects"),
         ({"two_object_probability": 1.5}, "two_object_probability"),
+        ({"textured_probability": -0.1}, "textured_probability"),
     ],
 )
 def test_impossible_settings_are_refused(settings, part):
