@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lumiere_jax import checkpoint
@@ -16,6 +15,7 @@ from lumiere_jax.sampling import (
     make_super_resolution_sampler,
     sample_keys,
 )
+from lumiere_jax.sharding import sampling_shardings
 from lumiere_jax.stage import Stage
 from lumiere_jax.state import Params
 
@@ -159,8 +159,7 @@ class LumierePipeline:
             self._samplers[name] = make_base_sampler(stage, options, frames, self._advance)
         text, mask = stage.text_encoder(prompts)
         self._start("base", options.num_steps)
-        video = self._samplers[name](params, text, mask, sample_keys(seeds, 0))
-        return self._finish(video)
+        return self._run(name, params, text, mask, sample_keys(seeds, 0))
 
     def refine(
         self,
@@ -197,7 +196,7 @@ class LumierePipeline:
         text, mask = stage.text_encoder(list(prompts))
         self._start(f"super-resolution {index + 1}", options.num_steps)
         keys = sample_keys(list(seeds), 1 + index)
-        return self._finish(self._samplers[name](params, jnp.asarray(video), text, mask, keys))
+        return self._run(name, params, video, text, mask, keys)
 
     def _start(self, label: str, num_steps: int) -> None:
         self._progress = Progress(label, num_steps, "steps") if self.show_progress else None
@@ -208,7 +207,10 @@ class LumierePipeline:
         if self._progress:
             self._progress.advance()
 
-    def _finish(self, video: jax.Array) -> jax.Array:
-        video = jax.block_until_ready(video)
-        jax.effects_barrier()
+    def _run(self, name: tuple, params: Params, *inputs: jax.Array | np.ndarray) -> jax.Array:
+        """Calls a sampler with its inputs, `[batch, ...]` each, split over the devices."""
+        replicated, by_clip = sampling_shardings(len(inputs[0]))
+        params, inputs = jax.device_put(params, replicated), jax.device_put(inputs, by_clip)
+        video = jax.block_until_ready(self._samplers[name](params, *inputs))
+        jax.effects_barrier()  # for the last line of progress
         return video

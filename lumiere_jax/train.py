@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from lumiere_jax import checkpoint, loss_plot, samples
 from lumiere_jax.config import ConfigDict
@@ -19,6 +18,7 @@ from lumiere_jax.data import pipeline as data_pipeline
 from lumiere_jax.errors import UserError
 from lumiere_jax.metrics.writer import MetricsWriter
 from lumiere_jax.progress import Announcement, Progress
+from lumiere_jax.sharding import training_shardings
 from lumiere_jax.stage import STAGES, Batch, Stage
 from lumiere_jax.state import (
     Params,
@@ -54,7 +54,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     # ---- set-up ---------------------------------------------------------------------------
     stage = Stage.from_config(config)
     workdir = make_workdir(workdir)
-    replicated, by_clip = data_parallel_shardings(config.train.batch_size)
+    replicated, by_clip = training_shardings(config.train.batch_size)
     source = data_pipeline.create_source(config.data, "train")
     if not config.data.allow_small:
         data_pipeline.check_size(source, config.train.batch_size)
@@ -188,25 +188,6 @@ def make_step(stage: Stage, optimizer: Any) -> Any:
         return TrainState(state.step + 1, trainable, state.frozen, ema, optimizer_state), metrics
 
     return step_function
-
-
-def data_parallel_shardings(batch_size: int) -> tuple[NamedSharding, NamedSharding]:
-    """A mesh of all devices with the one axis "data".
-
-    Returns:
-      The shardings of what every device holds, and of arrays split by clip.
-
-    Raises:
-      UserError: if the batch cannot be split evenly.
-    """
-    devices = jax.device_count()
-    if batch_size % devices:
-        raise UserError(
-            f"train.batch_size={batch_size} is not divisible by the {devices} devices; use a "
-            f"multiple of {devices}."
-        )
-    mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,))
-    return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
 
 
 def initial_params(stage: Stage) -> Params:
