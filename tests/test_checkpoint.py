@@ -120,7 +120,7 @@ def test_step_that_exists_is_left_as_it_is(tmp_path):
         ({"model.head_dim": 16}, "has model.head_dim=8, but this run asks for 16"),
         ({"model.widths": (8, 8)}, r"has model.widths=\[8, 16\], but this run asks for \(8, 8\)"),
         ({"text.max_length": 8}, "has text.max_length=24, but this run asks for 8"),
-        ({"diffusion.prediction": "x0"}, "diffusion.prediction='v'.*'x0'"),
+        ({"diffusion.prediction": "v"}, "diffusion.prediction='x0'.*'v'"),
         ({"optimizer.name": "adafactor"}, "optimizer.name='adamw'.*'adafactor'"),
         ({"train.trainable": "all"}, "train.trainable='temporal'.*'all'"),
     ],

@@ -16,6 +16,9 @@ from lumiere_jax.train import train
 
 STEPS = 4
 RUN = {
+    # Layers that start at zero hide the text at first: steps that are large from the start.
+    "optimizer.learning_rate": 1e-2,
+    "optimizer.warmup_steps": 0,
     "train.num_steps": STEPS,
     "train.batch_size": 2,
     "train.log_every": 1,
@@ -25,11 +28,12 @@ RUN = {
     "train.sample_every": 0,
     "sampling.num_steps": 2,
     "model.widths": (8, 16),
+    "model.embedding_features": 16,
     "model.head_dim": 8,
     "model.groups": 4,
 }
 UNET = {"model.attention_levels": (False, True), "model.text_features": 16}
-SSR = {"model.num_blocks": (1, 1), "model.strides": (2, 2), "model.embedding_features": 16}
+SSR = {"model.num_blocks": (1, 1), "model.strides": (2, 2)}
 VIDEO = {"train.eval_every": 2, "train.sample_every": STEPS}
 
 
