@@ -16,6 +16,7 @@ from lumiere_jax import checkpoint, loss_plot, samples
 from lumiere_jax.config import ConfigDict
 from lumiere_jax.data import pipeline as data_pipeline
 from lumiere_jax.errors import UserError
+from lumiere_jax.interrupt import DelayedInterrupt
 from lumiere_jax.metrics.writer import MetricsWriter
 from lumiere_jax.progress import Announcement, Progress
 from lumiere_jax.sharding import training_shardings
@@ -109,26 +110,30 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     window = RateWindow(first_step)
     pending: tuple[int, dict[str, jax.Array]] | None = None
     try:
-        for step in range(first_step + 1, num_steps + 1):
-            state, metrics = step_function(state, batch)
-            if step < num_steps:
-                batch = jax.device_put(next(batches), by_clip)  # while the devices work
-            if pending is not None:
-                report(pending, config, shapes.trainable, writer, progress, window)
-            pending, eval_loss = (step, metrics), None
-            evaluates = is_due(step, settings.eval_every, num_steps)
-            saves = is_due(step, settings.checkpoint_every, num_steps) or step == num_steps
-            shows = is_due(step, settings.sample_every, num_steps)
-            if evaluates or saves or shows:  # all of them wait for the step
-                report(pending, config, shapes.trainable, writer, progress, window)
-                pending = None
-            if evaluates:
-                eval_loss = evaluate(state)
-                writer.write(step, {"eval_loss": eval_loss})
-            if saves:
-                checkpoints.save(state, config, eval_loss)
-            if shows:
-                samples.write_training_samples(stage, merge(state.ema, state.frozen), step, workdir)
+        with DelayedInterrupt() as interrupt:
+            for step in range(first_step + 1, num_steps + 1):
+                state, metrics = step_function(state, batch)
+                if step < num_steps:
+                    batch = jax.device_put(next(batches), by_clip)  # while the devices work
+                if pending is not None:
+                    report(pending, config, shapes.trainable, writer, progress, window)
+                pending, eval_loss = (step, metrics), None
+                evaluates = is_due(step, settings.eval_every, num_steps)
+                saves = is_due(step, settings.checkpoint_every, num_steps) or step == num_steps
+                shows = is_due(step, settings.sample_every, num_steps)
+                if evaluates or saves or shows:  # all of them wait for the step
+                    report(pending, config, shapes.trainable, writer, progress, window)
+                    pending = None
+                if evaluates:
+                    eval_loss = evaluate(state)
+                    writer.write(step, {"eval_loss": eval_loss})
+                if saves:
+                    checkpoints.save(state, config, eval_loss)
+                if shows:
+                    samples.write_training_samples(
+                        stage, merge(state.ema, state.frozen), step, workdir
+                    )
+                interrupt.check()
     finally:
         writer.close()
         checkpoints.close()
