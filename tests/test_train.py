@@ -1,0 +1,239 @@
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from lumiere_jax import samples
+from lumiere_jax import train as training
+from lumiere_jax.data.moving_shapes import MovingShapes
+from lumiere_jax.errors import UserError
+from lumiere_jax.train import NonFiniteError, train
+from tests.tiny_runs import (
+    STEPS,
+    assert_same_arrays,
+    metric,
+    overrides,
+    saved_arrays,
+    tiny_config,
+)
+
+REPOSITORY = Path(__file__).parents[1]
+SMALLEST = {"model.widths": (8,), "model.attention_levels": (False,)}
+KILLED_RUN = SMALLEST | {"train.num_steps": 40, "train.checkpoint_every": 5}
+
+
+def start_training(workdir: Path, devices: int, **fields) -> subprocess.Popen:
+    """The ordinary command, with the shrunken config set by its flags."""
+    fields = {name.replace("__", "."): value for name, value in fields.items()}
+    settings = overrides("t2i") | KILLED_RUN | fields
+    flags = [f"--config.{name}={value}" for name, value in settings.items()]
+    xla_flags = os.environ["XLA_FLAGS"] + f" --xla_force_host_platform_device_count={devices}"
+    return subprocess.Popen(
+        [sys.executable, "-m", "lumiere_jax.main", "--config=configs/t2i.py:tiny", *flags]
+        + [f"--workdir={workdir}"],
+        cwd=REPOSITORY,
+        env=os.environ | {"XLA_FLAGS": xla_flags},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> tuple[str, str]:
+    stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    return stdout, stderr
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_run_that_is_killed_goes_on_bit_for_bit(tmp_path, devices):
+    fields = {"train__eval_every": 20, "train__sample_every": 40} if devices > 1 else {}
+    _, stderr = finish(start_training(tmp_path / "whole", devices, **fields))
+    assert "INFO" not in stderr and "oneDNN" not in stderr
+    process = start_training(tmp_path / "killed", devices, **fields)
+    wait_for(tmp_path / "killed" / "checkpoints" / "10", process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "checkpoints" / "40").exists()
+    stdout, _ = finish(start_training(tmp_path / "killed", devices, **fields))
+    assert "restored step" in stdout
+    for name in ("loss", "gradient_norm"):
+        whole = metric(tmp_path / "whole", name)
+        assert list(whole) == list(range(1, 41))
+        assert metric(tmp_path / "killed", name) == whole
+    arrays = saved_arrays(tmp_path / "whole", 40)
+    assert_same_arrays(arrays, saved_arrays(tmp_path / "killed", 40))
+    assert len({array.tobytes() for array in arrays.values()}) > 100  # not all zeros
+
+
+def test_interrupt_is_told_in_one_line_and_the_run_goes_on(tmp_path):
+    process = start_training(tmp_path, 1, train__num_steps=100_000)
+    wait_for(tmp_path / "checkpoints" / "5", process)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr.endswith("\ninterrupted\n") and "Traceback" not in stderr
+    assert "stopping after this step" in stderr
+    names = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+    newest = max(int(name) for name in names if name.isdigit())
+    assert saved_arrays(tmp_path, newest)
+    assert list(metric(tmp_path, "loss"))[:newest] == list(range(1, newest + 1))
+
+
+class Interruption(Exception):
+    pass
+
+
+def test_stunet_resumes_bit_for_bit_and_a_finished_run_does_nothing(
+    cascade, tmp_path, monkeypatch, capsys
+):
+    """In this process: frozen parameters, held-out loss and best checkpoints, all resumed."""
+    config = tiny_config("stunet", cascade["t2i"])
+
+    def interrupt(*arguments):
+        raise Interruption
+
+    with monkeypatch.context() as patch, pytest.raises(Interruption):
+        # Step 2 is saved, and then the run stops while it writes samples.
+        patch.setattr(samples, "write_training_samples", interrupt)
+        train(tiny_config("stunet", cascade["t2i"], train__sample_every=2), tmp_path)
+    assert list(metric(tmp_path, "loss")) == [1, 2]
+    config.init_from = str(tmp_path / "moved")  # it was needed for the start alone
+    monkeypatch.setattr(samples, "write_training_samples", lambda *arguments: None)
+    state = train(config, tmp_path)
+    assert "restored step 2" in capsys.readouterr().out
+    for name in ("loss", "gradient_norm", "eval_loss"):
+        assert metric(tmp_path, name) == metric(cascade["stunet"], name)
+    for step in (2, STEPS):
+        assert_same_arrays(saved_arrays(tmp_path, step), saved_arrays(cascade["stunet"], step))
+
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    again = train(config, tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    jax.tree.map(np.testing.assert_array_equal, again, state)
+
+    config.train.num_steps = STEPS + 1  # a finished run can be made longer
+    assert int(train(config, tmp_path).step) == STEPS + 1
+    assert list(metric(tmp_path, "loss")) == list(range(1, STEPS + 2))
+
+
+def test_what_a_run_leaves(cascade):
+    for stage, frames in (("stunet", 8), ("ssr", 8)):
+        workdir = cascade[stage]
+        assert list(metric(workdir, "eval_loss")) == [2, 4]
+        assert all(0 < loss < 10 for loss in metric(workdir, "eval_loss").values())
+        folder = workdir / "samples" / f"{STEPS:08d}"
+        with Image.open(folder / "samples.png") as sheet:
+            sheet.load()
+            assert sheet.width > 128
+        for name in ("00", "01"):
+            with Image.open(folder / f"{name}.gif") as gif:
+                assert gif.n_frames == frames
+            with av.open(folder / f"{name}.mp4") as video:
+                assert sum(1 for _ in video.decode(video=0)) == frames
+        assert json.loads((workdir / "config.json").read_text())["stage"] == stage
+    for workdir in cascade.values():
+        with Image.open(workdir / "loss.png") as plot:
+            plot.load()
+            assert len(plot.convert("RGB").getcolors(1 << 20)) > 10
+        assert list(workdir.glob("events.out.tfevents.*"))
+        rates = metric(workdir, "clips_per_second"), metric(workdir, "steps_per_second")
+        for step, clips in rates[0].items():
+            assert clips == 2 * rates[1][step] > 0
+
+
+@dataclasses.dataclass
+class BrokenSource:
+    """Shapes, of which one clip is not finite."""
+
+    source: MovingShapes
+
+    def __len__(self):
+        return 2  # both are in every batch
+
+    def example(self, index, seed=0):
+        video, caption = self.source.example(index, seed)
+        return (video * np.float32(np.inf) if index else video), caption
+
+
+def test_loss_that_is_not_finite_names_the_first_leaf(tmp_path, monkeypatch):
+    source = BrokenSource(MovingShapes(num_frames=1, resolution=16))
+    monkeypatch.setattr(training.data_pipeline, "create_source", lambda *_: source)
+    with pytest.raises(NonFiniteError, match=r"step 1: loss nan.*gradient of '\w+/\w+(/\w+)*'"):
+        train(tiny_config("t2i", train__checkpoint_every=1, **SMALLEST), tmp_path)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+    assert not (tmp_path / "loss.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("stage", "fields", "message"),
+    [
+        ("t2i", {"stage": "vae"}, "stage 'vae' is unknown"),
+        ("t2i", {"model__name": "vit"}, "model.name 'vit' is unknown"),
+        ("t2i", {"data__name": "imagenet"}, "no data source 'imagenet'"),
+        ("t2i", {"data__size": 1}, "1 clips, fewer than the global batch of 2"),
+        ("t2i", {"optimizer__name": "sgd"}, "optimizer.name 'sgd'"),
+        ("t2i", {"data__resolution": 17}, "17×17 is not divisible by 2"),
+        ("stunet", {"data__num_frames": 7}, "7 frames are not divisible by 2"),
+        ("stunet", {}, "starts from a trained stage 't2i'.*init_from"),
+        ("ssr", {}, "starts from a trained stage 't2i_ssr'.*init_from"),
+        ("t2i", {"init_from": "stunet"}, "stage 'stunet'; stage 't2i' is initialised from none"),
+        ("stunet", {"init_from": "ssr"}, "of stage 'ssr'; stage 'stunet'.*from stage 't2i'"),
+        ("stunet", {"init_from": "nowhere"}, "no checkpoint in .*nowhere"),
+        ("stunet", {"init_from": "t2i", "model__widths": (16, 16)}, "shape.*same model fields"),
+        ("stunet", {"init_from": "t2i", "model__layers_per_level": 0}, "no parameter 'down_0_0"),
+        (
+            "stunet",
+            {"init_from": "t2i", "text__dim": 32},
+            r"text.dim=\d+, .* asks for 32",
+        ),
+        (
+            "stunet",
+            {"init_from": "t2i", "diffusion__prediction": "epsilon"},
+            "diffusion.prediction='x0', but .* 'epsilon'.*another --config.init_from",
+        ),
+    ],
+)
+def test_run_that_cannot_start(cascade, tmp_path, stage, fields, message):
+    config = tiny_config(stage, **fields)
+    if config.init_from:
+        config.init_from = str(cascade.get(config.init_from, tmp_path / config.init_from))
+    with pytest.raises(UserError, match=message):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_folder_with_too_few_videos(tmp_path):
+    (tmp_path / "videos").mkdir()
+    config = tiny_config("t2i", data__name="video_folder", data__folder=str(tmp_path / "videos"))
+    with pytest.raises(UserError, match="videos"):
+        train(config, tmp_path / "run")
+
+
+def test_workdir_that_cannot_be_one(tmp_path):
+    (tmp_path / "file").touch()
+    for workdir in (tmp_path / "file", tmp_path / "file" / "run", "/proc/run"):
+        with pytest.raises(UserError, match=f"--workdir={workdir} cannot be used"):
+            train(tiny_config("t2i"), workdir)
+
+
+def test_due_steps():
+    assert [s for s in range(1, 8) if training.is_due(s, 3, 7)] == [3, 6, 7]
+    assert not any(training.is_due(s, 0, 7) for s in range(1, 8))
