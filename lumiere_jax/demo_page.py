@@ -2,9 +2,9 @@
 
 import html
 import json
-import os
 from pathlib import Path
 
+from lumiere_jax.atomic import write_text
 from lumiere_jax.stage import STAGES
 
 _STYLE = """
@@ -57,9 +57,7 @@ super-resolution network refines them to 64×64 with temporal MultiDiffusion.</p
 </body></html>
 """
     path = output / "index.html"
-    temporary = output / ".index.html.tmp"
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, page)
     return path
 
 

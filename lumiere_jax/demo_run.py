@@ -2,15 +2,15 @@
 
 import importlib.util
 import json
-import os
 import time
 from pathlib import Path
 
 import numpy as np
 
 from lumiere_jax import demo_page
+from lumiere_jax.atomic import write_text
 from lumiere_jax.config import ConfigDict
-from lumiere_jax.data.moving_shapes import MovingShapes
+from lumiere_jax.data.pipeline import create_source
 from lumiere_jax.data.video_io import write_contact_sheet
 from lumiere_jax.errors import UserError
 from lumiere_jax.metrics import oracle
@@ -83,14 +83,7 @@ def make_videos(output: Path) -> dict[str, dict[str, float]]:
             print(f"the videos in {folder} are up to date")
             return saved["scores"]
     folder.mkdir(exist_ok=True)
-    data = pipeline.base[0].config.data
-    source = MovingShapes(
-        num_frames=data.num_frames,
-        resolution=data.resolution,
-        fps=data.fps,
-        split="test",
-        textured_probability=data.textured_probability,
-    )
+    source = create_source(pipeline.base[0].config.data, "test")
     truth, captions = zip(*(source.example(i) for i in range(NUM_SCORED)), strict=True)
     videos = pipeline(captions, base_only=True, batch_size=32)
     scores = {
@@ -105,8 +98,8 @@ def make_videos(output: Path) -> dict[str, dict[str, float]]:
             write_viewable(folder / f"{i:02d}{suffix}", video, pipeline.fps, caption)
     write_contact_sheet(output / "contact_sheet.png", refined, shown)
     write_contact_sheet(output / "contact_sheet_base.png", videos[:NUM_SHOWN], shown)
-    _write_json(output / "prompts.json", shown)
-    _write_json(done, {"fingerprint": fingerprint, "scores": scores})
+    write_text(output / "prompts.json", json.dumps(shown, indent=2) + "\n")
+    write_text(done, json.dumps({"fingerprint": fingerprint, "scores": scores}, indent=2) + "\n")
     return scores
 
 
@@ -114,9 +107,3 @@ def _fingerprint(output: Path) -> dict[str, str]:
     """What the videos depend on: the configs of the runs, and how many are shown and scored."""
     runs = {stage: (output / "runs" / stage / "config.json").read_text() for stage in STAGES}
     return runs | {"counts": f"{NUM_SHOWN} {NUM_SCORED}"}
-
-
-def _write_json(path: Path, value: object) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)

@@ -1,7 +1,6 @@
 """The training loop of every stage, linear from top to bottom."""
 
 import json
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lumiere_jax import checkpoint, loss_plot, samples
+from lumiere_jax.atomic import write_text
 from lumiere_jax.config import ConfigDict
 from lumiere_jax.data import pipeline as data_pipeline
 from lumiere_jax.errors import UserError
@@ -351,6 +351,4 @@ def count(params: Params) -> int:
 
 def write_config(config: ConfigDict, workdir: Path) -> None:
     """Writes the resolved config to `WORKDIR/config.json`, for people to read."""
-    temporary = workdir / ".config.json.tmp"
-    temporary.write_text(json.dumps(config.to_dict(), indent=2, default=list) + "\n")
-    os.replace(temporary, workdir / "config.json")
+    write_text(workdir / "config.json", json.dumps(config.to_dict(), indent=2, default=list) + "\n")

@@ -2,11 +2,12 @@
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from clu import metric_writers
+
+from lumiere_jax.atomic import write_text
 
 FILE = "metrics.jsonl"
 
@@ -22,9 +23,7 @@ class MetricsFile:
         """Opens the file in `workdir`, without the lines after `resumed_step`."""
         self.path = Path(workdir) / FILE
         kept = [line for line in read(workdir) if line["step"] <= resumed_step]
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        os.replace(temporary, self.path)
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = self.path.open("a")
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
