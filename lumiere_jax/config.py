@@ -101,7 +101,7 @@ def default_config(stage: str) -> ConfigDict:
     )
     config.optimizer = ConfigDict(
         {
-            "name": "adamw",  # or "adafactor"
+            "name": "adamw",  # or "adafactor", "muon"
             "learning_rate": 1e-4,
             "warmup_steps": 10_000,
             "decay": "constant",  # or "cosine", to zero at the last step

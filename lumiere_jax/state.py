@@ -7,6 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lumiere_jax.config import ConfigDict
@@ -58,7 +59,7 @@ def create_state(
 
 
 def create_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransformation:
-    """The optimiser of `config.optimizer`: clipping, AdamW or Adafactor, warm-up and decay.
+    """The optimiser of `config.optimizer`: clipping, AdamW, Adafactor or Muon, warm-up and decay.
 
     Args:
       config: the fields described in `default_config().optimizer`.
@@ -82,9 +83,27 @@ def create_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransf
         update = optax.adamw(schedule, b2=config.b2, weight_decay=config.weight_decay)
     elif config.name == "adafactor":
         update = optax.adafactor(schedule, weight_decay_rate=config.weight_decay or None)
+    elif config.name == "muon":
+        update = optax.contrib.muon(
+            schedule,
+            consistent_rms=0.2,  # steps as large as AdamW's (2502.16982), so rates are comparable
+            adam_b2=config.b2,
+            weight_decay=config.weight_decay,
+            adam_weight_decay=config.weight_decay,
+            muon_weight_dimension_numbers=_matrix_axes,
+        )
     else:
-        raise UserError(f"optimizer.name {config.name!r} is unknown; use adamw or adafactor.")
+        raise UserError(f"optimizer.name {config.name!r} is unknown; use adamw, adafactor or muon.")
     return optax.chain(optax.clip_by_global_norm(config.gradient_clip), update)
+
+
+def _matrix_axes(params: Params) -> Any:
+    """For Muon: which leaves are matrices (inputs × outputs), kernels of convolutions included."""
+    axes = {
+        2: optax.contrib.MuonDimensionNumbers((0,), (1,)),
+        4: optax.contrib.MuonDimensionNumbers((0, 1, 2), (3,)),
+    }
+    return jax.tree.map(lambda leaf: axes.get(leaf.ndim), params)
 
 
 def update_ema(ema: Params, params: Params, step: jax.Array, decay: float) -> Params:

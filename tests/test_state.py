@@ -112,6 +112,48 @@ def test_adamw_is_that_of_numpy_in_float64(decay, warmup_steps):
         np.testing.assert_allclose(got, wanted, rtol=2e-5, atol=2e-6)
 
 
+def orthogonalise(matrix):
+    """Five Newton-Schulz steps towards the nearest orthogonal matrix (Jordan, 2024)."""
+    x = matrix / np.linalg.norm(matrix)
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (3, 3, 2, 5)])
+def test_muon_is_that_of_numpy_in_float64(shape):
+    config = optimizer_config(name="muon", warmup_steps=0, learning_rate=0.1, weight_decay=0.2)
+    rng = np.random.default_rng(2)
+    expected = rng.normal(size=shape)
+    params = {"kernel": jnp.asarray(expected, jnp.float32)}
+    optimizer = create_optimizer(config, 10)
+    state, update = optimizer.init(params), jax.jit(optimizer.update)
+    rows, columns = np.prod(shape[:-1]), shape[-1]
+    mean = np.zeros(shape)
+    for step in range(4):
+        gradient = 0.01 * rng.normal(size=shape)  # below the limit of the norm
+        updates, state = update({"kernel": jnp.asarray(gradient, jnp.float32)}, state, params)
+        params = optax.apply_updates(params, updates)
+        mean = 0.95 * mean + 0.05 * gradient
+        ahead = 0.95 * mean / (1 - 0.95 ** (step + 2)) + 0.05 * gradient / (1 - 0.95 ** (step + 1))
+        wide = ahead.reshape(rows, columns).T
+        direction = 0.2 * np.sqrt(max(rows, columns)) * orthogonalise(wide).T.reshape(shape)
+        expected = expected - 0.1 * (direction + 0.2 * expected)
+    np.testing.assert_allclose(params["kernel"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_muon_leaves_vectors_to_adam():
+    config = optimizer_config(name="muon", warmup_steps=0, learning_rate=0.1, weight_decay=0.0)
+    optimizer = create_optimizer(config, 10)
+    params = {"bias": jnp.ones(4), "kernel": jnp.ones((3, 4))}
+    gradient = {"bias": jnp.array([1.0, -2.0, 3.0, -4.0]), "kernel": jnp.ones((3, 4))}
+    updates, _ = jax.jit(optimizer.update)(gradient, optimizer.init(params), params)
+    # With Nesterov's momentum, the first step is 1 + 0.9 · 0.1 / (1 - 0.9²) of the rate.
+    expected = -0.1 * (1 + 0.09 / 0.19) * np.sign(gradient["bias"])
+    np.testing.assert_allclose(updates["bias"], expected, rtol=1e-5)
+
+
 def test_adafactor_descends_and_keeps_less_state_than_adamw():
     params = {"w": jnp.ones((256, 128))}
     sizes = {}
@@ -127,7 +169,7 @@ def test_adafactor_descends_and_keeps_less_state_than_adamw():
 
 @pytest.mark.parametrize(
     ("fields", "message"),
-    [({"name": "sgd"}, "'sgd'.*adamw or adafactor"), ({"decay": "step"}, "'step'.*cosine")],
+    [({"name": "sgd"}, "'sgd'.*adamw, adafactor or muon"), ({"decay": "step"}, "'step'.*cosine")],
 )
 def test_unknown_optimizer_is_refused(fields, message):
     with pytest.raises(UserError, match=message):
