@@ -30,6 +30,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     if variant == "tiny":
         set_short_run(config, num_steps=700, batch_size=16)
         config.model.temporal_depth = 1
+        config.diffusion.log_snr_shift = -6.0  # motion is decided at more noise than colours are
     else:
         set_full_scale(config, resolution=128, num_frames=80)
         config.model.temporal_depth = 6  # 4.8B parameters in all; the notes report 5.5B
