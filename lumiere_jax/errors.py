@@ -1,5 +1,6 @@
 """Errors that are meant for the user, and how a binary ends with them."""
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -9,6 +10,8 @@ from typing import NoReturn
 from absl import app, flags, logging
 
 EXIT_USER_ERROR = 2
+EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: the same command continues.
+EXIT_PEER = 76
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it.
 
 
@@ -16,12 +19,21 @@ class UserError(Exception):
     """A mistake of the user, told in one message: what is wrong, where, and what to do."""
 
 
+class Preempted(Exception):
+    """The machine is taken away (SIGTERM): the work was stopped where it can be continued."""
+
+
+class PeerError(Exception):
+    """Another process of the same run hangs or is gone."""
+
+
 def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     """Runs a binary: parses its flags, calls `main`, and ends the process.
 
     A `UserError`, a bad flag or an argument that is not a flag ends it with one line on
-    stderr and exit code 2; an interrupt with one line and exit code 130. Any other exception
-    is a defect of the program, not of its use, and keeps its traceback.
+    stderr and exit code 2; an interrupt with one line and exit code 130; `Preempted` with 75;
+    `PeerError` with 76. Any other exception is a defect of the program, not of its use, and
+    keeps its traceback.
 
     Args:
         main: Called with a list of the program's name alone. What it returns becomes the exit
@@ -43,6 +55,12 @@ def _call(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> i
         return main(argv)
     except (UserError, app.UsageError) as error:
         return _report(str(error), EXIT_USER_ERROR)
+    except Preempted as error:
+        return _report(f"preempted: {error}", EXIT_PREEMPTED)
+    except PeerError as error:
+        _report(str(error), EXIT_PEER)
+        sys.stdout.flush()
+        os._exit(EXIT_PEER)  # an ordinary end would wait for the process that is gone
     except KeyboardInterrupt:
         return _report("interrupted", EXIT_INTERRUPTED)
 
@@ -117,6 +135,6 @@ def _is_config_override(error: Exception) -> bool:
 
 def _report(message: str, exit_code: int) -> int:
     """Prints one line on stderr and hands the exit code through."""
-    prefix = "error: " if exit_code == EXIT_USER_ERROR else ""
+    prefix = "error: " if exit_code in (EXIT_USER_ERROR, EXIT_PEER) else ""
     print(prefix + " ".join(message.split()), file=sys.stderr, flush=True)
     return exit_code
