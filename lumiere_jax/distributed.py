@@ -1,0 +1,179 @@
+"""Many processes as one program: how they meet, who speaks, and how they leave together."""
+
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from lumiere_jax.errors import PeerError, UserError
+from lumiere_jax.sharding import BATCH_AXES, check_batch
+
+START_TIMEOUT_S = 300
+HEARTBEAT_TIMEOUT_S = 100
+SHUTDOWN_TIMEOUT_S = 120
+
+_VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+
+
+def is_configured(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether the environment describes several processes that belong together."""
+    hosts = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES", "")
+    names = ("JAX_COORDINATOR_ADDRESS", "MEGASCALE_COORDINATOR_ADDRESS")
+    return "," in hosts or any(environment.get(name) for name in names)
+
+
+def initialize(
+    requested: bool,
+    *,
+    start_timeout_s: int = START_TIMEOUT_S,
+    heartbeat_timeout_s: int = HEARTBEAT_TIMEOUT_S,
+    shutdown_timeout_s: int = SHUTDOWN_TIMEOUT_S,
+) -> None:
+    """Joins the other processes, where there are any; must come before any use of devices.
+
+    Args:
+      requested: whether to join even if the environment describes no cluster: on a Cloud TPU VM
+        only the metadata server knows it.
+      start_timeout_s: how long to wait until all processes are there.
+      heartbeat_timeout_s: after how long a process that says nothing counts as dead. JAX then
+        aborts the others.
+      shutdown_timeout_s: how long processes that are done wait for each other.
+
+    Raises:
+      UserError: if the cluster is described incompletely, or the processes do not meet.
+    """
+    if not (requested or is_configured()):
+        return
+    settings = cluster_settings(os.environ)
+    try:
+        jax.distributed.initialize(
+            **settings,
+            initialization_timeout=start_timeout_s,
+            heartbeat_timeout_seconds=heartbeat_timeout_s,
+            shutdown_timeout_seconds=shutdown_timeout_s,
+        )
+    except (ValueError, RuntimeError, OSError) as error:
+        raise UserError(_failed_start(settings, start_timeout_s, error)) from error
+
+
+def cluster_settings(environment: Mapping[str, str]) -> dict[str, Any]:
+    """What the JAX_ variables of the environment tell `jax.distributed.initialize`.
+
+    Returns:
+      Its arguments; none without a JAX_COORDINATOR_ADDRESS, for JAX asks Cloud TPU, GKE, Slurm
+      and Open MPI by itself.
+
+    Raises:
+      UserError: if they are incomplete or contradictory.
+    """
+    address, *numbers = (environment.get(name, "") for name in _VARIABLES)
+    if not address or not any(numbers):
+        return {"coordinator_address": address} if address else {}
+    text = " ".join(f"{name}={environment.get(name, '')}" for name in _VARIABLES)
+    if not address.rpartition(":")[2].isdecimal():
+        raise UserError(f"{text}: the address must be that of process 0 with a port, HOST:PORT.")
+    if not all(number.isdecimal() for number in numbers) or int(numbers[1]) >= int(numbers[0]):
+        raise UserError(
+            f"{text}: set all three; the number of processes is the same for each of them, and "
+            "they are counted from 0."
+        )
+    return {
+        "coordinator_address": address,
+        "num_processes": int(numbers[0]),
+        "process_id": int(numbers[1]),
+        "cluster_detection_method": "deactivate",  # else a TPU host asks the metadata server
+    }
+
+
+def _failed_start(settings: dict[str, Any], timeout_s: int, error: Exception) -> str:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    if not settings:
+        return (
+            f"--distributed: no cluster was found ({reason}). Set {', '.join(_VARIABLES)}, start "
+            "on all workers of a TPU slice, or leave the flag out to run as one process."
+        )
+    process = settings.get("process_id", "?")
+    return (
+        f"process {process} of {settings.get('num_processes', '?')} did not meet the others at "
+        f"{settings['coordinator_address']} within {timeout_s} s ({reason}). Start all processes, "
+        "with JAX_COORDINATOR_ADDRESS the address of process 0 and a port that is free there and "
+        "open between the hosts."
+    )
+
+
+def is_primary() -> bool:
+    """Whether this is the process that prints and writes files for all."""
+    return jax.process_index() == 0
+
+
+def say(text: str) -> None:
+    """Prints, on one process only."""
+    if is_primary():
+        print(text)
+
+
+def agree(ok: bool) -> bool:
+    """Whether `ok` is true on every process; all of them must call it."""
+    if jax.process_count() == 1:
+        return ok
+    return bool(np.all(multihost_utils.process_allgather(np.array(ok))))
+
+
+def start_report(mesh: Mesh, batch_size: int) -> str:
+    """Says what a run is spread over, and makes sure that it can be.
+
+    Args:
+      mesh: of all devices of all processes.
+      batch_size: clips of the global batch.
+
+    Raises:
+      UserError: if processes have different numbers of devices, the mesh leaves some out, or the
+        batch or the mesh cannot be split evenly.
+    """
+    devices, processes = jax.devices(), jax.process_count()
+    counts = np.bincount([device.process_index for device in devices], minlength=processes)
+    axes = " × ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+    if len(set(counts.tolist())) > 1:
+        few, many = int(counts.argmin()), int(counts.argmax())
+        raise UserError(
+            f"process {few} has {counts[few]} devices and process {many} has {counts[many]}; start "
+            "every process on an equal host with all of its devices visible."
+        )
+    if mesh.size != len(devices):
+        raise UserError(
+            f"the mesh ({axes}) has {mesh.size} of {len(devices)} devices; set one of its sizes "
+            "to -1 to let it follow."
+        )
+    check_batch(batch_size, mesh)
+    parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    if parts % processes:
+        raise UserError(
+            f"{parts} parts of the batch ({axes}) cannot be split over {processes} processes, "
+            "each of which reads its own clips; use a smaller mesh.space."
+        )
+    return (
+        f"{processes} process(es) with {counts[0]} device(s) each, {len(devices)} in all "
+        f"({devices[0].device_kind}); mesh {axes}; global batch {batch_size}, "
+        f"{batch_size // processes} clip(s) a process"
+    )
+
+
+def shutdown() -> None:
+    """Leaves the cluster when all other processes do.
+
+    Raises:
+      PeerError: if they do not in time.
+    """
+    try:
+        jax.distributed.shutdown()
+    except RuntimeError as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise PeerError(
+            f"this process is done, but not all of the others ended with it ({reason}); look at "
+            "their logs. The same command continues what is left."
+        ) from error
