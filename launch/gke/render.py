@@ -20,6 +20,8 @@ from lumiere_jax import errors
 from lumiere_jax.errors import UserError
 
 _TEMPLATE = Path(__file__).with_name("jobset.yaml.template")
+_DATA = "/data"
+_BUCKET = r"[a-z0-9][a-z0-9._-]+"
 _LABEL = r"[a-z]([a-z0-9-]*[a-z0-9])?"
 
 _NAME = flags.DEFINE_string("name", None, "Name of the job.", required=True)
@@ -49,6 +51,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "gs://BUCKET/FOLDER of the run."
 _ARGUMENTS = flags.DEFINE_multi_string(
     "arg", [], "One more argument of lumiere_jax.main, such as --arg=--config.mesh.fsdp=8."
 )
+_DATA_BUCKET = flags.DEFINE_string(
+    "data_bucket", None, f"Bucket of videos that the pods see, read-only, as the folder {_DATA}."
+)
 _OUTPUT = flags.DEFINE_string("output", None, "File to write; standard output if not given.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the manifest, though --output is given.")
 
@@ -65,6 +70,7 @@ def render(
     grace_seconds: int,
     max_restarts: int,
     arguments: Sequence[str],
+    data_bucket: str | None = None,
 ) -> str:
     """Fills the template.
 
@@ -79,6 +85,7 @@ def render(
       grace_seconds: from SIGTERM to SIGKILL.
       max_restarts: limit of the restarts that count.
       arguments: of `lumiere_jax.main`.
+      data_bucket: mounted at /data, where it is given.
 
     Returns:
       YAML.
@@ -94,16 +101,6 @@ def render(
             f"--slices={slices}: GKE joins slices of several hosts only, and "
             f"{tpu_slice.topology} is one host; give a larger --topology."
         )
-    node_selector = {
-        "cloud.google.com/gke-tpu-accelerator": tpu_slice.accelerator_label,
-        "cloud.google.com/gke-tpu-topology": tpu_slice.topology,
-    }
-    tolerations = [{"key": "google.com/tpu", "operator": "Exists", "effect": "NoSchedule"}]
-    if spot:
-        node_selector["cloud.google.com/gke-spot"] = "true"
-        tolerations.append(
-            {"key": "cloud.google.com/gke-spot", "operator": "Exists", "effect": "NoSchedule"}
-        )
     # JSON is YAML too, and quotes whatever needs it.
     values = {
         "name": name,
@@ -115,15 +112,44 @@ def render(
         "chips": tpu_slice.chips_per_host,
         "max_restarts": max_restarts,
         "grace": grace_seconds,
-        "node_selector": node_selector,
-        "tolerations": tolerations,
         "arguments": list(arguments),
+        **_nodes(tpu_slice, spot),
+        **_data_volume(data_bucket),
     }
     template = Template(_TEMPLATE.read_text(encoding="utf-8"))
     return template.substitute(
         {key: json.dumps(value) for key, value in values.items()},
         summary=_summary(tpu_slice, slices),
     )
+
+
+def _nodes(tpu_slice: Slice, spot: bool) -> dict[str, object]:
+    """Which nodes the pods go to, and which taints of theirs they bear."""
+    selector = {
+        "cloud.google.com/gke-tpu-accelerator": tpu_slice.accelerator_label,
+        "cloud.google.com/gke-tpu-topology": tpu_slice.topology,
+    }
+    taints = ["google.com/tpu"]
+    if spot:
+        selector["cloud.google.com/gke-spot"] = "true"
+        taints.append("cloud.google.com/gke-spot")
+    tolerations = [{"key": taint, "operator": "Exists", "effect": "NoSchedule"} for taint in taints]
+    return {"node_selector": selector, "tolerations": tolerations}
+
+
+def _data_volume(bucket: str | None) -> dict[str, object]:
+    """The bucket of videos as a folder, by Cloud Storage FUSE; nothing without a bucket."""
+    if bucket is None:
+        return {"pod_annotations": {}, "volumes": [], "mounts": []}
+    if not re.fullmatch(_BUCKET, bucket):
+        raise UserError(f"--data_bucket={bucket}: give the name alone, without gs:// and folders.")
+    attributes = {"bucketName": bucket, "mountOptions": "implicit-dirs"}
+    driver = {"driver": "gcsfuse.csi.storage.gke.io", "readOnly": True}
+    return {
+        "pod_annotations": {"gke-gcsfuse/volumes": "true"},
+        "volumes": [{"name": "data", "csi": driver | {"volumeAttributes": attributes}}],
+        "mounts": [{"name": "data", "mountPath": _DATA, "readOnly": True}],
+    }
 
 
 def _check_names(
@@ -156,7 +182,7 @@ def _summary(tpu_slice: Slice, slices: int) -> str:
 def main(argv: list[str]) -> None:
     """Renders what the flags describe."""
     del argv
-    if not re.fullmatch(r"gs://[a-z0-9][a-z0-9._-]+(/.*)?", _WORKDIR.value):
+    if not re.fullmatch(rf"gs://{_BUCKET}(/.*)?", _WORKDIR.value):
         raise UserError(
             f"--workdir={_WORKDIR.value}: a pod's own disk is lost with the pod; "
             "give a folder in a bucket, gs://BUCKET/FOLDER."
@@ -177,6 +203,7 @@ def main(argv: list[str]) -> None:
             "--distributed",
             *_ARGUMENTS.value,
         ],
+        data_bucket=_DATA_BUCKET.value,
     )
     if _OUTPUT.value and not _DRY_RUN.value:
         _write(Path(_OUTPUT.value), manifest)
