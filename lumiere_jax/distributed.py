@@ -2,6 +2,7 @@
 
 import math
 import os
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,12 +11,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from lumiere_jax.errors import PeerError, UserError
+from lumiere_jax.errors import EXIT_USER_ERROR, PeerError, UserError
 from lumiere_jax.sharding import BATCH_AXES, check_batch
 
 START_TIMEOUT_S = 300
 HEARTBEAT_TIMEOUT_S = 100
 SHUTDOWN_TIMEOUT_S = 120
+_GRACE_S = 30
 
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
@@ -45,20 +47,33 @@ def initialize(
       shutdown_timeout_s: how long processes that are done wait for each other.
 
     Raises:
-      UserError: if the cluster is described incompletely, or the processes do not meet.
+      UserError: if the cluster is described incompletely, or the processes do not meet. If they
+        do not meet in time, the process ends at once, with that message and exit code.
     """
     if not (requested or is_configured()):
         return
     settings = cluster_settings(os.environ)
+    # JAX does not raise when its time is over: it aborts the process, with a C++ stack trace.
+    text = f"error: {_not_met(settings, f'no answer within {start_timeout_s} s')}\n"
+    timer = threading.Timer(start_timeout_s, _give_up, [text])
+    timer.daemon = True
+    timer.start()
     try:
         jax.distributed.initialize(
             **settings,
-            initialization_timeout=start_timeout_s,
+            initialization_timeout=start_timeout_s + _GRACE_S,
             heartbeat_timeout_seconds=heartbeat_timeout_s,
             shutdown_timeout_seconds=shutdown_timeout_s,
         )
-    except (ValueError, RuntimeError, OSError) as error:
-        raise UserError(_failed_start(settings, start_timeout_s, error)) from error
+    except ValueError as error:
+        raise UserError(
+            f"no cluster was found ({_first_line(error)}): set {', '.join(_VARIABLES)}, or start "
+            "on all workers of a TPU slice, or leave --distributed out to run as one process."
+        ) from error
+    except (RuntimeError, OSError) as error:
+        raise UserError(_not_met(settings, _first_line(error))) from error
+    finally:
+        timer.cancel()
 
 
 def cluster_settings(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -90,20 +105,23 @@ def cluster_settings(environment: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _failed_start(settings: dict[str, Any], timeout_s: int, error: Exception) -> str:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    if not settings:
-        return (
-            f"--distributed: no cluster was found ({reason}). Set {', '.join(_VARIABLES)}, start "
-            "on all workers of a TPU slice, or leave the flag out to run as one process."
-        )
-    process = settings.get("process_id", "?")
+def _not_met(settings: Mapping[str, Any], reason: str) -> str:
+    process, count = settings.get("process_id", "?"), settings.get("num_processes", "?")
     return (
-        f"process {process} of {settings.get('num_processes', '?')} did not meet the others at "
-        f"{settings['coordinator_address']} within {timeout_s} s ({reason}). Start all processes, "
-        "with JAX_COORDINATOR_ADDRESS the address of process 0 and a port that is free there and "
-        "open between the hosts."
+        f"process {process} of {count} did not meet the others at "
+        f"{settings.get('coordinator_address', 'the first worker')} ({reason}). Start all "
+        "processes, with JAX_COORDINATOR_ADDRESS, where it is set, the address of process 0 and a "
+        "port that is free there and open between the hosts."
     )
+
+
+def _give_up(text: str) -> None:
+    os.write(2, text.encode())
+    os._exit(EXIT_USER_ERROR)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def is_primary() -> bool:
@@ -172,8 +190,7 @@ def shutdown() -> None:
     try:
         jax.distributed.shutdown()
     except RuntimeError as error:
-        reason = (str(error).splitlines() or [""])[0]
         raise PeerError(
-            f"this process is done, but not all of the others ended with it ({reason}); look at "
-            "their logs. The same command continues what is left."
+            f"this process is done, but not all of the others ended with it ({_first_line(error)});"
+            " look at their logs. The same command continues what is left."
         ) from error

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 import threading
 import time
@@ -16,18 +17,13 @@ _ADVICE = (
     "Look at the logs of the other processes for the first error; the same command, given to all "
     "of them, continues from the last checkpoint."
 )
-_SIGNS = (
-    "gloo",
-    "connection closed by peer",
-    "connection reset by peer",
-    "connection refused",
-    "socket closed",
-    "broken pipe",
-    "heartbeat",
-    "coordination service",
-    "barrier",
+_STATUS = re.compile(r"(UNKNOWN|UNAVAILABLE|INTERNAL|DEADLINE_EXCEEDED|ABORTED|CANCELLED)\b")
+_SIGNS = re.compile(
+    r"gloo|connection (closed|reset) by peer|connection refused|socket closed|broken pipe"
+    r"|heartbeat|coordination service|barrier",
+    re.IGNORECASE,
 )
-"""What JAX's errors say, in small letters, when another process is gone."""
+"""What errors of JAX begin with, and say, when another process is gone."""
 
 
 class Watchdog:
@@ -99,7 +95,7 @@ class Watchdog:
     def _place(self) -> str:
         """Which line of this package the watched thread is at."""
         frame, package = sys._current_frames().get(self._watched), Path(__file__).parent
-        while frame is not None and Path(frame.f_code.co_filename).parent != package:
+        while frame is not None and package not in Path(frame.f_code.co_filename).parents:
             frame = frame.f_back
         if frame is None:
             return ""
@@ -125,9 +121,10 @@ def peer_sign(error: BaseException) -> str | None:
     """The line of an error, or of one that led to it, that tells of a lost process; else None."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, jax.errors.JaxRuntimeError):
+        # A collective of gloo that fails raises ValueError, everything else JaxRuntimeError.
+        if isinstance(seen, jax.errors.JaxRuntimeError | ValueError) and _STATUS.match(str(seen)):
             for line in str(seen).splitlines():
-                if any(sign in line.lower() for sign in _SIGNS):
+                if _SIGNS.search(line):
                     return line.strip()
         seen = seen.__cause__ or seen.__context__
     return None

@@ -97,8 +97,19 @@ def test_flag_without_a_cluster_is_told(monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", fail)
     for name in POD:
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(UserError, match="no cluster was found .*leave the flag out"):
+    with pytest.raises(UserError, match="no cluster was found .*leave --distributed out"):
         distributed.initialize(True)
+
+
+def test_processes_that_do_not_meet_are_told(monkeypatch):
+    def fail(**settings):
+        raise RuntimeError("Failed to recognize coordinator address w-0")
+
+    monkeypatch.setattr(jax.distributed, "initialize", fail)
+    for name, value in POD.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="process 3 of 4 did not meet .*10.0.0.1:1234.*w-0"):
+        distributed.initialize(False)
 
 
 def test_one_process_agrees_with_itself(capsys):

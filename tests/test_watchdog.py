@@ -89,8 +89,9 @@ def test_zero_is_off():
         assert threading.active_count() == before
 
 
-LOST = jax.errors.JaxRuntimeError(
-    "INTERNAL: Gloo all-reduce failed: [pair.cc:547] Connection closed by peer [127.0.0.1]:1024"
+# As jaxlib 0.10.2 raises it; that it still does is seen in tests/pod.
+LOST = ValueError(
+    "UNKNOWN: Gloo all-reduce failed: [pair.cc:547] Connection closed by peer [127.0.0.1]:1024"
 )
 
 
@@ -100,12 +101,12 @@ def test_lost_peer_is_found_behind_another_error(monkeypatch):
         with peer_errors():
             try:
                 raise LOST
-            except jax.errors.JaxRuntimeError as error:
-                raise ValueError("the checkpoint was not written") from error
+            except ValueError as error:
+                raise KeyError("the checkpoint was not written") from error
 
 
 def test_one_process_has_no_peers():
-    with pytest.raises(jax.errors.JaxRuntimeError), peer_errors():
+    with pytest.raises(ValueError, match="Gloo"), peer_errors():
         raise LOST
 
 
@@ -114,4 +115,6 @@ def test_other_errors_stay_what_they_are(monkeypatch):
     memory = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 42 bytes")
     with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"), peer_errors():
         raise memory
+    barrier = "UNAVAILABLE: Barrier failed: Task 1 heartbeat timeout."
+    assert peer_sign(jax.errors.JaxRuntimeError(barrier)) == barrier
     assert peer_sign(ValueError("a barrier in the text of a clip")) is None

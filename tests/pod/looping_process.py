@@ -1,0 +1,73 @@
+"""A loop over a small product on all devices of all processes: what test_processes.py runs."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from lumiere_jax import distributed, errors
+from lumiere_jax.interrupt import Interruption
+from lumiere_jax.sharding import AXES
+from lumiere_jax.watchdog import Watchdog, peer_errors
+
+STEPS = flags.DEFINE_integer("steps", 3, "")
+START = flags.DEFINE_integer("start_timeout", 60, "")
+HEARTBEAT = flags.DEFINE_integer("heartbeat_timeout", 100, "")
+WATCHDOG = flags.DEFINE_float("watchdog", 60, "")
+COLLECTIVE = flags.DEFINE_bool("collective", True, "Whether the processes need each other.")
+
+
+def make_step():
+    """The state and the step: a product and its mean, over the devices of all processes."""
+    devices = jax.devices() if COLLECTIVE.value else jax.local_devices()
+    mesh = Mesh(np.array(devices).reshape(-1, 1, 1), AXES, axis_types=(AxisType.Auto,) * 3)
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    state = jax.jit(lambda: jnp.ones((len(devices), 8)), out_shardings=sharding)()
+
+    @jax.jit
+    def step_function(state):
+        return state @ jnp.eye(8) + 0 * state.mean(axis=0) + 1, state.mean()
+
+    return mesh, state, step_function
+
+
+def main(argv):
+    """Counts steps until it is stopped."""
+    del argv
+    distributed.initialize(
+        False,
+        start_timeout_s=START.value,
+        heartbeat_timeout_s=HEARTBEAT.value,
+        shutdown_timeout_s=10,
+    )
+    mesh, state, step_function = make_step()
+    if COLLECTIVE.value:
+        distributed.say(distributed.start_report(mesh, jax.device_count()))
+        votes = distributed.agree(True), distributed.agree(distributed.is_primary())
+        print("agreed", *votes)
+    step = 0
+    try:
+        with (
+            peer_errors(),
+            Watchdog(WATCHDOG.value, "the loop") as dog,
+            Interruption() as interruption,
+        ):
+            for step in range(1, STEPS.value + 1):
+                state, mean = step_function(state)
+                print(f"step {step} mean {float(mean):.0f}")
+                dog.beat(f"step {step}")
+                time.sleep(0.02)
+                interruption.poll()
+    except errors.Preempted:
+        print(f"preempted at step {step}")
+        distributed.shutdown()
+        raise
+    distributed.shutdown()
+    print("done")
+
+
+if __name__ == "__main__":
+    errors.run(main)

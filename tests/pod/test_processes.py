@@ -1,0 +1,78 @@
+"""Real processes of one run: stopped, killed, hung, or never there."""
+
+import re
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from lumiere_jax.errors import EXIT_PEER, EXIT_PREEMPTED, EXIT_USER_ERROR
+from tests.pod.local_processes import LocalPod, free_port
+
+LOOP = [sys.executable, str(Path(__file__).with_name("looping_process.py"))]
+ENDLESS = [*LOOP, "--steps=100000"]
+
+
+def last_step(pod: LocalPod, index: int) -> int:
+    return int(re.findall(r"preempted at step (\d+)", pod.output(index))[-1])
+
+
+def test_all_end_together(tmp_path):
+    with LocalPod(LOOP, tmp_path, devices=2) as pod:
+        assert pod.wait() == [0, 0]
+        for index in (0, 1):
+            assert "agreed True False" in pod.output(index)
+            assert "step 3 mean 3" in pod.output(index) and "done" in pod.output(index)
+        assert "2 process(es) with 2 device(s) each, 4 in all" in pod.output(0)
+        assert "process(es)" not in pod.output(1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_to_one_stops_all_after_the_same_step(tmp_path, number):
+    with LocalPod(ENDLESS, tmp_path) as pod:
+        pod.wait_for("step 5")
+        pod.wait_for("step 5", 1)
+        pod.send(1, number)
+        assert pod.wait() == [EXIT_PREEMPTED] * 2
+        assert last_step(pod, 0) == last_step(pod, 1) >= 5
+        assert all("preempted: stopped by SIGTERM" in pod.output(index) for index in (0, 1))
+
+
+def test_signal_stops_one_process_that_is_alone(tmp_path):
+    with LocalPod(ENDLESS, tmp_path, processes=1) as pod:
+        pod.wait_for("step 5")
+        pod.send(0, signal.SIGTERM)
+        assert pod.wait() == [EXIT_PREEMPTED]
+        assert pod.output(0).count("preempted: stopped by SIGTERM\n") == 1
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_killed_process_ends_the_others(tmp_path, killed):
+    with LocalPod([*ENDLESS, "--heartbeat_timeout=10"], tmp_path) as pod:
+        pod.wait_for("step 5", 1 - killed)
+        pod.send(killed, signal.SIGKILL)
+        [code] = pod.wait(1 - killed, timeout_s=30)
+        assert code == EXIT_PEER
+        assert f"process {1 - killed} of 2 lost another process" in pod.output(1 - killed)
+
+
+def test_hung_process_ends_the_others(tmp_path):
+    with LocalPod([*ENDLESS, "--watchdog=2"], tmp_path) as pod:
+        pod.wait_for("step 5", 1)
+        pod.send(1, signal.SIGSTOP)
+        assert pod.wait(0, timeout_s=20) == [EXIT_PEER]
+        assert "error: process 0 of 2: the loop made no progress for" in pod.output(0)
+        assert "last: step" in pod.output(0)
+
+
+def test_wrong_address_is_told(tmp_path):
+    environment = {
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}",
+        "JAX_NUM_PROCESSES": "2",
+        "JAX_PROCESS_ID": "1",
+    }
+    command = [*LOOP, "--start_timeout=3"]
+    with LocalPod(command, tmp_path, processes=1, environment=environment) as pod:
+        assert pod.wait(timeout_s=30) == [EXIT_USER_ERROR]
+        assert pod.output(0).count("error: process 1 of 2 did not meet the others at 127") == 1
