@@ -16,6 +16,7 @@ RUN_TIME = [
     "absl-py>=2.3",
     "av>=16",
     "clu>=0.0.12",
+    "etils[epath]>=1.12",
     "flax>=0.12.8",
     "jax>=0.10.2",
     "matplotlib>=3.10",

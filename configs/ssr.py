@@ -24,13 +24,14 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.model.update(SSR_SIZES[variant])
     config.model.inflated = True
     if variant == "tiny":
-        set_short_run(config, num_steps=120, batch_size=8)
+        set_short_run(config, num_steps=80, batch_size=8)
         config.data.num_frames = 8
         config.data.resolution = 64
         config.diffusion.log_snr_shift = -1.0  # the low-resolution clip decides the rest
         config.ssr.update({"factor": 4, "crop": 32, "window": 4})
     else:
         set_full_scale(config, resolution=1024, num_frames=8)  # crops of whole windows
+        config.train.frozen_dtype = "bfloat16"
         config.train.batch_size = 256
         config.train.num_steps = 200_000
     config.sampling.num_steps = 10 if variant == "tiny" else 50

@@ -35,6 +35,8 @@ def get_config(variant: str | None = None) -> ConfigDict:
         set_full_scale(config, resolution=128, num_frames=80)
         config.model.temporal_depth = 6  # 4.8B parameters in all; the notes report 5.5B
         config.diffusion.log_snr_shift = -3.6  # resolution_shift(128, 128, 80)
+        config.mesh.fsdp = 16
+        config.train.frozen_dtype = "bfloat16"
         config.train.batch_size = 256
         config.train.num_steps = 300_000
     return config

@@ -26,6 +26,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     else:
         set_full_scale(config, resolution=128, num_frames=1)
         config.diffusion.log_snr_shift = -1.4  # 2 log(64 / 128), simple diffusion (2301.11093)
+        config.mesh.fsdp = 16
         config.train.batch_size = 2048
         config.train.num_steps = 500_000
     return config

@@ -22,13 +22,14 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.model.update(SSR_SIZES[variant])
     config.model.inflated = False
     if variant == "tiny":
-        set_short_run(config, num_steps=200, batch_size=16)
+        set_short_run(config, num_steps=150, batch_size=16)
         config.data.num_frames = 1
         config.data.resolution = 64
         config.diffusion.log_snr_shift = -1.0  # the low-resolution clip decides the rest
         config.ssr.update({"factor": 4, "crop": 32, "window": 4})
     else:
         set_full_scale(config, resolution=1024, num_frames=1)
+        config.mesh.fsdp = 16
         config.train.batch_size = 512
         config.train.num_steps = 500_000
     config.sampling.num_steps = 10 if variant == "tiny" else 50

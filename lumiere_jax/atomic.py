@@ -1,16 +1,47 @@
-"""Text files that are never seen half-written."""
+"""Files that are never seen half-written, in a local folder or a bucket."""
 
+import contextlib
 import os
+import tempfile
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
+from etils import epath
 
-def write_text(path: str | Path, text: str) -> None:
-    """Writes `text` as UTF-8 to a temporary name beside `path`, then renames it.
+
+@contextlib.contextmanager
+def written(path: str | os.PathLike) -> Iterator[Path]:
+    """A local file to write, which becomes `path` if all went well.
+
+    Beside a local `path` it has a temporary name, and is renamed. For one in a bucket
+    ("gs://BUCKET/NAME") it is in a temporary folder, and is uploaded: a bucket shows only whole
+    objects.
 
     Raises:
       OSError: if the folder cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    path = epath.Path(path)
+    if "://" in str(path):
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder) / path.name
+            yield temporary
+            path.write_bytes(temporary.read_bytes())
+        return
+    temporary = Path(path).with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes `text` as UTF-8 so that nobody sees half of it.
+
+    Raises:
+      OSError: if the folder cannot be written.
+    """
+    with written(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

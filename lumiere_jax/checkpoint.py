@@ -5,6 +5,7 @@
 what network it is of. Nothing in it is specific to Linen: parameters are nested dicts.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from etils import epath
 from flax.traverse_util import flatten_dict
+from jax.sharding import Mesh
 
+from lumiere_jax import distributed
 from lumiere_jax.config import ConfigDict
 from lumiere_jax.errors import UserError
+from lumiere_jax.sharding import state_shardings, with_shardings
 from lumiere_jax.state import Params, TrainState, merge
 
 FOLDER = "checkpoints"
@@ -26,8 +31,13 @@ _RESUMED_FIELDS = (*INHERITED_FIELDS, "model.", "optimizer.name", "train.trainab
 _FREE_FIELDS = ("model.dtype", "model.remat")  # how to compute, not what
 
 
-def _checkpoint_folder(workdir: str | Path) -> Path:
-    return Path(workdir).resolve() / FOLDER
+class DamagedCheckpointError(UserError):
+    """A checkpoint that cannot be read."""
+
+
+def _checkpoint_folder(workdir: str | Path) -> epath.Path:
+    path = epath.Path(workdir)
+    return (path if "://" in str(workdir) else path.resolve()) / FOLDER
 
 
 class Checkpointer:
@@ -87,40 +97,60 @@ class Checkpointer:
         self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
 
     def restore(self, state: TrainState, config: ConfigDict) -> TrainState:
-        """Reads the newest checkpoint.
+        """Reads the newest checkpoint that is not damaged, onto any mesh and number of hosts.
+
+        A damaged checkpoint is reported and set aside in `WORKDIR/damaged_checkpoints`, and the
+        one before it is used.
 
         Args:
-          state: a state, or its shapes, of the structure to restore into.
+          state: shapes of the state to restore into, each with the sharding it is to have.
           config: of this run; the checkpoint must be of the same stage and network.
 
         Raises:
-          UserError: if the checkpoint is of another stage or network, or cannot be read.
+          UserError: if the checkpoint is of another stage or network, or none can be read.
         """
-        step = self._manager.latest_step()
-        place = self._manager.directory / str(step)
-        saved = _read(place, {"config": ocp.args.JsonRestore()})["config"]
+        for step in reversed(self.steps()):
+            place, damage = self._manager.directory / str(step), None
+            try:
+                restored = self._restore(place, step, state, config)
+            except DamagedCheckpointError as error:
+                damage = error
+            if distributed.agree(damage is None):
+                return restored
+            distributed.say(f"warning: {damage or f'{place} cannot be read by another process'}")
+            self._set_aside(place)
+        raise UserError(
+            f"no checkpoint in {self._manager.directory} can be read (the damaged ones are in "
+            f"{self._damaged_folder()}); choose another --workdir to start afresh."
+        )
+
+    def _restore(
+        self, place: epath.Path, step: int, state: TrainState, config: ConfigDict
+    ) -> TrainState:
+        saved = read_config(place)
         if saved["stage"] != config.stage:
             raise UserError(
                 f"{place} is a checkpoint of stage {saved['stage']!r}, but this run is stage "
                 f"{config.stage!r}; choose another --workdir."
             )
         check_same_fields(saved, config, _RESUMED_FIELDS, place, "another --workdir")
-        abstract = jax.tree.map(_shape_on_this_host, state)
-        items = {
-            "trainable": ocp.args.StandardRestore(abstract.trainable),
-            "ema": ocp.args.StandardRestore(abstract.ema),
-            "optimizer": ocp.args.StandardRestore(abstract.optimizer),
-        }
-        if state.frozen:
-            items["frozen"] = ocp.args.StandardRestore(abstract.frozen)
-        restored = _read(place, items)
-        return TrainState(
-            step=jnp.int32(step),
-            trainable=restored["trainable"],
-            frozen=restored["frozen"] if state.frozen else {},
-            ema=restored["ema"],
-            optimizer=restored["optimizer"],
-        )
+        names = ["trainable", "ema", "optimizer"] + (["frozen"] if state.frozen else [])
+        items = {name: _read(place / name, getattr(state, name)) for name in names}
+        number = jax.device_put(jnp.int32(step), state.step.sharding)
+        return TrainState(**{"step": number, "frozen": {}, **items})
+
+    def _damaged_folder(self) -> epath.Path:
+        return self._manager.directory.parent / "damaged_checkpoints"
+
+    def _set_aside(self, place: epath.Path) -> None:
+        if distributed.is_primary():
+            self._damaged_folder().mkdir(parents=True, exist_ok=True)
+            aside = self._damaged_folder() / place.name
+            if aside.exists():
+                aside.rmtree()
+            place.rename(aside)
+        distributed.agree(True)  # nobody looks before it is gone
+        self._manager.reload()
 
     def wait(self) -> None:
         """Waits until what was started to be saved is complete."""
@@ -129,12 +159,6 @@ class Checkpointer:
     def close(self) -> None:
         """Waits, then lets go of the folder."""
         self._manager.close()
-
-
-def _shape_on_this_host(leaf: Any) -> jax.ShapeDtypeStruct:
-    """What to restore: a shape and dtype, on one device of this process."""
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def check_same_fields(
@@ -173,28 +197,69 @@ def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, tuple | list) else value
 
 
-def _read(place: Path, items: dict[str, Any]) -> Any:
-    """Reads items of the checkpoint in the folder `place`.
+def _own_processes() -> ocp.options.MultiprocessingOptions:
+    """Every process reads by itself: one that fails must not leave the others in a barrier."""
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
+    )
+
+
+def _damaged(place: epath.Path, error: Exception) -> DamagedCheckpointError:
+    first_line = (str(error).splitlines() or [""])[0]
+    return DamagedCheckpointError(
+        f"the checkpoint {place} cannot be read ({type(error).__name__}: {first_line}). If it is "
+        "damaged, move the folder of that step away: the checkpoint before it is used then."
+    )
+
+
+def read_config(place: epath.Path) -> dict[str, Any]:
+    """The config of the checkpoint in the folder `place`.
 
     Raises:
-      UserError: if they cannot be read.
+      DamagedCheckpointError: if it cannot be read.
     """
     try:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
-            return reader.restore(place, args=ocp.args.Composite(**items))
+        return json.loads((place / "config" / "metadata").read_text())
+    except (OSError, ValueError) as error:
+        raise _damaged(place, error) from error
+
+
+def _shapes(place: epath.Path) -> Any:
+    """Shapes and dtypes of the arrays of the item in the folder `place`."""
+    try:
+        metadata = ocp.StandardCheckpointHandler().metadata(place)
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), metadata)
     except Exception as error:  # Orbax raises many kinds for a damaged file
-        first_line = (str(error).splitlines() or [""])[0]
-        raise UserError(
-            f"the checkpoint {place} cannot be read ({type(error).__name__}: {first_line}). If it "
-            "is damaged, move that folder away: the checkpoint before it is used then."
-        ) from error
+        raise _damaged(place, error) from error
 
 
-def load(workdir: str | Path) -> tuple[ConfigDict, Params, int]:
+def _read(place: epath.Path, shapes: Any) -> Any:
+    """Reads the item in the folder `place`.
+
+    Args:
+      place: the folder.
+      shapes: what is in it, each with the sharding that it is to have.
+
+    Raises:
+      DamagedCheckpointError: if it cannot be read.
+    """
+    options = _own_processes()
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
+    try:
+        with ocp.Checkpointer(handler, multiprocessing_options=options) as reader:
+            return reader.restore(place, args=ocp.args.StandardRestore(shapes))
+    except Exception as error:  # Orbax raises many kinds for a damaged file
+        raise _damaged(place, error) from error
+
+
+def load(workdir: str | Path, mesh: Mesh | None = None) -> tuple[ConfigDict, Params, int]:
     """Reads the newest checkpoint of a run for inference or to initialise the next stage.
 
     Args:
       workdir: the run's workdir.
+      mesh: places the parameters on it as `sharding.state_shardings` says; None: all on the first
+        device of this process.
 
     Returns:
       The run's config, its parameters (the EMA of the trained ones, and the frozen ones) and
@@ -215,10 +280,15 @@ def load(workdir: str | Path) -> tuple[ConfigDict, Params, int]:
             f"{folder} holds no complete checkpoint; train longer, or give another run."
         )
     place = folder / str(max(steps))
-    # A run on several devices can be read on one.
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    names = ["ema", "frozen"] if (place / "frozen").is_dir() else ["ema"]
-    items = {name: ocp.args.StandardRestore(fallback_sharding=sharding) for name in names}
-    restored = _read(place, {"config": ocp.args.JsonRestore(), **items})
-    params = merge(restored["ema"], restored["frozen"] if "frozen" in names else {})
-    return ConfigDict(restored["config"]), params, max(steps)
+    params: Params = {}
+    for name in ("frozen", "ema"):
+        if (place / name).is_dir():
+            params = merge(_read(place / name, _placed(_shapes(place / name), mesh)), params)
+    return ConfigDict(read_config(place)), params, max(steps)
+
+
+def _placed(shapes: Params, mesh: Mesh | None) -> Params:
+    """Shapes with shardings."""
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    shardings = state_shardings(shapes, mesh) if mesh else jax.tree.map(lambda _: here, shapes)
+    return with_shardings(shapes, shardings)

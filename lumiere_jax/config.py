@@ -29,7 +29,7 @@ UNET_SIZES = {
         "text_features": 2048,
         "pooling_heads": 64,
         "groups": 32,
-        "remat": True,
+        "remat": "full",
     },
 }
 """Sizes that the text-to-image U-Net and its inflation share, for `config.model`."""
@@ -52,7 +52,7 @@ SSR_SIZES = {
         "embedding_features": 512,
         "head_dim": 64,
         "groups": 32,
-        "remat": True,
+        "remat": "full",
     },
 }
 """Sizes that the super-resolution network and its inflation share, for `config.model`."""
@@ -75,6 +75,7 @@ def default_config(stage: str) -> ConfigDict:
     networks = {"t2i": "unet", "stunet": "stunet", "t2i_ssr": "ssr", "ssr": "ssr"}
     config.model = ConfigDict({"name": networks[stage], "dtype": "float32"})
     config.text = ConfigDict({"name": "hashed", "dim": 64, "max_length": 24})
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "space": 1})  # -1: the devices that are left
     config.data = ConfigDict(
         {
             "name": "moving_shapes",  # or "video_folder"
@@ -116,6 +117,7 @@ def default_config(stage: str) -> ConfigDict:
             "batch_size": 16,
             "num_steps": 1000,
             "trainable": "temporal" if stage in ("stunet", "ssr") else "all",
+            "frozen_dtype": "float32",  # or "bfloat16", which takes half of the memory
             "log_every": 20,
             "checkpoint_every": 500,
             "keep_last": 2,
@@ -123,6 +125,7 @@ def default_config(stage: str) -> ConfigDict:
             "eval_every": 500,  # 0 for never
             "eval_batches": 4,
             "sample_every": 500,  # 0 for never
+            "hang_timeout": 1800.0,  # seconds without a step until a job of many hosts gives up
         }
     )
     config.sampling = ConfigDict(

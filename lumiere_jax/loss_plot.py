@@ -1,14 +1,16 @@
 """A picture of a run's loss."""
 
-import os
 from pathlib import Path
 
+from etils import epath
+
+from lumiere_jax.atomic import written
 from lumiere_jax.metrics import writer
 
 FILE = "loss.png"
 
 
-def write(workdir: str | Path, title: str) -> Path | None:
+def write(workdir: str | Path, title: str) -> epath.Path | None:
     """Draws training and held-out loss over steps into `WORKDIR/loss.png`.
 
     Args:
@@ -35,9 +37,8 @@ def write(workdir: str | Path, title: str) -> Path | None:
         axes.legend(frameon=False)
     axes.set(xlabel="step", ylabel="loss", title=title, yscale="log")
     axes.grid(alpha=0.3, which="both")
-    path = Path(workdir) / FILE
-    temporary = path.with_name(".loss.png")
-    figure.savefig(temporary, dpi=130, format="png")
+    path = epath.Path(workdir) / FILE
+    with written(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
     plt.close(figure)
-    os.replace(temporary, path)
     return path

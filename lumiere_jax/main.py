@@ -11,15 +11,37 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder for checkpoints, metrics and samples; the same one resumes."
 )
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "One process of a job of many hosts, as its environment describes it."
+)
+_PROFILE_STEPS = flags.DEFINE_string(
+    "profile_steps", "", "FIRST:LAST, the steps of a profile in WORKDIR/profile."
+)
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Print config, mesh, parameters and plan of this job, and train nothing."
+)
 flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main(argv: list[str]) -> None:
     """Trains the stage that the flags describe."""
     del argv
-    from lumiere_jax.train import train
+    from lumiere_jax import compilation_cache, distributed, profiling
 
-    train(_CONFIG.value, _WORKDIR.value)
+    profile_steps = profiling.parse_window(_PROFILE_STEPS.value)
+    distributed.initialize(_DISTRIBUTED.value)
+    compilation_cache.use()
+    try:
+        if _DRY_RUN.value:
+            from lumiere_jax.planning import dry_run
+
+            dry_run.print_job(_CONFIG.value)
+        else:
+            from lumiere_jax.train import train
+
+            train(_CONFIG.value, _WORKDIR.value, profile_steps)
+    finally:
+        distributed.shutdown()
 
 
 if __name__ == "__main__":

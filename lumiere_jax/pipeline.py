@@ -1,10 +1,11 @@
 """The cascade as one Python object: from prompts to videos."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from lumiere_jax import checkpoint
 from lumiere_jax.errors import UserError
@@ -13,9 +14,10 @@ from lumiere_jax.sampling import (
     SamplingOptions,
     make_base_sampler,
     make_super_resolution_sampler,
+    run_sampler,
     sample_keys,
 )
-from lumiere_jax.sharding import sampling_shardings
+from lumiere_jax.sharding import gather, padded_batch
 from lumiere_jax.stage import Stage
 from lumiere_jax.state import Params
 
@@ -35,8 +37,16 @@ class LumierePipeline:
         super_resolution: Sequence[tuple[Stage, Params]] = (),
         *,
         show_progress: bool = True,
+        mesh: Mesh | None = None,
     ):
         """Puts stages together.
+
+        Args:
+          base: see the class.
+          super_resolution: see the class.
+          show_progress: see the class.
+          mesh: where to compute, with parameters that are on it already; None: whatever suits
+            each batch.
 
         Raises:
           UserError: if a stage is not of the kind that its place asks for.
@@ -54,6 +64,7 @@ class LumierePipeline:
                 )
         self.base, self.super_resolution = base, list(super_resolution)
         self.show_progress = show_progress
+        self._mesh = mesh
         self._samplers: dict[tuple, object] = {}
         self._progress: Progress | None = None
 
@@ -94,6 +105,7 @@ class LumierePipeline:
         num_frames: int | None = None,
         base_only: bool = False,
         batch_size: int = 8,
+        on_batch: Callable[[int, np.ndarray], None] | None = None,
     ) -> np.ndarray:
         """Makes one video a prompt; the same prompt and seed give the same video.
 
@@ -106,6 +118,8 @@ class LumierePipeline:
           num_frames: frames of the video; None for what the base was trained on.
           base_only: leaves super-resolution out.
           batch_size: videos made at once.
+          on_batch: called with the number of the first prompt and the videos of each batch, as
+            soon as they are done; it may raise to end the work.
 
         Returns:
           `[num_prompts, time, height, width, 3]`, float32 in [-1, 1].
@@ -119,11 +133,14 @@ class LumierePipeline:
             raise UserError(f"{len(prompts)} prompts with {len(seeds)} seeds: give one seed each.")
         if not all(0 <= seed < 2**32 for seed in seeds):
             raise UserError(f"seeds must be in [0, 2^32); got {min(seeds)} to {max(seeds)}.")
+        batch_size = min(batch_size, len(prompts))
+        if self._mesh is not None:
+            batch_size = padded_batch(batch_size, self._mesh)
         videos = []
         for begin in range(0, len(prompts), batch_size):
             chosen = slice(begin, begin + batch_size)
             # The last batch is filled up, so that there is one compilation for all.
-            missing = min(batch_size, len(prompts)) - len(prompts[chosen])
+            missing = batch_size - len(prompts[chosen])
             batch_prompts = prompts[chosen] + [""] * missing
             batch_seeds = seeds[chosen] + [0] * missing
             video = self._base_video(
@@ -133,7 +150,9 @@ class LumierePipeline:
                 video = self.refine(
                     video, batch_prompts, batch_seeds, index, num_steps=num_steps, sampler=sampler
                 )
-            videos.append(np.asarray(video)[: len(prompts[chosen])])
+            videos.append(gather(video)[: len(prompts[chosen])])
+            if on_batch is not None:
+                on_batch(begin, videos[-1])
         return np.concatenate(videos)
 
     def _base_video(
@@ -159,7 +178,8 @@ class LumierePipeline:
             self._samplers[name] = make_base_sampler(stage, options, frames, self._advance)
         text, mask = stage.text_encoder(prompts)
         self._start("base", options.num_steps)
-        return self._run(name, params, text, mask, sample_keys(seeds, 0))
+        inputs = (text, mask, sample_keys(seeds, 0))
+        return self._run(name, stage, params, frames, inputs)
 
     def refine(
         self,
@@ -196,7 +216,7 @@ class LumierePipeline:
         text, mask = stage.text_encoder(list(prompts))
         self._start(f"super-resolution {index + 1}", options.num_steps)
         keys = sample_keys(list(seeds), 1 + index)
-        return self._run(name, params, video, text, mask, keys)
+        return self._run(name, stage, params, video.shape[1], (video, text, mask, keys))
 
     def _start(self, label: str, num_steps: int) -> None:
         self._progress = Progress(label, num_steps, "steps") if self.show_progress else None
@@ -207,10 +227,7 @@ class LumierePipeline:
         if self._progress:
             self._progress.advance()
 
-    def _run(self, name: tuple, params: Params, *inputs: jax.Array | np.ndarray) -> jax.Array:
-        """Calls a sampler with its inputs, `[batch, ...]` each, split over the devices."""
-        replicated, by_clip = sampling_shardings(len(inputs[0]))
-        params, inputs = jax.device_put(params, replicated), jax.device_put(inputs, by_clip)
-        video = jax.block_until_ready(self._samplers[name](params, *inputs))
-        jax.effects_barrier()  # for the last line of progress
-        return video
+    def _run(
+        self, name: tuple, stage: Stage, params: Params, frames: int, inputs: tuple
+    ) -> jax.Array:
+        return run_sampler(self._samplers[name], stage, params, frames, inputs, self._mesh)

@@ -27,10 +27,17 @@ class Progress:
     """
 
     def __init__(
-        self, label: str, total: int, unit: str, start: int = 0, stream: TextIO | None = None
+        self,
+        label: str,
+        total: int,
+        unit: str,
+        start: int = 0,
+        stream: TextIO | None = None,
+        quiet: bool = False,
     ):
-        """Starts the clock; `start` units were done before (a resumed run)."""
+        """Starts the clock; `start` units were done before (a resumed run); `quiet` is silent."""
         self.label, self.total, self.unit = label, total, unit
+        self._quiet = quiet
         self._stream = stream or sys.stderr
         self._start, self._done, self._advanced = start, start, False
         self._begin = time.monotonic()
@@ -40,6 +47,8 @@ class Progress:
     def update(self, done: int, note: str = "", force: bool = False) -> None:
         """Says that `done` units are done in all; prints now and then, and at the end."""
         self._done, now = done, time.monotonic()
+        if self._quiet:
+            return
         if not force and done < self.total and now - self._last_print < self._interval:
             return
         self._last_print = now

@@ -83,25 +83,36 @@ def main(argv: list[str]) -> None:
     is_file = _PROMPTS_FILE.value is not None
     paths = output_paths(_OUTPUT.value, _FORMATS.value, len(prompts), is_file)
 
+    import numpy as np
+
+    from lumiere_jax import compilation_cache
     from lumiere_jax.data.video_io import write_contact_sheet
+    from lumiere_jax.interrupt import Interruption
     from lumiere_jax.pipeline import LumierePipeline
     from lumiere_jax.samples import write_viewable
 
+    compilation_cache.use()
     pipeline = LumierePipeline.from_checkpoints(_BASE.value, _SSR.value)
-    videos = pipeline(
-        prompts,
-        seeds=[_SEED.value + i for i in range(len(prompts))],
-        num_steps=_STEPS.value,
-        sampler=_SAMPLER.value,
-        guidance_scale=_GUIDANCE_SCALE.value,
-        num_frames=_NUM_FRAMES.value,
-        base_only=_BASE_ONLY.value,
-        batch_size=_BATCH_SIZE.value,
-    )
-    for prompt, video, files in zip(prompts, videos, paths, strict=True):
-        for path in files:
-            write_viewable(path, video, pipeline.fps, prompt)
-            print(path)
+    with Interruption() as interruption:
+
+        def write(first: int, videos: np.ndarray) -> None:
+            for number, video in enumerate(videos, first):
+                for path in paths[number]:
+                    write_viewable(path, video, pipeline.fps, prompts[number])
+                    print(path)
+            interruption.poll()
+
+        videos = pipeline(
+            prompts,
+            seeds=[_SEED.value + i for i in range(len(prompts))],
+            num_steps=_STEPS.value,
+            sampler=_SAMPLER.value,
+            guidance_scale=_GUIDANCE_SCALE.value,
+            num_frames=_NUM_FRAMES.value,
+            base_only=_BASE_ONLY.value,
+            batch_size=_BATCH_SIZE.value,
+            on_batch=write,
+        )
     if is_file:
         sheet = Path(_OUTPUT.value) / "contact_sheet.png"
         write_contact_sheet(sheet, videos, prompts)

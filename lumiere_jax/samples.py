@@ -4,19 +4,30 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
+from jax.sharding import Mesh
 
 from lumiere_jax.data import pipeline as data_pipeline
 from lumiere_jax.data.video_io import write_contact_sheet, write_video
 from lumiere_jax.diffusion.low_resolution import downsample
+from lumiere_jax.distributed import is_primary
 from lumiere_jax.pipeline import LumierePipeline
-from lumiere_jax.sampling import SamplingOptions, make_super_resolution_sampler, sample_keys
+from lumiere_jax.sampling import (
+    SamplingOptions,
+    make_super_resolution_sampler,
+    run_sampler,
+    sample_keys,
+)
+from lumiere_jax.sharding import gather, padded_batch
 from lumiere_jax.stage import Stage
 from lumiere_jax.state import Params
 
 VIEW_PIXELS = 128  # small clips are enlarged by a whole factor to about this size
 
 
-def write_training_samples(stage: Stage, params: Params, step: int, workdir: str | Path) -> Path:
+def write_training_samples(
+    stage: Stage, params: Params, step: int, workdir: str | Path, mesh: Mesh
+) -> epath.Path:
     """Samples the config's prompts and writes `WORKDIR/samples/STEP/`.
 
     A base stage samples from noise. A super-resolution stage refines held-out clips after
@@ -27,18 +38,21 @@ def write_training_samples(stage: Stage, params: Params, step: int, workdir: str
       params: its EMA parameters.
       step: number of updates so far.
       workdir: of the run.
+      mesh: that the parameters are on. All processes compute, the first one writes.
 
     Returns:
       The folder, which holds `samples.png` and, of each clip of more than one frame, an MP4 and
       a GIF.
     """
-    folder = Path(workdir) / "samples" / f"{step:08d}"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = epath.Path(workdir) / "samples" / f"{step:08d}"
     if stage.is_super_resolution:
-        prompts, videos = _refined(stage, params)
+        prompts, videos = _refined(stage, params, mesh)
     else:
         prompts = list(stage.config.sampling.prompts)
-        videos = LumierePipeline((stage, params), show_progress=False)(prompts)
+        videos = LumierePipeline((stage, params), show_progress=False, mesh=mesh)(prompts)
+    if not is_primary():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
     write_contact_sheet(folder / "samples.png", videos, prompts)
     for i, video in enumerate(videos if videos.shape[1] > 1 else ()):
         for suffix in (".mp4", ".gif"):
@@ -61,13 +75,14 @@ def write_viewable(path: Path, video: np.ndarray, fps: float, caption: str) -> N
         write_video(path, video, fps, upscale=max(1, VIEW_PIXELS // video.shape[1]))
 
 
-def _refined(stage: Stage, params: Params) -> tuple[list[str], np.ndarray]:
+def _refined(stage: Stage, params: Params, mesh: Mesh) -> tuple[list[str], np.ndarray]:
     """Held-out clips, down-sampled and refined again."""
     source = data_pipeline.create_source(stage.config.data, "test")
     count = min(len(stage.config.sampling.prompts), len(source))
-    videos, prompts = zip(*(source.example(i) for i in range(count)), strict=True)
-    low = downsample(jnp.stack(videos), stage.config.ssr.factor)
+    chosen = [i % count for i in range(padded_batch(count, mesh))]
+    videos, prompts = zip(*(source.example(i) for i in chosen), strict=True)
+    low = np.asarray(downsample(jnp.stack(videos), stage.config.ssr.factor))
     sampler = make_super_resolution_sampler(stage, SamplingOptions.from_config(stage.config))
-    text, mask = stage.text_encoder(list(prompts))
-    refined = sampler(params, low, text, mask, sample_keys(list(range(count)), 1))
-    return list(prompts), np.asarray(refined)
+    inputs = (low, *stage.text_encoder(list(prompts)), sample_keys(list(range(len(chosen))), 1))
+    refined = run_sampler(sampler, stage, params, low.shape[1], inputs, mesh)
+    return list(prompts[:count]), gather(refined)[:count]

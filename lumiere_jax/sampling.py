@@ -1,10 +1,12 @@
 """Sampling from one stage: guidance, MultiDiffusion, thresholding and a sampler, compiled once."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 
 from lumiere_jax.config import ConfigDict
 from lumiere_jax.diffusion.guidance import dynamic_threshold, guided
@@ -14,9 +16,15 @@ from lumiere_jax.diffusion.multidiffusion import multidiffuse
 from lumiere_jax.diffusion.parameterisation import to_x0
 from lumiere_jax.diffusion.samplers import SAMPLERS, sample
 from lumiere_jax.errors import UserError
+from lumiere_jax.models.layers import constrain
+from lumiere_jax.sharding import by_clip, replicated, sampling_mesh, space_size, use_mesh
 from lumiere_jax.stage import Stage
 from lumiere_jax.state import Params
 
+_LAYOUTS = {
+    "video": ("clips", None, "rows", None, None),
+    "windows": ("windows", "clips", None, None, None, None),
+}
 _AUGMENTATION_STREAM = 2**31  # the sampler's own streams are its step numbers
 
 
@@ -131,6 +139,7 @@ def make_super_resolution_sampler(
         size = (height * ssr.factor, width * ssr.factor)
         level = jnp.full(batch, ssr.augmentation)
         low_resolution = _augment(upsample_low_resolution(video, size), level, keys)
+        low_resolution = constrain(low_resolution, *_LAYOUTS["video"])
         condition = {"text": text, "text_mask": mask, "augmentation_level": level}
         null = _unconditional(stage, condition)
 
@@ -150,7 +159,9 @@ def make_super_resolution_sampler(
                 window=ssr.window,
                 overlap=ssr.overlap if frames > ssr.window else 0,
                 weights=ssr.weights,
-                chunk=ssr.chunk,
+                chunk=ssr.chunk * space_size(),
+                parallel=space_size(),
+                constrain=lambda x, layout: constrain(x, *_LAYOUTS[layout]),
             )
             return fused(z, low_resolution)
 
@@ -158,6 +169,39 @@ def make_super_resolution_sampler(
         return _run(stage, options, predict, keys, shape, on_call)
 
     return sampler
+
+
+def run_sampler(
+    sampler: Callable[..., jax.Array],
+    stage: Stage,
+    params: Params,
+    num_frames: int,
+    inputs: Sequence[jax.Array | np.ndarray],
+    mesh: Mesh | None = None,
+) -> jax.Array:
+    """Calls a sampler, its inputs split over devices.
+
+    Args:
+      sampler: made for `stage` by a function above.
+      stage: see `sampler`.
+      params: parameters of the stage; on `mesh`, if one is given.
+      num_frames: frames of a clip.
+      inputs: what the sampler takes after the parameters, `[batch, ...]` each, equal on all
+        processes.
+      mesh: one whose "data" and "fsdp" divide the batch; None: as many devices of this process
+        as the batch and the clips can keep busy.
+
+    Returns:
+      The videos, when they are done.
+    """
+    if mesh is None:
+        mesh = sampling_mesh(len(inputs[0]), lambda parts: stage.splits_into(parts, num_frames))
+        params = jax.device_put(params, replicated(mesh))
+    inputs = jax.device_put(tuple(inputs), by_clip(mesh))
+    with use_mesh(mesh, "windows" if stage.is_super_resolution else "height"):
+        video = jax.block_until_ready(sampler(params, *inputs))
+    jax.effects_barrier()  # for the last line of progress
+    return video
 
 
 def _augment(low_resolution: jax.Array, level: jax.Array, keys: jax.Array) -> jax.Array:
@@ -187,11 +231,12 @@ def _run(
     """From predictions to samples: conversion to x0, thresholding, sampler."""
 
     def denoise(z: jax.Array, log_snr: jax.Array) -> jax.Array:
+        z = constrain(z, *_LAYOUTS["video"])
         if on_call is not None:
             jax.debug.callback(lambda _: on_call(), log_snr)
         prediction = predict(z, log_snr)
         x0 = to_x0(stage.config.diffusion.prediction, prediction, z, log_snr)
-        return dynamic_threshold(x0, options.threshold_percentile)
+        return constrain(dynamic_threshold(x0, options.threshold_percentile), *_LAYOUTS["video"])
 
     return sample(
         denoise,

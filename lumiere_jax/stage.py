@@ -13,7 +13,7 @@ from lumiere_jax import text
 from lumiere_jax.config import ConfigDict
 from lumiere_jax.diffusion.losses import augment_low_resolution, diffusion_loss, drop_text
 from lumiere_jax.diffusion.low_resolution import downsample, upsample_low_resolution
-from lumiere_jax.diffusion.multidiffusion import normalised_weights
+from lumiere_jax.diffusion.multidiffusion import normalised_weights, windows
 from lumiere_jax.diffusion.schedule import CosineSchedule, network_time
 from lumiere_jax.errors import UserError
 from lumiere_jax.models.ssr import EfficientUNet
@@ -63,6 +63,10 @@ def check_config(config: ConfigDict) -> None:
         raise UserError(f"train.trainable {trainable!r} is unknown; use all or temporal.")
     if trainable == "temporal" and STAGES[stage] is None:
         raise UserError(f"stage {stage!r} has no temporal parameters; set train.trainable to all.")
+    if config.train.frozen_dtype not in ("float32", "bfloat16"):
+        raise UserError(
+            f"train.frozen_dtype {config.train.frozen_dtype!r} is unknown; use float32 or bfloat16."
+        )
     if config.train.num_steps < 1:
         raise UserError(f"train.num_steps={config.train.num_steps} must be 1 or more.")
     if stage == "t2i" and data.num_frames != 1:
@@ -133,6 +137,19 @@ class Stage:
             frames = min(data.num_frames, self.config.ssr.window)
             return frames, self.config.ssr.crop, self.config.ssr.crop, 3
         return data.num_frames, data.resolution, data.resolution, 3
+
+    def splits_into(self, parts: int, frames: int) -> bool:
+        """Whether sampling can share one clip of so many frames between that many devices.
+
+        A base stage splits rows of pixels, also those of its coarsest feature map; a
+        super-resolution stage deals out windows, and splits rows between its steps.
+        """
+        rows = self.config.data.resolution
+        if self.is_super_resolution:
+            ssr = self.config.ssr
+            overlap = ssr.overlap if frames > ssr.window else 0
+            return rows % parts == 0 and parts <= len(windows(frames, ssr.window, overlap))
+        return rows // 2 ** (len(self.config.model.widths) - 1) % parts == 0
 
     def init_params(self, key: jax.Array) -> Params:
         """Fresh parameters; call it under `jax.jit` or `jax.eval_shape`."""

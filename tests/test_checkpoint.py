@@ -6,6 +6,7 @@ import pytest
 from lumiere_jax import checkpoint
 from lumiere_jax.checkpoint import Checkpointer
 from lumiere_jax.errors import UserError
+from lumiere_jax.sharding import create_mesh, state_shardings, with_shardings
 from lumiere_jax.state import create_optimizer, create_state
 from tests.tiny_runs import assert_same_arrays, saved_arrays, tiny_config
 
@@ -18,6 +19,9 @@ def bits(rng, *shape):
     numbers = np.where(np.isfinite(numbers), numbers, -0.0)
     numbers.flat[0] = 1e-42
     return jnp.asarray(numbers)
+
+
+MESH = create_mesh(CONFIG.mesh)
 
 
 def new_state(seed=0, step=0):
@@ -43,7 +47,8 @@ def save(workdir, losses, keep_last=2, keep_best=1, config=CONFIG):
 def restore(workdir, config=CONFIG):
     checkpoints = Checkpointer(workdir, keep_last=2, keep_best=1)
     try:
-        return checkpoints.restore(jax.eval_shape(new_state), config)
+        shapes = jax.eval_shape(new_state)
+        return checkpoints.restore(with_shardings(shapes, state_shardings(shapes, MESH)), config)
     finally:
         checkpoints.close()
 
@@ -121,7 +126,7 @@ def test_step_that_exists_is_left_as_it_is(tmp_path):
         ({"model.widths": (8, 8)}, r"has model.widths=\[8, 16\], but this run asks for \(8, 8\)"),
         ({"text.max_length": 8}, "has text.max_length=24, but this run asks for 8"),
         ({"diffusion.prediction": "v"}, "diffusion.prediction='x0'.*'v'"),
-        ({"optimizer.name": "adafactor"}, "optimizer.name='adamw'.*'adafactor'"),
+        ({"optimizer.name": "adafactor"}, "optimizer.name='muon'.*'adafactor'"),
         ({"train.trainable": "all"}, "train.trainable='temporal'.*'all'"),
     ],
 )
@@ -151,7 +156,7 @@ def test_no_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["config", "ema", "arrays"])
-def test_damaged_checkpoint_is_named_and_can_be_moved_away(tmp_path, damage):
+def test_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path, capsys, damage):
     save(tmp_path, [None, None])
     place = tmp_path / "checkpoints" / "2"
     files = {
@@ -162,10 +167,22 @@ def test_damaged_checkpoint_is_named_and_can_be_moved_away(tmp_path, damage):
     assert files
     for path in files:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    for read in (checkpoint.load, restore):
-        with pytest.raises(UserError, match="cannot be read.*move that folder") as error:
-            read(tmp_path)
-        assert str(place) in str(error.value) and "\n" not in str(error.value)
-    place.rename(tmp_path / "damaged")
-    assert checkpoint.load(tmp_path)[2] == 1
+    with pytest.raises(UserError, match="cannot be read.*move the folder") as error:
+        checkpoint.load(tmp_path)
+    assert str(place) in str(error.value) and "\n" not in str(error.value)
+    # A run goes on from the one before, and says so; nothing is lost.
     assert_same_tree(restore(tmp_path), new_state(1, 1))
+    assert f"warning: the checkpoint {place}" in capsys.readouterr().out
+    assert (tmp_path / "damaged_checkpoints" / "2" / "config").is_dir()
+    assert checkpoint.load(tmp_path)[2] == 1
+    checkpoints = Checkpointer(tmp_path, keep_last=2, keep_best=0)
+    checkpoints.save(new_state(2, 2), CONFIG)  # the same step again
+    checkpoints.close()
+    assert_same_tree(restore(tmp_path), new_state(2, 2))
+
+
+def test_only_damaged_checkpoints_are_no_fresh_start(tmp_path):
+    save(tmp_path, [None])
+    (tmp_path / "checkpoints" / "1" / "config" / "metadata").write_text("{")
+    with pytest.raises(UserError, match="no checkpoint in .* can be read"):
+        restore(tmp_path)

@@ -17,7 +17,8 @@ from lumiere_jax import samples
 from lumiere_jax import train as training
 from lumiere_jax.data.moving_shapes import MovingShapes
 from lumiere_jax.errors import UserError
-from lumiere_jax.train import NonFiniteError, train
+from lumiere_jax.reporting import NonFiniteError
+from lumiere_jax.train import train
 from tests.tiny_runs import (
     STEPS,
     assert_same_arrays,

@@ -18,6 +18,7 @@ STEPS = 4
 RUN = {
     # Layers that start at zero hide the text at first: steps that are large from the start.
     "optimizer.learning_rate": 1e-2,
+    "optimizer.name": "adamw",
     "optimizer.warmup_steps": 0,
     "train.num_steps": STEPS,
     "train.batch_size": 2,
@@ -34,7 +35,7 @@ RUN = {
 }
 UNET = {"model.attention_levels": (False, True), "model.text_features": 16}
 SSR = {"model.num_blocks": (1, 1), "model.strides": (2, 2)}
-VIDEO = {"train.eval_every": 2, "train.sample_every": STEPS}
+VIDEO = {"train.eval_every": 2, "train.sample_every": STEPS, "optimizer.name": "muon"}
 
 
 def overrides(stage: str) -> dict[str, Any]:

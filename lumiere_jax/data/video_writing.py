@@ -4,15 +4,16 @@ import contextlib
 import math
 import os
 import textwrap
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from etils import epath
 from PIL import Image, ImageDraw, ImageFont
 
+from lumiere_jax.atomic import written
 from lumiere_jax.errors import UserError
 
 
@@ -30,19 +31,15 @@ def to_float(frames: np.ndarray) -> np.ndarray:
 @contextlib.contextmanager
 def _atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary name beside `path`, renamed to it when all went well."""
-    path = Path(path)
+    path = epath.Path(path)
     if not path.parent.is_dir():
         raise UserError(f"cannot write {path}: there is no folder {path.parent}; create it first")
-    temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with written(path) as temporary:
+            yield temporary
     except (OSError, av.error.FFmpegError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"cannot write {path}: {reason}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def _byte_frames(video: np.ndarray, upscale: int) -> Iterator[np.ndarray]:

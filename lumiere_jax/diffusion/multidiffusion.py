@@ -102,6 +102,8 @@ def multidiffuse(
     overlap: int,
     weights: str = "uniform",
     chunk: int | None = None,
+    parallel: int = 1,
+    constrain: Callable[[jax.Array, str], jax.Array] = lambda x, layout: x,
 ) -> Callable[..., jax.Array]:
     """Makes a prediction over windows into one over the whole video.
 
@@ -115,6 +117,11 @@ def multidiffuse(
         weights: "uniform" or "linear", see `window_weights`.
         chunk: windows that are predicted together, by `jax.vmap`; chunks follow one another, so
             memory grows with `chunk` and not with the number of windows. None: all at once.
+        parallel: parts of a mesh that share a chunk's windows; a chunk has at least that many, and
+            windows without weight fill it up.
+        constrain: `(array, layout)`, says how an array lies on the mesh: "windows", [windows,
+            batch, window frames, ...], or "video", [batch, time, ...]. The sum over windows is
+            where the parts exchange data.
 
     Returns:
         A function of `(z, *time_inputs)`, each [batch, num_frames, ...], that returns the fused
@@ -125,37 +132,57 @@ def multidiffuse(
         UserError: as `windows` and `window_weights`; or `chunk` is below 1.
     """
     starts = np.array(windows(num_frames, window, overlap), np.int32)
-    normalised = normalised_weights(num_frames, window, overlap, weights)
+    normalised = normalised_weights(num_frames, window, overlap, weights).astype(np.float32)
     if chunk is not None and chunk < 1:
         raise UserError(f"MultiDiffusion: chunk={chunk} must be 1 window or more, or None.")
-    chunk = min(chunk or len(starts), len(starts))
+    starts, normalised = _chunks(starts, normalised, chunk or len(starts), parallel)
 
     def predict_video(z: jax.Array, *time_inputs: jax.Array) -> jax.Array:
         inputs = (z, *time_inputs)
         _check_frames(inputs, num_frames)
-        if len(starts) == 1:
+        if starts.size == 1:
             return predict_window(*inputs).astype(jnp.float32)
-
-        def predict_at(start):
-            return predict_window(*(_frames(x, start, normalised.shape[1]) for x in inputs))
 
         def add_chunk(total, chunk_windows):
             chunk_starts, chunk_weights = chunk_windows
-            predictions = jax.vmap(predict_at)(chunk_starts)
-            return jax.lax.scan(_add_window, total, (chunk_starts, chunk_weights, predictions))
+            frames = chunk_starts[:, None] + jnp.arange(chunk_weights.shape[1])
+            cut = [constrain(_cut_windows(x, frames), "windows") for x in inputs]
+            predictions = constrain(jax.vmap(predict_window)(*cut), "windows")
+            weight = chunk_weights.reshape(len(frames), 1, -1, *[1] * (predictions.ndim - 3))
+            weighted = jnp.moveaxis(weight * predictions.astype(jnp.float32), 0, 1)
+            total = total.at[:, frames].add(weighted)
+            return constrain(total, "video"), None
 
-        prediction = jax.eval_shape(predict_at, starts[0])
+        first = np.arange(normalised.shape[-1])[None]
+        prediction = jax.eval_shape(
+            lambda: predict_window(*(_cut_windows(x, first)[0] for x in inputs))
+        )
         shape = (prediction.shape[0], num_frames, *prediction.shape[2:])
-        total = jnp.zeros(shape, jnp.float32)
-        pairs = (jnp.asarray(starts), jnp.asarray(normalised, jnp.float32))
-        full = len(starts) // chunk * chunk
-        chunks = jax.tree.map(lambda x: x[:full].reshape(-1, chunk, *x.shape[1:]), pairs)
-        total, _ = jax.lax.scan(add_chunk, total, chunks)
-        if full < len(starts):
-            total, _ = add_chunk(total, jax.tree.map(lambda x: x[full:], pairs))
-        return total
+        total = constrain(jnp.zeros(shape, jnp.float32), "video")
+        if len(starts) == 1:
+            return add_chunk(total, (starts[0], jnp.asarray(normalised[0])))[0]
+        return jax.lax.scan(add_chunk, total, (jnp.asarray(starts), jnp.asarray(normalised)))[0]
 
     return predict_video
+
+
+def _chunks(
+    starts: np.ndarray, weights: np.ndarray, chunk: int, parallel: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Deals windows out to chunks of equal size, at most `chunk`, a multiple of `parallel`.
+
+    Returns:
+        Starts [chunks, windows] and weights [chunks, windows, frames]; fillers have weight 0.
+    """
+    if len(starts) == 1:
+        return starts[None], weights[None]
+    most = max(chunk // parallel, 1) * parallel
+    count = -(-len(starts) // most)
+    size = -(-len(starts) // (count * parallel)) * parallel
+    missing = count * size - len(starts)
+    starts = np.pad(starts, (0, missing), mode="edge")
+    weights = np.pad(weights, ((0, missing), (0, 0)))
+    return starts.reshape(count, size), weights.reshape(count, size, -1)
 
 
 def frame_differences(video: jax.Array) -> jax.Array:
@@ -180,13 +207,6 @@ def _check_frames(inputs: tuple[jax.Array, ...], num_frames: int) -> None:
         )
 
 
-def _frames(x: jax.Array, start: jax.Array, length: int) -> jax.Array:
-    return jax.lax.dynamic_slice_in_dim(x, start, length, axis=1)
-
-
-def _add_window(total: jax.Array, window: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
-    # One window after the other: the sum has the same order for every chunk size.
-    start, weight, prediction = window
-    weight = weight.reshape(1, -1, *[1] * (prediction.ndim - 2))
-    fused = _frames(total, start, prediction.shape[1]) + weight * prediction
-    return jax.lax.dynamic_update_slice_in_dim(total, fused, start, axis=1), None
+def _cut_windows(x: jax.Array, frames: jax.Array) -> jax.Array:
+    """Maps [batch, time, ...], by frame numbers [windows, frames], to [windows, batch, ...]."""
+    return jnp.moveaxis(jnp.asarray(x)[:, frames], 1, 0)

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from clu import metric_writers
+from etils import epath
 
 from lumiere_jax.atomic import write_text
+from lumiere_jax.distributed import is_primary
 
 FILE = "metrics.jsonl"
 
@@ -21,7 +23,7 @@ class MetricsFile:
 
     def __init__(self, workdir: str | Path, resumed_step: int):
         """Opens the file in `workdir`, without the lines after `resumed_step`."""
-        self.path = Path(workdir) / FILE
+        self.path = epath.Path(workdir) / FILE
         kept = [line for line in read(workdir) if line["step"] <= resumed_step]
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = self.path.open("a")
@@ -39,7 +41,7 @@ class MetricsFile:
 
 def read(workdir: str | Path) -> Iterator[dict[str, float]]:
     """The lines of a run's metrics file, each with "step"; a half-written last line is left out."""
-    path = Path(workdir) / FILE
+    path = epath.Path(workdir) / FILE
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
             yield json.loads(line)
@@ -64,3 +66,18 @@ class MetricsWriter:
         """Flushes and closes both."""
         self._tensorboard.close()
         self._file.close()
+
+
+class NoWriter:
+    """Writes nothing: for all processes but the first."""
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
+def create_writer(workdir: str | Path, resumed_step: int) -> MetricsWriter | NoWriter:
+    """The writer of this process."""
+    return MetricsWriter(workdir, resumed_step) if is_primary() else NoWriter()

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from lumiere_jax.errors import UserError
-from lumiere_jax.models.layers import Array, Dtype, group_norm, layer_norm
+from lumiere_jax.models.layers import Array, Dtype, constrain, group_norm, keep, layer_norm
 
 
 def attend(query: Array, key: Array, value: Array, mask: Array | None = None) -> Array:
@@ -75,7 +75,7 @@ class TextAttention(nn.Module):
         frames, height, width, channels = x.shape
 
         def dense(name: str, y: Array) -> Array:
-            return nn.Dense(channels, dtype=self.dtype, name=name)(y)
+            return keep(nn.Dense(channels, dtype=self.dtype, name=name)(y))
 
         pixels = group_norm(self.groups, self.dtype, "norm")(x)
         pixels = pixels.reshape(frames, height * width, channels)
@@ -90,7 +90,7 @@ class TextAttention(nn.Module):
             mask = jnp.pad(mask, ((0, 0), (0, height * width)), constant_values=True)
         heads = [split_heads(y, self.head_dim) for y in (dense("query", pixels), key, value)]
         out = dense("out", attend(*heads, mask))
-        return x + out.reshape(x.shape)
+        return constrain(x + out.reshape(x.shape), "clips", "height", None, None)
 
     @nn.nowrap
     def _normalise(self, text: Array) -> Array:
@@ -148,4 +148,5 @@ class TextPooling(nn.Module):
 
         pooled = attend(heads("query", mean), heads("key", tokens), heads("value", tokens), mask)
         out = nn.Dense(self.features, dtype=self.dtype, name="out")(pooled[:, 0])
+        out = constrain(out, "clips", None)
         return layer_norm(self.dtype, "norm_out")(out)

@@ -15,8 +15,10 @@ from lumiere_jax.models.attention import attend, split_heads
 from lumiere_jax.models.layers import (
     Array,
     Dtype,
+    constrain,
     conv3x3,
     group_norm,
+    keep,
     modulate,
     sinusoidal_embedding,
 )
@@ -161,14 +163,15 @@ class ConvInflationBlock(nn.Module):
         """Adds the block's output to `x` `[batch · time, h, w, c]`."""
         channels, frames = x.shape[-1], x.shape[0] // context.batch
         h = jax.nn.silu(group_norm(self.groups, self.dtype, "norm_space")(x))
-        h = conv3x3(channels, self.dtype, "space")(h)
+        h = keep(conv3x3(channels, self.dtype, "space")(h))
         h = group_norm(self.groups, self.dtype, "norm_time")(h)
         embedding = context.frame_embedding(frames)
         if embedding is not None:
             h = modulate(h, nn.Dense(2 * channels, dtype=self.dtype, name="modulation")(embedding))
         h = TemporalConv(channels, dtype=self.dtype, name="time")(jax.nn.silu(h), context.batch)
         zeros = nn.initializers.zeros
-        return x + nn.Dense(channels, dtype=self.dtype, kernel_init=zeros, name="projection")(h)
+        h = nn.Dense(channels, dtype=self.dtype, kernel_init=zeros, name="projection")(keep(h))
+        return constrain(x + h, "clips", "height", None, None)
 
 
 class TemporalAttention(nn.Module):
@@ -191,7 +194,7 @@ class TemporalAttention(nn.Module):
         frames, pixels = x.shape[0] // batch, height * width
 
         def dense(name: str, y: Array) -> Array:
-            return nn.Dense(channels, dtype=self.dtype, name=name)(y)
+            return keep(nn.Dense(channels, dtype=self.dtype, name=name)(y))
 
         h = group_norm(self.groups, self.dtype, "norm")(x)
         embedding = context.frame_embedding(frames)
@@ -212,7 +215,7 @@ class TemporalAttention(nn.Module):
         heads = [split_heads(y, self.head_dim) for y in (dense("query", h), key, value)]
         out = dense("out", attend(*heads, mask))
         out = out.reshape(batch, pixels, frames, channels).swapaxes(1, 2)
-        return x + out.reshape(x.shape)
+        return constrain(x + out.reshape(x.shape), "clips", "height", None, None)
 
 
 class AttentionInflationBlock(nn.Module):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from lumiere_jax.errors import UserError
 
@@ -50,6 +51,49 @@ def sinusoidal_embedding(position: Array, dim: int, max_period: float = 10_000.0
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
+REMAT_POLICIES = ("none", "full", "convolutions")
+
+
+def rematerialise(module: type[nn.Module], policy: str) -> type[nn.Module]:
+    """A module that recomputes its inside in the backward pass instead of storing it.
+
+    Args:
+      module: its class.
+      policy: "none" stores everything; "full" stores the module's inputs; "convolutions" also
+        stores what `keep` marks, so that only normalisations and activations are recomputed.
+
+    Returns:
+      The class to use.
+
+    Raises:
+      UserError: if there is no such policy.
+    """
+    if policy not in REMAT_POLICIES:
+        raise UserError(f"remat {policy!r} is unknown; choose from {', '.join(REMAT_POLICIES)}.")
+    if policy == "none":
+        return module
+    names = ["convolution"] if policy == "convolutions" else []
+    return nn.remat(module, policy=jax.checkpoint_policies.save_only_these_names(*names))
+
+
+def keep(x: Array) -> Array:
+    """Marks the output of a convolution or matrix product as dear to recompute."""
+    return checkpoint_name(x, "convolution")
+
+
+def constrain(x: Array, *names: str | None) -> Array:
+    """Says how `x` lies on a mesh, by the logical name of each axis; nothing outside of a mesh.
+
+    Args:
+      x: any array.
+      names: one an axis: "clips" (folded with their frames or not), "height", or None.
+
+    Returns:
+      `x`.
+    """
+    return nn.with_logical_constraint(x, names)
+
+
 def group_norm(groups: int, dtype: Dtype, name: str | None = None) -> nn.GroupNorm:
     """GroupNorm (1803.08494) of each frame by itself, moments in float32, ε = 1e-5."""
     return nn.GroupNorm(num_groups=groups, epsilon=1e-5, dtype=dtype, name=name)
@@ -77,6 +121,7 @@ def modulate(x: Array, scale_shift: Array) -> Array:
       An array like `x`.
     """
     rows, frames = scale_shift.shape[0], x.shape[0]
+    scale_shift = constrain(scale_shift, "clips", None)  # not by channel, as its kernel may be
     scale, shift = jnp.split(scale_shift.reshape(rows, 1, 1, 1, -1), 2, axis=-1)
     grouped = x.reshape(rows, frames // rows, *x.shape[1:])
     return (grouped * (1 + scale) + shift).reshape(x.shape)
@@ -147,10 +192,10 @@ class ResidualBlock(nn.Module):
         resize = {"none": lambda y: y, "down": average_pool, "up": nearest_upsample}[self.resample]
         h = resize(act(group_norm(self.groups, self.dtype, "norm_0")(x)))
         x = resize(x)
-        h = conv3x3(self.features, self.dtype, "conv_0")(h)
+        h = keep(conv3x3(self.features, self.dtype, "conv_0")(h))
         scale_shift = nn.Dense(2 * self.features, dtype=self.dtype, name="modulation")(embedding)
         h = act(modulate(group_norm(self.groups, self.dtype, "norm_1")(h), scale_shift))
-        h = conv3x3(self.features, self.dtype, "conv_1", zero=True)(h)
+        h = keep(conv3x3(self.features, self.dtype, "conv_1", zero=True)(h))
         if x.shape[-1] != self.features:
             x = nn.Conv(self.features, (1, 1), dtype=self.dtype, name="shortcut")(x)
-        return x + h
+        return constrain(x + h, "clips", "height", None, None)

@@ -24,10 +24,12 @@ from lumiere_jax.models.layers import (
     Dtype,
     ResidualBlock,
     TimeMLP,
+    constrain,
     conv3x3,
     group_norm,
     layer_norm,
     nearest_upsample,
+    rematerialise,
 )
 
 SKIP_SCALE = 2**-0.5
@@ -111,7 +113,7 @@ class EfficientUNet(nn.Module):
       embedding_features: size of the conditioning vector.
       head_dim: channels of an attention head, at most; less where a width demands it.
       groups: groups of a GroupNorm, at most; fewer where a width demands it.
-      remat: recompute each residual block in the backward pass instead of storing it.
+      remat: what a block stores for the backward pass, see `rematerialise`.
       dtype: dtype of the computation; parameters are float32.
     """
 
@@ -124,7 +126,7 @@ class EfficientUNet(nn.Module):
     embedding_features: int = 512
     head_dim: int = 64
     groups: int = 32
-    remat: bool = False
+    remat: str = "none"
     dtype: Dtype = jnp.float32
 
     @nn.compact
@@ -162,6 +164,7 @@ class EfficientUNet(nn.Module):
         context = (embedding, text, text_mask, batch)
         h = jnp.concatenate([z, low_resolution], axis=-1).astype(self.dtype)
         h = conv3x3(self.widths[0], self.dtype, "conv_in")(h.reshape(-1, *h.shape[2:]))
+        h = constrain(h, "clips", "height", None, None)
         pixels, skips, last = h, [], len(self.widths) - 1
 
         for level in range(last + 1):
@@ -229,7 +232,7 @@ class EfficientUNet(nn.Module):
         """A group of blocks, text at the coarsest level, then time where inflated."""
         embedding, text, text_mask, batch = context
         features = self.widths[level]
-        block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
+        block = rematerialise(ResidualBlock, self.remat)
         for i in range(count):
             groups = math.gcd(self.groups, features, h.shape[-1])
             h = block(features, groups=groups, dtype=self.dtype, name=f"{name}_{i}_block")(

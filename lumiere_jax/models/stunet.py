@@ -13,7 +13,13 @@ from lumiere_jax.models.inflation import (
     TemporalDownsample,
     TemporalUpsample,
 )
-from lumiere_jax.models.layers import Array, TimeMLP, layer_norm, sinusoidal_embedding
+from lumiere_jax.models.layers import (
+    Array,
+    TimeMLP,
+    layer_norm,
+    rematerialise,
+    sinusoidal_embedding,
+)
 from lumiere_jax.models.unet import UNet
 
 TEMPORAL_PREFIX = "temporal_"
@@ -90,10 +96,10 @@ class STUNet(UNet):
         """The inflation block that follows a layer: attention at the coarsest level only."""
         name = f"{TEMPORAL_PREFIX}{name}"
         if level == len(self.widths) - 1:
-            block = nn.remat(AttentionInflationBlock) if self.remat else AttentionInflationBlock
+            block = rematerialise(AttentionInflationBlock, self.remat)
             sizes = (self.temporal_depth, self.head_dim)
             return block(*sizes, self.groups, self.dtype, name=name)(x, context)
-        block = nn.remat(ConvInflationBlock) if self.remat else ConvInflationBlock
+        block = rematerialise(ConvInflationBlock, self.remat)
         return block(self.groups, self.dtype, name=name)(x, context)
 
     @nn.nowrap

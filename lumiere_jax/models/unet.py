@@ -19,8 +19,10 @@ from lumiere_jax.models.layers import (
     ResidualBlock,
     TimeMLP,
     activation,
+    constrain,
     conv3x3,
     group_norm,
+    rematerialise,
 )
 
 
@@ -44,7 +46,7 @@ class UNet(nn.Module):
       groups: groups of every GroupNorm; must divide every width.
       activation: "silu" or "gelu".
       text_norm: normalisation of the text inside attention: "layer" or "group".
-      remat: recompute each layer in the backward pass instead of storing it.
+      remat: what a layer stores for the backward pass, see `rematerialise`.
       dtype: dtype of the computation; parameters are float32.
     """
 
@@ -60,7 +62,7 @@ class UNet(nn.Module):
     groups: int = 32
     activation: str = "silu"
     text_norm: str = "layer"
-    remat: bool = False
+    remat: str = "none"
     dtype: Dtype = jnp.float32
 
     @nn.nowrap
@@ -141,7 +143,7 @@ class UNet(nn.Module):
     def _block(
         self, h: Array, embedding: Array, level: int, name: str, resample: str = "none"
     ) -> Array:
-        block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
+        block = rematerialise(ResidualBlock, self.remat)
         return block(
             self.widths[level],
             resample,
@@ -153,7 +155,7 @@ class UNet(nn.Module):
 
     @nn.nowrap
     def _attention(self, h: Array, text: Array, mask: Array | None, name: str) -> Array:
-        attention = nn.remat(TextAttention) if self.remat else TextAttention
+        attention = rematerialise(TextAttention, self.remat)
         return attention(
             self.head_dim, self.groups, self.text_norm, self.dtype, name=f"{name}_attention"
         )(h, text, mask)
@@ -185,6 +187,7 @@ class UNet(nn.Module):
         context = self.condition(x, time, text, text_mask)
         embedding, text = self._embed(time, text.astype(self.dtype), text_mask)
         h = conv3x3(self.widths[0], self.dtype, "conv_in")(x.reshape(-1, *x.shape[-3:]))
+        h = constrain(h, "clips", "height", None, None)
         skips, last = [h], len(self.widths) - 1
 
         def layer(h: Array, level: int, name: str) -> Array:

@@ -285,7 +285,7 @@ def test_gradients_reach_every_parameter(video_network):
 def test_remat_stores_less_for_the_backward_pass(video_network):
     network, params = video_network
     arguments, keywords = make_inputs()
-    remat = network.clone(remat=True)
+    remat = network.clone(remat="full")
 
     def stored(network):
         def pullback(params):
@@ -295,12 +295,43 @@ def test_remat_stores_less_for_the_backward_pass(video_network):
 
         return sum(x.size for x in jax.tree.leaves(jax.eval_shape(pullback, params)))
 
+    some = network.clone(remat="convolutions")
     assert stored(remat) < 0.7 * stored(network)
+    assert stored(remat) < stored(some) < stored(network)
     np.testing.assert_allclose(
         apply(remat, params, arguments, keywords),
         apply(network, params, arguments, keywords),
         atol=1e-5,
     )
+
+
+@pytest.mark.parametrize("remat", ["full", "convolutions"])
+def test_remat_does_not_change_gradients(video_network, remat):
+    network, params = video_network
+    arguments, keywords = make_inputs()
+
+    def gradient(network):
+        def loss(params):
+            return jnp.square(network.apply({"params": params}, *arguments, **keywords)).mean()
+
+        return fast_jit(jax.grad(loss))(params)
+
+    pairs = jax.tree.map(
+        lambda *leaves: leaves, gradient(network), gradient(network.clone(remat=remat))
+    )
+    for expected, got in jax.tree.leaves(pairs, is_leaf=lambda x: isinstance(x, tuple)):
+        np.testing.assert_allclose(
+            got, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max() + 1e-7
+        )
+
+
+def test_unknown_remat_is_refused(video_network):
+    network, params = video_network
+    arguments, keywords = make_inputs()
+    with pytest.raises(UserError, match="remat 'half' is unknown; choose from none, full"):
+        jax.eval_shape(
+            lambda: network.clone(remat="half").apply({"params": params}, *arguments, **keywords)
+        )
 
 
 def test_bfloat16_changes_only_the_rounding(video_network):

@@ -1,0 +1,125 @@
+"""The state that a run starts from: fresh parameters, with those of the stage before in place."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh
+
+from lumiere_jax import checkpoint
+from lumiere_jax.distributed import say
+from lumiere_jax.errors import UserError
+from lumiere_jax.sharding import state_shardings, with_shardings
+from lumiere_jax.stage import STAGES, Stage
+from lumiere_jax.state import Params, TrainState, create_state, merge, partition
+
+
+def state_maker(
+    stage: Stage, optimizer: optax.GradientTransformation
+) -> Callable[[Params], TrainState]:
+    """A function from all parameters of a stage to its state at step 0, to be compiled."""
+    frozen_dtype = jnp.dtype(stage.config.train.frozen_dtype)
+
+    def make(params: Params) -> TrainState:
+        trainable, frozen = partition(params, stage.is_trainable)
+        frozen = jax.tree.map(lambda leaf: leaf.astype(frozen_dtype), frozen)
+        return create_state(trainable, frozen, optimizer)
+
+    return make
+
+
+def state_shapes(stage: Stage, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """Shapes of the state, each with the sharding that it has on the mesh."""
+    make = state_maker(stage, optimizer)
+    shapes = jax.eval_shape(lambda key: make(stage.init_params(key)), jax.random.key(0))
+    return with_shardings(shapes, state_shardings(shapes, mesh))
+
+
+def initial_state(stage: Stage, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """The state at step 0, born where it is to live.
+
+    Raises:
+      UserError: see `initial_params`.
+    """
+    params = initial_params(stage, mesh)
+    shardings = state_shardings(jax.eval_shape(state_maker(stage, optimizer), params), mesh)
+    return _compile(state_maker(stage, optimizer), params, shardings)(params)
+
+
+def initial_params(stage: Stage, mesh: Mesh) -> Params:
+    """Fresh parameters, with those of the stage before in their place.
+
+    Raises:
+      UserError: if the checkpoint named by `init_from` is of the wrong stage or does not fit, or
+        an inflated stage has none.
+    """
+    config, expected = stage.config, STAGES[stage.name]
+    if not config.init_from:
+        if expected and not config.allow_untrained_start:
+            raise UserError(
+                f"stage {stage.name!r} starts from a trained stage {expected!r}: give its workdir "
+                "with --config.init_from=WORKDIR (or set --config.allow_untrained_start=True "
+                "with --config.train.trainable=all to train everything at once)."
+            )
+        say("initialising all parameters at random")
+        return fresh_params(stage, {}, mesh)
+    saved_config, saved, step = checkpoint.load(config.init_from, mesh)
+    if saved_config.stage != expected:
+        raise UserError(
+            f"init_from={config.init_from} is a checkpoint of stage {saved_config.stage!r}; stage "
+            f"{stage.name!r} is initialised from {f'stage {expected!r}' if expected else 'none'}."
+        )
+    inherited = checkpoint.INHERITED_FIELDS
+    checkpoint.check_same_fields(
+        saved_config.to_dict(), config, inherited, config.init_from, "another --config.init_from"
+    )
+    say(f"initialising from step {step} of {config.init_from}")
+    check_fit(jax.eval_shape(stage.init_params, jax.random.key(0)), saved, config.init_from)
+    return fresh_params(stage, saved, mesh)
+
+
+def fresh_params(stage: Stage, saved: Params, mesh: Mesh) -> Params:
+    """All parameters of a stage: the saved ones, and random ones where there are none."""
+    saved = flatten_dict(saved)
+
+    def init(key: jax.Array) -> Params:
+        fresh = flatten_dict(stage.init_params(key))
+        return unflatten_dict({path: x for path, x in fresh.items() if path not in saved})
+
+    # XLA's own generator: thousands of small draws take long to compile.
+    key = jax.random.key(stage.config.seed, impl="rbg")
+    shardings = state_shardings(jax.eval_shape(init, key), mesh)
+    return merge(unflatten_dict(saved), _compile(init, key, shardings)(key))
+
+
+def _compile(function: Callable[..., Any], argument: Any, shardings: Any) -> Callable[..., Any]:
+    """Compiles what runs once, on the CPU without optimisation."""
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    lowered = jax.jit(function, out_shardings=shardings).lower(argument)
+    return lowered.compile(compiler_options=options)
+
+
+def check_fit(shapes: Params, saved: Params, place: str) -> None:
+    """Makes sure that saved parameters have their place in a network, which may have more.
+
+    Args:
+      shapes: the network's parameters, or their shapes.
+      saved: parameters of the stage before.
+      place: where they are from, for messages.
+
+    Raises:
+      UserError: if a saved parameter has no place or another shape.
+    """
+    shapes = flatten_dict(shapes)
+    for path, leaf in flatten_dict(saved).items():
+        name = "/".join(path)
+        if path not in shapes:
+            raise UserError(f"{place}: this network has no parameter {name!r}; use equal sizes.")
+        if shapes[path].shape != leaf.shape:
+            raise UserError(
+                f"{place}: parameter {name!r} has shape {leaf.shape}, and this network's "
+                f"{shapes[path].shape}; give both stages the same model fields."
+            )

@@ -1,0 +1,128 @@
+"""Compares sharded with unsharded computation on 8 virtual devices; prints JSON.
+
+A program of its own, because the number of devices is fixed when JAX starts.
+"""
+
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lumiere_jax import sharding
+from lumiere_jax.config import ConfigDict
+from lumiere_jax.data import pipeline as data_pipeline
+from lumiere_jax.initial import initial_state
+from lumiere_jax.sampling import (
+    SamplingOptions,
+    make_base_sampler,
+    make_super_resolution_sampler,
+    run_sampler,
+    sample_keys,
+)
+from lumiere_jax.sharding import create_mesh, global_batch, replicated
+from lumiere_jax.stage import Stage
+from lumiere_jax.state import TrainState, create_optimizer, merge
+from lumiere_jax.train import compile_step
+from tests.tiny_runs import tiny_config
+
+sharding._SMALLEST_SPLIT = 2**8  # so that the narrow network has something to split
+ONE = {"data": 1, "fsdp": 1, "space": 1}
+
+
+def mesh_of(sizes: dict[str, int]):
+    """A mesh of the first devices."""
+    count = int(np.prod(list(sizes.values())))
+    return create_mesh(ConfigDict(sizes), jax.devices()[:count])
+
+
+def perturbed(state: TrainState) -> TrainState:
+    """Parameters without the zeros of their start, the same on every mesh."""
+
+    def add(path, leaf):
+        name = jax.tree_util.keystr(path)
+        rng = np.random.default_rng(sum(name.encode()))
+        noise = jnp.asarray(0.02 * rng.normal(size=leaf.shape), leaf.dtype)
+        return jax.device_put(leaf + noise, leaf.sharding)
+
+    trainable = jax.tree_util.tree_map_with_path(add, state.trainable)
+    return state.replace(
+        trainable=trainable, frozen=jax.tree_util.tree_map_with_path(add, state.frozen)
+    )
+
+
+def train_one_step(config: ConfigDict, sizes: dict[str, int]) -> dict[str, np.ndarray]:
+    """Loss, gradient norm and updated parameters after one step on a mesh."""
+    stage, mesh = Stage.from_config(config), mesh_of(sizes)
+    # Plain SGD: Adam's first step is the gradient's sign, which rounding can turn round.
+    optimizer = optax.sgd(0.1, momentum=0.9)
+    state = perturbed(initial_state(stage, optimizer, mesh))
+    source = data_pipeline.create_source(config.data, "train")
+    batches = data_pipeline.train_batches(source, stage.text_encoder, batch_size=8, seed=0)
+    batch = global_batch(next(batches), mesh)
+    state, metrics = compile_step(stage, optimizer, mesh, state, batch)(state, batch)
+    split = [leaf for leaf in jax.tree.leaves(state.optimizer) if "fsdp" in leaf.sharding.spec]
+    leaves = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state.trainable)
+    }
+    scalars = {name: np.asarray(metrics[name]) for name in ("loss", "gradient_norm")}
+    return {"split_leaves": np.asarray(len(split)), **scalars, **leaves}
+
+
+def sample(config: ConfigDict, sizes: dict[str, int], batch: int, frames: int) -> np.ndarray:
+    """A sampled or refined clip, computed on a mesh."""
+    stage, mesh = Stage.from_config(config), mesh_of(sizes)
+    state = perturbed(initial_state(stage, create_optimizer(config.optimizer, 10), mesh_of(ONE)))
+    params = jax.device_put(merge(state.trainable, state.frozen), replicated(mesh))
+    options = SamplingOptions(num_steps=2, guidance_scale=2.0)
+    text, mask = stage.text_encoder(["a red circle"] * batch)
+    inputs = (text, mask, sample_keys(list(range(batch)), 0))
+    if stage.is_super_resolution:
+        size = config.data.resolution // config.ssr.factor
+        low = np.random.default_rng(0).uniform(-1, 1, (batch, frames, size, size, 3))
+        sampler = make_super_resolution_sampler(stage, options)
+        return np.asarray(
+            run_sampler(sampler, stage, params, frames, (low.astype(np.float32), *inputs), mesh)
+        )
+    sampler = make_base_sampler(stage, options, frames)
+    return np.asarray(run_sampler(sampler, stage, params, frames, inputs, mesh))
+
+
+def difference(first: np.ndarray, second: np.ndarray) -> float:
+    """Largest difference, relative to the largest value."""
+    return float(np.max(np.abs(first - second)) / max(np.max(np.abs(first)), 1e-6))
+
+
+def main() -> None:
+    """Runs the comparison that the argument names."""
+    result = {}
+    if sys.argv[1] == "training":
+        config = tiny_config("stunet", allow_untrained_start=True)
+        config.train.batch_size = 8
+        config.train.trainable = "all"
+        expected = train_one_step(config, ONE)
+        got = train_one_step(config, {"data": 2, "fsdp": 4, "space": 1})
+        result["split"] = int(got.pop("split_leaves"))
+        for name, value in got.items():
+            key = name if name in ("loss", "gradient_norm") else "parameters"
+            result[key] = max(result.get(key, 0.0), difference(expected[name], value))
+    else:
+        base = tiny_config("stunet", allow_untrained_start=True)
+        base.train.trainable = "all"
+        base.data.resolution = 32  # 8 rows at the coarsest level
+        expected = sample(base, ONE, 1, 8)
+        spread = sample(base, {"data": 1, "fsdp": 1, "space": 8}, 1, 8)
+        result["height"] = difference(expected, spread)
+        ssr = tiny_config("ssr", allow_untrained_start=True)
+        ssr.train.trainable = "all"
+        expected = sample(ssr, ONE, 2, 20)
+        spread = sample(ssr, {"data": 2, "fsdp": 1, "space": 4}, 2, 20)
+        result["windows"] = difference(expected, spread)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The ordinary training command as a job of two processes with four devices each."""
+
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from tests.pod.local_processes import LocalPod
+from tests.tiny_runs import metric, overrides, saved_arrays
+
+SMALLEST = {
+    "model.widths": (8,),
+    "model.attention_levels": (False,),
+    "train.batch_size": 8,
+    "train.num_steps": 12,
+    "train.checkpoint_every": 6,
+    "train.eval_every": 6,
+    "train.sample_every": 12,
+    "sampling.num_steps": 2,
+    "mesh.fsdp": 2,
+}
+
+
+def command(workdir: Path, **fields) -> list[str]:
+    fields = {name.replace("__", "."): value for name, value in fields.items()}
+    settings = overrides("t2i") | SMALLEST | fields
+    flags = [f"--config.{name}={value}" for name, value in settings.items()]
+    program = [sys.executable, "-m", "lumiere_jax.main", "--config=configs/t2i.py:tiny"]
+    return [*program, f"--workdir={workdir}", *flags]
+
+
+def run(workdir: Path, logs: Path, processes: int, devices: int, **fields) -> LocalPod:
+    with LocalPod(command(workdir, **fields), logs, processes=processes, devices=devices) as pod:
+        assert pod.wait(timeout_s=400) == [0] * processes, pod.output(0)
+    return pod
+
+
+def newest(workdir: Path) -> int:
+    names = [path.name for path in (workdir / "checkpoints").iterdir()]
+    return max(int(name) for name in names if name.isdigit())
+
+
+def test_two_processes_are_one_program(tmp_path):
+    alone = run(tmp_path / "alone", tmp_path / "alone_logs", 1, 8)
+    pod = run(tmp_path / "pod", tmp_path / "pod_logs", 2, 4)
+    assert "2 process(es) with 4 device(s) each, 8 in all" in pod.output(0)
+    assert "mesh data 4 × fsdp 2 × space 1; global batch 8, 4 clip(s) a process" in pod.output(0)
+    assert "1 process(es) with 8 device(s) each" in alone.output(0)
+    for quiet in ("step", "loss", "parameters", "restored"):  # the first process speaks for all
+        assert quiet not in pod.output(1)
+    for name in ("loss", "gradient_norm", "eval_loss"):
+        expected, got = metric(tmp_path / "alone", name), metric(tmp_path / "pod", name)
+        assert list(got) == list(expected) and len(got) == (2 if name == "eval_loss" else 12)
+        np.testing.assert_allclose(list(got.values()), list(expected.values()), rtol=2e-3)
+    assert all(0 < value < 1 for value in metric(tmp_path / "pod", "goodput").values())
+    assert (tmp_path / "pod" / "samples" / "00000012" / "samples.png").stat().st_size > 1000
+
+
+def test_sigterm_to_one_process_and_resume_on_another_mesh(tmp_path):
+    workdir = tmp_path / "run"
+    endless = command(workdir, train__num_steps=100_000, train__eval_every=0, train__sample_every=0)
+    with LocalPod(endless, tmp_path / "first", processes=2, devices=4) as pod:
+        pod.wait_for("t2i: ", timeout_s=200)
+        pod.send(1, signal.SIGTERM)
+        assert pod.wait(timeout_s=100) == [75, 75]
+        assert "Traceback" not in pod.output(0) + pod.output(1)
+    step = newest(workdir)
+    arrays = saved_arrays(workdir, step)
+    assert arrays
+    # One process with one device goes on, and so does a pod again after it.
+    fields = {"train__sample_every": 0, "train__eval_every": 0, "train__num_steps": step + 2}
+    one = run(workdir, tmp_path / "second", 1, 1, mesh__fsdp=1, **fields)
+    assert f"restored step {step}" in one.output(0)
+    fields["train__num_steps"] = step + 4
+    pod = run(workdir, tmp_path / "third", 2, 2, **fields)
+    assert f"restored step {step + 2}" in pod.output(0)
+    losses = metric(workdir, "loss")
+    assert list(losses)[-4:] == list(range(step + 1, step + 5))
