@@ -70,6 +70,7 @@ def render(
     grace_seconds: int,
     max_restarts: int,
     arguments: Sequence[str],
+    compiled: str,
     data_bucket: str | None = None,
 ) -> str:
     """Fills the template.
@@ -85,6 +86,7 @@ def render(
       grace_seconds: from SIGTERM to SIGKILL.
       max_restarts: limit of the restarts that count.
       arguments: of `lumiere_jax.main`.
+      compiled: folder of compiled programs, in a bucket.
       data_bucket: mounted at /data, where it is given.
 
     Returns:
@@ -113,6 +115,7 @@ def render(
         "max_restarts": max_restarts,
         "grace": grace_seconds,
         "arguments": list(arguments),
+        "compiled": compiled,
         **_nodes(tpu_slice, spot),
         **_data_volume(data_bucket),
     }
@@ -203,6 +206,7 @@ def main(argv: list[str]) -> None:
             "--distributed",
             *_ARGUMENTS.value,
         ],
+        compiled=f"{_WORKDIR.value.rstrip('/')}/compiled",
         data_bucket=_DATA_BUCKET.value,
     )
     if _OUTPUT.value and not _DRY_RUN.value:

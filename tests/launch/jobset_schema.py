@@ -121,6 +121,7 @@ _CONTAINER = _object(
     {
         "command": _list(_text),
         "args": _list(_text),
+        "env": _list(_object({"name": _matches("[A-Z_]+"), "value": _text})),
         "volumeMounts": _list(
             _object({"name": _label, "mountPath": _matches("/[^:]+")}, {"readOnly": _boolean}),
             least=0,

@@ -47,6 +47,7 @@ def manifest(tpu_slice: slices.Slice, **changes) -> dict:
         "grace_seconds": 600,
         "max_restarts": 10,
         "arguments": ["--config=configs/stunet.py:full"],
+        "compiled": "gs://bucket/compiled",
     }
     return yaml.safe_load(render(**(values | changes)))
 
@@ -225,6 +226,11 @@ def test_binary_prints_a_manifest_that_runs_this_config():
         "--config.mesh.fsdp=8",
         strange,
     ]
+    (variable,) = container["env"]
+    assert variable == {
+        "name": "JAX_COMPILATION_CACHE_DIR",
+        "value": "gs://bucket/stunet/compiled",
+    }
     first = result.stdout.splitlines()[0]
     assert first == ("# 2 x 4x4x4, 128 chips: each slice a node pool of 16 nodes ct5p-hightpu-4t.")
 
