@@ -1,9 +1,10 @@
 """Many processes as one program: how they meet, who speaks, and how they leave together."""
 
+import contextlib
 import math
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -11,8 +12,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from lumiere_jax.errors import EXIT_USER_ERROR, PeerError, UserError
+from lumiere_jax.errors import EXIT_USER_ERROR, PeerError, Preempted, UserError
 from lumiere_jax.sharding import BATCH_AXES, check_batch
+from lumiere_jax.watchdog import peer_errors
 
 START_TIMEOUT_S = 300
 HEARTBEAT_TIMEOUT_S = 100
@@ -43,7 +45,7 @@ def initialize(
         only the metadata server knows it.
       start_timeout_s: how long to wait until all processes are there.
       heartbeat_timeout_s: after how long a process that says nothing counts as dead. JAX then
-        aborts the others.
+        aborts the others (SIGABRT, 134 in a shell), and at once if process 0 is gone.
       shutdown_timeout_s: how long processes that are done wait for each other.
 
     Raises:
@@ -74,6 +76,46 @@ def initialize(
         raise UserError(_not_met(settings, _first_line(error))) from error
     finally:
         timer.cancel()
+
+
+@contextlib.contextmanager
+def joined(requested: bool, **timeouts: int) -> Iterator[None]:
+    """Runs what is inside as one of the processes of a cluster, where there is one.
+
+    All leave together when they are done or preempted. With any other error a process leaves
+    alone; the others learn of it and end, too.
+
+    Args:
+      requested: see `initialize`.
+      **timeouts: see `initialize`.
+
+    Raises:
+      UserError: see `initialize`.
+      PeerError: see `shutdown`.
+    """
+    initialize(requested, **timeouts)
+    with peer_errors():
+        try:
+            yield
+        except Preempted:
+            shutdown()
+            raise
+    shutdown()
+
+
+def shutdown() -> None:
+    """Leaves the cluster when all other processes do.
+
+    Raises:
+      PeerError: if they do not in time.
+    """
+    try:
+        jax.distributed.shutdown()
+    except RuntimeError as error:
+        raise PeerError(
+            f"this process is done, but not all of the others ended with it ({_first_line(error)});"
+            " look at their logs. The same command continues what is left."
+        ) from error
 
 
 def cluster_settings(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -179,18 +221,3 @@ def start_report(mesh: Mesh, batch_size: int) -> str:
         f"({devices[0].device_kind}); mesh {axes}; global batch {batch_size}, "
         f"{batch_size // processes} clip(s) a process"
     )
-
-
-def shutdown() -> None:
-    """Leaves the cluster when all other processes do.
-
-    Raises:
-      PeerError: if they do not in time.
-    """
-    try:
-        jax.distributed.shutdown()
-    except RuntimeError as error:
-        raise PeerError(
-            f"this process is done, but not all of the others ended with it ({_first_line(error)});"
-            " look at their logs. The same command continues what is left."
-        ) from error

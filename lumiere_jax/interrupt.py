@@ -86,9 +86,3 @@ class Interruption:
 def _say(text: str) -> None:
     """Writes to stderr past Python's buffers, which a signal may have found half written."""
     os.write(2, f"\n{text}\n".encode())
-
-
-class DelayedInterrupt(Interruption):
-    """The former name, with `check` for `poll`."""
-
-    check = Interruption.poll

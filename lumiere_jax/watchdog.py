@@ -8,10 +8,11 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 
-from lumiere_jax.errors import EXIT_PEER, PeerError
+from lumiere_jax.errors import EXIT_PEER
 
 _ADVICE = (
     "Look at the logs of the other processes for the first error; the same command, given to all "
@@ -81,9 +82,7 @@ class Watchdog:
         while not self._is_over.wait(min(self._timeout_s / 4, 5.0)):
             silent = time.monotonic() - self._last
             if silent > self._timeout_s and not self._pauses:
-                # Past Python's buffers: the thread that hangs may hold their locks.
-                os.write(2, f"\nerror: {self._message(silent)}\n".encode())
-                os._exit(EXIT_PEER)
+                _end(self._message(silent))
 
     def _message(self, silent_s: float) -> str:
         return (
@@ -104,17 +103,24 @@ class Watchdog:
 
 @contextlib.contextmanager
 def peer_errors() -> Iterator[None]:
-    """Turns an error that another process's end caused into a `PeerError`."""
+    """Ends the process where an error tells that another one is gone.
+
+    At once: whatever would still be closed or waited for on the way out needs that process.
+    """
     try:
         yield
     except Exception as error:
         sign = peer_sign(error) if jax.process_count() > 1 else None
         if sign is None:
             raise
-        raise PeerError(
-            f"process {jax.process_index()} of {jax.process_count()} lost another process "
-            f"({sign}). {_ADVICE}"
-        ) from error
+        process = f"process {jax.process_index()} of {jax.process_count()}"
+        _end(f"{process} lost another process ({sign}). {_ADVICE}")
+
+
+def _end(text: str) -> NoReturn:
+    """Ends the process, past Python's buffers: a thread that hangs may hold their locks."""
+    os.write(2, f"\nerror: {text}\n".encode())
+    os._exit(EXIT_PEER)
 
 
 def peer_sign(error: BaseException) -> str | None:

@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import Mesh
 
 from lumiere_jax import distributed
-from lumiere_jax.errors import PeerError, UserError
+from lumiere_jax.errors import PeerError, Preempted, UserError
 from lumiere_jax.sharding import AXES
 
 POD = {
@@ -127,6 +127,20 @@ def test_shutdown_that_fails_is_told(monkeypatch):
     monkeypatch.setattr(jax.distributed, "shutdown", fail)
     with pytest.raises(PeerError, match=r"\(DEADLINE_EXCEEDED: Barrier timed out\.\)"):
         distributed.shutdown()
+
+
+def test_leaves_with_the_others_when_done_or_preempted_only(monkeypatch):
+    left = []
+    monkeypatch.setattr(distributed, "shutdown", lambda: left.append(True))
+    with distributed.joined(False):
+        assert not left
+    assert left == [True]
+    with pytest.raises(Preempted), distributed.joined(False):
+        raise Preempted
+    assert left == [True, True]
+    with pytest.raises(OSError), distributed.joined(False):
+        raise OSError("no space")
+    assert left == [True, True]
 
 
 def pretend(monkeypatch, processes: list[int]) -> list:

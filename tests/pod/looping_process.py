@@ -11,7 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from lumiere_jax import distributed, errors
 from lumiere_jax.interrupt import Interruption
 from lumiere_jax.sharding import AXES
-from lumiere_jax.watchdog import Watchdog, peer_errors
+from lumiere_jax.watchdog import Watchdog
 
 STEPS = flags.DEFINE_integer("steps", 3, "")
 START = flags.DEFINE_integer("start_timeout", 60, "")
@@ -34,39 +34,33 @@ def make_step():
     return mesh, state, step_function
 
 
-def main(argv):
+def loop():
     """Counts steps until it is stopped."""
-    del argv
-    distributed.initialize(
-        False,
-        start_timeout_s=START.value,
-        heartbeat_timeout_s=HEARTBEAT.value,
-        shutdown_timeout_s=10,
-    )
     mesh, state, step_function = make_step()
     if COLLECTIVE.value:
         distributed.say(distributed.start_report(mesh, jax.device_count()))
         votes = distributed.agree(True), distributed.agree(distributed.is_primary())
         print("agreed", *votes)
-    step = 0
-    try:
-        with (
-            peer_errors(),
-            Watchdog(WATCHDOG.value, "the loop") as dog,
-            Interruption() as interruption,
-        ):
-            for step in range(1, STEPS.value + 1):
-                state, mean = step_function(state)
-                print(f"step {step} mean {float(mean):.0f}")
-                dog.beat(f"step {step}")
-                time.sleep(0.02)
+    with Watchdog(WATCHDOG.value, "the loop") as watchdog, Interruption() as interruption:
+        for step in range(1, STEPS.value + 1):
+            state, mean = step_function(state)
+            print(f"step {step} mean {float(mean):.0f}")
+            watchdog.beat(f"step {step}")
+            time.sleep(0.02)
+            try:
                 interruption.poll()
-    except errors.Preempted:
-        print(f"preempted at step {step}")
-        distributed.shutdown()
-        raise
-    distributed.shutdown()
+            except errors.Preempted:
+                print(f"preempted at step {step}")
+                raise
     print("done")
+
+
+def main(argv):
+    """Joins the other processes and loops."""
+    del argv
+    timeouts = {"start_timeout_s": START.value, "heartbeat_timeout_s": HEARTBEAT.value}
+    with distributed.joined(False, shutdown_timeout_s=10, **timeouts):
+        loop()
 
 
 if __name__ == "__main__":
