@@ -11,13 +11,15 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 
 BINARY = """
+import atexit
 import time
 from absl import flags
 from ml_collections import config_flags
 from lumiere_jax import errors
 
 CONFIG = config_flags.DEFINE_config_file("config")
-DO = flags.DEFINE_enum("do", None, ["pass", "user_error", "defect", "wait"], "", required=True)
+WHAT = ["pass", "user_error", "defect", "preempted", "peer", "wait"]
+DO = flags.DEFINE_enum("do", None, WHAT, "", required=True)
 flags.DEFINE_integer("steps", 3, "")
 
 def main(argv):
@@ -26,6 +28,11 @@ def main(argv):
         raise errors.UserError("no clip in /data:\\n  give another folder")
     if DO.value == "defect":
         raise ValueError("a defect")
+    if DO.value == "preempted":
+        raise errors.Preempted("step 7 is saved")
+    if DO.value == "peer":
+        atexit.register(time.sleep, 60)  # what waits for the other process
+        raise errors.PeerError("process 1 is gone")
     if DO.value == "wait":
         time.sleep(60)
 
@@ -104,3 +111,17 @@ def test_interrupt(binary):
     _, stderr = process.communicate()
     assert process.returncode == 130
     assert stderr == "interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "message"),
+    [
+        ("preempted", 75, "preempted: step 7 is saved\n"),
+        ("peer", 76, "error: process 1 is gone\n"),
+    ],
+)
+def test_end_that_the_same_command_continues(binary, what, code, message):
+    process = start(binary, f"--do={what}")
+    stdout, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stderr) == (code, message)
+    assert stdout == "started\n"
