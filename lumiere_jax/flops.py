@@ -142,7 +142,7 @@ def _convolution(equation: JaxprEqn) -> int:
     batch, channels = (out.shape[axis] for axis in numbers.out_spec[:2])
     inputs = right.shape[numbers.rhs_spec[1]]  # of one group
     taps = math.prod(
-        _valid_taps(
+        valid_taps(
             left.shape[left_axis], right.shape[right_axis], out.shape[out_axis],
             stride, padding[0], left_dilation, right_dilation,
         )
@@ -157,7 +157,7 @@ def _convolution(equation: JaxprEqn) -> int:
 
 
 @functools.cache
-def _valid_taps(
+def valid_taps(
     size: int, kernel: int, out: int, stride: int, low: int, dilation: int, kernel_dilation: int
 ) -> int:
     """Pairs of an output position and a kernel tap that meet an element of the input.

@@ -1,0 +1,75 @@
+"""Turns the JSON lines of `python -m lumiere_jax.plan ... --output=FILE` into a Markdown table.
+
+python benchmarks/plan_table.py --input=benchmarks/results/plans.jsonl
+"""
+
+import json
+from pathlib import Path
+
+from absl import flags
+
+from lumiere_jax import errors
+from lumiere_jax.errors import UserError
+
+_INPUT = flags.DEFINE_string("input", None, "File of JSON lines.")
+flags.mark_flags_as_required(["input"])
+
+COLUMNS = (
+    "config", "mode", "slice", "mesh", "clips a chip", "remat", "HBM a chip: all (state + rest)",
+    "TFLOP a chip: needed / compiled", "estimated compute", "MFU", "collectives a chip",
+    "compiled in", "date",
+)  # fmt: skip
+
+
+def row(plan: dict) -> list[str]:
+    """The cells of one plan."""
+    slices = f"{plan['num_slices']} × " if plan["num_slices"] > 1 else ""
+    traffic = [
+        f"{t['count']} {kind}, {t['bytes'] / 1e9:.3g} GB" for kind, t in plan["collectives"].items()
+    ]
+    return [
+        plan["config"],
+        plan["mode"],
+        slices + plan["topology"],
+        "×".join(str(size) for size in plan["mesh"].values()),
+        f"{plan['batch'] / plan['chips']:.3g}",
+        plan["remat"] if plan["mode"] == "train" else "-",
+        memory(plan),
+        work(plan),
+        f"{plan['seconds']:.3f} s" if plan["seconds"] else "-",
+        f"{plan['utilisation']:.1%}" if plan["utilisation"] else "-",
+        "; ".join(traffic) or ("none" if plan["fits"] else "-"),
+        f"{plan['compile_seconds'] / 60:.1f} min",
+        plan["date"],
+    ]
+
+
+def memory(plan: dict) -> str:
+    """Memory of a plan, in GiB."""
+    needed = "?" if plan["needed"] is None else f"{plan['needed'] / 2**30:.1f}"
+    limit = f"{needed} of {plan['hbm'] / 2**30:.0f} GiB"
+    if not plan["fits"]:
+        return f"**does not fit**, {limit}: {'; '.join(plan['advice'])}"
+    state = plan["arguments"] / 2**30
+    return f"{limit} ({state:.1f} + {plan['needed'] / 2**30 - state:.1f})"
+
+
+def work(plan: dict) -> str:
+    """Floating-point operations of a plan, in TFLOP."""
+    compiled = plan["compiled_flops"]
+    return f"{plan['model_flops'] / 1e12:.4g} / {f'{compiled / 1e12:.4g}' if compiled else '-'}"
+
+
+def main(argv: list[str]) -> None:
+    """Prints the table."""
+    del argv
+    path = Path(_INPUT.value)
+    if not path.is_file():
+        raise UserError(f"--input={path}: there is no such file; make it with lumiere_jax.plan.")
+    plans = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    for cells in (COLUMNS, ["---"] * len(COLUMNS), *map(row, plans)):
+        print(f"| {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    errors.run(main)

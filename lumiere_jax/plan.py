@@ -1,0 +1,64 @@
+"""Plans a run on a TPU slice, without one, by the TPU's own compiler.
+
+    python -m lumiere_jax.plan --config=configs/stunet.py:full --topology=v5p:4x4x4
+
+Any config flag of training may follow, as in `--config.train.batch_size=64`. Compiling a network
+of full size takes tens of minutes on two CPU cores; the result is kept in `--cache`.
+"""
+
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+from lumiere_jax import errors
+from lumiere_jax.planning import topology
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "File of configs/, with a variant after a colon.", lock_config=True
+)
+_TOPOLOGY = flags.DEFINE_string("topology", None, f"A slice, such as {topology.EXAMPLES}.")
+_NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "Slices, joined by the data-centre network.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "sample"], "Training or denoising step.")
+_NUM_FRAMES = flags.DEFINE_integer(
+    "num_frames", None, "Frames of a sampled clip; 80 for the stage ssr if not given."
+)
+_CLIPS = flags.DEFINE_integer("clips", 30_000_000, "Clips to state time and chip-hours for.")
+_SEARCH = flags.DEFINE_bool("search", False, "Try remat policies and batch sizes, and rank them.")
+_BATCHES = flags.DEFINE_list("batches", ["1", "2", "4", "8"], "Clips a device, for --search.")
+_JSON = flags.DEFINE_bool("json", False, "Print JSON, one line a plan, instead of text.")
+_OUTPUT = flags.DEFINE_string("output", None, "File that gets a line of JSON for every plan.")
+_CACHE = flags.DEFINE_string("cache", ".cache/plan", "Folder of former plans; empty for none.")
+flags.mark_flags_as_required(["config", "topology"])
+
+
+def main(argv: list[str]) -> None:
+    """Plans what the flags ask for."""
+    del argv
+    topology.prepare_environment()
+    from lumiere_jax.planning import command
+
+    command.run(
+        _CONFIG.value,
+        name=_name(sys.argv),
+        topology_name=_TOPOLOGY.value,
+        num_slices=_NUM_SLICES.value,
+        mode=_MODE.value,
+        num_frames=_NUM_FRAMES.value,
+        clips=_CLIPS.value,
+        batches=_BATCHES.value if _SEARCH.value else None,
+        as_json=_JSON.value,
+        output=_OUTPUT.value,
+        cache=_CACHE.value,
+    )
+
+
+def _name(arguments: list[str]) -> str:
+    """The config and its changed fields, as they stand on the command line."""
+    file = flags.FLAGS["config"].config_filename
+    changes = [a.removeprefix("--config.") for a in arguments if a.startswith("--config.")]
+    return " ".join([file, *changes])
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,52 @@
+"""What a training job would do, without doing it: `lumiere_jax.main --dry_run`."""
+
+import json
+import math
+
+from flax.traverse_util import flatten_dict
+
+from lumiere_jax.config import ConfigDict
+from lumiere_jax.distributed import say, start_report
+from lumiere_jax.initial import state_shapes
+from lumiere_jax.planning import report
+from lumiere_jax.sharding import check_batch, create_mesh
+from lumiere_jax.stage import Stage
+from lumiere_jax.state import TrainState, create_optimizer
+
+
+def print_job(config: ConfigDict) -> None:
+    """Prints the resolved config, the mesh, the parameters and the plan of a job, on its devices.
+
+    Raises:
+      UserError: if the job could not start.
+    """
+    stage, mesh = Stage.from_config(config), create_mesh(config.mesh)
+    check_batch(config.train.batch_size, mesh)
+    say(json.dumps(config.to_dict(), indent=2, default=list))
+    say(start_report(mesh, config.train.batch_size))
+    optimizer = create_optimizer(config.optimizer, config.train.num_steps)
+    say(parameter_table(state_shapes(stage, optimizer, mesh)))
+    say(report.describe(config, stage.name))
+
+
+def parameter_table(state: TrainState) -> str:
+    """Parameters by the top-level module that they belong to, and how they are split.
+
+    Args:
+      state: shapes with shardings.
+    """
+    rows = [("parameters of", "trained", "frozen", "on each device")]
+    groups: dict[str, list[int]] = {}
+    for column, tree in enumerate((state.trainable, state.frozen)):
+        for path, leaf in flatten_dict(tree).items():
+            numbers = groups.setdefault(path[0], [0, 0, 0])
+            numbers[column] += leaf.size
+            numbers[2] += math.prod(leaf.sharding.shard_shape(leaf.shape))
+    totals = [sum(numbers[i] for numbers in groups.values()) for i in range(3)]
+    for name, numbers in [*sorted(groups.items()), ("all", totals)]:
+        rows.append((name, *(f"{number:,}" for number in numbers)))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in (1, 2, 3))])
+        for row in rows
+    )

@@ -1,0 +1,137 @@
+"""Plans for people to read."""
+
+from lumiere_jax.config import ConfigDict
+from lumiere_jax.planning.plan import Plan, make_plan
+from lumiere_jax.planning.topology import GIB, present
+
+_KINDS = {"train": "training step", "sample": "denoising step"}
+
+
+def describe(config: ConfigDict, name: str = "", mode: str = "train") -> str:
+    """The plan of a config on the devices that this process has, compiled for them."""
+    return text(make_plan(config, present(), mode=mode, name=name))
+
+
+def text(plan: Plan, clips: int = 0) -> str:
+    """A plan, one line for each thing that matters.
+
+    Args:
+      plan: the plan.
+      clips: how many to state the time for; 0 for none.
+    """
+    slices = f"{plan.num_slices} × " if plan.num_slices > 1 else ""
+    mesh = ", ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
+    title = f"{plan.config or 'this config'}: one {_KINDS[plan.mode]} on {slices}{plan.topology}"
+    rows = {
+        "devices": f"{plan.chips:,} chips; mesh {mesh}",
+        "parameters": f"{amount(plan.trainable)} trained, {amount(plan.frozen)} frozen",
+        "batch": f"{plan.batch:,} clips, {plan.batch / plan.chips:.3g} a chip",
+        "memory a chip": _memory(plan),
+        "work a chip": _work(plan),
+        "compute time": _time(plan),
+        "collectives a chip": _collectives(plan),
+        "throughput": _throughput(plan),
+        f"{clips:,} clips": _duration(plan, clips) if clips else "",
+        "not counted": _loops(plan),
+        "compiled": f"in {plan.compile_seconds:.0f} s on {plan.date}, {_versions(plan)}",
+    }
+    return "\n".join([title, *(f"  {name:<20}{row}" for name, row in rows.items() if row)])
+
+
+def table(plans: list[Plan]) -> str:
+    """Plans of a search, a row each, in the order given; advice below."""
+    rows = [("", "remat", "clips a chip", "mesh", "GiB a chip", "fits", "s a step", "MFU",
+             "clips/s a chip")]  # fmt: skip
+    notes = []
+    for number, plan in enumerate(plans, 1):
+        rate, used = plan.clips_a_second, plan.utilisation
+        rows.append(
+            (
+                str(number),
+                plan.remat,
+                f"{plan.batch / plan.chips:.3g}",
+                "×".join(str(size) for size in plan.mesh.values()),
+                _gib(plan.needed),
+                "yes" if plan.fits else "no",
+                f"{plan.seconds:.3f}" if plan.seconds else "-",
+                f"{used:.1%}" if used else "-",
+                f"{rate / plan.chips:.3g}" if rate else "-",
+            )
+        )
+        notes += [f"{number}: {line}" for line in plan.advice]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+             for row in rows]  # fmt: skip
+    return "\n".join([*lines, *notes, "Times are the compiler's estimate; no hardware was timed."])
+
+
+def amount(number: float) -> str:
+    """A large number in short, such as "4.81B"."""
+    for factor, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= factor:
+            return f"{number / factor:.3g}{suffix}"
+    return f"{number:.3g}"
+
+
+def _gib(size: int | None) -> str:
+    return "?" if size is None else f"{size / GIB:.1f}"
+
+
+def _memory(plan: Plan) -> str:
+    limit = f" of {_gib(plan.hbm)}" if plan.hbm else ""
+    if not plan.fits:
+        state = f"state {_gib(plan.arguments)}"
+        help_ = "; ".join(plan.advice)
+        return f"{_gib(plan.needed)}{limit} GiB ({state}): it does NOT fit. What helps: {help_}"
+    parts = f"arguments {_gib(plan.arguments)}, temporaries {_gib(plan.temporaries)}, " + (
+        f"outputs {_gib(plan.outputs)}, program {_gib(plan.program)}"
+    )
+    return f"{_gib(plan.needed)}{limit} GiB ({parts}){': it fits' if plan.hbm else ''}"
+
+
+def _work(plan: Plan) -> str:
+    line = f"{plan.model_flops / 1e12:.4g} TFLOP needed"
+    if plan.compiled_flops:
+        line += f", {plan.compiled_flops / 1e12:.4g} compiled (with recomputation)"
+    return line
+
+
+def _time(plan: Plan) -> str:
+    if not plan.seconds:
+        return ""
+    return (
+        f"{plan.seconds:.4g} s, MFU {plan.utilisation:.1%}: the compiler's estimate, without "
+        "waiting for collectives; no hardware was timed"
+    )
+
+
+def _collectives(plan: Plan) -> str:
+    if not plan.fits:
+        return ""
+    rows = [
+        f"{t['count']:,} {kind} ({t['bytes'] / 1e6:,.4g} MB)"
+        for kind, t in plan.collectives.items()
+    ]
+    return ", ".join(rows) or "none"
+
+
+def _throughput(plan: Plan) -> str:
+    if not plan.clips_a_second:
+        return ""
+    steps = f" of {plan.repeats} denoising steps" if plan.mode == "sample" else ""
+    return f"{plan.clips_a_second:.4g} clips/s{steps}, by the same estimate"
+
+
+def _duration(plan: Plan, clips: int) -> str:
+    hours = plan.hours(clips)
+    return f"{hours:,.1f} hours, {hours * plan.chips:,.0f} chip-hours" if hours else ""
+
+
+def _loops(plan: Plan) -> str:
+    if not plan.unknown_loops:
+        return ""
+    return f"loops of unknown length count once: {', '.join(plan.unknown_loops)}"
+
+
+def _versions(plan: Plan) -> str:
+    return ", ".join(f"{name} {version}" for name, version in plan.versions.items() if version)

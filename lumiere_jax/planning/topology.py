@@ -1,0 +1,161 @@
+"""The slices that a step can be compiled for on any machine, and what their chips can do."""
+
+import dataclasses
+import importlib.util
+import math
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from lumiere_jax.errors import UserError
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chip:
+    """One chip, by its published figures.
+
+    Attributes:
+      name: as in the name of a topology.
+      kind: what JAX calls it.
+      peak: bfloat16 FLOP/s.
+      hbm: bytes.
+      clock: Hz, by which the compiler's cycles become seconds; None where it is not known.
+    """
+
+    name: str
+    kind: str
+    peak: float
+    hbm: int
+    clock: float | None
+
+
+CHIPS = {
+    chip.name: chip
+    for chip in (
+        Chip(name="v4", kind="TPU v4", peak=275e12, hbm=32 * GIB, clock=1.05e9),
+        Chip(name="v5e", kind="TPU v5 lite", peak=197e12, hbm=16 * GIB, clock=1.5e9),
+        Chip(name="v5p", kind="TPU v5", peak=459e12, hbm=95 * GIB, clock=1.75e9),
+        Chip(name="v6e", kind="TPU v6 lite", peak=918e12, hbm=32 * GIB, clock=1.75e9),
+        Chip(name="tpu7x", kind="TPU7x", peak=2307e12, hbm=192 * GIB, clock=None),
+    )
+}
+EXAMPLES = "v4:2x2x1, v5e:4x4, v5p:4x4x4, v6e:16x16 or tpu7x:2x2x1"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Target:
+    """Devices to plan for.
+
+    Attributes:
+      name: such as "v5p:4x4x4".
+      num_slices: slices of that shape.
+      chip: of what kind they are; None for anything but a TPU.
+      chips: how many.
+      devices: what JAX sees of them; they need not exist. A chip may be two devices.
+    """
+
+    name: str
+    num_slices: int
+    chip: Chip | None
+    chips: int
+    devices: Sequence[Any]
+
+    @property
+    def devices_per_chip(self) -> float:
+        """1, or 2 where each core of a chip is a device."""
+        return len(self.devices) / self.chips
+
+
+def prepare_environment() -> None:
+    """Lets the TPU's compiler load where there is no TPU; call it before JAX is imported."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no metadata server to ask
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    # Else it looks for the TPU that is not there, and warns; the topology is named all the same.
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
+
+
+def check_compiler() -> None:
+    """Makes sure that the TPU's compiler is installed.
+
+    Raises:
+      UserError: if it is not.
+    """
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError(
+            "the TPU's compiler (package libtpu) is not installed; it runs on any Linux machine "
+            "with an x86-64 CPU: pip install -e '.[tpu]'."
+        )
+
+
+def parse(name: str) -> tuple[Chip, tuple[int, ...]]:
+    """The chip and the shape that a topology's name holds.
+
+    Raises:
+      UserError: if there is no such topology.
+    """
+    match = re.fullmatch(r"(\w+):(\d+(?:x\d+)+)", name)
+    if not match or match[1] not in CHIPS:
+        raise UserError(
+            f"--topology={name} is not a chip ({', '.join(CHIPS)}), a colon and the numbers of "
+            f"chips along each side; use for example {EXAMPLES}."
+        )
+    sides = tuple(int(side) for side in match[2].split("x"))
+    expected = 2 if match[1] in ("v5e", "v6e") else 3
+    if len(sides) != expected or min(sides) < 1:
+        raise UserError(
+            f"--topology={name}: a slice of {match[1]} has {expected} sides of 1 or more chips; "
+            f"use for example {EXAMPLES}."
+        )
+    return CHIPS[match[1]], sides
+
+
+def describe_slice(name: str, num_slices: int = 1) -> Target:
+    """The devices of slices that need not exist, for the compiler.
+
+    Args:
+      name: such as "v5p:4x4x4".
+      num_slices: slices of that shape, joined by the data-centre network.
+
+    Raises:
+      UserError: if the compiler is missing, or knows no such topology.
+    """
+    chip, sides = parse(name)
+    if num_slices < 1:
+        raise UserError(f"--num_slices={num_slices} must be 1 or more.")
+    check_compiler()
+    from jax.experimental import topologies
+
+    more = {"num_slices": num_slices} if num_slices > 1 else {}
+    try:
+        devices = topologies.get_topology_desc(name, "tpu", **more).devices
+    except Exception as error:  # whatever the compiler's plug-in raises
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"the TPU's compiler knows no topology {name} with {num_slices} slice(s) "
+            f"({first_line}); use for example {EXAMPLES}."
+        ) from error
+    chips = math.prod(sides) * num_slices
+    return Target(name=name, num_slices=num_slices, chip=chip, chips=chips, devices=devices)
+
+
+def present() -> Target:
+    """The devices that this process has."""
+    import jax
+
+    devices = jax.devices()
+    chip = next((chip for chip in CHIPS.values() if chip.kind == devices[0].device_kind), None)
+    chips, slices = len(devices), {getattr(device, "slice_index", 0) for device in devices}
+    if chip is not None:
+        chips = len({(getattr(d, "slice_index", 0), *d.coords) for d in devices})
+    return Target(
+        name=f"{len(devices)} × {devices[0].device_kind}",
+        num_slices=len(slices),
+        chip=chip,
+        chips=chips,
+        devices=devices,
+    )

@@ -1,0 +1,46 @@
+import importlib.util
+
+import jax
+import pytest
+
+from lumiere_jax.errors import UserError
+from lumiere_jax.planning import topology
+from lumiere_jax.planning.topology import CHIPS, GIB, parse, present
+
+
+def test_names():
+    assert parse("v5p:4x4x8") == (CHIPS["v5p"], (4, 4, 8))
+    assert parse("v5e:16x16") == (CHIPS["v5e"], (16, 16))
+    assert CHIPS["v5p"].hbm == 95 * GIB and CHIPS["v5p"].peak == 459e12
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("v5p", "is not a chip .* a colon"),
+        ("v9:2x2", "is not a chip .*v4, v5e, v5p"),
+        ("v5p:4x4", "a slice of v5p has 3 sides"),
+        ("v5e:2x2x2", "a slice of v5e has 2 sides"),
+        ("v5e:0x2", "of 1 or more chips"),
+    ],
+)
+def test_names_that_mean_nothing(name, message):
+    with pytest.raises(UserError, match=message):
+        parse(name)
+
+
+def test_missing_compiler(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"libtpu.*is not installed.*pip install -e '.\[tpu\]'"):
+        topology.describe_slice("v5e:2x2")
+
+
+def test_number_of_slices():
+    with pytest.raises(UserError, match="--num_slices=0 must be 1 or more"):
+        topology.describe_slice("v5e:2x2", 0)
+
+
+def test_present_devices():
+    target = present()
+    assert target.devices == jax.devices() and target.chips == jax.device_count()
+    assert target.chip is None and target.devices_per_chip == 1
