@@ -1,0 +1,181 @@
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from lumiere_jax import flops
+from lumiere_jax.diffusion.low_resolution import upsample_low_resolution
+from lumiere_jax.planning import compile as steps
+from lumiere_jax.planning import plan as planning
+from lumiere_jax.planning import report
+from lumiere_jax.planning.search import search
+from lumiere_jax.planning.topology import CHIPS, GIB, Target, present
+from lumiere_jax.stage import Stage
+from lumiere_jax.train import count
+from tests.tiny_runs import tiny_config
+
+OUT_OF_MEMORY = (
+    "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. "
+    "Used 120.50G of 95.74G hbm. Exceeded hbm capacity by 24.76G."
+)
+
+
+@pytest.fixture(scope="module")
+def plan():
+    """The plan of a narrow training step for the devices of this process."""
+    config = tiny_config("ssr", train__batch_size=2 * jax.device_count())
+    return planning.make_plan(config, present(), name="narrow")
+
+
+def v5p(chips):
+    """As many chips as this process has devices, which stand in for them."""
+    devices = jax.devices()[:chips]
+    return Target(name="v5p", num_slices=1, chip=CHIPS["v5p"], chips=chips, devices=devices)
+
+
+def failing_plan(monkeypatch, message, chips=1, **fields):
+    """The plan where the compiler ends in an error."""
+
+    def compile_step(*args):
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(steps, "compile_step", compile_step)
+    return planning.make_plan(tiny_config("ssr", **fields), v5p(chips))
+
+
+def test_training_step_is_described_by_its_shapes(plan):
+    config = tiny_config("ssr", train__batch_size=2 * jax.device_count())
+    stage = Stage.from_config(config)
+    params = jax.eval_shape(stage.init_params, jax.random.key(0))
+    assert plan.trainable + plan.frozen == count(params) and plan.trainable and plan.frozen
+    assert plan.batch == 2 * plan.chips and plan.repeats == 1 and plan.fits
+    needed = flops.training_flops(stage, plan.batch).total / plan.chips
+    assert plan.model_flops == needed
+    assert plan.compiled_flops > 0.9 * needed  # elementwise work on top, padding left out
+    # Parameters, and their EMA and at least one moment for those that are trained, in float32.
+    state, batch = 4 * (plan.frozen + 3 * plan.trainable), 2 * 8 * 64 * 64 * 3 * 4
+    assert state + batch < plan.arguments < 1.5 * (state + batch)
+    assert plan.outputs < 0.01 * plan.arguments  # the state is donated
+    assert plan.needed == plan.arguments + plan.temporaries + plan.outputs + plan.program
+    assert plan.unknown_loops == [] and plan.seconds is None and plan.hours(100) is None
+
+
+def test_report_of_the_present_devices(plan, monkeypatch):
+    monkeypatch.setattr(report, "make_plan", lambda *args, **kwargs: plan)
+    text = report.describe(tiny_config("ssr"))
+    assert "narrow: one training step on" in text and "temporaries" in text
+    assert f"{plan.model_flops / 1e12:.4g} TFLOP needed" in text
+    assert "MFU" not in text  # no time is known on a CPU
+
+
+def test_estimated_time(plan):
+    timed = dataclasses.replace(plan, seconds=0.5, utilisation=0.4, chips=4, batch=8)
+    assert timed.clips_a_second == 16 and timed.hours(57_600) == 1
+    figures = json.loads(json.dumps(timed.to_json(57_600)))
+    assert figures["chip_hours"] == 4 and figures["utilisation"] == 0.4
+    text = report.text(timed, 57_600)
+    assert "0.5 s, MFU 40.0%: the compiler's estimate" in text and "no hardware was timed" in text
+    assert "1.0 hours, 4 chip-hours" in text
+    sampled = dataclasses.replace(timed, mode="sample", repeats=50)
+    assert sampled.clips_a_second == 16 / 50
+    assert "0.32 clips/s of 50 denoising steps" in report.text(sampled)
+
+
+def test_plan_that_does_not_fit_is_a_row_with_advice(monkeypatch):
+    plan = failing_plan(monkeypatch, OUT_OF_MEMORY, train__batch_size=8)
+    assert not plan.fits and plan.needed == round(120.5 * GIB) and plan.hbm == 95 * GIB
+    assert any("--config.model.remat=full" in line for line in plan.advice)
+    assert any("--config.train.batch_size=1" in line for line in plan.advice)
+    assert "does NOT fit" in report.text(plan) and "120.5 of 95.0 GiB" in report.text(plan)
+    assert "no" in report.table([plan]).splitlines()[1].split()
+
+
+def test_advice_for_a_large_state(monkeypatch):
+    monkeypatch.setitem(CHIPS, "v5p", dataclasses.replace(CHIPS["v5p"], hbm=2**20))
+    fields = {"model__remat": "full", "train__batch_size": 1}
+    advice = failing_plan(monkeypatch, OUT_OF_MEMORY, **fields).advice
+    assert not any("remat" in line or "clips a device" in line for line in advice)
+    assert any("--config.mesh.fsdp" in line for line in advice)
+
+
+def test_other_errors_of_the_compiler_are_no_rows(monkeypatch):
+    with pytest.raises(RuntimeError, match="INTERNAL"):
+        failing_plan(monkeypatch, "INTERNAL: a defect")
+
+
+def test_cache_is_keyed_by_everything_that_matters(plan, tmp_path, monkeypatch):
+    made = []
+
+    def compile_once(step, config, target, mode, name, versions):
+        made.append(name)
+        return plan
+
+    monkeypatch.setattr(planning, "_compile", compile_once)
+    monkeypatch.setattr(steps, "training_step", lambda config, target: None)
+
+    def ask(name, num_frames=None, **fields):
+        config = tiny_config("t2i", train__batch_size=jax.device_count(), **fields)
+        arguments = {"mode": "train", "num_frames": num_frames, "cache": tmp_path}
+        return planning.make_plan(config, present(), name=name, **arguments)
+
+    first = ask("one")
+    assert ask("two") == dataclasses.replace(first, config="two")
+    assert made == ["one"]
+    ask("three", optimizer__b2=0.5)
+    monkeypatch.setattr(planning, "sources", lambda: "changed")
+    ask("four")
+    monkeypatch.setattr(planning, "library_versions", lambda: {"jax": "9"})
+    ask("five")
+    assert made == ["one", "three", "four", "five"]
+
+
+def network_flops(stage, batch, frames, size):
+    """Operations of one call of a network."""
+    clip = jax.ShapeDtypeStruct((batch, frames, size, size, 3), jnp.float32)
+    number = jax.ShapeDtypeStruct((batch,), jnp.float32)
+    text = flops.batch_shapes(stage, batch)
+    condition = {name: text[name] for name in ("text", "text_mask")}
+    if stage.is_super_resolution:
+        condition |= {"low_resolution": clip, "augmentation_level": number}
+    params = jax.eval_shape(stage.init_params, jax.random.key(0))
+    return flops.count(stage.predict, params, clip, number, condition).total
+
+
+def test_sampling_step_of_a_base_stage():
+    config = tiny_config("t2i", sampling__num_steps=7)
+    step = steps.sampling_step(config, present())
+    assert (step.repeats, step.trainable, step.batch) == (7, 0, step.mesh.shape["data"])
+    once = network_flops(Stage.from_config(config), step.batch, 1, 16)
+    assert step.model_flops == 2 * once  # guidance: with and without the text
+    plan = planning.make_plan(config, present(), mode="sample")
+    assert plan.compiled_flops > 0.9 * plan.model_flops and plan.trainable == 0
+
+
+def test_sampling_step_of_super_resolution():
+    config = tiny_config("ssr")
+    stage = Stage.from_config(config)
+    step = steps.sampling_step(config, present())
+    # 80 frames are 39 windows of 4, which share 2; guidance of scale 1 takes one branch.
+    low = jax.ShapeDtypeStruct((step.batch, 80, 16, 16, 3), jnp.float32)
+    enlarging = flops.count(lambda video: upsample_low_resolution(video, (64, 64)), low).total
+    assert step.model_flops == 39 * network_flops(stage, step.batch, 4, 64) + enlarging
+
+
+def test_search_ranks_what_fits_by_speed(plan):
+    def fake(config):
+        policy, batch = config.model.remat, config.train.batch_size
+        seconds = {"none": 1.0, "full": 1.5, "convolutions": 1.2}[policy]
+        fits = batch <= {"none": 1, "full": 4, "convolutions": 2}[policy] * jax.device_count()
+        return dataclasses.replace(
+            plan, remat=policy, batch=batch, fits=fits, seconds=seconds if fits else None
+        )
+
+    plans = search(tiny_config("ssr"), present(), fake, [1, 2, 4, 8])
+    ranked = [(p.remat, p.batch // jax.device_count()) for p in plans if p.fits]
+    assert ranked[:3] == [("full", 4), ("convolutions", 2), ("full", 2)]
+    assert [p.fits for p in plans] == sorted([p.fits for p in plans], reverse=True)
+    assert ("none", 8) not in [(p.remat, p.batch // jax.device_count()) for p in plans]
+    lines = report.table(plans).splitlines()
+    assert len([line for line in lines if " yes " in line]) == len(ranked)
