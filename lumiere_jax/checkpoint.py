@@ -35,6 +35,14 @@ class DamagedCheckpointError(UserError):
     """A checkpoint that cannot be read."""
 
 
+class _Manager(ocp.CheckpointManager):
+    """Leaves it to the training loop to ask for preemption, which must be done in one place."""
+
+    def reached_preemption(self, step: int) -> bool:
+        """Says no: Orbax's question would reset the point that the loop's polls agree on."""
+        return False
+
+
 def _checkpoint_folder(workdir: str | Path) -> epath.Path:
     path = epath.Path(workdir)
     return (path if "://" in str(workdir) else path.resolve()) / FOLDER
@@ -65,7 +73,7 @@ class Checkpointer:
                 keep_checkpoints_without_metrics=False,
             )
             policies.append(best)
-        self._manager = ocp.CheckpointManager(
+        self._manager = _Manager(
             _checkpoint_folder(workdir),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies)

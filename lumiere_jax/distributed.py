@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
+from orbax.checkpoint import multihost
 
 from lumiere_jax.errors import EXIT_USER_ERROR, PeerError, Preempted, UserError
 from lumiere_jax.sharding import BATCH_AXES, check_batch
@@ -182,6 +183,20 @@ def agree(ok: bool) -> bool:
     if jax.process_count() == 1:
         return ok
     return bool(np.all(multihost_utils.process_allgather(np.array(ok))))
+
+
+def wait_for_all(what: str, timeout_s: int = 3600) -> None:
+    """Waits until every process is here, without a collective of the devices.
+
+    Compilation takes one process longer than another, and the first collective waits for half a
+    minute only where the CPU is the device.
+
+    Args:
+      what: name of the point, different for each.
+      timeout_s: how long to wait.
+    """
+    if jax.process_count() > 1:
+        multihost.sync_global_processes(what, timeout=timeout_s)
 
 
 def start_report(mesh: Mesh, batch_size: int) -> str:

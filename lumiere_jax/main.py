@@ -29,9 +29,8 @@ def main(argv: list[str]) -> None:
     from lumiere_jax import compilation_cache, distributed, profiling
 
     profile_steps = profiling.parse_window(_PROFILE_STEPS.value)
-    distributed.initialize(_DISTRIBUTED.value)
-    compilation_cache.use()
-    try:
+    with distributed.joined(_DISTRIBUTED.value):
+        compilation_cache.use()
         if _DRY_RUN.value:
             from lumiere_jax.planning import dry_run
 
@@ -40,8 +39,6 @@ def main(argv: list[str]) -> None:
             from lumiere_jax.train import train
 
             train(_CONFIG.value, _WORKDIR.value, profile_steps)
-    finally:
-        distributed.shutdown()
 
 
 if __name__ == "__main__":

@@ -89,18 +89,19 @@ class Announcement:
     Use as a context manager: `with Announcement("compiling, this can take minutes"): ...`.
     """
 
-    def __init__(self, text: str, stream: TextIO | None = None):
-        """Remembers what to say."""
-        self._text, self._stream = text, stream or sys.stderr
+    def __init__(self, text: str, stream: TextIO | None = None, quiet: bool = False):
+        """Remembers what to say; `quiet` says nothing."""
+        self._text, self._stream, self._quiet = text, stream or sys.stderr, quiet
 
     def __enter__(self) -> "Announcement":
         """Says it."""
-        print(f"{self._text} ...", file=self._stream, flush=True)
+        if not self._quiet:
+            print(f"{self._text} ...", file=self._stream, flush=True)
         self._begin = time.monotonic()
         return self
 
     def __exit__(self, kind: object, value: object, traceback: object) -> None:
         """Says how long it took, if it was done."""
-        if kind is None:
+        if kind is None and not self._quiet:
             took = duration(time.monotonic() - self._begin)
             print(f"{self._text}: done in {took}", file=self._stream, flush=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from lumiere_jax.config import ConfigDict
 from lumiere_jax.diffusion.guidance import dynamic_threshold, guided
@@ -197,11 +197,19 @@ def run_sampler(
     if mesh is None:
         mesh = sampling_mesh(len(inputs[0]), lambda parts: stage.splits_into(parts, num_frames))
         params = jax.device_put(params, replicated(mesh))
-    inputs = jax.device_put(tuple(inputs), by_clip(mesh))
+    inputs = jax.tree.map(lambda x: _placed(x, by_clip(mesh)), tuple(inputs))
     with use_mesh(mesh, "windows" if stage.is_super_resolution else "height"):
         video = jax.block_until_ready(sampler(params, *inputs))
     jax.effects_barrier()  # for the last line of progress
     return video
+
+
+def _placed(x: jax.Array | np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """Puts an array, also of PRNG keys, on a mesh that may reach beyond this process."""
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_placed(jax.random.key_data(x), sharding))
+    is_here = not isinstance(x, jax.Array) or x.is_fully_addressable
+    return jax.device_put(np.asarray(x) if is_here else x, sharding)
 
 
 def _augment(low_resolution: jax.Array, level: jax.Array, keys: jax.Array) -> jax.Array:

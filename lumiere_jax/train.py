@@ -35,6 +35,8 @@ from lumiere_jax.state import (
 )
 from lumiere_jax.watchdog import Watchdog, peer_errors
 
+COMPILING = "compiling the training step, this can take minutes"
+
 
 def train(
     config: ConfigDict, workdir: str | Path, profile_steps: tuple[int, int] | None = None
@@ -105,8 +107,9 @@ def train(
     # ---- the step, compiled as a whole ----------------------------------------------------
     if first_step < num_steps:
         batch = global_batch(next(batches), mesh)
-        with goodput.lost(), Announcement("compiling the training step, this can take minutes"):
+        with goodput.lost(), Announcement(COMPILING, quiet=not distributed.is_primary()):
             step_function = compile_step(stage, optimizer, mesh, state, batch)
+            distributed.wait_for_all("compiled")
 
     # ---- loop -----------------------------------------------------------------------------
     writer = create_writer(workdir, first_step)
@@ -149,10 +152,14 @@ def train(
                             samples.write_training_samples(stage, params, step, workdir, mesh)
                     interruption.poll()
                 except Preempted:
+                    if pending is not None:
+                        report(pending, *reporting)  # nothing that is not finite is saved
                     checkpoints.save(state, config)
+                    checkpoints.wait()  # watched: another process may hang
                     raise
                 profiler.after(step, state)
                 watchdog.beat(f"step {step}")
+            checkpoints.wait()
     finally:
         profiler.close()
         writer.close()
