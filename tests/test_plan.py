@@ -1,0 +1,95 @@
+"""The plan's command line, with the TPU's own compiler."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+NARROW = (
+    "--config.model.widths=(8,8)",
+    "--config.model.embedding_features=8",
+    "--config.model.head_dim=8",
+    "--config.model.groups=4",
+    "--config.model.attention_levels=(False,True)",
+    "--config.model.text_features=16",
+    "--config.optimizer.name=adafactor",
+)
+needs_compiler = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="the TPU's compiler is not installed: pip install -e '.[tpu]'",
+)
+
+
+def run(*arguments, **environment):
+    """Runs the binary with the compiler's ordinary settings, not those of the tests."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_PLATFORMS")}
+    return subprocess.run(
+        [sys.executable, "-m", "lumiere_jax.plan", *arguments],
+        cwd=REPOSITORY, env=kept | environment, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+
+
+@needs_compiler
+def test_training_step_of_four_chips_that_are_not_there(tmp_path):
+    arguments = (
+        "--config=configs/t2i.py:tiny", "--topology=v5e:2x2", "--clips=1000",
+        f"--cache={tmp_path}/cache", f"--output={tmp_path}/plans.jsonl",
+        "--config.train.batch_size=4", "--config.mesh.data=2", "--config.mesh.fsdp=2", *NARROW,
+    )  # fmt: skip
+    result = run(*arguments)
+    assert result.returncode == 0, result.stderr
+    assert "compiling for v5e:2x2, this can take minutes" in result.stderr
+    assert "MFU" in result.stdout and "it fits" in result.stdout
+    plan = json.loads((tmp_path / "plans.jsonl").read_text())
+    assert plan["chips"] == 4 and plan["mesh"] == {"data": 2, "fsdp": 2, "space": 1}
+    assert plan["config"].startswith("configs/t2i.py:tiny train.batch_size=4 mesh.data=2")
+    assert plan["fits"] and plan["hbm"] == 16 * 2**30 and 0 < plan["needed"] < plan["hbm"]
+    assert 0 < plan["model_flops"] and 0 < plan["compiled_flops"]
+    assert plan["unknown_loops"] == []
+    assert plan["seconds"] == plan["cycles"] / 1.5e9 > 0 and 0 < plan["utilisation"] < 1
+    assert plan["chip_hours"] == pytest.approx(4 * 1000 / plan["clips_a_second"] / 3600)
+    reduced = [plan["collectives"].get(kind) for kind in ("all-reduce", "reduce-scatter")]
+    # Gradients of all trained parameters meet, at least once, in float32 or bfloat16.
+    assert sum(t["bytes"] for t in reduced if t) >= 2 * plan["trainable"] / 2
+
+    again = run(*arguments, "--json")
+    assert again.returncode == 0 and "compiling" not in again.stderr
+    assert json.loads(again.stdout) == plan
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--topology=v5e:3x3", *NARROW), "no topology v5e:3x3"),
+        (
+            ("--topology=v5e:2x2", "--config.train.batch_size=6", *NARROW),
+            "train.batch_size=6 is not divisible by 4",
+        ),
+    ],
+)
+def test_what_cannot_be_compiled(arguments, message):
+    result = run("--config=configs/t2i.py:tiny", *arguments)
+    assert result.returncode == 2 and message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--topology=v9:2x2",), "--topology=v9:2x2 is not a chip"),
+        (("--topology=v5e:2x2", "--search", "--mode=sample"), "--search tries ways to train"),
+        (("--topology=v5e:2x2", "--search", "--batches=x"), "--batches=x must be numbers"),
+        (("--topology=v5e:2x2", "--output=nowhere/x"), "there is no folder nowhere"),
+        ((), "topology"),
+    ],
+)
+def test_mistakes(arguments, message):
+    result = run("--config=configs/t2i.py:tiny", *arguments)
+    assert result.returncode == 2 and message in result.stderr
+    assert "Traceback" not in result.stderr
