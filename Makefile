@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check -qq install --no-compile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint plan format clean
 
 help:  ## List the targets.
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -26,6 +26,9 @@ test: lint  ## Check format and lint, then run the tests.
 lint: $(VENV)/.test  ## Check format and lint.
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
+
+plan: $(VENV)/.test  ## Compile the full configs for TPU slices that are not here (hours).
+	benchmarks/plan_all.sh
 
 format: $(VENV)/.test  ## Format the code and mend what lint can mend.
 	$(BIN)/ruff format

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Plans the full configs for TPU slices, one after the other, and prints a table. Hours on 2 cores;
+# what is done is kept in .cache/plan, so the same command goes on where it was.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+python=.venv/bin/python
+output=benchmarks/results/plans.jsonl
+mkdir -p benchmarks/results
+: >"$output.part"
+
+plan() { # plan CONFIG TOPOLOGY FLAG...
+  local config=$1 topology=$2
+  shift 2
+  "$python" -m lumiere_jax.plan --config="configs/$config.py:full" --topology="$topology" \
+    --output="$output.part" "$@"
+}
+
+for slice in v5p:2x2x4=16 v5p:4x4x4=64 v5p:4x8x8=256 v5e:16x16=256 v6e:16x16=256; do
+  plan stunet "${slice%=*}" --config.train.batch_size="${slice#*=}"
+done
+plan ssr v5p:2x2x1 --config.train.batch_size=4
+plan ssr v5e:4x4 --config.train.batch_size=16
+plan ssr v5p:2x2x1 --mode=sample --config.mesh.data=1 --config.mesh.space=4
+plan ssr v5e:4x4 --mode=sample --config.mesh.data=1 --config.mesh.space=16
+mv "$output.part" "$output"
+"$python" benchmarks/plan_table.py --input="$output"
