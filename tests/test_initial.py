@@ -1,0 +1,31 @@
+import jax
+import jax.numpy as jnp
+import pytest
+
+from lumiere_jax.errors import UserError
+from lumiere_jax.initial import state_shapes
+from lumiere_jax.sharding import create_mesh
+from lumiere_jax.stage import Stage
+from lumiere_jax.state import create_optimizer
+from tests.tiny_runs import tiny_config
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_frozen_parameters_may_be_kept_in_half_and_carry_no_other_state(dtype):
+    config = tiny_config("stunet", train__frozen_dtype=dtype)
+    stage, mesh = Stage.from_config(config), create_mesh(config.mesh)
+    state = state_shapes(stage, create_optimizer(config.optimizer, 10), mesh)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.frozen)} == {jnp.dtype(dtype)}
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.trainable)} == {jnp.dtype("float32")}
+    assert jax.tree.map(jnp.shape, state.ema) == jax.tree.map(jnp.shape, state.trainable)
+    names = {
+        jax.tree_util.keystr(path)
+        for path, _ in jax.tree_util.tree_leaves_with_path(state.optimizer)
+    }
+    assert any("temporal_" in name for name in names)
+    assert not any(top in name for name in names for top in ("conv_in", "down_0_0_block"))
+
+
+def test_unknown_frozen_dtype_is_refused():
+    with pytest.raises(UserError, match="frozen_dtype 'int8' is unknown; use float32 or bfloat16"):
+        Stage.from_config(tiny_config("stunet", train__frozen_dtype="int8"))
