@@ -42,3 +42,9 @@ def cascade(tmp_path_factory) -> dict[str, Path]:
     is_worker = "PYTEST_XDIST_WORKER" in os.environ
     folder = tmp_path_factory.getbasetemp()
     return train_cascade((folder.parent if is_worker else folder) / "cascade")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Starts the files that take minutes first, or one process would end long after the other."""
+    slow = ("pod", "test_train.py", "test_plan.py")
+    items.sort(key=lambda item: not any(part in slow for part in item.path.parts))

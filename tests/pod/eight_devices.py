@@ -4,6 +4,8 @@ A program of its own, because the number of devices is fixed when JAX starts.
 """
 
 import json
+import os
+import subprocess
 import sys
 
 import jax
@@ -26,9 +28,10 @@ from lumiere_jax.sharding import create_mesh, global_batch, replicated
 from lumiere_jax.stage import Stage
 from lumiere_jax.state import TrainState, create_optimizer, merge
 from lumiere_jax.train import compile_step
+from tests.conftest import REPOSITORY
 from tests.tiny_runs import tiny_config
 
-sharding._SMALLEST_SPLIT = 2**8  # so that the narrow network has something to split
+ROUNDING = 2e-4  # of the largest value; sums over devices have another order
 ONE = {"data": 1, "fsdp": 1, "space": 1}
 
 
@@ -96,8 +99,24 @@ def difference(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.max(np.abs(first - second)) / max(np.max(np.abs(first)), 1e-6))
 
 
+def compare(what: str) -> dict:
+    """Runs this program in a process of its own; called by the tests."""
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8"
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.pod.eight_devices", what],
+        cwd=REPOSITORY,
+        env=os.environ | {"XLA_FLAGS": flags},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    return json.loads(run.stdout.splitlines()[-1])
+
+
 def main() -> None:
     """Runs the comparison that the argument names."""
+    sharding._SMALLEST_SPLIT = 2**8  # so that the narrow network has something to split
     result = {}
     if sys.argv[1] == "training":
         config = tiny_config("stunet", allow_untrained_start=True)
