@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from launch.gke import slices
-from launch.gke.render import render
+from launch.gke.manifest import render
 from lumiere_jax import errors
 from lumiere_jax.errors import UserError
 from tests.launch.jobset_schema import check_jobset
