@@ -1,7 +1,6 @@
 """Many processes as one program: how they meet, who speaks, and how they leave together."""
 
 import contextlib
-import math
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ from jax.sharding import Mesh
 from orbax.checkpoint import multihost
 
 from lumiere_jax.errors import EXIT_USER_ERROR, PeerError, Preempted, UserError
-from lumiere_jax.sharding import BATCH_AXES, check_batch
+from lumiere_jax.sharding import batch_parts, check_batch
 from lumiere_jax.watchdog import peer_errors
 
 START_TIMEOUT_S = 300
@@ -225,7 +224,7 @@ def start_report(mesh: Mesh, batch_size: int) -> str:
             "to -1 to let it follow."
         )
     check_batch(batch_size, mesh)
-    parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    parts = batch_parts(mesh)
     if parts % processes:
         raise UserError(
             f"{parts} parts of the batch ({axes}) cannot be split over {processes} processes, "

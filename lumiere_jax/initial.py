@@ -44,9 +44,9 @@ def initial_state(stage: Stage, optimizer: optax.GradientTransformation, mesh: M
     Raises:
       UserError: see `initial_params`.
     """
-    params = initial_params(stage, mesh)
-    shardings = state_shardings(jax.eval_shape(state_maker(stage, optimizer), params), mesh)
-    return _compile(state_maker(stage, optimizer), params, shardings)(params)
+    params, make = initial_params(stage, mesh), state_maker(stage, optimizer)
+    shardings = state_shardings(jax.eval_shape(make, params), mesh)
+    return _compile(make, params, shardings)(params)
 
 
 def initial_params(stage: Stage, mesh: Mesh) -> Params:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from etils import epath
 
+from lumiere_jax.distributed import say
 from lumiere_jax.errors import UserError
 
 
@@ -43,7 +44,7 @@ class ProfilerWindow:
         if self._running and step >= self._steps[1]:
             jax.block_until_ready(result)
             self.close()
-            print(f"wrote a profile of steps {self._steps[0]} to {step} to {self._folder}")
+            say(f"wrote a profile of steps {self._steps[0]} to {step} to {self._folder}")
 
     def close(self) -> None:
         """Stops it, if it runs."""

@@ -27,7 +27,7 @@ class Goodput:
     """
 
     def __init__(self, begin: float):
-        """`begin` is the time (`time.monotonic`) at which the process began."""
+        """All time from `begin` (`time.monotonic`) until now, the first step's start, is lost."""
         self._begin, self._lost = begin, time.monotonic() - begin
 
     @contextlib.contextmanager

@@ -66,6 +66,11 @@ def create_mesh(config: ConfigDict, devices: Sequence[Any] | None = None) -> Mes
         grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
     else:
         grid = np.array(devices).reshape(sizes)
+    return _mesh(grid)
+
+
+def _mesh(grid: np.ndarray) -> Mesh:
+    # Linen's logical constraints fail under the explicit axes that are JAX's default.
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
@@ -97,8 +102,7 @@ def sampling_mesh(batch_size: int, fits: Callable[[int], bool]) -> Mesh:
     data = math.gcd(batch_size, len(devices))
     left = len(devices) // data
     space = max(n for n in range(1, left + 1) if left % n == 0 and fits(n))
-    grid = np.array(devices[: data * space]).reshape(data, 1, space)
-    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return _mesh(np.array(devices[: data * space]).reshape(data, 1, space))
 
 
 def space_size() -> int:
@@ -187,13 +191,18 @@ def with_shardings(shapes: Any, shardings: Any) -> Any:
     )
 
 
+def batch_parts(mesh: Mesh) -> int:
+    """Into how many parts a mesh splits a global batch."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
 def check_batch(batch_size: int, mesh: Mesh) -> None:
     """Makes sure that a global batch can be split over devices and processes.
 
     Raises:
       UserError: naming the numbers.
     """
-    parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    parts = batch_parts(mesh)
     if batch_size % parts:
         raise UserError(
             f"train.batch_size={batch_size} is not divisible by {parts}, the devices that share "
@@ -223,7 +232,7 @@ def global_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
 
 def padded_batch(batch_size: int, mesh: Mesh) -> int:
     """The least batch that is not smaller and can be split over a mesh."""
-    parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    parts = batch_parts(mesh)
     return -(-batch_size // parts) * parts
 
 

@@ -23,7 +23,7 @@ from lumiere_jax.metrics.writer import create_writer
 from lumiere_jax.profiling import ProfilerWindow
 from lumiere_jax.progress import Announcement, Progress
 from lumiere_jax.reporting import Goodput, Pending, RateWindow, report
-from lumiere_jax.sharding import check_batch, create_mesh, global_batch, replicated, use_mesh
+from lumiere_jax.sharding import create_mesh, global_batch, replicated, use_mesh
 from lumiere_jax.stage import Batch, Stage
 from lumiere_jax.state import (
     Params,
@@ -60,15 +60,14 @@ def train(
       Preempted: after SIGTERM to any process, when the checkpoint of the step is complete.
     """
     # ---- set-up ---------------------------------------------------------------------------
-    goodput = Goodput(time.monotonic())
+    begin = time.monotonic()
     stage = Stage.from_config(config)
     workdir = make_workdir(workdir)
     mesh = create_mesh(config.mesh)
-    check_batch(config.train.batch_size, mesh)
+    say(distributed.start_report(mesh, config.train.batch_size))
     source = data_pipeline.create_source(config.data, "train")
     if not config.data.allow_small:
         data_pipeline.check_size(source, config.train.batch_size)
-    say(distributed.start_report(mesh, config.train.batch_size))
     say(f"stage {stage.name}: {len(source)} clips, global batch {config.train.batch_size}")
     settings, num_steps = config.train, config.train.num_steps
 
@@ -107,7 +106,7 @@ def train(
     # ---- the step, compiled as a whole ----------------------------------------------------
     if first_step < num_steps:
         batch = global_batch(next(batches), mesh)
-        with goodput.lost(), Announcement(COMPILING, quiet=not distributed.is_primary()):
+        with Announcement(COMPILING, quiet=not distributed.is_primary()):
             step_function = compile_step(stage, optimizer, mesh, state, batch)
             distributed.wait_for_all("compiled")
 
@@ -117,6 +116,7 @@ def train(
         stage.name, num_steps, "steps", first_step, quiet=not distributed.is_primary()
     )
     window, profiler = RateWindow(first_step), ProfilerWindow(workdir, profile_steps)
+    goodput = Goodput(begin)
     reporting = (config, shapes.trainable, writer, progress, window, goodput)
     pending: Pending | None = None
     hang_timeout = settings.hang_timeout if jax.process_count() > 1 else 0

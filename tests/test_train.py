@@ -3,7 +3,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -23,25 +22,21 @@ from tests.tiny_runs import (
     STEPS,
     assert_same_arrays,
     metric,
-    overrides,
     saved_arrays,
     tiny_config,
+    training_command,
 )
 
 REPOSITORY = Path(__file__).parents[1]
-SMALLEST = {"model.widths": (8,), "model.attention_levels": (False,)}
-KILLED_RUN = SMALLEST | {"train.num_steps": 40, "train.checkpoint_every": 5}
+SMALLEST = {"model__widths": (8,), "model__attention_levels": (False,)}
+KILLED_RUN = SMALLEST | {"train__num_steps": 40, "train__checkpoint_every": 5}
 
 
 def start_training(workdir: Path, devices: int, **fields) -> subprocess.Popen:
     """The ordinary command, with the shrunken config set by its flags."""
-    fields = {name.replace("__", "."): value for name, value in fields.items()}
-    settings = overrides("t2i") | KILLED_RUN | fields
-    flags = [f"--config.{name}={value}" for name, value in settings.items()]
     xla_flags = os.environ["XLA_FLAGS"] + f" --xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
-        [sys.executable, "-m", "lumiere_jax.main", "--config=configs/t2i.py:tiny", *flags]
-        + [f"--workdir={workdir}"],
+        training_command("t2i", workdir, **KILLED_RUN | fields),
         cwd=REPOSITORY,
         env=os.environ | {"XLA_FLAGS": xla_flags},
         stdout=subprocess.PIPE,

@@ -3,6 +3,7 @@
 import fcntl
 import importlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,14 @@ def tiny_config(stage: str, init_from: str | Path = "", /, **fields: Any) -> Con
     config.update_from_flattened_dict(overrides(stage) | fields)
     config.init_from = str(init_from) or config.init_from
     return config
+
+
+def training_command(stage: str, workdir: Path, /, **fields: Any) -> list[str]:
+    """The ordinary command for a tiny config, shrunk as by `tiny_config`, but by flags."""
+    fields = {name.replace("__", "."): value for name, value in fields.items()}
+    flags = [f"--config.{name}={value}" for name, value in (overrides(stage) | fields).items()]
+    program = [sys.executable, "-m", "lumiere_jax.main", f"--config=configs/{stage}.py:tiny"]
+    return [*program, f"--workdir={workdir}", *flags]
 
 
 def train_cascade(folder: Path) -> dict[str, Path]:

@@ -1,11 +1,9 @@
 """What helps a step that needs more memory than a chip has."""
 
-import math
-
 from lumiere_jax.config import ConfigDict
 from lumiere_jax.models.layers import REMAT_POLICIES
 from lumiere_jax.planning.compile import Step
-from lumiere_jax.sharding import BATCH_AXES
+from lumiere_jax.sharding import batch_parts
 
 _LARGE_SHARE = 0.25  # of the memory, from which on the state is worth splitting
 
@@ -24,7 +22,7 @@ def advise(config: ConfigDict, step: Step, mode: str, hbm: float | None) -> list
     if mode == "train" and config.model.get("remat", "none") != "full":
         policies = ", ".join(REMAT_POLICIES)
         advice.append(f"recompute more: --config.model.remat=full (policies: {policies})")
-    parts = math.prod(mesh[axis] for axis in BATCH_AXES)
+    parts = batch_parts(step.mesh)
     if mode == "train" and step.batch > parts:
         advice.append(
             f"take fewer than {step.batch // parts} clips a device: "

@@ -16,7 +16,7 @@ from lumiere_jax.initial import state_shapes
 from lumiere_jax.planning.topology import Target
 from lumiere_jax.sampling import SamplingOptions, make_base_sampler, make_super_resolution_sampler
 from lumiere_jax.sharding import (
-    BATCH_AXES,
+    batch_parts,
     by_clip,
     check_batch,
     create_mesh,
@@ -98,7 +98,7 @@ def sampling_step(config: ConfigDict, target: Target, num_frames: int | None = N
     if num_frames is None:
         num_frames = LUMIERE_FRAMES if stage.name == "ssr" else config.data.num_frames
     mesh = _sampling_mesh(stage, target, num_frames)
-    batch_size = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    batch_size = batch_parts(mesh)
     params = jax.eval_shape(stage.init_params, jax.random.key(0))
     placed = with_shardings(params, state_shardings(params, mesh))
     inputs = _sampler_inputs(stage, batch_size, num_frames)

@@ -9,7 +9,7 @@ from lumiere_jax.config import ConfigDict
 from lumiere_jax.distributed import say, start_report
 from lumiere_jax.initial import state_shapes
 from lumiere_jax.planning import report
-from lumiere_jax.sharding import check_batch, create_mesh
+from lumiere_jax.sharding import create_mesh
 from lumiere_jax.stage import Stage
 from lumiere_jax.state import TrainState, create_optimizer
 
@@ -21,9 +21,9 @@ def print_job(config: ConfigDict) -> None:
       UserError: if the job could not start.
     """
     stage, mesh = Stage.from_config(config), create_mesh(config.mesh)
-    check_batch(config.train.batch_size, mesh)
+    devices = start_report(mesh, config.train.batch_size)
     say(json.dumps(config.to_dict(), indent=2, default=list))
-    say(start_report(mesh, config.train.batch_size))
+    say(devices)
     optimizer = create_optimizer(config.optimizer, config.train.num_steps)
     say(parameter_table(state_shapes(stage, optimizer, mesh)))
     say(report.describe(config, stage.name))

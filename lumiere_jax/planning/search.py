@@ -7,7 +7,7 @@ from lumiere_jax.config import ConfigDict
 from lumiere_jax.models.layers import REMAT_POLICIES
 from lumiere_jax.planning.plan import Plan
 from lumiere_jax.planning.topology import Target
-from lumiere_jax.sharding import BATCH_AXES, create_mesh
+from lumiere_jax.sharding import batch_parts, create_mesh
 
 
 def search(
@@ -25,7 +25,7 @@ def search(
       batches: clips a device, rising; once one does not fit, larger ones are not tried.
     """
     mesh = create_mesh(config.mesh, target.devices)
-    parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    parts = batch_parts(mesh)
     plans = []
     for remat in REMAT_POLICIES:
         for batch in sorted(batches):

@@ -1,33 +1,28 @@
 """The ordinary training command as a job of two processes with four devices each."""
 
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
 
 from tests.pod.local_processes import LocalPod
-from tests.tiny_runs import metric, overrides, saved_arrays
+from tests.tiny_runs import metric, saved_arrays, training_command
 
 SMALLEST = {
-    "model.widths": (8,),
-    "model.attention_levels": (False,),
-    "train.batch_size": 8,
-    "train.num_steps": 12,
-    "train.checkpoint_every": 6,
-    "train.eval_every": 6,
-    "train.sample_every": 12,
-    "sampling.num_steps": 2,
-    "mesh.fsdp": 2,
+    "model__widths": (8,),
+    "model__attention_levels": (False,),
+    "train__batch_size": 8,
+    "train__num_steps": 12,
+    "train__checkpoint_every": 6,
+    "train__eval_every": 6,
+    "train__sample_every": 12,
+    "sampling__num_steps": 2,
+    "mesh__fsdp": 2,
 }
 
 
 def command(workdir: Path, **fields) -> list[str]:
-    fields = {name.replace("__", "."): value for name, value in fields.items()}
-    settings = overrides("t2i") | SMALLEST | fields
-    flags = [f"--config.{name}={value}" for name, value in settings.items()]
-    program = [sys.executable, "-m", "lumiere_jax.main", "--config=configs/t2i.py:tiny"]
-    return [*program, f"--workdir={workdir}", *flags]
+    return training_command("t2i", workdir, **SMALLEST | fields)
 
 
 def run(workdir: Path, logs: Path, processes: int, devices: int, **fields) -> LocalPod:
