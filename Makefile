@@ -21,7 +21,7 @@ demo: $(VENV)/.run-time  ## Train the tiny cascade on this machine and write vid
 	$(BIN)/python -m lumiere_jax.demo --output demo
 
 test: lint  ## Check format and lint, then run the tests.
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.test  ## Check format and lint.
 	$(BIN)/ruff format --check
