@@ -170,7 +170,7 @@ class ConvInflationBlock(nn.Module):
             h = modulate(h, nn.Dense(2 * channels, dtype=self.dtype, name="modulation")(embedding))
         h = TemporalConv(channels, dtype=self.dtype, name="time")(jax.nn.silu(h), context.batch)
         zeros = nn.initializers.zeros
-        h = nn.Dense(channels, dtype=self.dtype, kernel_init=zeros, name="projection")(keep(h))
+        h = nn.Dense(channels, dtype=self.dtype, kernel_init=zeros, name="projection")(h)
         return constrain(x + h, "clips", "height", None, None)
 
 

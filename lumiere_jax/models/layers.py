@@ -54,13 +54,16 @@ def sinusoidal_embedding(position: Array, dim: int, max_period: float = 10_000.0
 REMAT_POLICIES = ("none", "full", "convolutions")
 
 
-def rematerialise(module: type[nn.Module], policy: str) -> type[nn.Module]:
+def rematerialise(
+    module: type[nn.Module], policy: str, static: tuple[int, ...] = ()
+) -> type[nn.Module]:
     """A module that recomputes its inside in the backward pass instead of storing it.
 
     Args:
       module: its class.
       policy: "none" stores everything; "full" stores the module's inputs; "convolutions" also
-        stores what `keep` marks, so that only normalisations and activations are recomputed.
+        stores what `keep` marks, so that cheap layers alone are recomputed.
+      static: which arguments of its `__call__` are not arrays; `self` is number 0.
 
     Returns:
       The class to use.
@@ -73,11 +76,12 @@ def rematerialise(module: type[nn.Module], policy: str) -> type[nn.Module]:
     if policy == "none":
         return module
     names = ["convolution"] if policy == "convolutions" else []
-    return nn.remat(module, policy=jax.checkpoint_policies.save_only_these_names(*names))
+    save = jax.checkpoint_policies.save_only_these_names(*names)
+    return nn.remat(module, policy=save, static_argnums=static)
 
 
 def keep(x: Array) -> Array:
-    """Marks the output of a convolution or matrix product as dear to recompute."""
+    """Marks the output of a spatial convolution or matrix product as dear to recompute."""
     return checkpoint_name(x, "convolution")
 
 
@@ -182,12 +186,18 @@ class ResidualBlock(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, embedding: Array) -> Array:
-        """Maps `x` `[frames, h, w, c]` and an activated `embedding` `[batch, e]` to features.
+    def __call__(self, x: Array | tuple[Array, ...], embedding: Array) -> Array:
+        """Maps features to features.
+
+        Args:
+          x: `[frames, h, w, c]`, or several that are joined by channel: if it happens here, a
+            rematerialised block stores no copy of a skip connection.
+          embedding: `[batch, e]`, activated.
 
         Returns:
           `[frames, h', w', features]`.
         """
+        x = jnp.concatenate(x, axis=-1) if isinstance(x, tuple) else x
         act = activation(self.activation)
         resize = {"none": lambda y: y, "down": average_pool, "up": nearest_upsample}[self.resample]
         h = resize(act(group_norm(self.groups, self.dtype, "norm_0")(x)))

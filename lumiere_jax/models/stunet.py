@@ -106,12 +106,17 @@ class STUNet(UNet):
     def inflate_downsample(self, x: Array, context: TemporalContext, level: int) -> Array:
         """Halves the frame rate after the spatial down-sampling that leaves `level`."""
         name = f"{TEMPORAL_PREFIX}down_{level}_resample"
-        down = TemporalDownsample(self.temporal_initialization, self.dtype, name=name)
+        down = rematerialise(TemporalDownsample, self.remat, static=(2,))(
+            self.temporal_initialization, self.dtype, name=name
+        )
         return down(x, context.batch)
 
     @nn.nowrap
     def inflate_upsample(self, x: Array, context: TemporalContext, level: int) -> Array:
         """Doubles the frame rate after the spatial up-sampling that leaves `level`."""
         name = f"{TEMPORAL_PREFIX}up_{level}_resample"
-        up = TemporalUpsample(self.temporal_initialization, self.dtype, name=name)
+        # Or it would store every frame twice.
+        up = rematerialise(TemporalUpsample, self.remat, static=(2,))(
+            self.temporal_initialization, self.dtype, name=name
+        )
         return up(x, context.batch)

@@ -141,7 +141,12 @@ class UNet(nn.Module):
 
     @nn.nowrap
     def _block(
-        self, h: Array, embedding: Array, level: int, name: str, resample: str = "none"
+        self,
+        h: Array | tuple[Array, Array],
+        embedding: Array,
+        level: int,
+        name: str,
+        resample: str = "none",
     ) -> Array:
         block = rematerialise(ResidualBlock, self.remat)
         return block(
@@ -190,7 +195,7 @@ class UNet(nn.Module):
         h = constrain(h, "clips", "height", None, None)
         skips, last = [h], len(self.widths) - 1
 
-        def layer(h: Array, level: int, name: str) -> Array:
+        def layer(h: Array | tuple[Array, Array], level: int, name: str) -> Array:
             h = self._block(h, embedding, level, name)
             if self.attention_levels[level]:
                 h = self._attention(h, text, text_mask, name)
@@ -210,7 +215,7 @@ class UNet(nn.Module):
 
         for level in reversed(range(last + 1)):
             for i in range(self.layers_per_level + 1):
-                h = layer(jnp.concatenate([h, skips.pop()], axis=-1), level, f"up_{level}_{i}")
+                h = layer((h, skips.pop()), level, f"up_{level}_{i}")
             if level > 0:
                 h = self._block(h, embedding, level, f"up_{level}_resample", "up")
                 h = self.inflate_upsample(h, context, level)

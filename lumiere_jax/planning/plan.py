@@ -52,7 +52,8 @@ class Plan:
       temporaries: bytes of activations, gradients and all else in between.
       outputs: bytes of results that do not take the place of arguments.
       program: bytes of code.
-      advice: what helps where it does not fit.
+      reason: the beginning of the compiler's message where it does not fit.
+      advice: what helps there.
       model_flops: what mathematics needs.
       compiled_flops: those of convolutions and matrix products in the compiled program; the
         compiler's own count takes every loop for one turn.
@@ -84,6 +85,7 @@ class Plan:
     temporaries: int | None = None
     outputs: int | None = None
     program: int | None = None
+    reason: str = ""
     advice: list[str] = dataclasses.field(default_factory=list)
     model_flops: float
     compiled_flops: float | None = None
@@ -189,6 +191,7 @@ def _compile(
             fits=False,
             needed=_needed(str(error), cores),
             arguments=round(step.held * cores),
+            reason=str(error)[:2000],
             advice=advise(config, step, mode, chip and chip.hbm / cores),
             compile_seconds=time.monotonic() - begin,
         )
