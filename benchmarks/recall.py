@@ -7,7 +7,7 @@ import numpy as np
 from absl import flags
 
 from lumiere_jax import errors
-from lumiere_jax.data.pipeline import create_source
+from lumiere_jax.data.sources import create_source
 from lumiere_jax.data.video_io import write_contact_sheet
 from lumiere_jax.pipeline import LumierePipeline
 

@@ -10,7 +10,7 @@ import numpy as np
 from lumiere_jax import demo_page
 from lumiere_jax.atomic import write_text
 from lumiere_jax.config import ConfigDict
-from lumiere_jax.data.pipeline import create_source
+from lumiere_jax.data.sources import create_source
 from lumiere_jax.data.video_io import write_contact_sheet
 from lumiere_jax.errors import UserError
 from lumiere_jax.metrics import oracle

@@ -7,6 +7,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lumiere_jax.data import pipeline as data_pipeline
+from lumiere_jax.data.sources import create_source
 from lumiere_jax.sharding import global_batch, replicated, use_mesh
 from lumiere_jax.stage import Batch, Stage
 from lumiere_jax.state import TrainState, merge
@@ -18,7 +19,7 @@ class Evaluation:
     def __init__(self, stage: Stage, mesh: Mesh):
         """Draws the clips, once."""
         config = stage.config
-        source = data_pipeline.create_source(config.data, "test")
+        source = create_source(config.data, "test")
         batches = data_pipeline.train_batches(
             source,
             stage.text_encoder,

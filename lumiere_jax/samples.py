@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from lumiere_jax.data import pipeline as data_pipeline
+from lumiere_jax.data.sources import create_source
 from lumiere_jax.data.video_io import write_contact_sheet, write_video
 from lumiere_jax.diffusion.low_resolution import downsample
 from lumiere_jax.distributed import is_primary
@@ -77,7 +77,7 @@ def write_viewable(path: Path, video: np.ndarray, fps: float, caption: str) -> N
 
 def _refined(stage: Stage, params: Params, mesh: Mesh) -> tuple[list[str], np.ndarray]:
     """Held-out clips, down-sampled and refined again."""
-    source = data_pipeline.create_source(stage.config.data, "test")
+    source = create_source(stage.config.data, "test")
     count = min(len(stage.config.sampling.prompts), len(source))
     chosen = [i % count for i in range(padded_batch(count, mesh))]
     videos, prompts = zip(*(source.example(i) for i in chosen), strict=True)

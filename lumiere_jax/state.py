@@ -98,12 +98,27 @@ def create_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransf
 
 
 def _matrix_axes(params: Params) -> Any:
-    """For Muon: which leaves are matrices (inputs × outputs), kernels of convolutions included."""
+    """For Muon: which leaves are matrices (inputs × outputs), kernels of convolutions included.
+
+    Those of repeated blocks have one axis more, the first.
+    """
     axes = {
         2: optax.contrib.MuonDimensionNumbers((0,), (1,)),
+        3: optax.contrib.MuonDimensionNumbers((1,), (2,)),
         4: optax.contrib.MuonDimensionNumbers((0, 1, 2), (3,)),
+        5: optax.contrib.MuonDimensionNumbers((1, 2, 3), (4,)),
     }
-    return jax.tree.map(lambda leaf: axes.get(leaf.ndim), params)
+
+    def choose(path: tuple[Any, ...], leaf: Any) -> Any:
+        is_vector = path[-1].key in ("bias", "scale")  # of repeated blocks: one a row
+        return None if is_vector else axes.get(leaf.ndim)
+
+    return jax.tree_util.tree_map_with_path(choose, params)
+
+
+def count(params: Params) -> int:
+    """Number of scalars in a tree of parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def update_ema(ema: Params, params: Params, step: jax.Array, decay: float) -> Params:

@@ -3,17 +3,15 @@
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 from etils import epath
-from jax.sharding import Mesh
 
 from lumiere_jax import checkpoint, distributed, loss_plot, samples
 from lumiere_jax.atomic import write_text
 from lumiere_jax.config import ConfigDict
 from lumiere_jax.data import pipeline as data_pipeline
+from lumiere_jax.data import sources
 from lumiere_jax.distributed import say
 from lumiere_jax.errors import Preempted, UserError
 from lumiere_jax.held_out import Evaluation
@@ -23,16 +21,10 @@ from lumiere_jax.metrics.writer import create_writer
 from lumiere_jax.profiling import ProfilerWindow
 from lumiere_jax.progress import Announcement, Progress
 from lumiere_jax.reporting import Goodput, Pending, RateWindow, report
-from lumiere_jax.sharding import create_mesh, global_batch, replicated, use_mesh
-from lumiere_jax.stage import Batch, Stage
-from lumiere_jax.state import (
-    Params,
-    TrainState,
-    create_optimizer,
-    first_non_finite,
-    merge,
-    update_ema,
-)
+from lumiere_jax.sharding import create_mesh, global_batch
+from lumiere_jax.stage import Stage
+from lumiere_jax.state import TrainState, count, create_optimizer, merge
+from lumiere_jax.training_step import compile_step
 from lumiere_jax.watchdog import Watchdog, peer_errors
 
 COMPILING = "compiling the training step, this can take minutes"
@@ -65,9 +57,9 @@ def train(
     workdir = make_workdir(workdir)
     mesh = create_mesh(config.mesh)
     say(distributed.start_report(mesh, config.train.batch_size))
-    source = data_pipeline.create_source(config.data, "train")
+    source = sources.create_source(config.data, "train")
     if not config.data.allow_small:
-        data_pipeline.check_size(source, config.train.batch_size)
+        sources.check_size(source, config.train.batch_size)
     say(f"stage {stage.name}: {len(source)} clips, global batch {config.train.batch_size}")
     settings, num_steps = config.train, config.train.num_steps
 
@@ -172,29 +164,6 @@ def train(
     return state
 
 
-def compile_step(
-    stage: Stage, optimizer: Any, mesh: Mesh, state: TrainState, batch: Batch
-) -> jax.stages.Compiled:
-    """Compiles the training step for a mesh; the state is updated in place.
-
-    Args:
-      stage: what is trained.
-      optimizer: its optimiser.
-      mesh: where.
-      state: the state, or its shapes with their shardings.
-      batch: a global batch, or its shapes with their shardings.
-    """
-    place = jax.tree.map(lambda leaf: leaf.sharding, state)
-    step = jax.jit(
-        make_step(stage, optimizer),
-        in_shardings=(place, jax.tree.map(lambda leaf: leaf.sharding, batch)),
-        out_shardings=(place, replicated(mesh)),
-        donate_argnums=0,
-    )
-    with use_mesh(mesh):
-        return step.lower(state, batch).compile()
-
-
 def make_workdir(path: str | Path) -> epath.Path:
     """Makes the folder of a run, local or in a bucket ("gs://BUCKET/RUN").
 
@@ -217,40 +186,6 @@ def make_workdir(path: str | Path) -> epath.Path:
 def is_due(step: int, every: int, num_steps: int) -> bool:
     """Whether something happens at a step: `every` so many and at the last; never if 0."""
     return every > 0 and (step % every == 0 or step == num_steps)
-
-
-def make_step(stage: Stage, optimizer: Any) -> Any:
-    """The training step, `(state, batch) -> (state, metrics)`, to be compiled as a whole.
-
-    Randomness is a function of the config's seed and the step. Metrics are "loss",
-    "gradient_norm" and "bad_leaf", see `first_non_finite`.
-    """
-    config = stage.config
-
-    def step_function(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-
-        def loss_function(trainable: Params) -> jax.Array:
-            return stage.loss(merge(trainable, state.frozen), batch, key)
-
-        loss, gradient = jax.value_and_grad(loss_function)(state.trainable)
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.trainable)
-        trainable = jax.tree.map(jnp.add, state.trainable, updates)
-        ema = update_ema(state.ema, trainable, state.step, config.optimizer.ema_decay)
-        squares = sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(gradient))
-        metrics = {
-            "loss": loss,
-            "gradient_norm": jnp.sqrt(squares),
-            "bad_leaf": first_non_finite(gradient),
-        }
-        return TrainState(state.step + 1, trainable, state.frozen, ema, optimizer_state), metrics
-
-    return step_function
-
-
-def count(params: Params) -> int:
-    """Number of scalars in a tree of parameters."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def write_config(config: ConfigDict, workdir: epath.Path) -> None:

@@ -7,12 +7,11 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from lumiere_jax import checkpoint
-from lumiere_jax.data import pipeline as data_pipeline
+from lumiere_jax.data.sources import create_source
 from lumiere_jax.errors import UserError
 from lumiere_jax.models.stunet import is_temporal
 from lumiere_jax.stage import STAGES, Stage
-from lumiere_jax.state import partition
-from lumiere_jax.train import count
+from lumiere_jax.state import count, partition
 from tests.tiny_runs import STEPS, example_config, metric
 
 
@@ -44,7 +43,7 @@ def test_inflated_stage_changes_nothing_but_its_temporal_parameters(cascade, sta
 def test_tiny_variant_as_it_is_takes_its_own_batches(stage):
     config = example_config(stage)
     data = config.data
-    source = data_pipeline.create_source(data, "train")
+    source = create_source(data, "train")
     video, caption = source.example(0)
     assert video.shape == (data.num_frames, data.resolution, data.resolution, 3)
     config.allow_untrained_start = True

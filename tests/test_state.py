@@ -122,23 +122,27 @@ def orthogonalise(matrix):
 
 
 @pytest.mark.parametrize("shape", [(6, 4), (3, 3, 2, 5)])
-def test_muon_is_that_of_numpy_in_float64(shape):
+@pytest.mark.parametrize("repeats", [None, 2])
+def test_muon_is_that_of_numpy_in_float64(shape, repeats):
+    # The parameters of repeated blocks, stacked along a first axis, are that many matrices.
     config = optimizer_config(name="muon", warmup_steps=0, learning_rate=0.1, weight_decay=0.2)
     rng = np.random.default_rng(2)
-    expected = rng.normal(size=shape)
+    stacked = shape if repeats is None else (repeats, *shape)
+    expected = rng.normal(size=stacked)
     params = {"kernel": jnp.asarray(expected, jnp.float32)}
     optimizer = create_optimizer(config, 10)
     state, update = optimizer.init(params), jax.jit(optimizer.update)
     rows, columns = np.prod(shape[:-1]), shape[-1]
-    mean = np.zeros(shape)
+    mean = np.zeros(stacked)
     for step in range(4):
-        gradient = 0.01 * rng.normal(size=shape)  # below the limit of the norm
+        gradient = 0.01 * rng.normal(size=stacked)  # below the limit of the norm
         updates, state = update({"kernel": jnp.asarray(gradient, jnp.float32)}, state, params)
         params = optax.apply_updates(params, updates)
         mean = 0.95 * mean + 0.05 * gradient
         ahead = 0.95 * mean / (1 - 0.95 ** (step + 2)) + 0.05 * gradient / (1 - 0.95 ** (step + 1))
-        wide = ahead.reshape(rows, columns).T
-        direction = 0.2 * np.sqrt(max(rows, columns)) * orthogonalise(wide).T.reshape(shape)
+        matrices = ahead.reshape(-1, rows, columns)
+        direction = np.stack([orthogonalise(matrix.T).T for matrix in matrices]).reshape(stacked)
+        direction *= 0.2 * np.sqrt(max(rows, columns))
         expected = expected - 0.1 * (direction + 0.2 * expected)
     np.testing.assert_allclose(params["kernel"], expected, rtol=1e-4, atol=1e-5)
 
@@ -146,8 +150,9 @@ def test_muon_is_that_of_numpy_in_float64(shape):
 def test_muon_leaves_vectors_to_adam():
     config = optimizer_config(name="muon", warmup_steps=0, learning_rate=0.1, weight_decay=0.0)
     optimizer = create_optimizer(config, 10)
-    params = {"bias": jnp.ones(4), "kernel": jnp.ones((3, 4))}
-    gradient = {"bias": jnp.array([1.0, -2.0, 3.0, -4.0]), "kernel": jnp.ones((3, 4))}
+    vectors = jnp.array([[1.0, -2.0], [3.0, -4.0]])  # of two repeated blocks
+    params = {"bias": jnp.ones((2, 2)), "kernel": jnp.ones((3, 4))}
+    gradient = {"bias": vectors, "kernel": jnp.ones((3, 4))}
     updates, _ = jax.jit(optimizer.update)(gradient, optimizer.init(params), params)
     # With Nesterov's momentum, the first step is 1 + 0.9 · 0.1 / (1 - 0.9²) of the rate.
     expected = -0.1 * (1 + 0.09 / 0.19) * np.sign(gradient["bias"])

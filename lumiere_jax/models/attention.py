@@ -5,7 +5,14 @@ import jax
 import jax.numpy as jnp
 
 from lumiere_jax.errors import UserError
-from lumiere_jax.models.layers import Array, Dtype, constrain, group_norm, keep, layer_norm
+from lumiere_jax.models.layers import (
+    Array,
+    Dense,
+    Dtype,
+    constrain,
+    group_norm,
+    layer_norm,
+)
 
 
 def attend(query: Array, key: Array, value: Array, mask: Array | None = None) -> Array:
@@ -75,7 +82,7 @@ class TextAttention(nn.Module):
         frames, height, width, channels = x.shape
 
         def dense(name: str, y: Array) -> Array:
-            return keep(nn.Dense(channels, dtype=self.dtype, name=name)(y))
+            return Dense(channels, dtype=self.dtype, name=name)(y)
 
         pixels = group_norm(self.groups, self.dtype, "norm")(x)
         pixels = pixels.reshape(frames, height * width, channels)
@@ -143,10 +150,10 @@ class TextPooling(nn.Module):
         mask = jnp.pad(text_mask.astype(bool), ((0, 0), (1, 0)), constant_values=True)
 
         def heads(name: str, y: Array) -> Array:
-            y = nn.Dense(dim, dtype=self.dtype, name=name)(y)
+            y = Dense(dim, dtype=self.dtype, name=name)(y)
             return split_heads(y, dim // self.heads)
 
         pooled = attend(heads("query", mean), heads("key", tokens), heads("value", tokens), mask)
-        out = nn.Dense(self.features, dtype=self.dtype, name="out")(pooled[:, 0])
+        out = Dense(self.features, dtype=self.dtype, name="out")(pooled[:, 0])
         out = constrain(out, "clips", None)
         return layer_norm(self.dtype, "norm_out")(out)

@@ -5,21 +5,27 @@ initialisation, the identity or nearest-neighbour resampling in time, so that on
 frames an inflated network starts as the image network.
 """
 
+import functools
+from collections.abc import Sequence
+
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 from lumiere_jax.errors import UserError
-from lumiere_jax.models.attention import attend, split_heads
+from lumiere_jax.models.attention import split_heads
 from lumiere_jax.models.layers import (
     Array,
+    Conv,
+    Dense,
     Dtype,
     constrain,
     conv3x3,
     group_norm,
     keep,
     modulate,
+    repeat,
     sinusoidal_embedding,
 )
 
@@ -91,7 +97,7 @@ class TemporalConv(nn.Module):
         """Maps `[batch · t, h, w, c]` to `[batch · t / stride, h, w, features]`."""
         frames, height, width, channels = x.shape
         x = x.reshape(batch, frames // batch, height * width, channels)
-        x = nn.Conv(
+        x = Conv(
             self.features,
             (3, 1),
             strides=(self.stride, 1),
@@ -163,15 +169,47 @@ class ConvInflationBlock(nn.Module):
         """Adds the block's output to `x` `[batch · time, h, w, c]`."""
         channels, frames = x.shape[-1], x.shape[0] // context.batch
         h = jax.nn.silu(group_norm(self.groups, self.dtype, "norm_space")(x))
-        h = keep(conv3x3(channels, self.dtype, "space")(h))
+        h = keep(conv3x3(channels, self.dtype, "space")(h), channels)
         h = group_norm(self.groups, self.dtype, "norm_time")(h)
         embedding = context.frame_embedding(frames)
         if embedding is not None:
-            h = modulate(h, nn.Dense(2 * channels, dtype=self.dtype, name="modulation")(embedding))
+            h = modulate(h, Dense(2 * channels, dtype=self.dtype, name="modulation")(embedding))
         h = TemporalConv(channels, dtype=self.dtype, name="time")(jax.nn.silu(h), context.batch)
         zeros = nn.initializers.zeros
-        h = nn.Dense(channels, dtype=self.dtype, kernel_init=zeros, name="projection")(h)
+        h = Dense(channels, dtype=self.dtype, kernel_init=zeros, name="projection")(h)
         return constrain(x + h, "clips", "height", None, None)
+
+
+def attend_in_time(
+    query: Array, keys: Sequence[Array], values: Sequence[Array], text_mask: Array | None
+) -> Array:
+    """Attention of a pixel's frames to one another and to the clip's text, under one softmax.
+
+    The text's keys and values are shared by all pixels, and never repeated for each.
+
+    Args:
+      query: `[batch, pixels, frames, heads, dim]`.
+      keys: of the frames, like `query`, and, if there is text, of its tokens,
+        `[batch, length, heads, dim]`.
+      values: the same.
+      text_mask: `[batch, length]`, true where a token may be seen, or None for all.
+
+    Returns:
+      `[batch, pixels, frames, heads · dim]`.
+    """
+    product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+    logits = [product("bpqhd,bpkhd->bphqk", query, keys[0])]
+    if len(keys) > 1:
+        text = product("bpqhd,bkhd->bphqk", query, keys[1])
+        if text_mask is not None:
+            text = jnp.where(text_mask.astype(bool)[:, None, None, None], text, -1e9)
+        logits.append(text)
+    weights = jax.nn.softmax(jnp.concatenate(logits, -1) * query.shape[-1] ** -0.5, axis=-1)
+    weights, frames = weights.astype(query.dtype), query.shape[2]
+    out = jnp.einsum("bphqk,bpkhd->bpqhd", weights[..., :frames], values[0])
+    if len(values) > 1:
+        out += jnp.einsum("bphqk,bkhd->bpqhd", weights[..., frames:], values[1])
+    return out.reshape(*out.shape[:3], -1)
 
 
 class TemporalAttention(nn.Module):
@@ -193,28 +231,23 @@ class TemporalAttention(nn.Module):
         batch, (_, height, width, channels) = context.batch, x.shape
         frames, pixels = x.shape[0] // batch, height * width
 
-        def dense(name: str, y: Array) -> Array:
-            return keep(nn.Dense(channels, dtype=self.dtype, name=name)(y))
+        def heads(name: str, y: Array) -> Array:
+            return split_heads(Dense(channels, dtype=self.dtype, name=name)(y), self.head_dim)
 
         h = group_norm(self.groups, self.dtype, "norm")(x)
         embedding = context.frame_embedding(frames)
         if embedding is not None:
-            h = modulate(h, nn.Dense(2 * channels, dtype=self.dtype, name="modulation")(embedding))
+            h = modulate(h, Dense(2 * channels, dtype=self.dtype, name="modulation")(embedding))
         h = h.reshape(batch, frames, pixels, channels).swapaxes(1, 2)
-        h = h.reshape(batch * pixels, frames, channels)
         h += sinusoidal_embedding(jnp.arange(frames), channels).astype(self.dtype)
-        key, value, mask = dense("key", h), dense("value", h), None
+        keys, values = [heads("key", h)], [heads("value", h)]
         if context.text is not None:
             text = context.text.astype(self.dtype)
-            text_key, text_value = dense("text_key", text), dense("text_value", text)
-            key = jnp.concatenate([jnp.repeat(text_key, pixels, axis=0), key], axis=1)
-            value = jnp.concatenate([jnp.repeat(text_value, pixels, axis=0), value], axis=1)
-            if context.text_mask is not None:
-                mask = jnp.repeat(context.text_mask.astype(bool), pixels, axis=0)
-                mask = jnp.pad(mask, ((0, 0), (0, frames)), constant_values=True)
-        heads = [split_heads(y, self.head_dim) for y in (dense("query", h), key, value)]
-        out = dense("out", attend(*heads, mask))
-        out = out.reshape(batch, pixels, frames, channels).swapaxes(1, 2)
+            keys.append(heads("text_key", text))
+            values.append(heads("text_value", text))
+        attended = attend_in_time(heads("query", h), keys, values, context.text_mask)
+        out = Dense(channels, dtype=self.dtype, name="out")(attended)
+        out = out.swapaxes(1, 2)
         return constrain(x + out.reshape(x.shape), "clips", "height", None, None)
 
 
@@ -239,12 +272,8 @@ class AttentionInflationBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Array, context: TemporalContext) -> Array:
         """Adds the block's output to `x` `[batch · time, h, w, c]`."""
-        h = x
-        for i in range(self.depth):
-            attention = TemporalAttention(
-                self.head_dim, self.groups, self.dtype, name=f"attention_{i}"
-            )
-            h = attention(h, context)
+        attention = TemporalAttention(self.head_dim, self.groups, self.dtype, name="attention")
+        h = repeat(attention, self.depth, x, context)
         zeros = nn.initializers.zeros
-        h = nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=zeros, name="projection")(h)
+        h = Dense(x.shape[-1], dtype=self.dtype, kernel_init=zeros, name="projection")(h)
         return x + h

@@ -5,11 +5,13 @@ because a 2-D convolution over folded frames is what compiles best for a TPU. Co
 vectors keep one row a clip, `[batch, channels]`, or one a frame, `[frames, channels]`.
 """
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jax.ad_checkpoint import checkpoint_name
 
 from lumiere_jax.errors import UserError
@@ -52,10 +54,11 @@ def sinusoidal_embedding(position: Array, dim: int, max_period: float = 10_000.0
 
 
 REMAT_POLICIES = ("none", "full", "convolutions")
+DEAR_INPUTS = 1024  # at full scale 2/3 of the work of all convolutions for 1/3 of their memory
 
 
 def rematerialise(
-    module: type[nn.Module], policy: str, static: tuple[int, ...] = ()
+    module: type[nn.Module], policy: str, static: tuple[int, ...] = (), repeated: bool = False
 ) -> type[nn.Module]:
     """A module that recomputes its inside in the backward pass instead of storing it.
 
@@ -64,6 +67,7 @@ def rematerialise(
       policy: "none" stores everything; "full" stores the module's inputs; "convolutions" also
         stores what `keep` marks, so that cheap layers alone are recomputed.
       static: which arguments of its `__call__` are not arrays; `self` is number 0.
+      repeated: whether it goes to `repeat`.
 
     Returns:
       The class to use.
@@ -77,12 +81,49 @@ def rematerialise(
         return module
     names = ["convolution"] if policy == "convolutions" else []
     save = jax.checkpoint_policies.save_only_these_names(*names)
-    return nn.remat(module, policy=save, static_argnums=static)
+    # A loop keeps the two passes apart; elsewhere the compiler would merge them again.
+    return nn.remat(module, policy=save, static_argnums=static, prevent_cse=not repeated)
 
 
-def keep(x: Array) -> Array:
-    """Marks the output of a spatial convolution or matrix product as dear to recompute."""
-    return checkpoint_name(x, "convolution")
+def repeat(block: nn.Module, count: int, x: Array, *arguments: object) -> Array:
+    """Applies as many blocks of one kind one after the other, compiled once, as a loop.
+
+    Args:
+      block: a submodule that maps `(x, *arguments)` to an array like `x`; its parameters get a
+        leading axis, `[count, ...]`.
+      count: how many.
+      x: what the first one takes.
+      arguments: what every one takes.
+
+    Returns:
+      What the last one returns.
+    """
+
+    def step(module: nn.Module, x: Array, *arguments: object) -> tuple[Array, None]:
+        return module(x, *arguments), None
+
+    loop = nn.scan(
+        step,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=nn.broadcast,
+        length=count,
+    )
+    return loop(block, x, *arguments)[0]
+
+
+def keep(x: Array, inputs: int) -> Array:
+    """Marks the output of a 3×3 convolution that is dear to recompute for what it takes to store.
+
+    Args:
+      x: the output.
+      inputs: input channels; each costs 9 multiplications a value, so that 1 GB of values in
+        bfloat16 costs 9 TFLOP where there are 1024.
+
+    Returns:
+      `x`.
+    """
+    return checkpoint_name(x, "convolution") if inputs >= DEAR_INPUTS else x
 
 
 def constrain(x: Array, *names: str | None) -> Array:
@@ -98,6 +139,28 @@ def constrain(x: Array, *names: str | None) -> Array:
     return nn.with_logical_constraint(x, names)
 
 
+def gather_weights(x: Array, *weights: Array | None, dtype: Dtype) -> list[Array | None]:
+    """Casts what a layer works on, and makes its weights whole on every device.
+
+    Left to itself, the partitioner would rather multiply by one part of a kernel after the other,
+    each too narrow for a matrix unit (a convolution's cycles on v5p were 8 times as many).
+
+    Args:
+      x: the layer's input.
+      weights: its kernel and bias, or None.
+      dtype: of the computation.
+
+    Returns:
+      All of them.
+    """
+    x, *weights = promote_dtype(x, *weights, dtype=dtype)
+    return [x, *(None if w is None else constrain(w, *[None] * w.ndim) for w in weights)]
+
+
+Dense = functools.partial(nn.Dense, promote_dtype=gather_weights)
+Conv = functools.partial(nn.Conv, promote_dtype=gather_weights)
+
+
 def group_norm(groups: int, dtype: Dtype, name: str | None = None) -> nn.GroupNorm:
     """GroupNorm (1803.08494) of each frame by itself, moments in float32, ε = 1e-5."""
     return nn.GroupNorm(num_groups=groups, epsilon=1e-5, dtype=dtype, name=name)
@@ -111,7 +174,7 @@ def layer_norm(dtype: Dtype, name: str | None = None) -> nn.LayerNorm:
 def conv3x3(features: int, dtype: Dtype, name: str, zero: bool = False) -> nn.Conv:
     """A 3×3 convolution with zero padding; `zero` starts it at zero."""
     init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
-    return nn.Conv(features, (3, 3), padding=1, dtype=dtype, kernel_init=init, name=name)
+    return Conv(features, (3, 3), padding=1, dtype=dtype, kernel_init=init, name=name)
 
 
 def modulate(x: Array, scale_shift: Array) -> Array:
@@ -163,9 +226,9 @@ class TimeMLP(nn.Module):
     def __call__(self, value: Array) -> Array:
         """Maps `value` `[batch]` to `[batch, features]`."""
         x = sinusoidal_embedding(value, self.frequencies).astype(self.dtype)
-        x = nn.Dense(self.features, dtype=self.dtype, name="dense_0")(x)
+        x = Dense(self.features, dtype=self.dtype, name="dense_0")(x)
         x = activation(self.activation)(x)
-        return nn.Dense(self.features, dtype=self.dtype, name="dense_1")(x)
+        return Dense(self.features, dtype=self.dtype, name="dense_1")(x)
 
 
 class ResidualBlock(nn.Module):
@@ -202,10 +265,10 @@ class ResidualBlock(nn.Module):
         resize = {"none": lambda y: y, "down": average_pool, "up": nearest_upsample}[self.resample]
         h = resize(act(group_norm(self.groups, self.dtype, "norm_0")(x)))
         x = resize(x)
-        h = keep(conv3x3(self.features, self.dtype, "conv_0")(h))
-        scale_shift = nn.Dense(2 * self.features, dtype=self.dtype, name="modulation")(embedding)
+        h = keep(conv3x3(self.features, self.dtype, "conv_0")(h), h.shape[-1])
+        scale_shift = Dense(2 * self.features, dtype=self.dtype, name="modulation")(embedding)
         h = act(modulate(group_norm(self.groups, self.dtype, "norm_1")(h), scale_shift))
-        h = keep(conv3x3(self.features, self.dtype, "conv_1", zero=True)(h))
+        h = conv3x3(self.features, self.dtype, "conv_1", zero=True)(h)
         if x.shape[-1] != self.features:
-            x = nn.Conv(self.features, (1, 1), dtype=self.dtype, name="shortcut")(x)
+            x = Conv(self.features, (1, 1), dtype=self.dtype, name="shortcut")(x)
         return constrain(x + h, "clips", "height", None, None)

@@ -21,6 +21,8 @@ from lumiere_jax.models.attention import TextPooling, attend, split_heads
 from lumiere_jax.models.inflation import TemporalConv
 from lumiere_jax.models.layers import (
     Array,
+    Conv,
+    Dense,
     Dtype,
     ResidualBlock,
     TimeMLP,
@@ -30,6 +32,7 @@ from lumiere_jax.models.layers import (
     layer_norm,
     nearest_upsample,
     rematerialise,
+    repeat,
 )
 
 SKIP_SCALE = 2**-0.5
@@ -63,7 +66,7 @@ class TextCrossAttention(nn.Module):
         channels = x.shape[-1]
 
         def heads(name: str, y: Array) -> Array:
-            return split_heads(nn.Dense(channels, dtype=self.dtype, name=name)(y), self.head_dim)
+            return split_heads(Dense(channels, dtype=self.dtype, name=name)(y), self.head_dim)
 
         # The frames of a clip share its text: their pixels are one list of queries.
         pixels = group_norm(self.groups, self.dtype, "norm")(x)
@@ -72,7 +75,7 @@ class TextCrossAttention(nn.Module):
         attended = attend(
             heads("query", pixels), heads("key", text), heads("value", text), text_mask
         )
-        out = nn.Dense(channels, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="out")
+        out = Dense(channels, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="out")
         return x + out(attended).reshape(x.shape)
 
 
@@ -232,12 +235,16 @@ class EfficientUNet(nn.Module):
         """A group of blocks, text at the coarsest level, then time where inflated."""
         embedding, text, text_mask, batch = context
         features = self.widths[level]
-        block = rematerialise(ResidualBlock, self.remat)
-        for i in range(count):
-            groups = math.gcd(self.groups, features, h.shape[-1])
-            h = block(features, groups=groups, dtype=self.dtype, name=f"{name}_{i}_block")(
-                h, embedding
-            )
+        if h.shape[-1] != features:  # the one that takes the skip is not like the others
+            block, groups = rematerialise(ResidualBlock, self.remat), self._groups(h)
+            groups = math.gcd(groups, features)
+            block = block(features, groups=groups, dtype=self.dtype, name=f"{name}_first_block")
+            h, count = block(h, embedding), count - 1
+        if count:
+            block = rematerialise(ResidualBlock, self.remat, repeated=True)
+            groups = self._groups(h)
+            block = block(features, groups=groups, dtype=self.dtype, name=f"{name}_blocks")
+            h = repeat(block, count, h, embedding)
         if level == len(self.widths) - 1:
             head_dim = math.gcd(self.head_dim, features)
             h = TextCrossAttention(head_dim, self._groups(h), self.dtype, name=f"{name}_attention")(
@@ -250,7 +257,7 @@ class EfficientUNet(nn.Module):
 
     @nn.nowrap
     def _downsample(self, h: Array, level: int) -> Array:
-        return nn.Conv(
+        return Conv(
             self.widths[level],
             (3, 3),
             strides=self.strides[level],

@@ -15,6 +15,7 @@ from lumiere_jax.models.inflation import (
 )
 from lumiere_jax.models.layers import (
     Array,
+    Dense,
     TimeMLP,
     layer_norm,
     rematerialise,
@@ -86,9 +87,9 @@ class STUNet(UNet):
         )
         time_mlp = TimeMLP(self.widths[0], features, dtype=self.dtype, name="temporal_time_mlp")
         positions = sinusoidal_embedding(jnp.arange(frames), features, 1000.0).astype(self.dtype)
-        frame = nn.Dense(features, dtype=self.dtype, name="temporal_frame")(positions)
+        frame = Dense(features, dtype=self.dtype, name="temporal_frame")(positions)
         joint = (time_mlp(time) + pooling(text, mask))[:, None] + frame
-        joint = nn.Dense(features, dtype=self.dtype, name="temporal_joint")(jax.nn.silu(joint))
+        joint = Dense(features, dtype=self.dtype, name="temporal_joint")(jax.nn.silu(joint))
         return jax.nn.silu(joint)
 
     @nn.nowrap

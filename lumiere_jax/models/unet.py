@@ -15,6 +15,7 @@ from lumiere_jax.errors import UserError
 from lumiere_jax.models.attention import TextAttention, TextPooling
 from lumiere_jax.models.layers import (
     Array,
+    Dense,
     Dtype,
     ResidualBlock,
     TimeMLP,
@@ -135,7 +136,7 @@ class UNet(nn.Module):
         features = self.embedding_features or 4 * self.widths[0]
         embedding = TimeMLP(self.widths[0], features, self.activation, self.dtype, name="time_mlp")
         pooling = TextPooling(features, self.pooling_heads, self.dtype, name="text_pooling")
-        projection = nn.Dense(self.text_features, dtype=self.dtype, name="text_projection")
+        projection = Dense(self.text_features, dtype=self.dtype, name="text_projection")
         joint = activation(self.activation)(embedding(time) + pooling(text, mask))
         return joint, projection(text)
 

@@ -25,8 +25,8 @@ from lumiere_jax.sharding import (
     with_shardings,
 )
 from lumiere_jax.stage import Stage
-from lumiere_jax.state import create_optimizer
-from lumiere_jax.train import compile_step, count
+from lumiere_jax.state import count, create_optimizer
+from lumiere_jax.training_step import compile_step
 
 LUMIERE_FRAMES = 80  # the clip length of the paper
 

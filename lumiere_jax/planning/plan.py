@@ -22,7 +22,7 @@ from lumiere_jax.progress import Announcement
 
 PACKAGE = Path(__file__).parents[1]
 SOURCES = (
-    "models/*.py", "diffusion/*.py", "train.py", "initial.py", "stage.py", "state.py",
+    "models/*.py", "diffusion/*.py", "training_step.py", "initial.py", "stage.py", "state.py",
     "sampling.py", "sharding.py", "flops.py", "planning/compile.py", "planning/hlo.py",
     "planning/plan.py", "planning/topology.py",
 )  # fmt: skip
@@ -186,11 +186,12 @@ def _compile(
     except Exception as error:
         if not re.search("RESOURCE_EXHAUSTED|[Rr]an out of memory", str(error)):
             raise
+        arguments = round(step.held * cores)
         return Plan(
             **fields,
             fits=False,
-            needed=_needed(str(error), cores),
-            arguments=round(step.held * cores),
+            needed=_needed(str(error), arguments, cores),
+            arguments=arguments,
             reason=str(error)[:2000],
             advice=advise(config, step, mode, chip and chip.hbm / cores),
             compile_seconds=time.monotonic() - begin,
@@ -229,13 +230,13 @@ def _figures(compiled: jax.stages.Compiled, step: steps.Step, target: Target) ->
     return figures
 
 
-def _needed(message: str, cores: float) -> int | None:
+def _needed(message: str, arguments: int, cores: float) -> int | None:
     """How many bytes a chip the compiler would have needed, from its error message."""
-    match = re.search(r"[Uu]sed ([\d.]+)([KMGT])", message)
+    match = re.search(r"([Uu]sed |for HLO temporaries \()([\d.]+)([KMGT])", message)
     if match is None:
         return None
-    exponent = "KMGT".index(match[2]) - 2
-    return round(float(match[1]) * GIB * 1024**exponent * cores)
+    size = float(match[2]) * GIB * 1024 ** ("KMGT".index(match[3]) - 2) * cores
+    return round(size) + (arguments if "temporaries" in match[1] else 0)
 
 
 def library_versions() -> dict[str, str]:

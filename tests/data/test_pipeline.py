@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lumiere_jax.data import pipeline
+from lumiere_jax.data import pipeline, sources
 from lumiere_jax.data.moving_shapes import MovingShapes
 from lumiere_jax.data.video_folder import VideoFolder
 from lumiere_jax.errors import UserError
@@ -171,7 +171,7 @@ def test_create_source_passes_the_settings_of_the_config():
         {"name": "moving_shapes", "num_frames": 3, "resolution": 20, "fps": 5, "size": 77,
          "folder": "of the other source", "batch_size": 4}
     )  # fmt: skip
-    source = pipeline.create_source(config, "test")
+    source = sources.create_source(config, "test")
     assert isinstance(source, MovingShapes) and len(source) == 77 and source.split == "test"
     assert source.example(0)[0].shape == (3, 20, 20, 3)
 
@@ -179,10 +179,10 @@ def test_create_source_passes_the_settings_of_the_config():
 def test_create_source_names_what_is_wrong():
     config = ml_collections.ConfigDict({"name": "webvid", "folder": ""})
     with pytest.raises(UserError, match="'webvid'; there are: moving_shapes, video_folder"):
-        pipeline.create_source(config, "train")
+        sources.create_source(config, "train")
     config.name = "video_folder"
     with pytest.raises(UserError, match="--config.data.folder"):
-        pipeline.create_source(config, "train")
+        sources.create_source(config, "train")
 
 
 def test_real_videos_reach_the_batch(tmp_path):
@@ -193,7 +193,7 @@ def test_real_videos_reach_the_batch(tmp_path):
         {"name": "video_folder", "folder": str(REAL_CLIPS), "captions": str(tmp_path / "mine.csv"),
          "num_frames": 4, "resolution": 16, "fps": 8, "clip": "center"}
     )  # fmt: skip
-    source = pipeline.create_source(config, "train")
+    source = sources.create_source(config, "train")
     assert isinstance(source, VideoFolder) and len(source) == 2
     (batch,) = batches(source, 1, batch_size=2, seed=0)
     for number, video in zip(batch["text"][:, 0, 0].astype(int), batch["video"], strict=True):

@@ -199,7 +199,8 @@ def torch_temporal_attention(x, p, context, head_dim):
 def torch_attention_block(x, params, context, depth, head_dim):
     p, h = double(params), x
     for i in range(depth):
-        h = torch_temporal_attention(h, p[f"attention_{i}"], context, head_dim)
+        layer = jax.tree.map(lambda leaf: leaf[i], p["attention"])  # noqa: B023
+        h = torch_temporal_attention(h, layer, context, head_dim)
     return x + linear(h, p["projection"])
 
 

@@ -143,11 +143,7 @@ def test_every_layer_and_every_resizing_is_inflated():
     blocks = {name for name in params if re.match("temporal_(down|mid|up)_", name)}
     assert blocks == expected
     kinds = {
-        name: "resample"
-        if "temporal" in block
-        else "attention"
-        if "attention_0" in block
-        else "conv"
+        name: "resample" if "temporal" in block else "attention" if "attention" in block else "conv"
         for name, block in params.items()
         if name in blocks
     }
@@ -326,7 +322,8 @@ def test_switches(conditioning, text):
     modulations = [p for p in paths if p.startswith("temporal_") and "/modulation/" in p]
     assert bool(modulations) == conditioning
     assert ("temporal_text_norm" in present) == text
-    assert any(p.endswith("attention_0/text_key/kernel") for p in paths) == text
+    temporal = [p for p in paths if p.startswith("temporal_")]
+    assert any(p.endswith("/attention/text_key/kernel") for p in temporal) == text
 
 
 def test_plain_reading_of_the_paper_runs():

@@ -6,7 +6,7 @@ import pytest
 from lumiere_jax.errors import UserError
 from lumiere_jax.planning.dry_run import print_job
 from lumiere_jax.stage import Stage
-from lumiere_jax.train import count
+from lumiere_jax.state import count
 from tests.tiny_runs import tiny_config
 
 

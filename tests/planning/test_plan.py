@@ -13,7 +13,7 @@ from lumiere_jax.planning import report
 from lumiere_jax.planning.search import search
 from lumiere_jax.planning.topology import CHIPS, GIB, Target, present
 from lumiere_jax.stage import Stage
-from lumiere_jax.train import count
+from lumiere_jax.state import count
 from tests.tiny_runs import tiny_config
 
 OUT_OF_MEMORY = (
@@ -90,6 +90,16 @@ def test_plan_that_does_not_fit_is_a_row_with_advice(monkeypatch):
     assert any("--config.train.batch_size=1" in line for line in plan.advice)
     assert "does NOT fit" in report.text(plan) and "120.5 of 95.0 GiB" in report.text(plan)
     assert "no" in report.table([plan]).splitlines()[1].split()
+
+
+def test_message_that_tells_of_temporaries_alone(monkeypatch):
+    message = (
+        "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+        "temporaries (103.90G) exceeds available HBM (95.74G)."
+    )
+    plan = failing_plan(monkeypatch, message)
+    assert plan.needed == round(103.9 * GIB) + plan.arguments and plan.arguments > 0
+    assert plan.reason == message
 
 
 def test_advice_for_a_large_state(monkeypatch):

@@ -16,6 +16,7 @@ import optax
 from lumiere_jax import sharding
 from lumiere_jax.config import ConfigDict
 from lumiere_jax.data import pipeline as data_pipeline
+from lumiere_jax.data.sources import create_source
 from lumiere_jax.initial import initial_state
 from lumiere_jax.sampling import (
     SamplingOptions,
@@ -27,7 +28,7 @@ from lumiere_jax.sampling import (
 from lumiere_jax.sharding import create_mesh, global_batch, replicated
 from lumiere_jax.stage import Stage
 from lumiere_jax.state import TrainState, create_optimizer, merge
-from lumiere_jax.train import compile_step
+from lumiere_jax.training_step import compile_step
 from tests.conftest import REPOSITORY
 from tests.tiny_runs import tiny_config
 
@@ -62,7 +63,7 @@ def train_one_step(config: ConfigDict, sizes: dict[str, int]) -> dict[str, np.nd
     # Plain SGD: Adam's first step is the gradient's sign, which rounding can turn round.
     optimizer = optax.sgd(0.1, momentum=0.9)
     state = perturbed(initial_state(stage, optimizer, mesh))
-    source = data_pipeline.create_source(config.data, "train")
+    source = create_source(config.data, "train")
     batches = data_pipeline.train_batches(source, stage.text_encoder, batch_size=8, seed=0)
     batch = global_batch(next(batches), mesh)
     state, metrics = compile_step(stage, optimizer, mesh, state, batch)(state, batch)

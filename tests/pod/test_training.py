@@ -63,12 +63,8 @@ def test_sigterm_to_one_process_and_resume_on_another_mesh(tmp_path):
     step = newest(workdir)
     arrays = saved_arrays(workdir, step)
     assert arrays
-    # One process with one device goes on, and so does a pod again after it.
+    # One process with one device goes on, and makes the finished run longer.
     fields = {"train__sample_every": 0, "train__eval_every": 0, "train__num_steps": step + 2}
     one = run(workdir, tmp_path / "second", 1, 1, mesh__fsdp=1, **fields)
     assert f"restored step {step}" in one.output(0)
-    fields["train__num_steps"] = step + 4
-    pod = run(workdir, tmp_path / "third", 2, 2, **fields)
-    assert f"restored step {step + 2}" in pod.output(0)
-    losses = metric(workdir, "loss")
-    assert list(losses)[-4:] == list(range(step + 1, step + 5))
+    assert list(metric(workdir, "loss"))[-2:] == [step + 1, step + 2]

@@ -1,0 +1,76 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lumiere_jax.models.layers import ResidualBlock, rematerialise, repeat
+
+
+class Repeated(nn.Module):
+    """`repeat`, as a network uses it."""
+
+    count: int
+    remat: str = "none"
+
+    @nn.compact
+    def __call__(self, x, embedding):
+        block = rematerialise(ResidualBlock, self.remat, repeated=True)
+        return repeat(block(8, groups=4, name="blocks"), self.count, x, embedding)
+
+
+def make_inputs():
+    rng = np.random.default_rng(0)
+    x, embedding = rng.normal(size=(2, 4, 4, 8)), rng.normal(size=(2, 6))
+    return x.astype(np.float32), embedding.astype(np.float32)
+
+
+def make_params(count):
+    params = Repeated(count).init(jax.random.key(0), *make_inputs())["params"]
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    noise = [0.1 * jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)]
+    return tree.unflatten([leaf + more for leaf, more in zip(leaves, noise, strict=True)])
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_repeated_blocks_follow_one_another(count):
+    x, embedding = make_inputs()
+    params = make_params(count)
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(params)} == {count}
+    expected = x
+    for i in range(count):
+        one = jax.tree.map(lambda leaf, i=i: leaf[i], params["blocks"])
+        expected = ResidualBlock(8, groups=4).apply({"params": one}, expected, embedding)
+    result = Repeated(count).apply({"params": params}, x, embedding)
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+def test_repeated_blocks_start_differently():
+    params = Repeated(2).init(jax.random.key(0), *make_inputs())["params"]
+    first, second = params["blocks"]["conv_0"]["kernel"]
+    assert not np.allclose(first, second)
+    # Each like a block of its own: LeCun's variance is 1 / inputs, whatever the leading axis.
+    assert abs(np.var(first) * 8 * 9 - 1) < 0.3
+
+
+@pytest.mark.parametrize("remat", ["full", "convolutions"])
+def test_gradients_of_repeated_blocks_do_not_depend_on_remat(remat):
+    inputs, params = make_inputs(), make_params(3)
+
+    def gradient(network):
+        loss = lambda p: jnp.sum(jnp.square(network.apply({"params": p}, *inputs)))  # noqa: E731
+        return jax.grad(loss)(params)
+
+    def close(first, second):
+        np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-4)
+
+    jax.tree.map(close, gradient(Repeated(3, remat)), gradient(Repeated(3)))
+
+
+def test_inputs_of_a_block_are_joined_by_channel():
+    x, embedding = make_inputs()
+    block = ResidualBlock(8, groups=4)
+    params = block.init(jax.random.key(0), np.concatenate([x, x[..., :4]], axis=-1), embedding)
+    joined = block.apply(params, np.concatenate([x, x[..., :4]], axis=-1), embedding)
+    assert np.array_equal(block.apply(params, (x, x[..., :4]), embedding), joined)
