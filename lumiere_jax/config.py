@@ -29,7 +29,7 @@ UNET_SIZES = {
         "text_features": 2048,
         "pooling_heads": 64,
         "groups": 32,
-        "remat": "full",
+        "remat": "convolutions",
     },
 }
 """Sizes that the text-to-image U-Net and its inflation share, for `config.model`."""
@@ -52,7 +52,7 @@ SSR_SIZES = {
         "embedding_features": 512,
         "head_dim": 64,
         "groups": 32,
-        "remat": "full",
+        "remat": "convolutions",
     },
 }
 """Sizes that the super-resolution network and its inflation share, for `config.model`."""
