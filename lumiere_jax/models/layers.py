@@ -108,6 +108,7 @@ def repeat(block: nn.Module, count: int, x: Array, *arguments: object) -> Array:
         split_rngs={"params": True},
         in_axes=nn.broadcast,
         length=count,
+        check_constancy_invariants=False,  # tracing once is enough
     )
     return loop(block, x, *arguments)[0]
 
