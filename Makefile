@@ -11,6 +11,10 @@ BIN := $(VENV)/bin
 # Compiling all of TensorFlow to bytecode would take longer than compiling what is imported.
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check -qq install --no-compile
 
+# Where bytecode is not kept, every process that imports TensorFlow compiles it for 10 s.
+unexport PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX ?= $(CURDIR)/.cache/bytecode
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint plan format clean
 

@@ -54,7 +54,7 @@ def make_step(stage: Stage, optimizer: Any, shardings: Any) -> Any:
             return stage.loss(merge(trainable, state.frozen), batch, key)
 
         loss, gradient = jax.value_and_grad(loss_function)(state.trainable)
-        # Each device sums its own part of a gradient only, and works on that from here on.
+        # From here on a device works on its part of a gradient; XLA still sums whole ones.
         gradient = jax.lax.with_sharding_constraint(gradient, shardings)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.trainable)
         trainable = jax.tree.map(jnp.add, state.trainable, updates)

@@ -34,7 +34,7 @@ RUN = {
     "model.head_dim": 8,
     "model.groups": 4,
 }
-UNET = {"model.attention_levels": (False, True), "model.text_features": 16}
+UNET = {"model.attention_levels": (False, False), "model.text_features": 16}
 SSR = {"model.num_blocks": (1, 1), "model.strides": (2, 2)}
 VIDEO = {"train.eval_every": 2, "train.sample_every": STEPS, "optimizer.name": "muon"}
 

@@ -236,8 +236,8 @@ class EfficientUNet(nn.Module):
         embedding, text, text_mask, batch = context
         features = self.widths[level]
         if h.shape[-1] != features:  # the one that takes the skip is not like the others
-            block, groups = rematerialise(ResidualBlock, self.remat), self._groups(h)
-            groups = math.gcd(groups, features)
+            block = rematerialise(ResidualBlock, self.remat)
+            groups = math.gcd(self._groups(h), features)
             block = block(features, groups=groups, dtype=self.dtype, name=f"{name}_first_block")
             h, count = block(h, embedding), count - 1
         if count:

@@ -315,9 +315,9 @@ def test_remat_stores_less_for_the_backward_pass(video_network, monkeypatch):
     )
 
 
-def test_remat_does_not_change_gradients(video_network, monkeypatch):
+@pytest.mark.parametrize("remat", ["full", "convolutions"])
+def test_remat_does_not_change_gradients(video_network, monkeypatch, remat):
     monkeypatch.setattr(layers, "DEAR_INPUTS", 16)
-    remat = "convolutions"
     network, params = video_network
     arguments, keywords = make_inputs()
 
