@@ -4,6 +4,7 @@ The network and the preprocessing of TGAN and TGANv2 (1811.09245), which papers 
 model `c3d_ucf101_finetune_whole_iter_20000` as Chainer arrays.
 """
 
+import hashlib
 import zipfile
 from pathlib import Path
 
@@ -87,6 +88,15 @@ def load(weights: str | Path, mean: str | Path) -> tuple[dict, np.ndarray]:
                 )
         params[layer] = {"kernel": np.ascontiguousarray(kernel), "bias": bias}
     return params, _mean_clip(_array(_read(mean), "mean", mean), mean)
+
+
+def fingerprint(params: dict, mean: np.ndarray) -> str:
+    """SHA-256 of what `load` returns."""
+    digest = hashlib.sha256(mean.tobytes())
+    for layer in sorted(params):
+        for leaf in ("kernel", "bias"):
+            digest.update(params[layer][leaf].tobytes())
+    return digest.hexdigest()
 
 
 def parameter_shapes() -> dict[str, dict[str, tuple[int, ...]]]:

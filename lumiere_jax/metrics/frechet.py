@@ -18,6 +18,7 @@ ROOT_EPSILON = 1e-10  # singular values below it are left as they are, as in the
 _FRACTION_BITS = 20
 _LARGEST = 2.0 ** (30 - _FRACTION_BITS)
 _LIMB = 2**16
+_ROWS = 1024
 _CHUNK = 2**20  # features whose sum of products of limbs float64 holds exactly
 
 
@@ -140,8 +141,19 @@ def frechet_distance(first: Moments, second: Moments, ddof: int = 1) -> float:
     Raises:
       UserError: as `Moments.covariance`.
     """
-    difference = first.mean - second.mean
-    covariance_1, covariance_2 = first.covariance(ddof), second.covariance(ddof)
+    return distance_of_gaussians(
+        first.mean, first.covariance(ddof), second.mean, second.covariance(ddof)
+    )
+
+
+def distance_of_gaussians(
+    mean_1: np.ndarray, covariance_1: np.ndarray, mean_2: np.ndarray, covariance_2: np.ndarray
+) -> float:
+    """Squared Fréchet distance of two Gaussians, from means `[dim]` and covariances `[dim, dim]`.
+
+    See `frechet_distance`; all in float64.
+    """
+    difference = mean_1 - mean_2
     root = symmetric_root(covariance_1)
     cross = np.trace(symmetric_root(root @ covariance_2 @ root))
     trace = np.trace(covariance_1) + np.trace(covariance_2)
@@ -182,11 +194,15 @@ def kernel_distance(first: np.ndarray, second: np.ndarray, degree: int = 3) -> f
         )
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
 
-    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return (x @ y.T / x.shape[1] + 1) ** degree
+    def total(x: np.ndarray, y: np.ndarray) -> float:
+        """Sum of the kernel over all pairs, some rows at a time: 10,000 squared are many."""
+        rows = range(0, len(x), _ROWS)
+        return sum(((x[r : r + _ROWS] @ y.T / x.shape[1] + 1) ** degree).sum() for r in rows)
 
     def within(x: np.ndarray) -> float:
-        values = kernel(x, x)
-        return (values.sum() - np.trace(values)) / (len(x) * (len(x) - 1))
+        """Mean over all pairs of different features."""
+        itself = (((x**2).sum(axis=1) / x.shape[1] + 1) ** degree).sum()
+        return (total(x, x) - itself) / (len(x) * (len(x) - 1))
 
-    return float(within(first) + within(second) - 2 * kernel(first, second).mean())
+    between = total(first, second) / (len(first) * len(second))
+    return float(within(first) + within(second) - 2 * between)

@@ -9,6 +9,7 @@ import numpy as np
 from lumiere_jax.errors import UserError
 
 SIZE = 224
+CROPS = ("squash", "center")
 
 
 def resize_tf1(frames: jax.Array, height: int, width: int) -> jax.Array:

@@ -3,7 +3,7 @@ import collections
 import pytest
 
 from lumiere_jax.errors import UserError
-from lumiere_jax.metrics import ucf101
+from lumiere_jax.evaluation import ucf101
 
 
 def test_classes_are_those_of_tfds():

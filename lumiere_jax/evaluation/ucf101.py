@@ -11,6 +11,7 @@ import importlib.resources
 import re
 
 from lumiere_jax.errors import UserError
+from lumiere_jax.evaluation.generation import Request
 
 _FILE = "ucf101_prompts.csv"
 _SEEDS_A_CLASS = 2**20
@@ -68,23 +69,6 @@ PRESETS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """One video to generate.
-
-    Attributes:
-      file: name of its file, a function of class, index and seed.
-      prompt: what it shows.
-      seed: of its noise.
-      label: index of its class.
-    """
-
-    file: str
-    prompt: str
-    seed: int
-    label: int
-
-
 @functools.cache
 def classes() -> tuple[ActionClass, ...]:
     """The 101 classes, in the order of TFDS."""
@@ -119,6 +103,5 @@ def requests(preset: str, seed: int = 0, most: int | None = None) -> list[Reques
         prompt = action.prompt if wanted.prompts == "pyoco" else action.words
         for index in range(count if most is None else min(count, most)):
             video_seed = first + label * _SEEDS_A_CLASS + index
-            file = f"{action.name}/{index:05d}_{seed}.mp4"
-            made.append(Request(file, prompt, video_seed, label))
+            made.append(Request(f"{action.name}/{index:05d}_{seed}", prompt, video_seed))
     return made
