@@ -66,6 +66,7 @@ def write_mp4(
     Raises:
         UserError: the folder is missing or cannot be written.
     """
+
     def prepare(stream: av.VideoStream) -> None:
         context, stream.pix_fmt = stream.codec_context, "yuv420p"
         context.colorspace = context.color_primaries = context.color_trc = 1  # all BT.709

@@ -179,7 +179,8 @@ def _card(
         "task": settings.task.name if settings.task else "folders",
         **(settings.task.protocol if settings.task else {}),
         "generated": [
-            _describe(v, f, settings.max_generated) for v, f in zip(generated, features, strict=True)
+            _describe(v, f, settings.max_generated)
+            for v, f in zip(generated, features, strict=True)
         ],
         "real": _describe_real(settings, real, real_features, moments),
         "clip": _describe_rule(settings.rule),

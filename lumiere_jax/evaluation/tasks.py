@@ -10,11 +10,11 @@ import jax
 from lumiere_jax import checkpoint
 from lumiere_jax.config import ConfigDict
 from lumiere_jax.data.sources import Source, create_source
+from lumiere_jax.data.video_io import write_lossless
 from lumiere_jax.distributed import is_primary, wait_for_all
 from lumiere_jax.errors import UserError
 from lumiere_jax.evaluation import ucf101
 from lumiere_jax.evaluation.generation import FORMATS, Request, generate
-from lumiere_jax.data.video_io import write_lossless
 from lumiere_jax.pipeline import LumierePipeline
 from lumiere_jax.sharding import create_mesh
 from lumiere_jax.stage import Stage

@@ -4,9 +4,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import torch
 
 from lumiere_jax.metrics import i3d, i3d_weights
 from lumiere_jax.metrics.preprocessing import prepare
+from tests.metrics.i3d_torch import TorchI3D
 
 GOLDEN = json.loads((Path(__file__).parent / "fvd_golden.json").read_text())
 
@@ -42,3 +44,12 @@ def test_resized_noise_has_the_logits_of_the_original(logits):
     got = logits(noise)
     np.testing.assert_allclose(got[:, :5], golden["first5"], atol=1e-4)
     np.testing.assert_allclose(np.linalg.norm(got, axis=1), golden["l2"], atol=1e-4)
+
+
+def test_network_equals_pytorch_on_other_sizes(weights):
+    """Fewer rows and more frames: other paddings and poolings than those of the golden values."""
+    clip = np.random.default_rng(0).uniform(-1, 1, (1, 19, 224, 230, 3)).astype(np.float32)
+    with torch.inference_mode():
+        expected = TorchI3D(weights).eval()(torch.tensor(clip).permute(0, 4, 1, 2, 3)).numpy()
+    got = i3d.I3D().apply({"params": i3d.fold(weights)}, clip)
+    np.testing.assert_allclose(got, expected, atol=1e-4)
