@@ -31,7 +31,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.model.temporal_conditioning = True
     config.model.temporal_text = True
     if variant == "tiny":
-        set_short_run(config, num_steps=550, batch_size=16)
+        set_short_run(config, num_steps=1250, batch_size=8)
         config.model.temporal_depth = 1
         config.diffusion.log_snr_shift = -6.0  # motion is decided at more noise than colours are
     else:

@@ -21,7 +21,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config = default_config("t2i")
     config.model.update(UNET_SIZES[variant])
     if variant == "tiny":
-        set_short_run(config, num_steps=800, batch_size=32)
+        set_short_run(config, num_steps=750, batch_size=32)
         config.data.num_frames = 1
     else:
         set_full_scale(config, resolution=128, num_frames=1)

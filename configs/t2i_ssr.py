@@ -22,7 +22,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.model.update(SSR_SIZES[variant])
     config.model.inflated = False
     if variant == "tiny":
-        set_short_run(config, num_steps=150, batch_size=16)
+        set_short_run(config, num_steps=120, batch_size=16)
         config.data.num_frames = 1
         config.data.resolution = 64
         config.diffusion.log_snr_shift = -1.0  # the low-resolution clip decides the rest
