@@ -112,13 +112,14 @@ def test_two_presses_at_once_count_once(served, open_page):
     begin(page)
     sent = []
     page.on("request", lambda request: sent.append(request) if request.method == "PUT" else None)
-    page.locator("#left").dblclick()
+    page.locator("#left").dblclick(delay=60)  # the second click finds the next question
     at(page, "1.2")
     page.evaluate("() => { $('left').click(); $('left').click(); $('right').click(); }")
     at(page, "1.3")
     page.keyboard.down("ArrowRight")
     for _ in range(5):
         page.keyboard.down("ArrowRight")  # a key that is held repeats
+        page.wait_for_timeout(120)
     at(page, "2.1")
     page.keyboard.up("ArrowRight")
     page.wait_for_timeout(400)
