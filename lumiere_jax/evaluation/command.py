@@ -209,7 +209,6 @@ def _real_moments(
 ) -> Moments | None:
     if settings.real_statistics is not None:
         moments, before = Moments.load(settings.real_statistics)
-        before.pop("videos", None)
         changed = [name for name in notes if before.get(name) != notes[name]]
         if changed:
             shown = ", ".join(f"{name} {before.get(name)}, now {notes[name]}" for name in changed)
