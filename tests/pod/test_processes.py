@@ -31,6 +31,7 @@ def test_all_end_together(tmp_path):
 WAIT = """
 import time, jax
 from lumiere_jax import distributed
+jax.config.update("jax_cpu_collectives_implementation", None)  # a collective would be an error
 with distributed.joined(False):
     for point in range(3):
         time.sleep(jax.process_index())
@@ -41,8 +42,7 @@ with distributed.joined(False):
 
 
 def test_processes_wait_for_each_other_without_a_collective(tmp_path):
-    none = {"JAX_CPU_COLLECTIVES_IMPLEMENTATION": "none"}  # a collective would be an error
-    with LocalPod([sys.executable, "-c", WAIT], tmp_path, environment=none) as pod:
+    with LocalPod([sys.executable, "-c", WAIT], tmp_path) as pod:
         assert pod.wait() == [0, 0], pod.output(0) + pod.output(1)
         times = [re.findall(r"came (\S+) went (\S+)", pod.output(index)) for index in (0, 1)]
         assert len(times[0]) == len(times[1]) == 3
