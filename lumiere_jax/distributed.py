@@ -1,6 +1,7 @@
 """Many processes as one program: how they meet, who speaks, and how they leave together."""
 
 import contextlib
+import itertools
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ HEARTBEAT_TIMEOUT_S = 100
 SHUTDOWN_TIMEOUT_S = 120
 _GRACE_S = 30
 
+_barriers = itertools.count()
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
@@ -191,11 +193,13 @@ def wait_for_all(what: str, timeout_s: int = 3600) -> None:
     minute only where the CPU is the device.
 
     Args:
-      what: name of the point, different for each.
+      what: name of the point, for messages.
       timeout_s: how long to wait.
     """
     if jax.process_count() > 1:
-        multihost.sync_global_processes(what, timeout=timeout_s)
+        # Orbax's `sync_global_processes` would be a collective; a barrier's name serves once.
+        barrier = multihost.get_barrier_sync_fn()
+        barrier(key=f"{what} {next(_barriers)}", timeout_ms=1000 * timeout_s)
 
 
 def start_report(mesh: Mesh, batch_size: int) -> str:

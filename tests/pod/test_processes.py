@@ -28,6 +28,28 @@ def test_all_end_together(tmp_path):
         assert "process(es)" not in pod.output(1)
 
 
+WAIT = """
+import time, jax
+from lumiere_jax import distributed
+jax.config.update("jax_cpu_collectives_implementation", None)  # a collective would be an error
+with distributed.joined(False):
+    for point in range(3):
+        time.sleep(jax.process_index())
+        came = time.time()
+        distributed.wait_for_all("here")
+        print("came", came, "went", time.time(), flush=True)
+"""
+
+
+def test_processes_wait_for_each_other_without_a_collective(tmp_path):
+    with LocalPod([sys.executable, "-c", WAIT], tmp_path) as pod:
+        assert pod.wait() == [0, 0], pod.output(0) + pod.output(1)
+        times = [re.findall(r"came (\S+) went (\S+)", pod.output(index)) for index in (0, 1)]
+        assert len(times[0]) == len(times[1]) == 3
+        for first, second in zip(*times, strict=True):
+            assert float(first[1]) >= float(second[0])  # the first waited for the second
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_to_one_stops_all_after_the_same_step(tmp_path, number):
     with LocalPod(ENDLESS, tmp_path) as pod:
