@@ -63,11 +63,8 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2"],
         "cuda": ["jax[cuda13]>=0.10.2"],
-<<<<<<< HEAD
         "eval": EVAL,
-=======
         "study": STUDY,
->>>>>>> study
         "test": TEST,
         "dev": [*TEST, "build>=1.3"],
     },
