@@ -14,6 +14,7 @@ from lumiere_jax.config import ConfigDict
 from lumiere_jax.errors import UserError
 
 Params = dict[str, Any]
+_MATRICES, _VECTORS = "matrices", "vectors"
 
 
 @flax.struct.dataclass
@@ -84,7 +85,7 @@ def create_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransf
     elif config.name == "adafactor":
         update = optax.adafactor(schedule, weight_decay_rate=config.weight_decay or None)
     elif config.name == "muon":
-        update = optax.contrib.muon(
+        muon = optax.contrib.muon(
             schedule,
             consistent_rms=0.2,  # steps as large as AdamW's (2502.16982), so rates are comparable
             adam_b2=config.b2,
@@ -92,28 +93,64 @@ def create_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransf
             adam_weight_decay=config.weight_decay,
             muon_weight_dimension_numbers=_matrix_axes,
         )
+        update = _by_shape(muon)
     else:
         raise UserError(f"optimizer.name {config.name!r} is unknown; use adamw, adafactor or muon.")
     return optax.chain(optax.clip_by_global_norm(config.gradient_clip), update)
 
 
-def _matrix_axes(params: Params) -> Any:
-    """For Muon: which leaves are matrices (inputs × outputs), kernels of convolutions included.
+def _matrix_axes(stacks: dict[str, jax.Array]) -> dict[str, Any]:
+    """For Muon: which axes of the stacks that `_by_shape` makes are inputs and outputs.
 
-    Those of repeated blocks have one axis more, the first.
+    Kernels of convolutions are matrices too; what comes before is the stack, and the repeated
+    blocks of `layers.repeat`.
     """
     axes = {
-        2: optax.contrib.MuonDimensionNumbers((0,), (1,)),
-        3: optax.contrib.MuonDimensionNumbers((1,), (2,)),
-        4: optax.contrib.MuonDimensionNumbers((0, 1, 2), (3,)),
-        5: optax.contrib.MuonDimensionNumbers((1, 2, 3), (4,)),
+        2: optax.contrib.MuonDimensionNumbers((1,), (2,)),
+        3: optax.contrib.MuonDimensionNumbers((2,), (3,)),
+        4: optax.contrib.MuonDimensionNumbers((1, 2, 3), (4,)),
+        5: optax.contrib.MuonDimensionNumbers((2, 3, 4), (5,)),
+    }
+    return {
+        name: axes.get(leaf.ndim - 1) if name.startswith(_MATRICES) else None
+        for name, leaf in stacks.items()
     }
 
-    def choose(path: tuple[Any, ...], leaf: Any) -> Any:
-        is_vector = path[-1].key in ("bias", "scale")  # of repeated blocks: one a row
-        return None if is_vector else axes.get(leaf.ndim)
 
-    return jax.tree_util.tree_map_with_path(choose, params)
+def _by_shape(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Hands leaves of one shape to an optimiser as one array: a few large steps, not many small.
+
+    Newton-Schulz iterations of every small kernel by itself are most of a step of the tiny configs.
+    """
+
+    def update(gradients: Params, state: Any, params: Params) -> tuple[Params, Any]:
+        updates, state = inner.update(_stack(gradients), state, _stack(params))
+        return _unstack(updates, gradients), state
+
+    return optax.GradientTransformation(lambda params: inner.init(_stack(params)), update)
+
+
+def _groups(tree: Params) -> dict[str, list[int]]:
+    """Numbers of the leaves of one kind and shape, by a name for them."""
+    groups: dict[str, list[int]] = {}
+    for number, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(tree)):
+        is_vector = leaf.ndim < 2 or path[-1].key in ("bias", "scale")  # repeated: one a row
+        kind = _VECTORS if is_vector else _MATRICES
+        groups.setdefault(f"{kind}_{'x'.join(map(str, leaf.shape))}", []).append(number)
+    return groups
+
+
+def _stack(tree: Params) -> dict[str, jax.Array]:
+    leaves = jax.tree.leaves(tree)
+    return {name: jnp.stack([leaves[i] for i in group]) for name, group in _groups(tree).items()}
+
+
+def _unstack(stacks: dict[str, jax.Array], like: Params) -> Params:
+    leaves, structure = jax.tree.flatten(like)
+    for name, group in _groups(like).items():
+        for place, number in enumerate(group):
+            leaves[number] = stacks[name][place]
+    return jax.tree.unflatten(structure, leaves)
 
 
 def count(params: Params) -> int:

@@ -201,3 +201,56 @@ def test_first_non_finite_names_the_first_bad_leaf(values):
     assert index == (bad[0] if bad else -1)
     if bad:
         assert leaf_name(tree, index) == f"layer_{bad[0]}/kernel"
+
+
+def test_muon_in_stacks_is_muon_of_every_leaf():
+    rng = np.random.default_rng(0)
+
+    def tree():
+        def normal(*shape):
+            return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+        return {
+            "one": {"kernel": normal(6, 4), "bias": normal(4)},
+            "two": {"kernel": normal(6, 4), "bias": normal(4), "norm": {"scale": normal(4)}},
+            "conv": {"kernel": normal(3, 3, 2, 4)},
+            "repeated": {"kernel": normal(5, 6, 4), "bias": normal(5, 4)},
+            "repeated_conv": {"kernel": normal(2, 3, 3, 2, 4)},
+        }
+
+    config = default_config("t2i").optimizer
+    config.update({"name": "muon", "weight_decay": 0.1, "warmup_steps": 1})
+    got = create_optimizer(config, 10)
+    axes = {2: ((0,), (1,)), 3: ((1,), (2,)), 4: ((0, 1, 2), (3,)), 5: ((1, 2, 3), (4,))}
+
+    def dimension_numbers(params):
+        def choose(path, leaf):
+            is_vector = path[-1].key in ("bias", "scale")
+            return None if is_vector else optax.contrib.MuonDimensionNumbers(*axes[leaf.ndim])
+
+        return jax.tree_util.tree_map_with_path(choose, params)
+
+    expected = optax.chain(
+        optax.clip_by_global_norm(config.gradient_clip),
+        optax.contrib.muon(
+            optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, 1, 10, 0.0),
+            consistent_rms=0.2,
+            adam_b2=config.b2,
+            weight_decay=0.1,
+            adam_weight_decay=0.1,
+            muon_weight_dimension_numbers=dimension_numbers,
+        ),
+    )
+    config.decay = "cosine"
+    got = create_optimizer(config, 10)
+    params = tree()
+    states = got.init(params), expected.init(params)
+    for _ in range(3):
+        gradients = tree()
+        first, states_0 = got.update(gradients, states[0], params)
+        second, states_1 = expected.update(gradients, states[1], params)
+        states = states_0, states_1
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-9), first, second
+        )
+        params = optax.apply_updates(params, first)
