@@ -13,6 +13,7 @@ from lumiere_jax.errors import UserError
 from lumiere_jax.evaluation.profiles import Profile
 from lumiere_jax.metrics import c3d, i3d, i3d_weights
 from lumiere_jax.metrics.preprocessing import prepare
+from lumiere_jax.sharding import on_every_device
 
 BATCH_SIZE = 4
 """Clips a device. A constant, so that features are the same to the last bit on any number."""
@@ -42,21 +43,10 @@ class FeatureNetwork:
         self.name, self.fingerprint, self.options = name, fingerprint, options
         self.num_frames = num_frames
         mesh = Mesh(np.array(jax.local_devices()), ("clips",))
-        self._by_clip = NamedSharding(mesh, PartitionSpec("clips"))
+        self._by_clip = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
         self._preprocess = jax.jit(preprocess)
         whole = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
-        # Every device computes its own clips as if it were alone.
-        self._apply = functools.partial(
-            jax.jit(
-                jax.shard_map(
-                    apply,
-                    mesh=mesh,
-                    in_specs=(PartitionSpec(), PartitionSpec("clips")),
-                    out_specs=PartitionSpec("clips"),
-                )
-            ),
-            whole,
-        )
+        self._apply = functools.partial(on_every_device(apply, mesh), whole)
         self.batch_size = BATCH_SIZE * mesh.size
 
     def check(self, num_frames: int) -> None:
