@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
 
     command.run(
         _CONFIG.value,
-        name=_name(sys.argv),
+        name="I3D" if _CONFIG.value is None else _name(sys.argv),
         topology_name=_TOPOLOGY.value,
         num_slices=_NUM_SLICES.value,
         mode=_MODE.value,
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
 
 def _name(arguments: list[str]) -> str:
     """The config and its changed fields, as they stand on the command line."""
-    file = flags.FLAGS["config"].config_filename or "I3D"
+    file = flags.FLAGS["config"].config_filename
     changes = [a.removeprefix("--config.") for a in arguments if a.startswith("--config.")]
     return " ".join([file, *changes])
 
