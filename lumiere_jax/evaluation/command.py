@@ -78,6 +78,8 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     begin, date = time.monotonic(), datetime.datetime.now().astimezone().isoformat(" ", "seconds")
     _make_folder(settings.output)
     networks = _networks(settings)
+    notes = _notes(settings, networks["i3d"])
+    saved = _saved_moments(settings.real_statistics, notes)
     with Interruption() as interruption:
         poll = interruption.poll
         folders, real_folder, model = settings.generated, settings.real, {}
@@ -107,7 +109,13 @@ def evaluate(settings: Settings) -> dict[str, Any]:
         ]
     result: dict[str, Any] = {}
     if is_primary():
-        result = _card(settings, networks, generated, features, real, real_features, c3d_logits)
+        moments = saved if real_features is None else real_features.moments
+        if settings.save_statistics is not None:
+            moments.save(settings.save_statistics, **notes)
+            print(settings.save_statistics)
+        result = _card(
+            settings, networks, generated, features, real, real_features, moments, c3d_logits
+        )
         if model:
             result["model"] = model
         result["run"] = card.run_section(time.monotonic() - begin, date)
@@ -142,11 +150,10 @@ def _card(
     features: list[Features],
     real: VideoSet | None,
     real_features: Features | None,
+    moments: Moments | None,
     c3d_logits: list[np.ndarray],
 ) -> dict[str, Any]:
     """All of the card but the model and the run."""
-    notes = _notes(settings, networks["i3d"])
-    moments = _real_moments(settings, real_features, notes)
     logits = [part.logits for part in features]
     ddof = settings.profile.ddof
     scores = []
@@ -204,25 +211,18 @@ def _notes(settings: Settings, network: FeatureNetwork) -> dict[str, str]:
     }
 
 
-def _real_moments(
-    settings: Settings, features: Features | None, notes: dict[str, str]
-) -> Moments | None:
-    if settings.real_statistics is not None:
-        moments, before = Moments.load(settings.real_statistics)
-        changed = [name for name in notes if before.get(name) != notes[name]]
-        if changed:
-            shown = ", ".join(f"{name} {before.get(name)}, now {notes[name]}" for name in changed)
-            raise UserError(
-                f"--real_statistics={settings.real_statistics} were made otherwise ({shown}); use "
-                "the same flags, or the videos themselves."
-            )
-        return moments
-    if features is None:
+def _saved_moments(path: Path | None, notes: dict[str, str]) -> Moments | None:
+    """Statistics of real videos from before, made sure of before anything takes long."""
+    if path is None:
         return None
-    moments = features.moments
-    if settings.save_statistics is not None:
-        moments.save(settings.save_statistics, **notes)
-        print(settings.save_statistics)
+    moments, before = Moments.load(path)
+    changed = [name for name in notes if before.get(name) != notes[name]]
+    if changed:
+        shown = ", ".join(f"{name} {before.get(name)}, now {notes[name]}" for name in changed)
+        raise UserError(
+            f"--real_statistics={path} were made otherwise ({shown}); use the same flags, or the "
+            "videos themselves."
+        )
     return moments
 
 

@@ -79,8 +79,8 @@ def fingerprint(weights: Mapping[str, np.ndarray]) -> str:
 
 def _from_package(cache: Path) -> dict[str, np.ndarray]:
     converted = cache / "i3d_kinetics400_rgb_scratch.safetensors"
-    if converted.is_file():
-        weights = _read_safetensors(converted)
+    with contextlib.suppress(OSError, SafetensorError):  # absent or damaged: it is made again
+        weights = load_file(converted)
         if fingerprint(weights) == FINGERPRINT:
             return weights
     spec = importlib.util.find_spec(_PACKAGE)  # its own code is never imported
