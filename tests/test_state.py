@@ -219,8 +219,7 @@ def test_muon_in_stacks_is_muon_of_every_leaf():
         }
 
     config = default_config("t2i").optimizer
-    config.update({"name": "muon", "weight_decay": 0.1, "warmup_steps": 1})
-    got = create_optimizer(config, 10)
+    config.update({"name": "muon", "decay": "cosine", "weight_decay": 0.1, "warmup_steps": 1})
     axes = {2: ((0,), (1,)), 3: ((1,), (2,)), 4: ((0, 1, 2), (3,)), 5: ((1, 2, 3), (4,))}
 
     def dimension_numbers(params):
@@ -241,7 +240,6 @@ def test_muon_in_stacks_is_muon_of_every_leaf():
             muon_weight_dimension_numbers=dimension_numbers,
         ),
     )
-    config.decay = "cosine"
     got = create_optimizer(config, 10)
     params = tree()
     states = got.init(params), expected.init(params)
