@@ -12,6 +12,7 @@ from lumiere_jax.state import (
     create_optimizer,
     create_state,
     first_non_finite,
+    leaf_squares,
     leaf_name,
     merge,
     partition,
@@ -193,12 +194,17 @@ def test_frozen_parameters_carry_no_optimizer_state():
 
 
 @settings(max_examples=30)
-@given(st.lists(st.sampled_from([np.nan, np.inf, -np.inf, 0.0, 1.0, 3e38]), min_size=1, max_size=5))
+@given(
+    st.lists(st.sampled_from([np.nan, np.inf, -np.inf, 0.0, 1.0, -3e18]), min_size=1, max_size=5)
+)
 def test_first_non_finite_names_the_first_bad_leaf(values):
     tree = {f"layer_{i}": {"kernel": jnp.asarray([1.0, x])} for i, x in enumerate(values)}
     bad = [i for i, x in enumerate(values) if not np.isfinite(x)]
-    index = int(first_non_finite(tree))
+    squares = leaf_squares(tree)
+    index = int(first_non_finite(squares))
     assert index == (bad[0] if bad else -1)
+    expected = [1 + x**2 if np.isfinite(x) else x * x for x in values]
+    np.testing.assert_allclose(squares, expected, rtol=1e-6)
     if bad:
         assert leaf_name(tree, index) == f"layer_{bad[0]}/kernel"
 
