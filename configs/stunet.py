@@ -3,7 +3,7 @@
     python -m lumiere_jax.main --config=configs/stunet.py:tiny --workdir=runs/stunet \
         --config.init_from=runs/t2i
 
-`tiny` is what the tests and the demo train: 8 clips a step at 3.4 to 3.8 steps/s on 2 CPU cores
+`tiny` is what the tests and the demo train: 8 clips a step at 3.0 to 3.8 steps/s on 2 CPU cores
 (2026-11-23, `python -m lumiere_jax.demo`), and after its 1250 steps, on 750 of the stage `t2i`, the
 oracle judged colour 97% and direction 78% of 64 held-out captions right (chance 9% and 16%). After
 550 steps of 16 clips, which take as long, direction was at 9%, 27% and 28% for three random starts.

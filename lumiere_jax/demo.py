@@ -1,5 +1,6 @@
 """Trains the tiny cascade from nothing and shows videos: `python -m lumiere_jax.demo`."""
 
+import ctypes
 import os
 
 # Before JAX is loaded: one device a core works better on small networks than one for all, and
@@ -11,6 +12,12 @@ os.environ["XLA_FLAGS"] = (
     + os.environ.get("XLA_FLAGS", "")
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# XLA frees its buffers after every step; fresh pages for the next one are up to a fifth of it.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of glibc
+if hasattr(libc := ctypes.CDLL(None), "mallopt"):
+    libc.mallopt(_M_MMAP_MAX, 0)
+    libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 from absl import flags  # noqa: E402
 

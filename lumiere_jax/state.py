@@ -6,6 +6,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import optax.contrib
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -14,7 +15,6 @@ from lumiere_jax.config import ConfigDict
 from lumiere_jax.errors import UserError
 
 Params = dict[str, Any]
-_MATRICES, _VECTORS = "matrices", "vectors"
 
 
 @flax.struct.dataclass
@@ -80,6 +80,7 @@ def create_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransf
         )
     else:
         raise UserError(f"optimizer.decay {config.decay!r} is unknown; use constant or cosine.")
+    clip = optax.clip_by_global_norm(config.gradient_clip)
     if config.name == "adamw":
         update = optax.adamw(schedule, b2=config.b2, weight_decay=config.weight_decay)
     elif config.name == "adafactor":
@@ -93,34 +94,17 @@ def create_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransf
             adam_weight_decay=config.weight_decay,
             muon_weight_dimension_numbers=_matrix_axes,
         )
-        update = _by_shape(muon)
+        return _in_stacks(optax.chain(clip, muon))
     else:
         raise UserError(f"optimizer.name {config.name!r} is unknown; use adamw, adafactor or muon.")
-    return optax.chain(optax.clip_by_global_norm(config.gradient_clip), update)
+    return optax.chain(clip, update)
 
 
-def _matrix_axes(stacks: dict[str, jax.Array]) -> dict[str, Any]:
-    """For Muon: which axes of the stacks that `_by_shape` makes are inputs and outputs.
+def _in_stacks(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Hands an optimiser all matrices of one shape as one array, and all vectors as another.
 
-    Kernels of convolutions are matrices too; what comes before is the stack, and the repeated
-    blocks of `layers.repeat`.
-    """
-    axes = {
-        2: optax.contrib.MuonDimensionNumbers((1,), (2,)),
-        3: optax.contrib.MuonDimensionNumbers((2,), (3,)),
-        4: optax.contrib.MuonDimensionNumbers((1, 2, 3), (4,)),
-        5: optax.contrib.MuonDimensionNumbers((2, 3, 4), (5,)),
-    }
-    return {
-        name: axes.get(leaf.ndim - 1) if name.startswith(_MATRICES) else None
-        for name, leaf in stacks.items()
-    }
-
-
-def _by_shape(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Hands leaves of one shape to an optimiser as one array: a few large steps, not many small.
-
-    Newton-Schulz iterations of every small kernel by itself are most of a step of the tiny configs.
+    A few large operations instead of many small ones: Newton-Schulz iterations of every small
+    kernel by itself are most of a step of the tiny configs.
     """
 
     def update(gradients: Params, state: Any, params: Params) -> tuple[Params, Any]:
@@ -130,27 +114,47 @@ def _by_shape(inner: optax.GradientTransformation) -> optax.GradientTransformati
     return optax.GradientTransformation(lambda params: inner.init(_stack(params)), update)
 
 
-def _groups(tree: Params) -> dict[str, list[int]]:
-    """Numbers of the leaves of one kind and shape, by a name for them."""
-    groups: dict[str, list[int]] = {}
-    for number, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(tree)):
-        is_vector = leaf.ndim < 2 or path[-1].key in ("bias", "scale")  # repeated: one a row
-        kind = _VECTORS if is_vector else _MATRICES
-        groups.setdefault(f"{kind}_{'x'.join(map(str, leaf.shape))}", []).append(number)
-    return groups
+_VECTORS = "vectors"
+
+
+def _matrix_axes(stacks: dict[str, jax.Array]) -> dict[str, Any]:
+    """For Muon: which of the stacks are of matrices, and along which of their axes."""
+    axes = optax.contrib.MuonDimensionNumbers((1,), (2,))
+    return {name: None if name == _VECTORS else axes for name in stacks}
 
 
 def _stack(tree: Params) -> dict[str, jax.Array]:
-    leaves = jax.tree.leaves(tree)
-    return {name: jnp.stack([leaves[i] for i in group]) for name, group in _groups(tree).items()}
+    leaves, stacks = jax.tree.leaves(tree), {}
+    for name, shapes in _stack_shapes(tree).items():
+        stacks[name] = jnp.concatenate([leaves[i].reshape(shape) for i, shape in shapes.items()])
+    return stacks
 
 
 def _unstack(stacks: dict[str, jax.Array], like: Params) -> Params:
     leaves, structure = jax.tree.flatten(like)
-    for name, group in _groups(like).items():
-        for place, number in enumerate(group):
-            leaves[number] = stacks[name][place]
+    for name, shapes in _stack_shapes(like).items():
+        ends = np.cumsum([shape[0] for shape in shapes.values()])
+        for i, part in zip(shapes, jnp.split(stacks[name], ends[:-1]), strict=True):
+            leaves[i] = part.reshape(leaves[i].shape)
     return jax.tree.unflatten(structure, leaves)
+
+
+def _stack_shapes(tree: Params) -> dict[str, dict[int, tuple[int, ...]]]:
+    """Name of a stack -> number of a leaf in it -> the shape that the leaf has there.
+
+    That is `[size]` for vectors and `[number, inputs, outputs]` for matrices. The kernel of a
+    convolution is a matrix, and a parameter of the repeated blocks of `layers.repeat` several.
+    """
+    stacks: dict[str, dict[int, tuple[int, ...]]] = {}
+    for i, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(tree)):
+        if leaf.ndim < 2 or path[-1].key in ("bias", "scale"):
+            name, shape = _VECTORS, (leaf.size,)
+        else:
+            number = leaf.shape[0] if leaf.ndim in (3, 5) else 1
+            shape = (number, leaf.size // number // leaf.shape[-1], leaf.shape[-1])
+            name = f"matrices_{shape[1]}x{shape[2]}"
+        stacks.setdefault(name, {})[i] = shape
+    return stacks
 
 
 def count(params: Params) -> int:
@@ -177,9 +181,14 @@ def update_ema(ema: Params, params: Params, step: jax.Array, decay: float) -> Pa
     return jax.tree.map(lambda e, p: e + (1.0 - decay) * (p - e), ema, params)
 
 
-def first_non_finite(tree: Any) -> jax.Array:
-    """Index of the first leaf with a NaN or infinity, in `jax.tree.leaves` order, or -1."""
-    bad = jnp.stack([~jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)])
+def leaf_squares(tree: Any) -> jax.Array:
+    """Sum of squares of every leaf, in `jax.tree.leaves` order."""
+    return jnp.stack([jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)])
+
+
+def first_non_finite(values: jax.Array) -> jax.Array:
+    """Index of the first NaN or infinity in `[n]` values, or -1."""
+    bad = ~jnp.isfinite(values)
     return jnp.where(bad.any(), jnp.argmax(bad), -1)
 
 

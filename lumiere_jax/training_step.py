@@ -8,7 +8,14 @@ from jax.sharding import Mesh
 
 from lumiere_jax.sharding import replicated, use_mesh
 from lumiere_jax.stage import Batch, Stage
-from lumiere_jax.state import Params, TrainState, first_non_finite, merge, update_ema
+from lumiere_jax.state import (
+    Params,
+    TrainState,
+    first_non_finite,
+    leaf_squares,
+    merge,
+    update_ema,
+)
 
 
 def compile_step(
@@ -38,7 +45,7 @@ def make_step(stage: Stage, optimizer: Any, shardings: Any) -> Any:
     """The training step, `(state, batch) -> (state, metrics)`, to be compiled as a whole.
 
     Randomness is a function of the config's seed and the step. Metrics are "loss",
-    "gradient_norm" and "bad_leaf", see `first_non_finite`.
+    "gradient_norm" and "bad_leaf", the first leaf of the gradient that is not finite, or -1.
 
     Args:
       stage: see `compile_step`.
@@ -59,11 +66,11 @@ def make_step(stage: Stage, optimizer: Any, shardings: Any) -> Any:
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.trainable)
         trainable = jax.tree.map(jnp.add, state.trainable, updates)
         ema = update_ema(state.ema, trainable, state.step, config.optimizer.ema_decay)
-        squares = sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(gradient))
+        squares = leaf_squares(gradient)  # infinite, too, where they overflow
         metrics = {
             "loss": loss,
-            "gradient_norm": jnp.sqrt(squares),
-            "bad_leaf": first_non_finite(gradient),
+            "gradient_norm": jnp.sqrt(squares.sum()),
+            "bad_leaf": first_non_finite(squares),
         }
         return TrainState(state.step + 1, trainable, state.frozen, ema, optimizer_state), metrics
 
