@@ -20,7 +20,7 @@ from lumiere_jax.evaluation.networks import FeatureNetwork
 from lumiere_jax.metrics.frechet import Moments
 from lumiere_jax.progress import Progress
 
-BLOCK = 32
+BLOCK = 16
 _DARK = 2
 
 
