@@ -3,9 +3,9 @@
     python -m lumiere_jax.main --config=configs/stunet.py:tiny --workdir=runs/stunet \
         --config.init_from=runs/t2i
 
-`tiny` is what the tests and the demo train: 8 clips a step at 3.0 to 3.8 steps/s on 2 CPU cores
+`tiny` is what the tests and the demo train: 8 clips a step at 4.5 steps/s on 2 CPU cores
 (2026-11-23, `python -m lumiere_jax.demo`), and after its 1250 steps, on 750 of the stage `t2i`, the
-oracle judged colour 97% and direction 78% of 64 held-out captions right (chance 9% and 16%). After
+oracle judged colour 92% and direction 83% of 64 held-out captions right (chance 9% and 16%). After
 550 steps of 16 clips, which take as long, direction was at 9%, 27% and 28% for three random starts.
 `full` has the paper's size, 80 frames of 128×128: 4.8B parameters by `jax.eval_shape`, 2.2B of
 them frozen. By the TPU compiler's estimate (2026-11-22, `python -m lumiere_jax.plan
