@@ -115,10 +115,11 @@ def _figure(value: float | None) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name.replace('_', ' ')} {_text(part)}" for name, part in value.items())
+        parts = (f"{name.replace('_', ' ')} {_text(part)}" for name, part in value.items())
+        return ", ".join(parts) or "none"
     if isinstance(value, list):
         return "; ".join(_text(part) for part in value) or "none"
-    return "none" if value is None else str(value)
+    return "none" if value is None else str(value) or "none"
 
 
 def _entry(name: str, text: str) -> list[str]:
