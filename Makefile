@@ -32,8 +32,7 @@ EVAL_DEMO := --task=held_out --base=demo/runs/stunet --ssr=demo/runs/ssr --outpu
   --num_videos=96 --sample_frames=16 --batch_size=32
 
 eval-demo: $(VENV)/.eval  ## Score the demo's model by FVD with real I3D weights (after make demo).
-	XLA_FLAGS="--xla_force_host_platform_device_count=2 $(XLA_FLAGS)" \
-	  $(BIN)/python -m lumiere_jax.eval $(EVAL_DEMO)
+	$(BIN)/python -m lumiere_jax.eval $(EVAL_DEMO)
 
 lint: $(VENV)/.test  ## Check format and lint.
 	$(BIN)/ruff format --check

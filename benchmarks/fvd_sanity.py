@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags
 from scipy import ndimage
 
-from lumiere_jax import errors
+from lumiere_jax import cpu_devices, errors
 from lumiere_jax.atomic import write_text, written
 from lumiere_jax.data.moving_shapes import MovingShapes
 from lumiere_jax.data.video_io import probe_video, read_video, to_uint8
@@ -204,6 +204,7 @@ def main(argv: list[str]) -> None:
     """Measures both sources."""
     del argv
     output = Path(_OUTPUT.value)
+    cpu_devices.one_a_core()
     network = i3d_network(PROFILES["unterthiner"])
     features = CachedFeatures(network, Path(".cache/fvd_sanity"))
     steps = 2 * (1 + sum(len(strengths) for _, strengths, _ in DAMAGES.values()))

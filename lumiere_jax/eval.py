@@ -73,7 +73,9 @@ ASPECT_OF_UCF101 = "4:3"
 def main(argv: list[str]) -> None:
     """Scores what the flags describe."""
     del argv
-    from lumiere_jax import compilation_cache, distributed
+    from lumiere_jax import compilation_cache, cpu_devices, distributed
+
+    cpu_devices.one_a_core()
     from lumiere_jax.evaluation.command import evaluate
 
     settings = read_flags()
