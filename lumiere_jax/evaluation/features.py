@@ -155,7 +155,7 @@ def _write(path: Path, block: dict[str, np.ndarray]) -> None:
 def _read(path: Path) -> dict[str, np.ndarray] | None:
     """A block, or None if it is not there or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return {name: file[name] for name in ("logits", "sizes", "darkest", "brightest")}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

@@ -108,10 +108,10 @@ class Moments:
           UserError: if there is no such file, or it is another.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 notes = {k.removeprefix("note_"): str(file[k]) for k in file if "note_" in k}
                 return cls(int(file["count"]), file["total"], file["products"]), notes
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, TypeError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise UserError(f"statistics {path} cannot be read: {error}.") from error
 
 

@@ -79,6 +79,9 @@ def test_missing_and_wrong_files_say_where_the_right_ones_are(files, tmp_path):
     (tmp_path / "broken.npz").write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(UserError, match="broken.npz cannot be read"):
         c3d.load(tmp_path / "broken.npz", mean)
+    np.save(tmp_path / "one_array.npy", np.zeros(3))
+    with pytest.raises(UserError, match="one_array.npy cannot be read"):
+        c3d.load(tmp_path / "one_array.npy", mean)
     np.savez(tmp_path / "small.npz", mean=np.zeros((3, 16, 112, 112)))
     with pytest.raises(UserError, match="small.npz.*not \\(3, 16, 128"):
         c3d.load(weights, tmp_path / "small.npz")

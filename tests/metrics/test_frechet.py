@@ -95,7 +95,8 @@ def test_moments_are_saved_and_read_back(tmp_path):
 def test_unusable_statistics_are_told(tmp_path):
     (tmp_path / "text.npz").write_text("no zip")
     np.savez(tmp_path / "other.npz", mean=np.zeros(3))
-    for name in ("text.npz", "other.npz", "absent.npz"):
+    np.save(tmp_path / "one_array.npy", np.zeros(3))
+    for name in ("text.npz", "other.npz", "one_array.npy", "absent.npz"):
         with pytest.raises(UserError, match=name):
             Moments.load(tmp_path / name)
 
