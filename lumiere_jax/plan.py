@@ -4,6 +4,8 @@
 
 Any config flag of training may follow, as in `--config.train.batch_size=64`. Compiling a network
 of full size takes tens of minutes on two CPU cores; the result is kept in `--cache`.
+`--mode=features --topology=v5e:2x2 --batches=4,16`, without a config, plans what the eval binary
+computes of every video, the features of I3D.
 """
 
 import sys
@@ -12,6 +14,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from lumiere_jax import errors
+from lumiere_jax.errors import UserError
 from lumiere_jax.planning import topology
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -19,34 +22,40 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _TOPOLOGY = flags.DEFINE_string("topology", None, f"A slice, such as {topology.EXAMPLES}.")
 _NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "Slices, joined by the data-centre network.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "sample"], "Training or denoising step.")
+_MODE = flags.DEFINE_enum(
+    "mode", "train", ["train", "sample", "features"], "Training or denoising step, or I3D."
+)
 _NUM_FRAMES = flags.DEFINE_integer(
-    "num_frames", None, "Frames of a sampled clip; 80 for the stage ssr if not given."
+    "num_frames", None, "Frames of a sampled clip, 80 for the stage ssr if not given; 16 for I3D."
 )
 _CLIPS = flags.DEFINE_integer("clips", 30_000_000, "Clips to state time and chip-hours for.")
 _SEARCH = flags.DEFINE_bool("search", False, "Try remat policies and batch sizes, and rank them.")
-_BATCHES = flags.DEFINE_list("batches", ["1", "2", "4", "8"], "Clips a device, for --search.")
+_BATCHES = flags.DEFINE_list(
+    "batches", ["1", "2", "4", "8"], "Clips a device, for --search or I3D."
+)
 _JSON = flags.DEFINE_bool("json", False, "Print JSON, one line a plan, instead of text.")
 _OUTPUT = flags.DEFINE_string("output", None, "File that gets a line of JSON for every plan.")
 _CACHE = flags.DEFINE_string("cache", ".cache/plan", "Folder of former plans; empty for none.")
-flags.mark_flags_as_required(["config", "topology"])
+flags.mark_flags_as_required(["topology"])
 
 
 def main(argv: list[str]) -> None:
     """Plans what the flags ask for."""
     del argv
+    if (_MODE.value == "features") != (_CONFIG.value is None):
+        raise UserError("give --config=FILE to plan a stage, or --mode=features and no config.")
     topology.prepare_environment()
     from lumiere_jax.planning import command
 
     command.run(
         _CONFIG.value,
-        name=_name(sys.argv),
+        name="I3D" if _CONFIG.value is None else _name(sys.argv),
         topology_name=_TOPOLOGY.value,
         num_slices=_NUM_SLICES.value,
         mode=_MODE.value,
         num_frames=_NUM_FRAMES.value,
         clips=_CLIPS.value,
-        batches=_BATCHES.value if _SEARCH.value else None,
+        batches=_BATCHES.value if _SEARCH.value or _MODE.value == "features" else None,
         as_json=_JSON.value,
         output=_OUTPUT.value,
         cache=_CACHE.value,

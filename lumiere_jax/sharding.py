@@ -141,6 +141,21 @@ def by_clip(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+def on_every_device(apply: Callable[[dict, jax.Array], jax.Array], mesh: Mesh) -> Callable:
+    """A network for a batch whose clips are split over all devices of a mesh, compiled.
+
+    Every device computes its own clips as if it were alone, so that the number of devices does not
+    change a bit of them.
+
+    Args:
+      apply: from parameters and clips to logits.
+      mesh: the devices; all of its axes split the clips.
+    """
+    clips = PartitionSpec(mesh.axis_names)
+    in_specs = (PartitionSpec(), clips)
+    return jax.jit(jax.shard_map(apply, mesh=mesh, in_specs=in_specs, out_specs=clips))
+
+
 def parameter_spec(path: str, shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
     """Where a parameter, or anything that belongs to one, lives.
 

@@ -63,6 +63,12 @@ def test_training_step_of_four_chips_that_are_not_there(tmp_path):
     assert json.loads(again.stdout) == plan
 
 
+@pytest.mark.parametrize("arguments", [(), ("--config=configs/t2i.py:tiny", "--mode=features")])
+def test_a_stage_or_features(arguments):
+    result = run("--topology=v5e:2x2", *arguments)
+    assert result.returncode == 2 and "give --config=FILE to plan a stage, or" in result.stderr
+
+
 @needs_compiler
 @pytest.mark.parametrize(
     ("arguments", "message"),

@@ -30,21 +30,39 @@ def read_captions_file(path: Path) -> dict[Path, list[str]]:
     Raises:
         UserError: the file is missing or malformed; the message names the line and what it lacks.
     """
+    captions: dict[Path, list[str]] = {}
+    for video, caption in read_table(path, PATH_COLUMNS, CAPTION_COLUMNS):
+        listed = captions.setdefault((path.parent / video).resolve(), [])
+        listed.extend([caption] if caption else [])
+    return captions
+
+
+def read_table(
+    path: Path, name_columns: tuple[str, ...], text_columns: tuple[str, ...]
+) -> list[tuple[str, str]]:
+    """Reads names and texts from a CSV or JSONL file.
+
+    Args:
+        path: the file.
+        name_columns: the name is in the first of these columns (keys) that there is.
+        text_columns: the text likewise; runs of white space in it become one space.
+
+    Raises:
+        UserError: the file is missing or malformed; the message names the line and what it lacks.
+    """
     readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows}
     if path.suffix.lower() not in readers:
         raise UserError(f"captions file {path}: its name must end in .csv or .jsonl")
-    captions: dict[Path, list[str]] = {}
+    table = []
     try:
-        for line, row in readers[path.suffix.lower()](path):
-            video = _field(path, line, row, PATH_COLUMNS)
-            caption = " ".join(_field(path, line, row, CAPTION_COLUMNS).split())
-            listed = captions.setdefault((path.parent / video).resolve(), [])
-            listed.extend([caption] if caption else [])
+        for line, row in readers[path.suffix.lower()](path, (name_columns, text_columns)):
+            name, text = (_field(path, line, row, names) for names in (name_columns, text_columns))
+            table.append((name, " ".join(text.split())))
     except OSError as error:
         raise UserError(f"captions file {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"captions file {path} is not UTF-8 text ({error.reason})") from error
-    return captions
+    return table
 
 
 def read_caption_beside(video: Path) -> list[str]:
@@ -56,13 +74,13 @@ def read_caption_beside(video: Path) -> list[str]:
     return [caption] if caption else []
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict]]:
+def _csv_rows(path: Path, wanted: tuple[tuple[str, ...], ...]) -> Iterator[tuple[int, dict]]:
     """Line number and fields of each row."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, skipinitialspace=True, strict=True)
         try:
             reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
-            _check_columns(path, reader.fieldnames)
+            _check_columns(path, reader.fieldnames, wanted)
             for row in reader:
                 if None in row or None in row.values():
                     found = sum(value is not None for key, value in row.items() if key is not None)
@@ -77,17 +95,17 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict]]:
             raise UserError(f"captions file {path}, line {line}: {error}") from error
 
 
-def _check_columns(path: Path, columns: list[str]) -> None:
+def _check_columns(path: Path, columns: list[str], wanted: tuple[tuple[str, ...], ...]) -> None:
     """Names the columns that a header lacks."""
-    for wanted in (PATH_COLUMNS, CAPTION_COLUMNS):
-        if not set(wanted) & set(columns):
+    for names in wanted:
+        if not set(names) & set(columns):
             raise UserError(
-                f"captions file {path}, line 1: no column {_any_of(wanted)} among "
+                f"captions file {path}, line 1: no column {_any_of(names)} among "
                 f"{', '.join(columns) or 'none'}"
             )
 
 
-def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict]]:
+def _jsonl_rows(path: Path, _: tuple[tuple[str, ...], ...]) -> Iterator[tuple[int, dict]]:
     """Line number and object of each line that is not blank."""
     with path.open(encoding="utf-8-sig") as file:
         for line, text in enumerate(file, start=1):
@@ -112,4 +130,4 @@ def _field(path: Path, line: int, row: dict, names: tuple[str, ...]) -> str:
 
 
 def _any_of(names: tuple[str, ...]) -> str:
-    return " or ".join([", ".join(names[:-1]), names[-1]])
+    return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

@@ -164,7 +164,7 @@ class VideoFolder:
 
     def _usable_videos(self, folder: Path, listed: dict[Path, list[str]]) -> Iterator[_Video]:
         """Probes all videos of a folder; the ones of no use go into the report."""
-        paths = _find_videos(folder)
+        paths = find_videos(folder)
         with ThreadPoolExecutor(max_workers=4) as pool:
             probed = _with_progress(pool.map(_probe, paths), len(paths))
             for path, info in zip(paths, probed, strict=True):
@@ -216,8 +216,11 @@ def _load_captions(
     return (read_captions_file(path), path) if path else ({}, None)
 
 
-def _find_videos(folder: Path) -> list[Path]:
-    """All files below with the ending of a video, sorted, so that an index means one video."""
+def find_videos(folder: Path) -> list[Path]:
+    """All files below with the ending of a video, sorted, so that an index means one video.
+
+    Hidden ones, as of a write that is not complete, are left out.
+    """
     found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
 

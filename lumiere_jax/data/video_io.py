@@ -12,6 +12,7 @@ from lumiere_jax.data.video_writing import (
     to_uint8,
     write_contact_sheet,
     write_gif,
+    write_lossless,
     write_mp4,
     write_video,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "to_uint8",
     "write_contact_sheet",
     "write_gif",
+    "write_lossless",
     "write_mp4",
     "write_video",
 ]

@@ -4,7 +4,7 @@ import contextlib
 import math
 import os
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -66,22 +66,68 @@ def write_mp4(
     Raises:
         UserError: the folder is missing or cannot be written.
     """
+
+    def prepare(stream: av.VideoStream) -> None:
+        context, stream.pix_fmt = stream.codec_context, "yuv420p"
+        context.colorspace = context.color_primaries = context.color_trc = 1  # all BT.709
+        context.color_range = 1  # limited ("TV") range, the one that every player expects
+
+    def convert(image: np.ndarray) -> av.VideoFrame:
+        odd = [(0, side % 2) for side in image.shape[:2]]
+        image = np.pad(image, [*odd, (0, 0)], mode="edge")
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")
+        return frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+
+    options = {"movflags": "+faststart"}
+    images = _byte_frames(video, upscale)
+    _encode(path, images, fps, "libx264", {"crf": str(crf)}, options, prepare, convert)
+
+
+def write_lossless(path: str | os.PathLike, video: np.ndarray, fps: float) -> None:
+    """Writes an MKV whose pixels are exactly those of the video, as bytes: FFV1, RGB.
+
+    For measuring, which compression would disturb; most browsers do not play it.
+
+    Args:
+        path: the file; it appears only when it is complete.
+        video: float32 [time, height, width, 3] in [-1, 1].
+        fps: frames per second.
+
+    Raises:
+        UserError: the folder is missing or cannot be written.
+    """
+
+    def prepare(stream: av.VideoStream) -> None:
+        stream.pix_fmt = "bgr0"
+
+    def convert(image: np.ndarray) -> av.VideoFrame:
+        return av.VideoFrame.from_ndarray(image, "rgb24").reformat(format="bgr0")
+
+    # No random identifiers and no version strings: the same video is the same file.
+    options = {"fflags": "+bitexact"}
+    _encode(path, _byte_frames(video, 1), fps, "ffv1", {}, options, prepare, convert)
+
+
+def _encode(
+    path: str | os.PathLike,
+    images: Iterator[np.ndarray],
+    fps: float,
+    codec: str,
+    codec_options: dict[str, str],
+    container_options: dict[str, str],
+    prepare: Callable[[av.VideoStream], None],
+    convert: Callable[[np.ndarray], av.VideoFrame],
+) -> None:
+    """Encodes uint8 images; `prepare` sets the stream up, `convert` makes its frames."""
     rate = Fraction(float(fps)).limit_denominator(1001)
     with _atomic_write(path) as temporary:
-        with av.open(str(temporary), "w", options={"movflags": "+faststart"}) as container:
-            stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf)})
-            context, stream.pix_fmt = stream.codec_context, "yuv420p"
-            context.colorspace = context.color_primaries = context.color_trc = 1  # all BT.709
-            context.color_range = 1  # limited ("TV") range, the one that every player expects
-            for n, image in enumerate(_byte_frames(video, upscale)):
-                odd = [(0, side % 2) for side in image.shape[:2]]
-                image = np.pad(image, [*odd, (0, 0)], mode="edge")
+        with av.open(str(temporary), "w", options=container_options) as container:
+            stream = container.add_stream(codec, rate=rate, options=codec_options)
+            prepare(stream)
+            for n, image in enumerate(images):
+                frame = convert(image)
                 if n == 0:
-                    stream.height, stream.width = image.shape[:2]
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")
-                frame = frame.reformat(
-                    format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
-                )
+                    stream.height, stream.width = frame.height, frame.width
                 frame.pts, frame.time_base = n, 1 / rate
                 container.mux(stream.encode(frame))
             container.mux(stream.encode())

@@ -14,9 +14,11 @@ def advise(config: ConfigDict, step: Step, mode: str, hbm: float | None) -> list
     Args:
       config: of the step.
       step: that did not fit.
-      mode: "train" or "sample".
+      mode: "train", "sample" or "features".
       hbm: bytes a device has, or None.
     """
+    if mode == "features":
+        return ["take fewer clips a device: --batches"]
     mesh, advice = step.mesh.shape, []
     state_is_large = hbm is not None and step.held > _LARGE_SHARE * hbm
     if mode == "train" and config.model.get("remat", "none") != "full":

@@ -12,7 +12,7 @@ from lumiere_jax.planning.search import search
 
 
 def run(
-    config: ConfigDict,
+    config: ConfigDict | None,
     *,
     name: str,
     topology_name: str,
@@ -28,14 +28,14 @@ def run(
     """Makes one plan, or those of a search, and prints them; see the flags of the binary.
 
     Args:
-      config: of the stage.
+      config: of the stage; None for "features".
       name: of the config, for the reader.
       topology_name: of the slice.
       num_slices: of that topology.
-      mode: "train" or "sample".
-      num_frames: of a sampled clip.
+      mode: "train", "sample" or "features".
+      num_frames: of a clip that is sampled or judged.
       clips: to state the time for.
-      batches: clips a device that a search tries; None for no search.
+      batches: clips a device that a search tries, None for no search; or those of "features".
       as_json: print JSON.
       output: file to append JSON lines to.
       cache: folder of former plans.
@@ -50,7 +50,10 @@ def run(
     plan = functools.partial(
         make_plan, target=target, mode=mode, name=name, num_frames=num_frames, cache=cache
     )
-    plans = search(config, target, plan, sizes) if sizes else [plan(config)]
+    if mode == "features":
+        plans = [plan(ConfigDict({"clips_a_device": size, "model": {}})) for size in sizes]
+    else:
+        plans = search(config, target, plan, sizes) if sizes else [plan(config)]
     lines = [json.dumps(plan.to_json(clips)) for plan in plans]
     if output is not None:
         with Path(output).open("a", encoding="utf-8") as file:
@@ -65,7 +68,7 @@ def run(
 def _batches(batches: list[str] | None, mode: str) -> list[int]:
     if batches is None:
         return []
-    if mode != "train":
+    if mode == "sample":
         raise UserError("--search tries ways to train; leave out --mode=sample.")
     if not batches or not all(text.strip().isdecimal() and int(text) > 0 for text in batches):
         raise UserError(f"--batches={','.join(batches)} must be numbers of clips, as in 1,2,4.")

@@ -67,7 +67,7 @@ def training_step(config: ConfigDict, target: Target) -> Step:
     check_batch(batch_size, mesh)
     optimizer = create_optimizer(config.optimizer, config.train.num_steps)
     state = state_shapes(stage, optimizer, mesh)
-    batch = _place(flops.batch_shapes(stage, batch_size), by_clip(mesh))
+    batch = place(flops.batch_shapes(stage, batch_size), by_clip(mesh))
     return Step(
         compile=functools.partial(compile_step, stage, optimizer, mesh, state, batch),
         mesh=mesh,
@@ -75,7 +75,7 @@ def training_step(config: ConfigDict, target: Target) -> Step:
         repeats=1,
         trainable=count(state.trainable),
         frozen=count(state.frozen),
-        held=_bytes_a_device(state),
+        held=bytes_a_device(state),
         model_flops=flops.training_flops(stage, batch_size).total,
     )
 
@@ -111,7 +111,7 @@ def sampling_step(config: ConfigDict, target: Target, num_frames: int | None = N
 
     def compile_sampler() -> jax.stages.Compiled:
         with use_mesh(mesh, "windows" if stage.is_super_resolution else "height"):
-            return new_sampler().lower(placed, *_place(inputs, by_clip(mesh))).compile()
+            return new_sampler().lower(placed, *place(inputs, by_clip(mesh))).compile()
 
     return Step(
         compile=compile_sampler,
@@ -120,7 +120,7 @@ def sampling_step(config: ConfigDict, target: Target, num_frames: int | None = N
         repeats=config.sampling.num_steps,
         trainable=0,
         frozen=count(params),
-        held=_bytes_a_device(placed),
+        held=bytes_a_device(placed),
         # Traced outside of the mesh: no windows that only fill up a chunk.
         model_flops=flops.count(new_sampler(), params, *inputs).total,
     )
@@ -148,12 +148,13 @@ def _sampler_inputs(
     return jax.ShapeDtypeStruct((batch_size, num_frames, size, size, 3), jnp.float32), *inputs
 
 
-def _place(shapes: Any, sharding: jax.sharding.Sharding) -> Any:
+def place(shapes: Any, sharding: jax.sharding.Sharding) -> Any:
     """A tree of shapes that all have one sharding."""
     return with_shardings(shapes, jax.tree.map(lambda _: sharding, shapes))
 
 
-def _bytes_a_device(placed: Any) -> int:
+def bytes_a_device(placed: Any) -> int:
+    """What a device holds of a tree of shapes with shardings."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(placed)

@@ -17,14 +17,16 @@ from lumiere_jax.config import ConfigDict
 from lumiere_jax.planning import compile as steps
 from lumiere_jax.planning import hlo
 from lumiere_jax.planning.advice import advise
+from lumiere_jax.planning.features import FVD_FRAMES, feature_step
 from lumiere_jax.planning.topology import GIB, Target
 from lumiere_jax.progress import Announcement
 
 PACKAGE = Path(__file__).parents[1]
 SOURCES = (
     "models/*.py", "diffusion/*.py", "training_step.py", "initial.py", "stage.py", "state.py",
-    "sampling.py", "sharding.py", "flops.py", "planning/compile.py", "planning/hlo.py",
-    "planning/plan.py", "planning/topology.py",
+    "sampling.py", "sharding.py", "flops.py", "metrics/i3d.py",
+    "planning/compile.py", "planning/features.py", "planning/hlo.py", "planning/plan.py",
+    "planning/topology.py",
 )  # fmt: skip
 """What decides the figures of a plan, beside its config."""
 
@@ -35,7 +37,7 @@ class Plan:
 
     Attributes:
       config: its name, with the fields that were changed.
-      mode: "train", or "sample" for one denoising step.
+      mode: "train", "sample" for one denoising step, or "features" for a batch of I3D's.
       topology: name of the slice, or of the devices that are there.
       num_slices: how many of them.
       chips: of all slices.
@@ -131,11 +133,11 @@ def make_plan(
     """Compiles a step for a slice, or finds in the cache what came of it.
 
     Args:
-      config: of the stage.
+      config: of the stage; for "features", the field "clips_a_device" alone.
       target: the devices.
-      mode: "train" or "sample".
+      mode: "train", "sample" or "features".
       name: of the config, for the reader.
-      num_frames: of a sampled clip, see `sampling_step`.
+      num_frames: of a sampled clip, see `sampling_step`; 16 of one that I3D takes.
       cache: folder of former plans; None for none.
 
     Raises:
@@ -149,8 +151,10 @@ def make_plan(
         return dataclasses.replace(Plan(**json.loads(place.read_text())), config=name)
     if mode == "train":
         step = steps.training_step(config, target)
-    else:
+    elif mode == "sample":
         step = steps.sampling_step(config, target, num_frames)
+    else:
+        step = feature_step(config.clips_a_device, target, num_frames or FVD_FRAMES)
     plan = _compile(step, config, target, mode, name, versions)
     if place is not None:
         place.parent.mkdir(parents=True, exist_ok=True)

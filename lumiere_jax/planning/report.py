@@ -4,7 +4,7 @@ from lumiere_jax.config import ConfigDict
 from lumiere_jax.planning.plan import Plan, make_plan
 from lumiere_jax.planning.topology import GIB, present
 
-_KINDS = {"train": "training step", "sample": "denoising step"}
+_KINDS = {"train": "training step", "sample": "denoising step", "features": "batch of features"}
 
 
 def describe(config: ConfigDict, name: str = "", mode: str = "train") -> str:

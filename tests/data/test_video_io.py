@@ -241,6 +241,16 @@ def test_odd_sizes_and_upscaling(tmp_path, height, width):
     assert psnr(large[:, 3::6, 3::6], video_io.to_uint8(video)) > 33
 
 
+@pytest.mark.parametrize("shape", [(5, 16, 16), (3, 7, 9), (1, 64, 20)])
+def test_lossless_files_hold_every_byte_and_are_the_same_each_time(tmp_path, shape):
+    expected = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    for name in ("one.mkv", "two.mkv"):
+        video_io.write_lossless(tmp_path / name, video_io.to_float(expected), 12.5)
+    got = video_io.read_video(tmp_path / "one.mkv", fps=12.5)
+    np.testing.assert_array_equal(got, expected)
+    assert (tmp_path / "one.mkv").read_bytes() == (tmp_path / "two.mkv").read_bytes()
+
+
 def test_gif_keeps_time_loops_and_is_exact_with_few_colours(tmp_path):
     colours = np.random.default_rng(1).integers(0, 256, (60, 3), dtype=np.uint8)
     video = colours[np.random.default_rng(2).integers(0, 60, (16, 12, 14))]

@@ -7,9 +7,11 @@ import pytest
 
 from lumiere_jax import flops
 from lumiere_jax.diffusion.low_resolution import upsample_low_resolution
+from lumiere_jax.errors import UserError
 from lumiere_jax.planning import compile as steps
 from lumiere_jax.planning import plan as planning
 from lumiere_jax.planning import report
+from lumiere_jax.planning.features import feature_step
 from lumiere_jax.planning.search import search
 from lumiere_jax.planning.topology import CHIPS, GIB, Target, present
 from lumiere_jax.stage import Stage
@@ -171,6 +173,20 @@ def test_sampling_step_of_super_resolution():
     low = jax.ShapeDtypeStruct((step.batch, 80, 16, 16, 3), jnp.float32)
     enlarging = flops.count(lambda video: upsample_low_resolution(video, (64, 64)), low).total
     assert step.model_flops == 39 * network_flops(stage, step.batch, 4, 64) + enlarging
+
+
+def test_features_of_the_eval_binary():
+    step = feature_step(2, present())
+    assert step.batch == 2 * jax.device_count() and step.repeats == 1 and step.trainable == 0
+    # The checkpoint's numbers, less two of the three of each normalised channel.
+    assert step.frozen == 12_704_544 - 2 * 7_280
+    # 108 GMAC for 64 frames (1812.03982, table 2), less those that meet padding.
+    assert 0.85 < step.model_flops / step.batch / (2 * 108e9 / 4) < 1.05
+
+
+def test_features_of_too_few_frames():
+    with pytest.raises(UserError, match="--num_frames=8: I3D needs 9 frames"):
+        feature_step(1, present(), num_frames=8)
 
 
 def test_search_ranks_what_fits_by_speed(plan):

@@ -1,0 +1,161 @@
+"""Features of a set of videos, computed once, in blocks that a killed job finds again."""
+
+import dataclasses
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from lumiere_jax.atomic import written
+from lumiere_jax.data.video_io import VideoReadError
+from lumiere_jax.distributed import is_primary, wait_for_all
+from lumiere_jax.errors import UserError
+from lumiere_jax.evaluation.clips import ClipRule, Video, VideoSet
+from lumiere_jax.evaluation.networks import FeatureNetwork
+from lumiere_jax.metrics.frechet import Moments
+from lumiere_jax.progress import Progress
+
+BLOCK = 16
+_DARK = 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Features:
+    """Features of a set, in the order of its videos.
+
+    Attributes:
+      logits: `[n, classes]`, float32.
+      sizes: "HEIGHT×WIDTH" of the clips, each once, sorted.
+      darkest: smallest value of any pixel.
+      brightest: largest value of any pixel.
+    """
+
+    logits: np.ndarray
+    sizes: tuple[str, ...]
+    darkest: int
+    brightest: int
+
+    @property
+    def moments(self) -> Moments:
+        """Their moments."""
+        return Moments.of(self.logits)
+
+    @property
+    def is_dark(self) -> bool:
+        """Whether values in [0, 1] seem to have been written as bytes."""
+        return self.brightest <= _DARK
+
+
+def extract(
+    videos: VideoSet,
+    rule: ClipRule,
+    network: FeatureNetwork,
+    cache: Path,
+    poll: Callable[[], None] = lambda: None,
+) -> Features:
+    """Computes what is not in the cache yet.
+
+    With several processes each computes every so manieth block, and all of them get all.
+
+    Args:
+      videos: the set.
+      rule: which clip of each.
+      network: whose logits.
+      cache: folder for blocks, shared by all processes.
+      poll: called after every block, equally often on every process; may raise.
+
+    Raises:
+      UserError: if a video cannot be read any more, or the folder cannot be written.
+    """
+    network.check(rule.num_frames)
+    folder = cache / _key(videos, rule, network)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"features cannot be written to {folder} ({error}).") from error
+    count = -(-len(videos.videos) // BLOCK)
+    processes, process = jax.process_count(), jax.process_index()
+    progress = Progress(
+        f"{network.name.split()[0]} of {videos.label} videos",
+        len(videos.videos),
+        "videos",
+        quiet=not is_primary(),
+    )
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for first in range(0, count, processes):
+            block, path = first + process, folder / f"{first + process:06d}.npz"
+            if block < count and _read(path) is None:
+                chosen = videos.videos[block * BLOCK : (block + 1) * BLOCK]
+                _write(path, _compute(chosen, rule, network, pool))
+            progress.update(min((first + processes) * BLOCK, len(videos.videos)))
+            poll()
+    wait_for_all(f"features {folder.name}")
+    blocks = [_read(folder / f"{block:06d}.npz") for block in range(count)]
+    if any(block is None for block in blocks):
+        raise UserError(f"{folder} lost blocks while it was read; start again.")
+    return Features(
+        logits=np.concatenate([block["logits"] for block in blocks]),
+        sizes=tuple(sorted({str(size) for block in blocks for size in block["sizes"]})),
+        darkest=min(int(block["darkest"]) for block in blocks),
+        brightest=max(int(block["brightest"]) for block in blocks),
+    )
+
+
+def _key(videos: VideoSet, rule: ClipRule, network: FeatureNetwork) -> str:
+    """A name for the features that changes with anything they depend on."""
+    what = {
+        "videos": videos.fingerprint,
+        "rule": dataclasses.asdict(rule),
+        "network": [network.name, network.fingerprint, network.options],
+        "block": BLOCK,
+    }
+    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+    return f"{videos.label}_{digest[:16]}"
+
+
+def _compute(
+    videos: tuple[Video, ...], rule: ClipRule, network: FeatureNetwork, pool: ThreadPoolExecutor
+) -> dict[str, np.ndarray]:
+    """Features of a block, a batch at a time; the next batch is decoded meanwhile."""
+
+    def decode(video: Video) -> np.ndarray:
+        try:
+            return rule.read(video.path, video.name)
+        except VideoReadError as error:
+            raise UserError(f"{error}; it was fine at the start: restore it.") from error
+
+    starts = range(0, len(videos), network.batch_size)
+    batches = [[pool.submit(decode, v) for v in videos[s : s + network.batch_size]] for s in starts]
+    logits, sizes, darkest, brightest = [], set(), 255, 0
+    for batch in batches:
+        clips = [future.result() for future in batch]
+        batch.clear()
+        logits.append(network(clips))
+        sizes |= {f"{clip.shape[1]}×{clip.shape[2]}" for clip in clips}
+        darkest = min(darkest, *(int(clip.min()) for clip in clips))
+        brightest = max(brightest, *(int(clip.max()) for clip in clips))
+    return {
+        "logits": np.concatenate(logits),
+        "sizes": np.array(sorted(sizes)),
+        "darkest": np.array(darkest),
+        "brightest": np.array(brightest),
+    }
+
+
+def _write(path: Path, block: dict[str, np.ndarray]) -> None:
+    with written(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **block)
+
+
+def _read(path: Path) -> dict[str, np.ndarray] | None:
+    """A block, or None if it is not there or damaged."""
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            return {name: file[name] for name in ("logits", "sizes", "darkest", "brightest")}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None

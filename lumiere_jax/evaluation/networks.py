@@ -1,0 +1,138 @@
+"""The networks whose features are compared, from uint8 clips to logits."""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from lumiere_jax.errors import UserError
+from lumiere_jax.evaluation.profiles import Profile
+from lumiere_jax.metrics import c3d, i3d, i3d_weights
+from lumiere_jax.metrics.preprocessing import prepare
+from lumiere_jax.sharding import on_every_device
+
+BATCH_SIZE = 4
+"""Clips a device. A constant, so that features are the same to the last bit on any number."""
+
+
+class FeatureNetwork:
+    """Logits of clips, on all devices of this process.
+
+    Attributes:
+      name: for the protocol card.
+      fingerprint: SHA-256 of the weights.
+      options: what else decides the features, for the card and for caches.
+      num_frames: least and largest number of frames.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        fingerprint: str,
+        options: dict[str, str],
+        num_frames: tuple[int, int | None],
+        preprocess: Callable[[jax.Array], jax.Array],
+        apply: Callable[[dict, jax.Array], jax.Array],
+        params: dict,
+    ):
+        """Puts the parameters on the devices; use `i3d_network` or `c3d_network`."""
+        self.name, self.fingerprint, self.options = name, fingerprint, options
+        self.num_frames = num_frames
+        mesh = Mesh(np.array(jax.local_devices()), ("clips",))
+        self._by_clip = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+        self._preprocess = jax.jit(preprocess)
+        whole = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+        self._apply = functools.partial(on_every_device(apply, mesh), whole)
+        self.batch_size = BATCH_SIZE * mesh.size
+
+    def check(self, num_frames: int) -> None:
+        """Makes sure that clips have a length that the network takes.
+
+        Raises:
+          UserError: if not.
+        """
+        least, largest = self.num_frames
+        if num_frames < least or (largest is not None and num_frames > largest):
+            wanted = f"{least}" if largest == least else f"{least} or more"
+            raise UserError(
+                f"--num_frames={num_frames}: {self.name} needs {wanted} frames a clip; FVD and IS "
+                "are usually given for 16."
+            )
+
+    def __call__(self, clips: Sequence[np.ndarray]) -> np.ndarray:
+        """Logits.
+
+        Args:
+          clips: uint8 `[time, height, width, 3]` each, RGB, with one number of frames; sizes may
+            differ.
+
+        Returns:
+          `[len(clips), classes]`, float32.
+        """
+        ready = [np.asarray(self._preprocess(clip)) for clip in clips]
+        ready += [ready[-1]] * (-len(ready) % self.batch_size)  # one compilation for all
+        logits = []
+        for start in range(0, len(ready), self.batch_size):
+            batch = np.stack(ready[start : start + self.batch_size])
+            logits.append(np.asarray(self._apply(jax.device_put(batch, self._by_clip))))
+        return np.concatenate(logits)[: len(clips)]
+
+
+def i3d_network(
+    profile: Profile, weights: str | Path | None = None, cache: str | Path | None = None
+) -> FeatureNetwork:
+    """I3D as FVD uses it.
+
+    Args:
+      profile: what is done before it, and its batch normalisation.
+      weights: see `i3d_weights.load`.
+      cache: see `i3d_weights.load`.
+
+    Raises:
+      UserError: if there are no weights.
+    """
+    arrays = i3d_weights.load(weights, cache)
+    options = {
+        "resize": profile.resize,
+        "crop": profile.crop,
+        "bn_epsilon": f"{profile.bn_epsilon:g}",
+    }
+    return FeatureNetwork(
+        "I3D Kinetics-400 (RGB, from scratch)",
+        i3d_weights.fingerprint(arrays),
+        options,
+        (i3d.MIN_FRAMES, None),
+        lambda clip: prepare(clip, profile.resize, profile.crop),
+        lambda params, clips: i3d.I3D().apply({"params": params}, clips),
+        i3d.fold(arrays, profile.bn_epsilon),
+    )
+
+
+def c3d_network(weights: str | Path, mean: str | Path) -> FeatureNetwork:
+    """C3D, fine-tuned on UCF101, as TGANv2's Inception Score uses it.
+
+    Args:
+      weights: `conv3d_deepnetA_ucf.npz`.
+      mean: `mean2.npz`.
+
+    Raises:
+      UserError: if a file is missing or is another.
+    """
+    params, mean_clip = c3d.load(weights, mean)
+
+    def preprocess(clip: jax.Array) -> jax.Array:
+        return c3d.preprocess(clip[None].astype(jnp.float32) / 127.5 - 1, mean_clip)[0]
+
+    return FeatureNetwork(
+        "C3D UCF101 (TGANv2)",
+        c3d.fingerprint(params, mean_clip),
+        {"preprocessing": "TGANv2"},
+        (c3d.NUM_FRAMES, c3d.NUM_FRAMES),
+        preprocess,
+        lambda params, clips: c3d.C3D().apply({"params": params}, clips),
+        params,
+    )

@@ -1,0 +1,81 @@
+"""How published tools compute FVD, as named options."""
+
+import dataclasses
+
+from lumiere_jax.errors import UserError
+from lumiere_jax.metrics.preprocessing import CROPS, RESIZES
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Profile:
+    """What a tool does between frames and FVD.
+
+    Attributes:
+      resize: to I3D's 224×224; a name of `preprocessing.RESIZES`.
+      crop: "squash" or "center", see `preprocessing.prepare`.
+      ddof: of the covariances: 1 divides by N - 1, 0 by N.
+      bn_epsilon: of I3D's batch normalisation.
+      aspect: to which the tool's own loader crops clips ("1:1"); "" for not at all.
+      repeats: how many sets of videos are scored, for a mean and a deviation.
+      source: where this is to be seen.
+    """
+
+    resize: str = "tf1"
+    crop: str = "squash"
+    ddof: int = 1
+    bn_epsilon: float = 1e-3
+    aspect: str = ""
+    repeats: int = 1
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        """Checks the options.
+
+        Raises:
+          UserError: naming the one that is unknown.
+        """
+        for name, value, known in (
+            ("resize", self.resize, tuple(RESIZES)),
+            ("crop", self.crop, CROPS),
+            ("ddof", self.ddof, (0, 1)),
+        ):
+            if value not in known:
+                raise UserError(f"--{name}={value} is unknown; use one of {known}.")
+        if not 0 < self.bn_epsilon < 1:
+            raise UserError(f"--bn_epsilon={self.bn_epsilon} must be between 0 and 1, as 0.001.")
+
+
+PROFILES = {
+    "unterthiner": Profile(source="1812.01717, google-research/frechet_video_distance"),
+    "magvit": Profile(
+        repeats=4, source="google-research/magvit: the same figure, of 10,000 videos four times"
+    ),
+    "stylegan-v": Profile(
+        resize="torch",
+        ddof=0,
+        aspect="1:1",
+        source="universome/stylegan-v: 2,048 videos, centrally cropped, N in the covariance",
+    ),
+    "cd-fvd": Profile(
+        resize="torch",
+        ddof=0,
+        bn_epsilon=1e-5,
+        aspect="1:1",
+        source="PyPI cd-fvd 0.1.1: an I3D with another epsilon, N in the covariance",
+    ),
+    "tats": Profile(
+        resize="torch", bn_epsilon=1e-5, source="songweige/TATS, as LaVie and ConsistI2V use it"
+    ),
+}
+
+
+def profile(name: str, **changes: object) -> Profile:
+    """A profile by its name, with those changes that are not None.
+
+    Raises:
+      UserError: for an unknown name or option.
+    """
+    if name not in PROFILES:
+        raise UserError(f"--profile={name} is unknown; use one of {', '.join(PROFILES)}.")
+    given = {key: value for key, value in changes.items() if value is not None}
+    return dataclasses.replace(PROFILES[name], **given)

@@ -1,0 +1,158 @@
+"""Scores from features: FVD, KVD and Inception Scores, with their uncertainty."""
+
+import dataclasses
+
+import numpy as np
+
+from lumiere_jax.metrics.frechet import (
+    Moments,
+    distance_of_gaussians,
+    frechet_distance,
+    kernel_distance,
+)
+from lumiere_jax.metrics.inception_score import inception_score
+
+NUM_FEATURES = 400
+"""Logits of I3D: with as few videos, or fewer, covariances are singular."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Score:
+    """A figure of one set of generated videos, or of several.
+
+    Attributes:
+      name: "FVD", "KVD", "IS" or "IS-I3D-K400".
+      values: one for each set.
+      errors: standard error of each, by bootstrap; empty if it was not asked for.
+      note: what it must not be compared with, if anything.
+    """
+
+    name: str
+    values: tuple[float, ...]
+    errors: tuple[float, ...] = ()
+    note: str = ""
+
+    @property
+    def mean(self) -> float:
+        """Over the sets."""
+        return float(np.mean(self.values))
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation over the sets, N - 1; None for one set."""
+        return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else None
+
+
+def fvd(
+    real: Moments,
+    real_features: np.ndarray | None,
+    generated: list[np.ndarray],
+    ddof: int,
+    bootstrap: int,
+) -> Score:
+    """FVD of each generated set.
+
+    Args:
+      real: moments of the real videos.
+      real_features: the features themselves, which the bootstrap draws from; None if only the
+        moments are at hand: then only the generated videos are drawn anew.
+      generated: features of each set.
+      ddof: of the covariances.
+      bootstrap: how many times to draw; 0 for no error.
+    """
+    values = [frechet_distance(real, Moments.of(features), ddof) for features in generated]
+    errors = [
+        bootstrap_error(real, real_features, features, ddof, bootstrap)
+        for features in (generated if bootstrap else ())
+    ]
+    return Score(name="FVD", values=tuple(values), errors=tuple(errors))
+
+
+def bootstrap_error(
+    real: Moments,
+    real_features: np.ndarray | None,
+    generated: np.ndarray,
+    ddof: int,
+    repeats: int,
+    seed: int = 0,
+) -> float:
+    """Standard error of FVD by drawing videos with replacement.
+
+    Only the spread is of use: FVD of drawn sets is biased upward, since they hold fewer different
+    videos.
+    """
+    rng = np.random.default_rng(seed)
+
+    def gaussian(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        drawn = features[rng.integers(len(features), size=len(features))].astype(np.float64)
+        return drawn.mean(axis=0), np.cov(drawn, rowvar=False, ddof=ddof)
+
+    fixed = None if real_features is not None else (real.mean, real.covariance(ddof))
+    values = [
+        distance_of_gaussians(*(fixed or gaussian(real_features)), *gaussian(generated))
+        for _ in range(repeats)
+    ]
+    return float(np.std(values, ddof=1))
+
+
+def kvd(real_features: np.ndarray, generated: list[np.ndarray]) -> Score:
+    """KVD of each generated set."""
+    values = tuple(kernel_distance(real_features, features) for features in generated)
+    return Score(name="KVD", values=values)
+
+
+def inception_scores(
+    name: str, logits: list[np.ndarray], splits: int, epsilon: float, seed: int = 0, note: str = ""
+) -> Score:
+    """Inception Score of each generated set.
+
+    Args:
+      name: of the score.
+      logits: of each set.
+      splits: see `inception_score`; with more than one the videos are shuffled first.
+      epsilon: see `inception_score`.
+      seed: of the shuffling.
+      note: see `Score`.
+    """
+
+    def score(features: np.ndarray) -> float:
+        order = np.random.default_rng(seed).permutation(len(features))
+        return inception_score(features[order] if splits > 1 else features, splits, epsilon)[0]
+
+    return Score(name=name, values=tuple(score(features) for features in logits), note=note)
+
+
+def warnings(
+    real: int | None, generated: list[int], rates: dict[str, tuple[float, float]], resampled: bool
+) -> list[str]:
+    """What makes figures doubtful or not comparable.
+
+    Args:
+      real: number of real videos; None if there are none.
+      generated: number of videos of each generated set.
+      rates: lowest and highest frame rate of the files, by label.
+      resampled: whether all were brought to one rate.
+    """
+    told = []
+    counts = {"generated": min(generated)} | ({} if real is None else {"real": real})
+    for label, count in counts.items():
+        if count <= NUM_FEATURES:
+            told.append(
+                f"{count} {label} videos are not more than the {NUM_FEATURES} features: the "
+                "covariance is singular, and FVD ranks sets of this size at best"
+            )
+    if real is not None and any(count != real for count in generated):
+        told.append(
+            f"{real} real and {', '.join(map(str, generated))} generated videos: FVD falls with "
+            "the number of videos, so compare only figures with the same numbers"
+        )
+    if len(set(generated)) > 1:
+        told.append(f"the generated sets differ in size: {', '.join(map(str, generated))}")
+    lowest, highest = min(low for low, _ in rates.values()), max(h for _, h in rates.values())
+    if not resampled and highest > 1.01 * lowest:
+        ranges = ", ".join(f"{label} {low:g} to {high:g}" for label, (low, high) in rates.items())
+        told.append(
+            f"frame rates differ ({ranges} fps), so clips of as many frames last differently; "
+            "--fps brings them to one rate"
+        )
+    return told

@@ -1,0 +1,208 @@
+"""Fréchet distance and kernel distance between two sets of features, in float64.
+
+FVD (1812.01717) is the Fréchet distance of I3D's logits, as
+`tfgan.eval.frechet_classifier_distance_from_activations` computes it: unbiased covariances, and the
+trace of the root by two symmetric roots from singular value decompositions.
+"""
+
+import dataclasses
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from lumiere_jax.atomic import written
+from lumiere_jax.errors import UserError
+
+ROOT_EPSILON = 1e-10  # singular values below it are left as they are, as in the original
+_FRACTION_BITS = 20
+_LARGEST = 2.0 ** (30 - _FRACTION_BITS)
+_LIMB = 2**16
+_ROWS = 1024
+_CHUNK = 2**20  # features whose sum of products of limbs float64 holds exactly
+
+
+@dataclasses.dataclass(frozen=True)
+class Moments:
+    """Count, sum and outer products of features, merged without rounding.
+
+    A feature is rounded once, to a multiple of 2^-20 (logits in float32 carry an error as large),
+    and from then on all is integers: the same videos give the same moments, to the last bit, in
+    whatever order, batches and processes they were seen. Memory does not grow with their number.
+
+    Attributes:
+      count: features seen, at most 2^31.
+      total: their sum times 2^20, `[dim]` int64.
+      products: sum of their outer products, `[3, dim, dim]` int64: with every feature times 2^20
+        written as high · 2^16 + low, those of high · high, high · low + low · high and low · low.
+    """
+
+    count: int
+    total: np.ndarray
+    products: np.ndarray
+
+    @classmethod
+    def of(cls, features: np.ndarray) -> "Moments":
+        """Moments of `features` `[n, dim]`.
+
+        Raises:
+          UserError: if a feature is not finite, or is 1024 or more.
+        """
+        features = np.asarray(features, np.float64)
+        if not (np.abs(features) < _LARGEST).all():
+            raise UserError(
+                f"features must be finite and smaller than {_LARGEST:.0f}; the largest is "
+                f"{np.abs(features).max()}."
+            )
+        whole = np.rint(features * 2.0**_FRACTION_BITS).astype(np.int64)
+        moments = cls.none(whole.shape[1])
+        for start in range(0, len(whole), _CHUNK):
+            part = whole[start : start + _CHUNK]
+            moments += cls(len(part), part.sum(axis=0), _outer_products(part))
+        return moments
+
+    @classmethod
+    def none(cls, dim: int) -> "Moments":
+        """Moments of no features of size `dim`."""
+        return cls(0, np.zeros(dim, np.int64), np.zeros((3, dim, dim), np.int64))
+
+    def __add__(self, other: "Moments") -> "Moments":
+        """Moments of both sets together."""
+        return Moments(
+            self.count + other.count, self.total + other.total, self.products + other.products
+        )
+
+    @property
+    def mean(self) -> np.ndarray:
+        """`[dim]`, float64, correctly rounded."""
+        return _rounded(self.total.astype(object), self.count << _FRACTION_BITS)
+
+    def covariance(self, ddof: int = 1) -> np.ndarray:
+        """Covariance `[dim, dim]`, float64, correctly rounded.
+
+        Args:
+          ddof: 1 divides by N - 1 (unbiased, as the original), 0 by N.
+
+        Raises:
+          UserError: if there are fewer than two features.
+        """
+        if self.count < 2:
+            raise UserError(f"a covariance needs 2 videos or more; there are {self.count}.")
+        high, mixed, low = self.products.astype(object)
+        products = high * _LIMB**2 + mixed * _LIMB + low
+        total = self.total.astype(object)
+        centred = self.count * products - np.multiply.outer(total, total)
+        return _rounded(centred, self.count * (self.count - ddof) << 2 * _FRACTION_BITS)
+
+    def save(self, path: str | Path, **notes: str) -> None:
+        """Writes an `.npz` file, with `notes` on where the features came from."""
+        arrays = {"count": self.count, "total": self.total, "products": self.products}
+        with written(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays, **{f"note_{k}": v for k, v in notes.items()})
+
+    @classmethod
+    def load(cls, path: str | Path) -> tuple["Moments", dict[str, str]]:
+        """Reads what `save` wrote: moments and notes.
+
+        Raises:
+          UserError: if there is no such file, or it is another.
+        """
+        try:
+            with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+                notes = {k.removeprefix("note_"): str(file[k]) for k in file if "note_" in k}
+                return cls(int(file["count"]), file["total"], file["products"]), notes
+        except (OSError, TypeError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise UserError(f"statistics {path} cannot be read: {error}.") from error
+
+
+def _rounded(numerators: np.ndarray, denominator: int) -> np.ndarray:
+    """Exact quotients of Python integers, each rounded once to float64."""
+    flat = [int(numerator) / denominator for numerator in numerators.ravel()]
+    return np.array(flat).reshape(numerators.shape)
+
+
+def _outer_products(whole: np.ndarray) -> np.ndarray:
+    """Sums of the outer products of limbs, exact in float64: below 2^20 · 2^32."""
+    high, low = (part.astype(np.float64) for part in np.divmod(whole, _LIMB))
+    mixed = high.T @ low
+    return np.stack([high.T @ high, mixed + mixed.T, low.T @ low]).astype(np.int64)
+
+
+def frechet_distance(first: Moments, second: Moments, ddof: int = 1) -> float:
+    """Squared Fréchet distance of two Gaussians with these moments.
+
+    |m1 - m2|² + tr(S1 + S2) - 2 tr √(√S1 S2 √S1).
+
+    Args:
+      first: of the real videos, by custom; the value is symmetric.
+      second: of the generated ones.
+      ddof: of the covariances, see `Moments.covariance`.
+
+    Raises:
+      UserError: as `Moments.covariance`.
+    """
+    return distance_of_gaussians(
+        first.mean, first.covariance(ddof), second.mean, second.covariance(ddof)
+    )
+
+
+def distance_of_gaussians(
+    mean_1: np.ndarray, covariance_1: np.ndarray, mean_2: np.ndarray, covariance_2: np.ndarray
+) -> float:
+    """Squared Fréchet distance of two Gaussians, from means `[dim]` and covariances `[dim, dim]`.
+
+    See `frechet_distance`; all in float64.
+    """
+    difference = mean_1 - mean_2
+    root = symmetric_root(covariance_1)
+    cross = np.trace(symmetric_root(root @ covariance_2 @ root))
+    trace = np.trace(covariance_1) + np.trace(covariance_2)
+    return float(difference @ difference + trace - 2 * cross)
+
+
+def symmetric_root(matrix: np.ndarray, epsilon: float = ROOT_EPSILON) -> np.ndarray:
+    """Root of a symmetric positive semi-definite matrix by its singular value decomposition.
+
+    Args:
+      matrix: `[dim, dim]`, float64.
+      epsilon: singular values below it are not rooted.
+
+    Returns:
+      `[dim, dim]`, float64.
+    """
+    left, singular, right = np.linalg.svd(matrix)
+    rooted = np.where(singular < epsilon, singular, np.sqrt(singular))
+    return (left * rooted) @ right
+
+
+def kernel_distance(first: np.ndarray, second: np.ndarray, degree: int = 3) -> float:
+    """KVD: the unbiased squared maximum mean discrepancy of a polynomial kernel (1801.01401).
+
+    k(x, y) = (x · y / dim + 1)^degree, which may give a value slightly below zero.
+
+    Args:
+      first: features `[n, dim]`.
+      second: features `[m, dim]`.
+      degree: of the kernel.
+
+    Raises:
+      UserError: if a set has fewer than two features.
+    """
+    if min(len(first), len(second)) < 2:
+        raise UserError(
+            f"a kernel distance needs 2 videos or more; there are {len(first)} and {len(second)}."
+        )
+    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
+
+    def total(x: np.ndarray, y: np.ndarray) -> float:
+        """Sum of the kernel over all pairs, some rows at a time: 10,000 squared are many."""
+        rows = range(0, len(x), _ROWS)
+        return sum(((x[r : r + _ROWS] @ y.T / x.shape[1] + 1) ** degree).sum() for r in rows)
+
+    def within(x: np.ndarray) -> float:
+        """Mean over all pairs of different features."""
+        itself = (((x**2).sum(axis=1) / x.shape[1] + 1) ** degree).sum()
+        return (total(x, x) - itself) / (len(x) * (len(x) - 1))
+
+    between = total(first, second) / (len(first) * len(second))
+    return float(within(first) + within(second) - 2 * between)

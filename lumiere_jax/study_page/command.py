@@ -1,0 +1,93 @@
+"""What `python -m lumiere_jax.study` does for each of its modes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lumiere_jax.errors import UserError
+from lumiere_jax.metrics.user_study import Study, merge, summarise
+from lumiere_jax.study_page import folder as study_folder
+
+
+def make_or_load(
+    folder: Path,
+    *,
+    ours: str | None,
+    baselines: Sequence[str],
+    prompts_file: str | None,
+    **settings: object,
+) -> Study:
+    """The study of a folder; made from folders of videos if they are given.
+
+    Args:
+        folder: of the study.
+        ours: folder with the videos of this model.
+        baselines: folders with the videos of the others.
+        prompts_file: prompts of the videos.
+        **settings: the other arguments of `making.make`.
+
+    Raises:
+        UserError: only some of the three are given, or see `making.make` and `folder.load`.
+    """
+    given = {"--ours": ours, "--baseline": baselines, "--prompts": prompts_file}
+    if not any(given.values()):
+        return study_folder.load(folder)
+    missing = [flag for flag, value in given.items() if not value]
+    if missing:
+        raise UserError(f"{' and '.join(missing)} must be given too, or none of {', '.join(given)}")
+    from lumiere_jax.study_page import making  # PyAV, which serving does not need
+
+    return making.make(
+        folder,
+        ours=Path(ours),
+        baselines=[Path(path) for path in baselines],
+        prompts_file=Path(prompts_file),
+        **settings,
+    )
+
+
+def serve(study: Study, folder: Path, host: str, port: int) -> None:
+    """Serves until it is interrupted.
+
+    Raises:
+        UserError: the packages are not installed, the port is taken, or the answers that are
+            already there cannot be used.
+    """
+    from lumiere_jax.study_page import server
+    from lumiere_jax.study_page.store import Store
+
+    store = Store(folder / study_folder.ANSWERS_FILE, study)
+    listening = server.make_server(server.make_app(study, folder, store), host, port)
+    where = server.address(host, listening.effective_port)
+    checks = sum(pair.is_check for pair in study.pairs)
+    print(f"{len(study.pairs) - checks} pairs and {checks} attention checks at {where}")
+    listening.run()
+
+
+def export_page(study: Study, folder: Path, post_url: str | None) -> None:
+    """Writes the page as static files, and prints its path."""
+    from lumiere_jax.study_page.export import export
+
+    print(export(study, folder, post_url))
+
+
+def evaluate(study: Study, folder: Path, answers: Sequence[Path], max_wrong_checks: int) -> None:
+    """Prints and writes the results of the served study and of files of answers.
+
+    Raises:
+        UserError: there are no answers, or a file of them cannot be used.
+    """
+    from lumiere_jax.study_page import answers_file, report
+    from lumiere_jax.study_page.store import Store
+
+    judgements = answers_file.read_all(answers, study)
+    path = folder / study_folder.ANSWERS_FILE
+    if path.exists():
+        judgements += Store(path, study).judgements()
+    if not judgements:
+        raise UserError(
+            f"there are no answers yet in {folder}; serve the study, or give --answers=FILES"
+        )
+    summary = summarise(study, merge(judgements), max_wrong_checks)
+    print(report.table(summary))
+    for written in report.write(folder, summary):
+        print(written)

@@ -1,0 +1,48 @@
+"""The prompts that the videos of a study were made for."""
+
+from pathlib import Path, PurePosixPath
+
+from lumiere_jax.data.captions import CAPTION_COLUMNS, PATH_COLUMNS, read_table
+from lumiere_jax.data.video_folder import SUFFIXES
+from lumiere_jax.errors import UserError
+
+
+def read(path: Path) -> dict[str, str]:
+    """Prompts by the name of their videos.
+
+    A .csv or .jsonl file has the columns (keys) `name` and `prompt`, or those of captions; a name
+    is a path relative to the folder of videos, with or without its ending. In a .txt file line i,
+    counted from 0 and without blank lines, belongs to the video named as four digits of i: what
+    `python -m lumiere_jax.sample --prompts_file` writes.
+
+    Raises:
+        UserError: the file is missing or malformed, has no prompt, or two for one name.
+    """
+    prompts: dict[str, str] = {}
+    for name, prompt in _lines(path) if path.suffix.lower() == ".txt" else _rows(path):
+        if not prompt:
+            raise UserError(f"{path}: the prompt of {name} is empty; write it")
+        if prompts.setdefault(name, prompt) != prompt:
+            raise UserError(f"{path}: {name} has two different prompts; keep one")
+    if not prompts:
+        raise UserError(f"{path} has no prompts; give name and prompt of every video")
+    return prompts
+
+
+def _lines(path: Path) -> list[tuple[str, str]]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"the prompts {path} cannot be read ({error})") from error
+    prompts = [" ".join(line.split()) for line in lines if line.strip()]
+    return [(f"{i:04d}", prompt) for i, prompt in enumerate(prompts)]
+
+
+def _rows(path: Path) -> list[tuple[str, str]]:
+    rows = read_table(path, ("name", *PATH_COLUMNS), ("prompt", *CAPTION_COLUMNS))
+    return [(_without_ending(name.strip()), prompt) for name, prompt in rows]
+
+
+def _without_ending(name: str) -> str:
+    path = PurePosixPath(name)
+    return str(path.with_suffix("") if path.suffix.lower() in SUFFIXES else path)

@@ -1,0 +1,102 @@
+"""Videos as raters see them: in a format that browsers play, under names that tell no method."""
+
+import functools
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+
+from lumiere_jax.atomic import written
+from lumiere_jax.data.video_folder import SUFFIXES
+from lumiere_jax.data.video_io import probe_video, read_video, to_float, write_mp4
+from lumiere_jax.errors import UserError
+
+# What Chromium, Firefox and Safari all play.
+_PLAYED = {".mp4": ("h264",), ".m4v": ("h264",), ".webm": ("vp8", "vp9")}
+_PREFERENCE = (".mp4", ".webm", ".m4v")
+
+Writer = Callable[[Path], None]
+
+
+def find_videos(folder: Path) -> dict[str, Path]:
+    """The videos of a folder and those below it, by relative path without the ending.
+
+    Where one name has several endings, the one that browsers play is taken.
+
+    Raises:
+        UserError: the folder is missing or has no video.
+    """
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; give one that holds videos")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*"), key=lambda path: (_rank(path), path)):
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."):
+            found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
+    if not found:
+        raise UserError(f"{folder} has no video ({' '.join(SUFFIXES)})")
+    return found
+
+
+def _rank(path: Path) -> int:
+    suffix = path.suffix.lower()
+    return _PREFERENCE.index(suffix) if suffix in _PREFERENCE else len(_PREFERENCE)
+
+
+def shown_as(path: Path, seed: int, method: str) -> tuple[str, Writer]:
+    """The file name of a video in the study, and what writes it there.
+
+    The name is a digest of the content, so that another video is another study.
+
+    Raises:
+        UserError: the file cannot be read as a video.
+    """
+    info = probe_video(path)
+    with path.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    name = _digest(seed, method, content)
+    if _is_played(path):
+        ending = ".webm" if path.suffix.lower() == ".webm" else ".mp4"
+        return name + ending, functools.partial(_copy, path)
+    return name + ".mp4", functools.partial(_convert, path, 1 / info.frame_period)
+
+
+def noise_like(intact: str, seed: int) -> tuple[str, Writer]:
+    """A still picture of noise as long and as large as a video that is already written.
+
+    Beside it the intact video wins by quality, by motion and by text.
+    """
+    return _digest(seed, "noise", intact) + ".mp4", functools.partial(_write_noise, intact)
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:16]
+
+
+def _is_played(path: Path) -> bool:
+    """Whether browsers play a file as it is."""
+    codecs = _PLAYED.get(path.suffix.lower(), ())
+    with av.open(str(path), metadata_errors="replace") as container:
+        context = container.streams.video[0].codec_context
+        return context.name in codecs and context.pix_fmt in ("yuv420p", "yuvj420p")
+
+
+def _copy(source: Path, target: Path) -> None:
+    with written(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def _convert(source: Path, fps: float, target: Path) -> None:
+    write_mp4(target, to_float(read_video(source, fps=fps)), fps)
+
+
+def _write_noise(intact: str, target: Path) -> None:
+    source = target.with_name(intact)
+    info = probe_video(source)
+    fps = 1 / info.frame_period
+    frame = read_video(source, fps=fps, num_frames=1)[0]
+    generator = np.random.default_rng(0)
+    noise = generator.uniform(-1, 1, frame.shape).astype(np.float32)
+    write_mp4(target, np.broadcast_to(noise, (info.num_frames(fps), *noise.shape)), fps)

@@ -1,0 +1,31 @@
+"""Runs the eval binary in this process with one list of arguments after the other.
+
+Reads the lists as JSON from stdin and writes what each was told, or null, as JSON to stdout. A
+process of its own, since the flags of two binaries do not go together, but one for all lists, since
+every start takes seconds.
+"""
+
+import contextlib
+import json
+import sys
+
+from absl import flags
+from absl.testing import flagsaver
+
+from lumiere_jax import eval as binary
+from lumiere_jax.errors import UserError
+from lumiere_jax.evaluation import command
+
+
+def told(arguments: list[str]) -> str | None:
+    with flagsaver.flagsaver(), contextlib.redirect_stdout(sys.stderr):
+        try:
+            flags.FLAGS(["eval", *arguments])
+            command.evaluate(binary.read_flags())
+        except UserError as error:
+            return str(error)
+    return None
+
+
+if __name__ == "__main__":
+    print(json.dumps([told(arguments) for arguments in json.load(sys.stdin)]))

@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+
+from lumiere_jax.data.video_io import VideoReadError, write_lossless
+from lumiere_jax.errors import UserError
+from lumiere_jax.evaluation.clips import ClipRule, find
+
+
+def numbered(frames: int, height: int = 12, width: int = 20) -> np.ndarray:
+    """A video whose frame n has the byte value n."""
+    values = np.arange(frames, dtype=np.float32)[:, None, None, None] / 127.5 - 1
+    return np.broadcast_to(values, (frames, height, width, 3))
+
+
+@pytest.fixture(name="folder")
+def fixture_folder(tmp_path):
+    for name, frames in (("a/one", 20), ("a/two", 30), ("b/three", 40)):
+        path = tmp_path / f"{name}.mkv"
+        path.parent.mkdir(exist_ok=True)
+        write_lossless(path, numbered(frames), 10)
+    return tmp_path
+
+
+def frames_of(rule: ClipRule, path) -> list[int]:
+    return rule.read(path, path.name)[:, 0, 0, 0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"position": "first"}, [0, 1, 2, 3]),
+        ({"position": "center"}, [18, 19, 20, 21]),
+        ({"position": "first", "stride": 3}, [0, 3, 6, 9]),
+        ({"position": "center", "stride": 3}, [15, 18, 21, 24]),
+        ({"position": "first", "fps": 5.0}, [0, 2, 4, 6]),
+    ],
+)
+def test_which_frames(folder, fields, expected):
+    assert frames_of(ClipRule(num_frames=4, **fields), folder / "b" / "three.mkv") == expected
+
+
+def test_random_clips_depend_on_seed_and_name_alone(folder):
+    path = folder / "b" / "three.mkv"
+    starts = {}
+    for seed in range(30):
+        rule = ClipRule(num_frames=4, position="random", seed=seed)
+        clip = rule.read(path, "three")[:, 0, 0, 0]
+        assert (np.diff(clip) == 1).all()
+        starts[seed] = clip[0]
+        assert (rule.read(path, "three")[:, 0, 0, 0] == clip).all()
+    assert len(set(starts.values())) > 10 and max(starts.values()) <= 36
+    other = ClipRule(num_frames=4, position="random", seed=0)
+    assert len({other.start(f"name {i}", 40) for i in range(30)}) > 10
+
+
+def test_aspect_and_size(tmp_path):
+    x = np.broadcast_to(np.linspace(-1, 1, 40, dtype=np.float32)[:, None], (9, 20, 40, 3))
+    write_lossless(tmp_path / "x.mkv", x, 10)
+    whole = ClipRule(num_frames=9).read(tmp_path / "x.mkv", "x")
+    assert whole.shape == (9, 20, 40, 3)
+    square = ClipRule(num_frames=9, aspect="1:1").read(tmp_path / "x.mkv", "x")
+    np.testing.assert_array_equal(square, whole[:, :, 10:30])
+    flat = ClipRule(num_frames=9, aspect="4:1").read(tmp_path / "x.mkv", "x")
+    np.testing.assert_array_equal(flat, whole[:, 5:15])
+    small = ClipRule(num_frames=9, size=(10, 10)).read(tmp_path / "x.mkv", "x")
+    assert small.shape == (9, 10, 10, 3)
+    np.testing.assert_allclose(small.mean(), square.mean(), atol=1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_frames": 0}, "--num_frames=0"),
+        ({"stride": 0}, "--stride=0"),
+        ({"fps": 0.0}, "--fps=0.0"),
+        ({"position": "last"}, "--clip=last"),
+        ({"aspect": "wide"}, "--aspect=wide must be WIDTH:HEIGHT"),
+        ({"aspect": "0:3"}, "--aspect=0:3"),
+        ({"size": (0, 4)}, "--size="),
+    ],
+)
+def test_rules_that_cannot_be(fields, message):
+    with pytest.raises(UserError, match=message):
+        ClipRule(**fields)
+
+
+def test_too_short_is_told(folder):
+    with pytest.raises(VideoReadError, match="too short: 20 of 25 frames"):
+        ClipRule(num_frames=25).read(folder / "a" / "one.mkv", "one")
+
+
+def names(videos) -> list[str]:
+    return [video.name for video in videos.videos]
+
+
+def test_sets_are_sorted_listed_and_drawn(folder, tmp_path):
+    rule = ClipRule(num_frames=4)
+    videos = find("real", folder, rule)
+    assert names(videos) == ["a/one.mkv", "a/two.mkv", "b/three.mkv"]
+    assert videos.fps == (10.0, 10.0) and videos.left_out == {}
+    listed = tmp_path / "list.txt"
+    listed.write_text("b/three.mkv 3\na/one.mkv 1\n\n")
+    assert names(find("real", folder, rule, listed=listed)) == ["a/one.mkv", "b/three.mkv"]
+    drawn = {tuple(names(find("real", folder, rule, most=2, seed=seed))) for seed in range(12)}
+    assert len(drawn) == 3 and all(len(set(pair)) == 2 for pair in drawn)
+    listed.write_text("c/none.avi 3\n")
+    with pytest.raises(UserError, match="1 of 1 are not in .*'c/none.avi'"):
+        find("real", folder, rule, listed=listed)
+
+
+def test_unusable_files_stop_or_are_left_out_by_name(folder):
+    (folder / "a" / "broken.mp4").write_bytes(b"no video")
+    rule = ClipRule(num_frames=25)
+    with pytest.raises(UserError, match=r"2 of 4 .*broken.mp4: .*--skip_unusable"):
+        find("generated", folder, rule)
+    videos = find("generated", folder, rule, skip_unusable=True)
+    assert names(videos) == ["a/two.mkv", "b/three.mkv"]
+    assert videos.left_out["a/one.mkv"] == "too short: 20 of 25 frames"
+    assert set(videos.left_out) == {"a/one.mkv", "a/broken.mp4"}
+    with pytest.raises(UserError, match="4 of 4"):
+        find("generated", folder, ClipRule(num_frames=50), skip_unusable=True)
+
+
+def test_no_videos(tmp_path):
+    with pytest.raises(UserError, match="real videos: .* holds none"):
+        find("real", tmp_path, ClipRule())
+    with pytest.raises(UserError, match="there is no folder"):
+        find("real", tmp_path / "absent", ClipRule())
+
+
+def test_fingerprint_changes_with_the_files(folder):
+    rule = ClipRule(num_frames=4)
+    before = find("real", folder, rule).fingerprint
+    assert find("real", folder, rule).fingerprint == before
+    write_lossless(folder / "a" / "one.mkv", numbered(21), 10)
+    assert find("real", folder, rule).fingerprint != before

@@ -1,0 +1,87 @@
+import hashlib
+
+import numpy as np
+import pytest
+
+from lumiere_jax.data.video_io import read_video
+from lumiere_jax.errors import UserError
+from lumiere_jax.evaluation.generation import Request, generate
+
+
+class Pipeline:
+    """Makes clips of one colour, which the seed alone decides."""
+
+    fps = 8.0
+
+    def __init__(self):
+        self.batches = []
+
+    def __call__(self, prompts, *, seeds, batch_size, num_steps):
+        assert len(prompts) == len(seeds) == batch_size and num_steps == 2
+        self.batches.append(list(seeds))
+        return np.stack([np.full((4, 8, 8, 3), seed / 100 - 1, np.float32) for seed in seeds])
+
+
+REQUESTS = [Request(f"class/{i:02d}_0", f"prompt {i}", 10 * i) for i in range(7)]
+
+
+def run(folder, pipeline, *, settings=None, poll=lambda: None, suffix="mkv"):
+    generate(pipeline, REQUESTS, folder, settings or {"step": 7}, batch_size=3, suffix=suffix,
+             options={"num_steps": 2}, poll=poll)  # fmt: skip
+
+
+def contents(folder) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_every_request_has_its_file(tmp_path):
+    pipeline = Pipeline()
+    run(tmp_path, pipeline)
+    assert pipeline.batches == [[0, 10, 20], [30, 40, 50], [60, 60, 60]]
+    for request in REQUESTS:
+        video = read_video(tmp_path / f"{request.name}.mkv", fps=8)
+        assert video.shape == (4, 8, 8, 3)
+        assert (np.abs(video - request.seed * 1.275) < 0.51).all()
+
+
+def test_batches_stay_the_same_after_an_interruption(tmp_path):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", Pipeline(), poll=interrupt)
+    assert len(contents(tmp_path / "cut")) == 3 + 1
+    (tmp_path / "cut" / "class" / "01_0.mkv").unlink()
+    times = (tmp_path / "cut" / "class" / "00_0.mkv").stat().st_mtime_ns
+    pipeline = Pipeline()
+    run(tmp_path / "cut", pipeline)
+    assert pipeline.batches == [[0, 10, 20], [30, 40, 50], [60, 60, 60]]
+    assert (tmp_path / "cut" / "class" / "00_0.mkv").stat().st_mtime_ns == times  # written once
+    run(tmp_path / "whole", Pipeline())
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+    pipeline = Pipeline()
+    run(tmp_path / "cut", pipeline)
+    assert pipeline.batches == []
+
+
+def test_other_settings_are_refused(tmp_path):
+    run(tmp_path, Pipeline())
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match="made otherwise .step: 7, now 8.; give another --output"):
+        run(tmp_path, Pipeline(), settings={"step": 8})
+    assert contents(tmp_path) == before
+
+
+def test_folder_that_cannot_be_used(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be used"):
+        run(tmp_path / "file" / "videos", Pipeline())
+
+
+def test_mp4(tmp_path):
+    run(tmp_path, Pipeline(), suffix="mp4")
+    assert len(list(tmp_path.rglob("*.mp4"))) == 7
