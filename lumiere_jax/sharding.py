@@ -6,7 +6,7 @@ The axes of the mesh are
   that only gradients cross the data-centre network;
 - "fsdp": the parameters, their optimiser state and their EMA are split over it, and so is the
   batch (fully sharded data parallelism, arXiv 1910.02054, 2304.11277);
-- "space": at sampling, rows of pixels of one clip, or windows of MultiDiffusion.
+- "space": rows of pixels of one clip or, at sampling, windows of MultiDiffusion.
 
 Models name logical axes only ("clips", "height"), samplers "windows" and the "rows" of whole clips;
 `logical_rules` says what they mean.

@@ -37,11 +37,10 @@ def advise(config: ConfigDict, step: Step, mode: str, hbm: float | None) -> list
         )
     if mode == "train" and step.frozen and config.train.get("frozen_dtype") == "float32":
         advice.append("keep frozen parameters in half: --config.train.frozen_dtype=bfloat16")
-    if mode == "sample":
-        advice.append("share a clip between more devices: --config.mesh.space")
-        if "ssr" in config and config.ssr.chunk > 1:
-            advice.append("predict fewer windows at once: --config.ssr.chunk=1")
-    return advice or ["use chips with more memory"]
+    advice.append(f"share a clip between more devices: --config.mesh.space={2 * mesh['space']}")
+    if mode == "sample" and "ssr" in config and config.ssr.chunk > 1:
+        advice.append("predict fewer windows at once: --config.ssr.chunk=1")
+    return advice
 
 
 def _next_split(fsdp: int, parts: int) -> int:

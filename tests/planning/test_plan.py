@@ -110,6 +110,7 @@ def test_advice_for_a_large_state(monkeypatch):
     advice = failing_plan(monkeypatch, OUT_OF_MEMORY, **fields).advice
     assert not any("remat" in line or "clips a device" in line for line in advice)
     assert any("--config.mesh.fsdp" in line for line in advice)
+    assert any("--config.mesh.space=2" in line for line in advice)
 
 
 def test_other_errors_of_the_compiler_are_no_rows(monkeypatch):

@@ -124,7 +124,7 @@ def main() -> None:
         config.train.batch_size = 8
         config.train.trainable = "all"
         expected = train_one_step(config, ONE)
-        got = train_one_step(config, {"data": 2, "fsdp": 4, "space": 1})
+        got = train_one_step(config, {"data": 2, "fsdp": 2, "space": 2})
         result["split"] = int(got.pop("split_leaves"))
         for name, value in got.items():
             key = name if name in ("loss", "gradient_norm") else "parameters"
