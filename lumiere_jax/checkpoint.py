@@ -142,6 +142,7 @@ class Checkpointer:
                 f"{config.stage!r}; choose another --workdir."
             )
         check_same_fields(saved, config, _RESUMED_FIELDS, place, "another --workdir")
+        check_same_data(saved, config, place)
         names = ["trainable", "ema", "optimizer"] + (["frozen"] if state.frozen else [])
         items = {name: _read(place / name, getattr(state, name)) for name in names}
         number = jax.device_put(jnp.int32(step), state.step.sharding)
@@ -198,6 +199,26 @@ def check_same_fields(
                 f"{place} has {field}={was!r}, but this run asks for {is_now!r}; use the same "
                 f"value, or {otherwise}."
             )
+
+
+def check_same_data(saved: Mapping[str, Any], config: ConfigDict, place: str | Path) -> None:
+    """Refuses to go on with other data than a checkpoint was trained on, unless told to.
+
+    Args:
+      saved: the checkpoint's config; an old one has no fingerprint of its data, and passes.
+      config: of this run.
+      place: where the checkpoint is, for the message.
+
+    Raises:
+      UserError: naming both fingerprints.
+    """
+    was, now = (data.get("fingerprint") for data in (saved.get("data", {}), config.data))
+    if was and now and was != now and not config.data.allow_other:
+        raise UserError(
+            f"{place} was trained on the data {was}, but this run's data is {now}: files, captions "
+            "or clip settings have changed. Restore them, choose another --workdir, or go on with "
+            "the other data by --config.data.allow_other=True."
+        )
 
 
 def _plain(value: Any) -> Any:

@@ -78,7 +78,7 @@ def default_config(stage: str) -> ConfigDict:
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "space": 1})  # -1: the devices that are left
     config.data = ConfigDict(
         {
-            "name": "moving_shapes",  # or "video_folder"
+            "name": "moving_shapes",  # or another of data/sources.py
             "num_frames": 8,
             "resolution": 16,
             "fps": 8,
@@ -88,7 +88,11 @@ def default_config(stage: str) -> ConfigDict:
             "folder": "",  # video_folder
             "captions": "",  # video_folder: CSV or JSONL; empty looks into the folder
             "clip": "random",  # video_folder: "random" or "center" part of longer videos
+            "mixture": (),  # mixture: dicts of name, weight and what differs from these fields
+            "flip": False,  # mirror every second clip whose caption says nothing of a side
             "allow_small": False,  # a source smaller than a batch repeats its clips
+            "allow_other": False,  # resume although the source is not the one of the checkpoint
+            "fingerprint": "",  # of the source; training notes it
             "num_threads": 1,
         }
     )
@@ -161,6 +165,7 @@ def set_full_scale(config: ConfigDict, *, resolution: int, num_frames: int) -> N
     config.text.dim = 4096
     config.text.max_length = 128
     config.data.name = "video_folder"
+    config.data.flip = True
     config.data.num_frames = num_frames
     config.data.resolution = resolution
     config.data.fps = 16

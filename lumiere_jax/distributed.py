@@ -1,6 +1,7 @@
 """Many processes as one program: how they meet, who speaks, and how they leave together."""
 
 import contextlib
+import hashlib
 import itertools
 import os
 import threading
@@ -184,6 +185,24 @@ def agree(ok: bool) -> bool:
     if jax.process_count() == 1:
         return ok
     return bool(np.all(multihost_utils.process_allgather(np.array(ok))))
+
+
+def same_everywhere(fingerprint: str) -> str:
+    """Makes sure that all processes read the same data, each from its own disk.
+
+    Raises:
+      UserError: naming a process whose data differs from that of process 0.
+    """
+    if jax.process_count() > 1:
+        mine = np.frombuffer(hashlib.sha256(fingerprint.encode()).digest(), np.uint8)
+        everyone = multihost_utils.process_allgather(mine)
+        other = (everyone != everyone[0]).any(axis=1)
+        if other.any():
+            raise UserError(
+                f"process {int(other.argmax())} reads other data than process 0; give every host "
+                "the same files"
+            )
+    return fingerprint
 
 
 def wait_for_all(what: str, timeout_s: int = 3600) -> None:

@@ -60,6 +60,7 @@ def train(
     source = sources.create_source(config.data, "train")
     if not config.data.allow_small:
         sources.check_size(source, config.train.batch_size)
+    config = sources.note_fingerprint(config, distributed.same_everywhere(source.fingerprint))
     say(f"stage {stage.name}: {len(source)} clips, global batch {config.train.batch_size}")
     settings, num_steps = config.train, config.train.num_steps
 
@@ -92,6 +93,7 @@ def train(
         process_count=jax.process_count(),
         allow_small=config.data.allow_small,
         num_threads=config.data.num_threads,
+        flip=config.data.flip,
     )
     evaluate = Evaluation(stage, mesh) if settings.eval_every else None
 

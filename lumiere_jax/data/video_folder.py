@@ -18,6 +18,7 @@ from lumiere_jax.data.captions import (
     read_caption_beside,
     read_captions_file,
 )
+from lumiere_jax.data.fingerprint import fingerprint
 from lumiere_jax.data.video_io import (
     VideoInfo,
     VideoReadError,
@@ -40,6 +41,7 @@ class _Video:
     info: VideoInfo
     num_frames: int  # at the asked rate
     captions: tuple[str, ...]
+    num_bytes: int
 
 
 class FolderReport(dict[str, Any]):
@@ -107,7 +109,7 @@ class VideoFolder:
         self.resolution = resolution
         self._size = (resolution, resolution) if isinstance(resolution, int) else tuple(resolution)
         root = Path(root).expanduser()
-        folder = _split_folder(root, split)
+        folder = self._folder = _split_folder(root, split)
         listed, listed_in = _load_captions([folder, root], captions)
         self.report = FolderReport(folder=str(folder), used=0, skipped={})
         self._videos = list(self._usable_videos(folder, listed))
@@ -135,12 +137,29 @@ class VideoFolder:
         Raises:
             UserError: the file cannot be read any more.
         """
+        frames, caption = self.frames(index, seed)
+        return to_float(frames), caption
+
+    def frames(self, index: int, seed: int = 0) -> tuple[np.ndarray, str]:
+        """What `example` gives, as bytes: uint8 [num_frames, height, width, 3]."""
         video = self._videos[index]
         generator = np.random.default_rng([seed, index])
         spare = video.num_frames - self.num_frames
         start = int(generator.integers(spare + 1)) if self.clip == "random" else spare // 2
         caption = video.captions[int(generator.integers(len(video.captions)))]
-        return to_float(self._read(index, start)), caption
+        return self._read(index, start), caption
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the clips: settings, and each file's name, size and captions."""
+        return fingerprint(
+            "video_folder",
+            clip=[self.num_frames, self._size, float(self.fps), self.clip],
+            videos=[
+                [str(video.path.relative_to(self._folder)), video.num_bytes, video.captions]
+                for video in self._videos
+            ],
+        )
 
     def path(self, index: int) -> Path:
         """The file of video `index`."""
@@ -178,7 +197,7 @@ class VideoFolder:
                 elif not captions:
                     reason = "without a caption"
                 else:
-                    yield _Video(path, info, available, tuple(captions))
+                    yield _Video(path, info, available, tuple(captions), path.stat().st_size)
                     continue
                 self.report["skipped"][str(path.relative_to(folder))] = reason
 
