@@ -17,6 +17,7 @@ from lumiere_jax.data.captions import (
     find_captions_file,
     read_caption_beside,
     read_captions_file,
+    real_path,
 )
 from lumiere_jax.data.fingerprint import fingerprint
 from lumiere_jax.data.video_io import (
@@ -187,7 +188,7 @@ class VideoFolder:
         with ThreadPoolExecutor(max_workers=4) as pool:
             probed = _with_progress(pool.map(_probe, paths), len(paths))
             for path, info in zip(paths, probed, strict=True):
-                captions = listed.get(path.resolve()) or read_caption_beside(path)
+                captions = listed.get(real_path(path)) or read_caption_beside(path)
                 if isinstance(info, str):
                     reason = f"broken: {info}"
                 elif (available := info.num_frames(self.fps)) < self.num_frames:
@@ -206,7 +207,7 @@ class VideoFolder:
     ) -> None:
         """Reports captions that belong to no video of the folder."""
         for path in listed:
-            inside = path.is_relative_to(folder.resolve())
+            inside = path.is_relative_to(real_path(folder))
             if not path.exists():
                 self.report["skipped"][str(path)] = f"missing: listed in {listed_in.name}"
             elif inside and path.suffix.lower() not in SUFFIXES:
@@ -238,10 +239,11 @@ def _load_captions(
 def find_videos(folder: Path) -> list[Path]:
     """All files below with the ending of a video, sorted, so that an index means one video.
 
-    Hidden ones, as of a write that is not complete, are left out.
+    Hidden ones, as of a write that is not complete, are left out; links that lead nowhere are not,
+    so that they are reported. Links to folders are not followed.
     """
     found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
+    return sorted(path for path in found if not path.is_dir() and not path.name.startswith("."))
 
 
 def _probe(path: Path) -> VideoInfo | str:

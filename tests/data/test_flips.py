@@ -9,10 +9,10 @@ from lumiere_jax.data.scene import DIRECTIONS
 
 SIDES = (
     """
-a ball moving left|the right-hand door|LEFTMOST tree|turns rightwards|stage-left exit|lefts and rights
+a ball moving left|the right-hand door|LEFTMOST tree|turns rightwards|stage-left exit
 top_left corner|left2right pan|a wheel turning clockwise|counter-clockwise|anticlockwise spin
 portside of a ship|starboard light|pan L/R|up‑left|ｌｅｆｔ arrow|left–right
-the righthand lane|le\u00adft
+the righthand lane|lefts and rights|le\u00adft
 nach links|à gauche|a la derecha|向左走|右|오른쪽으로|поворот направо|sola dönüyor
 a neon sign|the word HELLO|a shirt that says "go"|a licence plate|“open”|bottom-right
 """.strip()
