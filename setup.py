@@ -38,6 +38,8 @@ TEST = [
     *STUDY,
     "diffusers>=0.38",
     "hypothesis>=6.140",
+    "imageio-ffmpeg>=0.6",
+    "importlib_resources>=6.5",  # tensorflow-datasets, where it prepares a data set
     'libtpu==0.0.42.1; sys_platform == "linux" and platform_machine == "x86_64"',
     "playwright>=1.55",
     "pytest>=9",
@@ -58,7 +60,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["lumiere_jax", "lumiere_jax.*"]),
-    package_data={"lumiere_jax.evaluation": ["*.csv"], "lumiere_jax.study_page": ["assets/*"]},
+    package_data={"lumiere_jax.data": ["*.csv"], "lumiere_jax.study_page": ["assets/*"]},
     install_requires=RUN_TIME,
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2"],

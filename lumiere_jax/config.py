@@ -85,9 +85,10 @@ def default_config(stage: str) -> ConfigDict:
             "max_objects": 1,  # moving_shapes
             "textured_probability": 0.5,  # moving_shapes
             "size": 1_000_000,  # moving_shapes: clips of an epoch
-            "folder": "",  # video_folder
-            "captions": "",  # video_folder: CSV or JSONL; empty looks into the folder
-            "clip": "random",  # video_folder: "random" or "center" part of longer videos
+            "folder": "",  # of all other sources
+            "captions": "",  # folders: CSV or JSONL; empty looks into the folder
+            "clip": "random",  # of longer videos: "random" or "center" part
+            "fold": 1,  # ucf101: 1, 2 or 3
             "mixture": (),  # mixture: dicts of name, weight and what differs from these fields
             "flip": False,  # mirror every second clip whose caption says nothing of a side
             "allow_small": False,  # a source smaller than a batch repeats its clips

@@ -7,8 +7,10 @@ from typing import Any, Protocol, runtime_checkable
 import ml_collections
 import numpy as np
 
+from lumiere_jax.data.image_folder import ImageFolder
 from lumiere_jax.data.mixture import Mixture
 from lumiere_jax.data.moving_shapes import MovingShapes
+from lumiere_jax.data.ucf101 import Ucf101
 from lumiere_jax.data.video_folder import VideoFolder
 from lumiere_jax.errors import UserError
 
@@ -52,19 +54,22 @@ class StoresText(Protocol):
         """The encoder's answer to the caption: float32 [length, dim] and bool [length]."""
 
 
-def _moving_shapes(**settings: Any) -> Source:
-    return MovingShapes(**settings)
+def _in_folder(cls: Callable[..., Source]) -> Callable[..., Source]:
+    """Makes sources of a class whose data is in a folder."""
+
+    def create(folder: str = "", captions: str = "", **settings: Any) -> Source:
+        if not folder:
+            raise UserError("this data source is a folder; say where: --config.data.folder=FOLDER")
+        return cls(folder, **(settings | ({"captions": captions} if captions else {})))
+
+    return create
 
 
-def _video_folder(folder: str = "", captions: str = "", **settings: Any) -> Source:
-    if not folder:
-        raise UserError("data source video_folder: say where, with --config.data.folder=FOLDER")
-    return VideoFolder(folder, captions=captions or None, **settings)
-
-
-_SOURCES = {
-    "moving_shapes": (_moving_shapes, MovingShapes),
-    "video_folder": (_video_folder, VideoFolder),
+_SOURCES: dict[str, tuple[Callable[..., Source], type]] = {
+    "image_folder": (_in_folder(ImageFolder), ImageFolder),
+    "moving_shapes": (MovingShapes, MovingShapes),
+    "ucf101": (_in_folder(Ucf101), Ucf101),
+    "video_folder": (_in_folder(VideoFolder), VideoFolder),
 }
 
 
@@ -88,7 +93,8 @@ def create_source(config_data: ml_collections.ConfigDict, split: str) -> Source:
         known = ", ".join(sorted([*_SOURCES, "mixture"]))
         raise UserError(f"no data source {config_data.name!r}; there are: {known}")
     create, cls = _SOURCES[config_data.name]
-    accepted = {*inspect.signature(cls).parameters, *inspect.signature(create).parameters}
+    accepted = {*inspect.signature(cls).parameters}
+    accepted |= {"folder"} & {*inspect.signature(create).parameters}
     settings = {key: value for key, value in config_data.items() if key in accepted}
     return create(**(settings | {"split": split}))
 

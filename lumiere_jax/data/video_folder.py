@@ -110,8 +110,8 @@ class VideoFolder:
         self.resolution = resolution
         self._size = (resolution, resolution) if isinstance(resolution, int) else tuple(resolution)
         root = Path(root).expanduser()
-        folder = self._folder = _split_folder(root, split)
-        listed, listed_in = _load_captions([folder, root], captions)
+        folder = self._folder = split_folder(root, split)
+        listed, listed_in = load_captions([folder, root], captions)
         self.report = FolderReport(folder=str(folder), used=0, skipped={})
         self._videos = list(self._usable_videos(folder, listed))
         self._note_missing(folder, listed, listed_in)
@@ -186,7 +186,7 @@ class VideoFolder:
         """Probes all videos of a folder; the ones of no use go into the report."""
         paths = find_videos(folder)
         with ThreadPoolExecutor(max_workers=4) as pool:
-            probed = _with_progress(pool.map(_probe, paths), len(paths))
+            probed = with_progress(pool.map(_probe, paths), len(paths))
             for path, info in zip(paths, probed, strict=True):
                 captions = listed.get(real_path(path)) or read_caption_beside(path)
                 if isinstance(info, str):
@@ -214,7 +214,7 @@ class VideoFolder:
                 self.report["skipped"][str(path)] = f"not a video: listed in {listed_in.name}"
 
 
-def _split_folder(root: Path, split: str) -> Path:
+def split_folder(root: Path, split: str) -> Path:
     """The folder of a split: `root/split` where there are such folders, else `root`."""
     if split not in SPLITS:
         raise UserError(f"split is {split!r}; use one of {', '.join(SPLITS)}")
@@ -228,7 +228,7 @@ def _split_folder(root: Path, split: str) -> Path:
     return root
 
 
-def _load_captions(
+def load_captions(
     folders: list[Path], given: str | os.PathLike | None
 ) -> tuple[dict[Path, list[str]], Path | None]:
     """The captions of the file given or found, and that file."""
@@ -254,7 +254,7 @@ def _probe(path: Path) -> VideoInfo | str:
         return error.reason
 
 
-def _with_progress(results: Iterator, total: int) -> Iterator:
+def with_progress(results: Iterator, total: int) -> Iterator:
     """Passes results on, and says on stderr every few seconds how many there were."""
     told = time.monotonic()
     for count, result in enumerate(results, start=1):
