@@ -18,13 +18,15 @@ from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
 from lumiere_jax import distributed
-from lumiere_jax.config import ConfigDict
+from lumiere_jax.config import ConfigDict, with_defaults
 from lumiere_jax.errors import UserError
 from lumiere_jax.sharding import state_shardings, with_shardings
 from lumiere_jax.state import Params, TrainState, merge
 
 FOLDER = "checkpoints"
-INHERITED_FIELDS = ("text.", "diffusion.prediction")
+INHERITED_FIELDS = (
+    "text.", "diffusion.prediction", "diffusion.schedule", "diffusion.learned_variance",
+)  # fmt: skip
 """What a stage must have in common with the one that it is initialised from, beside its sizes."""
 
 _RESUMED_FIELDS = (*INHERITED_FIELDS, "model.", "optimizer.name", "train.trainable")
@@ -141,6 +143,11 @@ class Checkpointer:
                 f"{place} is a checkpoint of stage {saved['stage']!r}, but this run is stage "
                 f"{config.stage!r}; choose another --workdir."
             )
+        if saved.get("imported_from"):
+            raise UserError(
+                f"{place} was imported from {saved['imported_from']} and is no training run; give "
+                "its workdir as --config.init_from, and another --workdir."
+            )
         check_same_fields(saved, config, _RESUMED_FIELDS, place, "another --workdir")
         names = ["trainable", "ema", "optimizer"] + (["frozen"] if state.frozen else [])
         items = {name: _read(place / name, getattr(state, name)) for name in names}
@@ -228,7 +235,7 @@ def read_config(place: epath.Path) -> dict[str, Any]:
       DamagedCheckpointError: if it cannot be read.
     """
     try:
-        return json.loads((place / "config" / "metadata").read_text())
+        return with_defaults(json.loads((place / "config" / "metadata").read_text()))
     except (OSError, ValueError) as error:
         raise _damaged(place, error) from error
 
@@ -276,6 +283,25 @@ def load(workdir: str | Path, mesh: Mesh | None = None) -> tuple[ConfigDict, Par
     Raises:
       UserError: if there is no complete checkpoint, or it cannot be read.
     """
+    place = _newest(workdir)
+    params: Params = {}
+    for name in ("frozen", "ema"):
+        if (place / name).is_dir():
+            params = merge(_read(place / name, _placed(_shapes(place / name), mesh)), params)
+    return ConfigDict(read_config(place)), params, int(place.name)
+
+
+def load_config(workdir: str | Path) -> ConfigDict:
+    """The config of the newest checkpoint of a run.
+
+    Raises:
+      UserError: as `load`.
+    """
+    return ConfigDict(read_config(_newest(workdir)))
+
+
+def _newest(workdir: str | Path) -> epath.Path:
+    """The folder of the newest checkpoint."""
     folder = _checkpoint_folder(workdir)
     if not folder.is_dir():
         raise UserError(
@@ -287,12 +313,7 @@ def load(workdir: str | Path, mesh: Mesh | None = None) -> tuple[ConfigDict, Par
         raise UserError(
             f"{folder} holds no complete checkpoint; train longer, or give another run."
         )
-    place = folder / str(max(steps))
-    params: Params = {}
-    for name in ("frozen", "ema"):
-        if (place / name).is_dir():
-            params = merge(_read(place / name, _placed(_shapes(place / name), mesh)), params)
-    return ConfigDict(read_config(place)), params, max(steps)
+    return folder / str(max(steps))
 
 
 def _placed(shapes: Params, mesh: Mesh | None) -> Params:

@@ -4,6 +4,9 @@ A file in `configs/` starts from `default_config`, and sets what its stage needs
 overridden on the command line, as in `--config.train.batch_size=8`.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import ml_collections
 
 from lumiere_jax.errors import UserError
@@ -58,6 +61,10 @@ SSR_SIZES = {
 """Sizes that the super-resolution network and its inflation share, for `config.model`."""
 
 
+NETWORKS = {"t2i": "unet", "stunet": "stunet", "t2i_ssr": "ssr", "ssr": "ssr"}
+"""The network that each stage has by default."""
+
+
 def default_config(stage: str) -> ConfigDict:
     """The common defaults of all stages.
 
@@ -70,10 +77,10 @@ def default_config(stage: str) -> ConfigDict:
     config = ConfigDict()
     config.stage = stage
     config.seed = 0
+    config.imported_from = ""  # directory of the weights of another project, see import_weights
     config.init_from = ""  # workdir of the stage before; empty where there is none
     config.allow_untrained_start = False  # start an inflated stage without `init_from`
-    networks = {"t2i": "unet", "stunet": "stunet", "t2i_ssr": "ssr", "ssr": "ssr"}
-    config.model = ConfigDict({"name": networks[stage], "dtype": "float32"})
+    config.model = ConfigDict({"name": NETWORKS[stage], "dtype": "float32"})
     config.text = ConfigDict({"name": "hashed", "dim": 64, "max_length": 24})
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "space": 1})  # -1: the devices that are left
     config.data = ConfigDict(
@@ -96,6 +103,8 @@ def default_config(stage: str) -> ConfigDict:
         {
             "prediction": "v",  # "v", "epsilon" or "x0"
             "weighting": "plain",  # or "sigmoid"
+            "schedule": "cosine",  # or "discrete": the 1000 steps of DeepFloyd IF
+            "learned_variance": False,  # the network also predicts a variance; "discrete" only
             "log_snr_shift": 0.0,  # below 0: more noise; falls with resolution and frames
             "text_dropout": 0.1,
         }
@@ -130,10 +139,12 @@ def default_config(stage: str) -> ConfigDict:
     )
     config.sampling = ConfigDict(
         {
-            "sampler": "ddim",  # "ddim", "ancestral" or "dpmpp_2m"
+            "sampler": "ddim",  # "ddim", "ancestral", "dpmpp_2m"; "ddpm" with a learned variance
             "num_steps": 50,
             "guidance_scale": 4.0,
             "threshold_percentile": 99.5,
+            "threshold_max": 0.0,  # the most that thresholding divides by; 0 for no limit
+            "timestep_spacing": "leading",  # or "trailing"; of schedule "discrete"
             "prompts": (
                 "a large red circle moving right on a plain black background",
                 "a small blue square moving up on a plain white background",
@@ -149,10 +160,32 @@ def default_config(stage: str) -> ConfigDict:
                 "overlap": 2,  # frames that neighbouring windows share
                 "weights": "uniform",  # or "linear"
                 "chunk": 1,  # windows predicted at once at sampling
+                "upsampling": "bilinear",  # "bicubic", or "bilinear_corners" (DeepFloyd IF)
                 "augmentation": 0.1,  # noise level of the low-resolution clip at sampling
             }
         )
     return config
+
+
+def with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved config with the fields that did not exist yet when it was saved, at their defaults.
+
+    Fields of the network and of the text encoder have their defaults where these are made.
+    """
+    if saved.get("stage") not in NETWORKS:
+        return dict(saved)
+
+    def merge(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        merged = dict(defaults) | dict(given)
+        for name, value in defaults.items():
+            if isinstance(value, Mapping) and isinstance(merged[name], Mapping):
+                merged[name] = merge(value, merged[name])
+        return merged
+
+    defaults = default_config(saved["stage"]).to_dict()
+    for name in ("model", "text"):
+        defaults[name] = {}
+    return merge(defaults, saved)
 
 
 def set_full_scale(config: ConfigDict, *, resolution: int, num_frames: int) -> None:

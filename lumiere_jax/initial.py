@@ -25,6 +25,7 @@ def state_maker(
 
     def make(params: Params) -> TrainState:
         trainable, frozen = partition(params, stage.is_trainable)
+        trainable = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), trainable)
         frozen = jax.tree.map(lambda leaf: leaf.astype(frozen_dtype), frozen)
         return create_state(trainable, frozen, optimizer)
 

@@ -2,8 +2,9 @@
 
 BigGAN residual blocks with scale-shift conditioning, text keys and values inside the spatial
 attention, attention-pooled text added to the time embedding. DeepFloyd IF's stage I is one of
-its configurations, and its stage II one of `ssr_unet.py`'s. The space-time U-Net (`stunet.py`) is this network with its three hooks
-filled in, so that the paths of these parameters are the same in both.
+its configurations, and its stage II one of `ssr_unet.py`'s. The space-time U-Net (`stunet.py`) is
+this network with its three hooks filled in, so that the paths of these parameters are the same in
+both.
 """
 
 from typing import Any
