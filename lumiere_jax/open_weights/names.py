@@ -118,6 +118,11 @@ def to_torch(path: str, array: np.ndarray) -> np.ndarray:
     return array.T if array.ndim == 2 and path.endswith("/kernel") else array
 
 
+def torch_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape in `diffusers` of an array of ours."""
+    return to_torch(path, np.broadcast_to(np.float32(0), shape)).shape
+
+
 def _our_module(module: str, levels: int) -> str | None:
     """The path of a layer, or None if there is no such layer."""
     if module in _TOP_LEVEL:
