@@ -3,11 +3,9 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from flax.traverse_util import flatten_dict
 
 from lumiere_jax import checkpoint
 from lumiere_jax.open_weights.importing import import_weights
