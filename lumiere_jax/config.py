@@ -37,6 +37,22 @@ UNET_SIZES = {
 }
 """Sizes that the text-to-image U-Net and its inflation share, for `config.model`."""
 
+IF_XL = {
+    "widths": (704, 1408, 2112, 2816),
+    "layers_per_level": 3,
+    "attention_levels": (False, True, True, True),
+    "embedding_features": 2816,
+    "out_channels": 6,
+    "head_dim": 64,
+    "text_features": 2816,
+    "pooling_heads": 64,
+    "groups": 32,
+    "activation": "gelu",
+    "text_norm": "group",
+    "remat": "convolutions",
+}
+"""DeepFloyd IF's stage I XL, for `config.model`; 4.3B parameters."""
+
 SSR_SIZES = {
     "tiny": {
         "widths": (32, 64, 64),
@@ -197,6 +213,19 @@ def set_full_scale(config: ConfigDict, *, resolution: int, num_frames: int) -> N
     config.data.num_frames = num_frames
     config.data.resolution = resolution
     config.data.fps = 16
+
+
+def set_imported(config: ConfigDict) -> None:
+    """How DeepFloyd IF's stage I was trained, which a frozen one dictates, and is sampled."""
+    config.text.max_length = 77
+    config.diffusion.prediction = "epsilon"
+    config.diffusion.schedule = "discrete"
+    config.diffusion.learned_variance = True
+    config.sampling.sampler = "ddpm"
+    config.sampling.num_steps = 100
+    config.sampling.guidance_scale = 7.0
+    config.sampling.threshold_percentile = 95.0
+    config.sampling.threshold_max = 1.5
 
 
 def set_short_run(config: ConfigDict, *, num_steps: int, batch_size: int) -> None:
