@@ -143,7 +143,9 @@ def fingerprint(files: TensorFiles, architecture: Architecture, tokenizer: str) 
     digest = hashlib.sha256(tokenizer.encode())
     digest.update(json.dumps(dataclasses.asdict(architecture), sort_keys=True).encode())
     for name in sorted(
-        name for parameter in _parameters(files, architecture).values() for name in parameter.tensors
+        name
+        for parameter in _parameters(files, architecture).values()
+        for name in parameter.tensors
     ):
         rows = files.shape(name)[0]
         for row in sorted({rows * i // _SAMPLED_ROWS for i in range(_SAMPLED_ROWS)} | {rows - 1}):
