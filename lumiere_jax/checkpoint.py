@@ -30,7 +30,8 @@ INHERITED_FIELDS = (
 """What a stage must have in common with the one that it is initialised from, beside its sizes."""
 
 _RESUMED_FIELDS = (*INHERITED_FIELDS, "model.", "optimizer.name", "train.trainable")
-_FREE_FIELDS = ("model.dtype", "model.remat")  # how to compute, not what
+# How and where to compute, not what; `text.weights` says what is in the folder.
+_FREE_FIELDS = ("model.dtype", "model.remat", "text.dtype", "text.folder")
 
 
 class DamagedCheckpointError(UserError):
@@ -198,9 +199,16 @@ def check_same_fields(
     there = flatten_dict(dict(saved), sep=".")
     here = flatten_dict(config.to_dict(), sep=".")
     for field in sorted(set(here) | set(there)):
-        was, is_now = there.get(field), here.get(field)
+        # A field that is younger than a checkpoint counts as not set.
+        was, is_now = there.get(field, ""), here.get(field, "")
         relevant = field.startswith(tuple(prefixes)) and field not in _FREE_FIELDS
         if relevant and _plain(was) != _plain(is_now):
+            if field == "text.weights":
+                raise UserError(
+                    f"{place} was trained with other weights of the text encoder (text.weights="
+                    f"{was!r}) than text.folder={here.get('text.folder')} holds ({is_now!r}); "
+                    f"give the folder with the same, or {otherwise}."
+                )
             raise UserError(
                 f"{place} has {field}={was!r}, but this run asks for {is_now!r}; use the same "
                 f"value, or {otherwise}."

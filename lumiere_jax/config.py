@@ -97,7 +97,16 @@ def default_config(stage: str) -> ConfigDict:
     config.init_from = ""  # workdir of the stage before; empty where there is none
     config.allow_untrained_start = False  # start an inflated stage without `init_from`
     config.model = ConfigDict({"name": NETWORKS[stage], "dtype": "float32"})
-    config.text = ConfigDict({"name": "hashed", "dim": 64, "max_length": 24})
+    config.text = ConfigDict(
+        {
+            "name": "hashed",  # or "t5"
+            "dim": 64,
+            "max_length": 24,  # tokens of a prompt
+            "folder": "",  # t5: weights and tokenizer, as Hugging Face lays them out
+            "dtype": "bfloat16",  # t5: or "float32"
+            "weights": "",  # t5: their fingerprint, which training fills in
+        }
+    )
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "space": 1})  # -1: the devices that are left
     config.data = ConfigDict(
         {
@@ -205,8 +214,9 @@ def with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def set_full_scale(config: ConfigDict, *, resolution: int, num_frames: int) -> None:
-    """What all stages share at the paper's scale: T5 XXL's text sizes, bfloat16, real videos."""
+    """What all stages share at the paper's scale: T5 XXL, bfloat16, real videos."""
     config.model.dtype = "bfloat16"
+    config.text.name = "t5"
     config.text.dim = 4096
     config.text.max_length = 128
     config.data.name = "video_folder"

@@ -186,6 +186,15 @@ def agree(ok: bool) -> bool:
     return bool(np.all(multihost_utils.process_allgather(np.array(ok))))
 
 
+def is_same_everywhere(text: str) -> bool:
+    """Whether every process has the same text, of less than 256 bytes; all of them must ask."""
+    mine = np.zeros(256, np.uint8)
+    mine[: len(text.encode())] = np.frombuffer(text.encode(), np.uint8)
+    if jax.process_count() == 1:
+        return True
+    return bool((multihost_utils.process_allgather(mine) == mine).all())
+
+
 def wait_for_all(what: str, timeout_s: int = 3600) -> None:
     """Waits until every process is here, without a collective of the devices.
 

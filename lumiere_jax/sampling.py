@@ -99,6 +99,7 @@ def make_base_sampler(
       `[batch, time, height, width, 3]` in [-1, 1].
     """
     size = stage.config.data.resolution
+    stage.null_text()  # computed before anything is traced
 
     @jax.jit
     def sampler(params: Params, text: jax.Array, mask: jax.Array, keys: jax.Array) -> jax.Array:
@@ -135,6 +136,7 @@ def make_super_resolution_sampler(
       `[batch, time, height, width, 3]`, which returns it `config.ssr.factor` times as large.
     """
     ssr = stage.config.ssr
+    stage.null_text()  # computed before anything is traced
 
     @jax.jit
     def sampler(

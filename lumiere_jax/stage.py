@@ -148,19 +148,27 @@ class Stage:
     text_encoder: text.TextEncoder
 
     @classmethod
-    def from_config(cls, config: ConfigDict) -> "Stage":
+    def from_config(cls, config: ConfigDict, *, shapes_only: bool = False) -> "Stage":
         """Makes the stage that `config` describes.
+
+        Args:
+          config: see `default_config`.
+          shapes_only: the stage is traced for shapes and plans, and needs no text encoder's
+            weights.
 
         Raises:
           UserError: where the config does not make sense.
         """
         check_config(config)
+        encoder = text.create(config.text)
+        if shapes_only:
+            encoder = text.ShapesOnly(encoder.dim, encoder.max_length)
         return cls(
             name=config.stage,
             config=config,
             network=create_network(config.model),
             schedule=_create_schedule(config),
-            text_encoder=text.create(config.text),
+            text_encoder=encoder,
         )
 
     @property
@@ -183,7 +191,10 @@ class Stage:
         return self.config.train.trainable == "all" or is_temporal(path)
 
     def null_text(self) -> tuple[np.ndarray, np.ndarray]:
-        """The unconditional text: embeddings `[1, length, dim]` and mask `[1, length]`."""
+        """The unconditional text: embeddings `[1, length, dim]` and mask `[1, length]`.
+
+        Ask once before a function that asks for it is traced: an encoder may have to compute it.
+        """
         return self.text_encoder([""])
 
     def clip_shape(self) -> tuple[int, int, int, int]:
@@ -210,7 +221,9 @@ class Stage:
     def init_params(self, key: jax.Array) -> Params:
         """Fresh parameters; call it under `jax.jit` or `jax.eval_shape`."""
         clip = jnp.zeros((1, *self.clip_shape()))
-        embeddings, mask = self.null_text()
+        encoder = self.text_encoder
+        embeddings = jnp.zeros((1, encoder.max_length, encoder.dim))
+        mask = jnp.ones((1, encoder.max_length), bool)
         extra = {}
         if self.is_super_resolution:
             extra = {"low_resolution": clip, "augmentation_level": jnp.zeros(1)}

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 from etils import epath
 
-from lumiere_jax import checkpoint, distributed, loss_plot, samples
+from lumiere_jax import checkpoint, distributed, loss_plot, samples, text
 from lumiere_jax.atomic import write_text
 from lumiere_jax.config import ConfigDict
 from lumiere_jax.data import pipeline as data_pipeline
@@ -53,6 +53,7 @@ def train(
     """
     # ---- set-up ---------------------------------------------------------------------------
     begin = time.monotonic()
+    text.pin_weights(config.text)
     stage = Stage.from_config(config)
     workdir = make_workdir(workdir)
     mesh = create_mesh(config.mesh)
@@ -84,7 +85,7 @@ def train(
     # ---- input: every process reads its own part of each batch ----------------------------
     batches = data_pipeline.train_batches(
         source,
-        stage.text_encoder,
+        text.host_part(stage.text_encoder),
         batch_size=settings.batch_size,
         seed=config.seed,
         start_step=first_step,
@@ -93,6 +94,7 @@ def train(
         allow_small=config.data.allow_small,
         num_threads=config.data.num_threads,
     )
+    batches = text.device_part(batches, stage.text_encoder)
     evaluate = Evaluation(stage, mesh) if settings.eval_every else None
 
     # ---- the step, compiled as a whole ----------------------------------------------------
