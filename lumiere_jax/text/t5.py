@@ -24,6 +24,7 @@ from lumiere_jax.sharding import (
     local_mesh,
     padded_batch,
     state_shardings,
+    use_mesh,
     with_shardings,
 )
 from lumiere_jax.state import Params
@@ -238,4 +239,5 @@ def compile_encoder(
     def apply(params: Params, tokens: jax.Array, mask: jax.Array) -> jax.Array:
         return network.apply({"params": params}, tokens, mask)
 
-    return jax.jit(apply, out_shardings=prompts).lower(params, tokens, mask).compile()
+    with use_mesh(mesh):
+        return jax.jit(apply, out_shardings=prompts).lower(params, tokens, mask).compile()

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lumiere_jax.errors import UserError
+from lumiere_jax.models.layers import Dense
 
 FEED_FORWARDS = ("relu", "gated-gelu")
 
@@ -222,7 +223,7 @@ def _norm(sizes: Architecture, dtype: Any, name: str) -> nn.Module:
 
 
 def _dense(features: int, dtype: Any, name: str) -> nn.Module:
-    return nn.Dense(
+    return Dense(
         features, use_bias=False, dtype=dtype, param_dtype=dtype, precision=_precision(dtype),
         name=name,
     )  # fmt: skip
