@@ -14,8 +14,8 @@ for 3.2 s, an MFU of 55%, in 83 of 95 GiB a chip; it was never timed on a TPU.
 
 `if_xl` inflates DeepFloyd IF's stage I XL, 80 frames of 64×64: 5.9B parameters by `jax.eval_shape`,
 4.3B of them frozen. `from=WORKDIR` inflates any `t2i` checkpoint, trained here or imported
-(docs/open_weights.md), and takes its sizes, schedule and text encoder from there; batch size, frames
-and mesh are for flags to say.
+(docs/open_weights.md), and takes its sizes, schedule and text encoder from there; batch size,
+frames and mesh are for flags to say.
 """
 
 from lumiere_jax.config import (

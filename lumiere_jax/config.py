@@ -105,6 +105,8 @@ def default_config(stage: str) -> ConfigDict:
             "folder": "",  # t5: weights and tokenizer, as Hugging Face lays them out
             "dtype": "bfloat16",  # t5: or "float32"
             "weights": "",  # t5: their fingerprint, which training fills in
+            "lowercase": False,  # t5: prompts in lower case, without spaces around them
+            "keep_padding": False,  # t5: networks see the embeddings of padding, as DeepFloyd IF
         }
     )
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "space": 1})  # -1: the devices that are left
@@ -195,7 +197,7 @@ def default_config(stage: str) -> ConfigDict:
 def with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
     """A saved config with the fields that did not exist yet when it was saved, at their defaults.
 
-    Fields of the network and of the text encoder have their defaults where these are made.
+    Fields of the network have their defaults there.
     """
     if saved.get("stage") not in NETWORKS:
         return dict(saved)
@@ -208,8 +210,7 @@ def with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
         return merged
 
     defaults = default_config(saved["stage"]).to_dict()
-    for name in ("model", "text"):
-        defaults[name] = {}
+    defaults["model"] = {}
     return merge(defaults, saved)
 
 
@@ -227,7 +228,7 @@ def set_full_scale(config: ConfigDict, *, resolution: int, num_frames: int) -> N
 
 def set_imported(config: ConfigDict) -> None:
     """How DeepFloyd IF's stage I was trained, which a frozen one dictates, and is sampled."""
-    config.text.max_length = 77
+    config.text.update({"max_length": 77, "lowercase": True, "keep_padding": True})
     config.diffusion.prediction = "epsilon"
     config.diffusion.schedule = "discrete"
     config.diffusion.learned_variance = True

@@ -1,7 +1,7 @@
 """The way back: `python -m lumiere_jax.export_weights --workdir=DIR --output=DIR`.
 
-Turns a text-to-image checkpoint of DeepFloyd IF's kind, imported and perhaps trained further, into a
-directory that `diffusers` loads and samples from.
+Turns an image checkpoint of DeepFloyd IF's kind, imported or trained here, into a directory that
+`diffusers` loads and samples from.
 """
 
 from absl import flags

@@ -22,7 +22,6 @@ STEM = "diffusion_pytorch_model"
 STAGES = {"t2i": "t2i", "ssr": "t2i_ssr"}
 """What `--stage` calls a stage, and the stage of this project that it becomes."""
 
-_TEXT_LENGTH = 77  # what DeepFloyd IF was trained with
 _FACTOR = 4  # of stage II, from 64 to 256 pixels a side
 
 
@@ -87,7 +86,7 @@ def read_config(source: Path, stage: str, dtype: str) -> ConfigDict:
     config.imported_from = str(source.resolve())
     config.model.update(unet.fields, dtype=dtype)
     config.data.update({"num_frames": 1, "resolution": unet.sample_size})
-    config.text = ConfigDict({"name": "hashed", "dim": unet.text_dim, "max_length": _TEXT_LENGTH})
+    _set_text(config, unet.text_dim, source / "text_encoder")
     scheduler_config.apply(source / "scheduler" / "scheduler_config.json", config)
     # The defaults of the two pipelines of diffusers.
     config.sampling.num_steps = 100 if stage == "t2i" else 50
@@ -100,6 +99,13 @@ def read_config(source: Path, stage: str, dtype: str) -> ConfigDict:
         config.ssr.update({"factor": _FACTOR, "crop": crop, "upsampling": "bilinear_corners"})
         config.ssr.augmentation = 0.25  # step 250 of 1000
     return config
+
+
+def _set_text(config: ConfigDict, dim: int, folder: Path) -> None:
+    """Prompts as DeepFloyd IF's pipelines read them, by the T5 that may be in the directory."""
+    has_weights = any(folder.glob("*.safetensors"))
+    config.text.update({"name": "t5", "dim": dim, "folder": str(folder) if has_weights else ""})
+    config.text.update({"max_length": 77, "lowercase": True, "keep_padding": True})
 
 
 def _check_stage(unet: unet_config.UNetConfig, stage: str, source: Path) -> None:

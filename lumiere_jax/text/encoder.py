@@ -75,7 +75,9 @@ _ENCODERS: dict[str, Callable[..., TextEncoder]] = {
     "hashed": hashed.HashedTextEncoder,
     "t5": t5.T5TextEncoder,
 }
-_OF_WEIGHTS = {"folder": "", "dtype": "bfloat16", "weights": ""}
+_OF_WEIGHTS = {
+    "folder": "", "dtype": "bfloat16", "weights": "", "lowercase": False, "keep_padding": False,
+}  # fmt: skip
 """What every config has, and an encoder without weights does not, as it is left alone."""
 
 _created: weakref.WeakValueDictionary[tuple, TextEncoder] = weakref.WeakValueDictionary()

@@ -61,6 +61,8 @@ class T5TextEncoder:
         max_length: int = 128,
         dtype: str = "bfloat16",
         weights: str = "",
+        lowercase: bool = False,
+        keep_padding: bool = False,
     ) -> None:
         """Checks the settings.
 
@@ -70,6 +72,9 @@ class T5TextEncoder:
           max_length: tokens of a prompt, the end of text included.
           dtype: of the matrices and their products, "float32" or "bfloat16".
           weights: fingerprint that the weights must have; "" for any.
+          lowercase: prompts are put in lower case and lose the spaces around them.
+          keep_padding: padding has its embeddings and counts as text, as what DeepFloyd IF is
+            trained with; the tokens of the prompt still do not attend to it.
 
         Raises:
           UserError: for a setting that makes no sense.
@@ -83,6 +88,7 @@ class T5TextEncoder:
             raise UserError(f"text.dtype {dtype!r} is unknown; use one of {list(_DTYPES)}.")
         self.dim, self.max_length, self.folder = dim, max_length, folder
         self._dtype, self._expected_weights = dtype, weights
+        self._lowercase, self._keep_padding = lowercase, keep_padding
         self._lock = threading.RLock()
         self._null: tuple[np.ndarray, np.ndarray] | None = None
 
@@ -95,7 +101,8 @@ class T5TextEncoder:
         """
         return (
             f"t5-v1(dim={self.dim}, max_length={self.max_length}, dtype={self._dtype}, "
-            f"weights={self.weights})"
+            f"weights={self.weights}"
+            f"{', lowercase' * self._lowercase}{', keep_padding' * self._keep_padding})"
         )
 
     @property
@@ -139,7 +146,10 @@ class T5TextEncoder:
           UserError: see `__call__`.
         """
         check_prompts(prompts)
-        return tokenizers.encode(self._opened[2], prompts, self.max_length)
+        if self._lowercase:
+            prompts = [prompt.lower().strip() for prompt in prompts]
+        tokens, mask = tokenizers.encode(self._opened[2], prompts, self.max_length)
+        return tokens, np.ones_like(mask) if self._keep_padding else mask
 
     def embed(self, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """The second half of `__call__`.
@@ -154,6 +164,8 @@ class T5TextEncoder:
         Raises:
           UserError: see `__call__`.
         """
+        if self._keep_padding:
+            mask = tokens != tokenizers.PAD  # what tokens may attend to
         with self._lock:
             program, params, batch = self._program
             embeddings = np.zeros((*tokens.shape, self.dim), np.float32)
@@ -207,12 +219,19 @@ class T5TextEncoder:
         params = t5_weights.load(files, architecture, dtype, mesh)
         text = "compiling the text encoder, this can take minutes"
         with Announcement(text, quiet=not distributed.is_primary()):
-            program = compile_encoder(architecture, dtype, mesh, batch, self.max_length)
+            program = compile_encoder(
+                architecture, dtype, mesh, batch, self.max_length, self._keep_padding
+            )
         return program, params, batch
 
 
 def compile_encoder(
-    architecture: Architecture, dtype: Any, mesh: Mesh, batch: int, length: int
+    architecture: Architecture,
+    dtype: Any,
+    mesh: Mesh,
+    batch: int,
+    length: int,
+    keep_padding: bool = False,
 ) -> jax.stages.Compiled:
     """Compiles an encoder for a mesh, by shapes alone.
 
@@ -224,6 +243,7 @@ def compile_encoder(
       mesh: where.
       batch: prompts at once.
       length: tokens of a prompt.
+      keep_padding: see `T5Encoder`.
 
     Returns:
       `program(params, tokens, mask)`, with tokens `[batch, length]`, int32, and their mask, bool,
@@ -234,7 +254,7 @@ def compile_encoder(
     prompts = by_clip(mesh)
     tokens = jax.ShapeDtypeStruct((batch, length), jnp.int32, sharding=prompts)
     mask = jax.ShapeDtypeStruct((batch, length), bool, sharding=prompts)
-    network = T5Encoder(architecture, dtype)
+    network = T5Encoder(architecture, dtype, keep_padding)
 
     def apply(params: Params, tokens: jax.Array, mask: jax.Array) -> jax.Array:
         return network.apply({"params": params}, tokens, mask)

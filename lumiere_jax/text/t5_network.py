@@ -120,10 +120,12 @@ class T5Encoder(nn.Module):
     Attributes:
       architecture: the sizes.
       dtype: float32 or bfloat16.
+      keep_padding: whether padding has embeddings of its own, not zero.
     """
 
     architecture: Architecture
     dtype: Any = jnp.float32
+    keep_padding: bool = False
 
     @nn.compact
     def __call__(self, tokens: jax.Array, mask: jax.Array) -> jax.Array:
@@ -134,7 +136,7 @@ class T5Encoder(nn.Module):
           mask: `[batch, length]`, False at padding, which no token attends to.
 
         Returns:
-          `[batch, length, d_model]`, float32, zero at padding.
+          `[batch, length, d_model]`, float32; zero at padding unless it is kept.
         """
         sizes, length = self.architecture, tokens.shape[1]
         table = nn.Embed(
@@ -161,7 +163,7 @@ class T5Encoder(nn.Module):
         )(sizes, self.dtype, name="blocks")
         x, _ = blocks(x, bias.transpose(2, 0, 1), mask)
         x = _norm(sizes, jnp.float32, "final_norm")(x)
-        return jnp.where(mask[..., None], x, 0.0)
+        return x if self.keep_padding else jnp.where(mask[..., None], x, 0.0)
 
 
 class _Block(nn.Module):

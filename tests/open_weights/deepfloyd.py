@@ -4,6 +4,7 @@ from pathlib import Path
 
 import diffusers
 import torch
+import transformers
 
 from tests.models.diffusers_parity import randomise
 
@@ -85,3 +86,22 @@ def embeddings(batch: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     text = torch.randn(2, batch, TEXT_LENGTH, TEXT_DIM, generator=generator)
     text[..., 3] += 30.0
     return text[0], text[1]
+
+
+def write_text_encoder(folder: Path) -> torch.nn.Module:
+    """A tiny T5 v1.1 encoder whose tokens are bytes; returns the torch network."""
+    config = transformers.T5Config(
+        vocab_size=384,
+        d_model=TEXT_DIM,
+        d_kv=8,
+        d_ff=48,
+        num_layers=2,
+        num_heads=4,
+        feed_forward_proj="gated-gelu",
+        tokenizer_class="ByT5Tokenizer",
+        tie_word_embeddings=False,
+    )
+    torch.manual_seed(0)
+    encoder = transformers.T5EncoderModel(config).eval()
+    encoder.save_pretrained(folder)
+    return encoder
