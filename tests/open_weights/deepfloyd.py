@@ -74,12 +74,6 @@ def stage_two(**fields) -> diffusers.IFSuperResolutionPipeline:
     )
 
 
-def write(pipeline: diffusers.DiffusionPipeline, folder: Path, **options) -> Path:
-    """Saves a pipeline; returns the folder."""
-    pipeline.save_pretrained(folder, **options)
-    return folder
-
-
 def embeddings(batch: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Embeddings of prompts and of the null text, some of large mean as T5's are."""
     generator = torch.Generator().manual_seed(seed)

@@ -1,159 +1,197 @@
-"""What is imported computes what `diffusers` computes with the directory."""
+"""What an import writes, and what it refuses."""
 
-import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+import weakref
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from etils import epath
+from flax.traverse_util import flatten_dict
+from safetensors.numpy import load_file, save_file
 
 from lumiere_jax import checkpoint
+from lumiere_jax.errors import UserError
+from lumiere_jax.open_weights import names, streaming
 from lumiere_jax.open_weights.importing import import_weights
-from lumiere_jax.sampling import (
-    SamplingOptions,
-    make_base_sampler,
-    make_super_resolution_sampler,
-    sample_keys,
-)
 from lumiere_jax.stage import Stage
-from tests.open_weights import deepfloyd
-from tests.quick_jit import quick_jit
+from lumiere_jax.train import train
+from tests.models.diffusers_parity import convert
 
-STEPS = 5
-
-
-@pytest.fixture(scope="module", name="pipelines")
-def fixture_pipelines():
-    return {"t2i": deepfloyd.stage_one(), "ssr": deepfloyd.stage_two()}
-
-
-@pytest.fixture(scope="module", name="workdirs")
-def fixture_workdirs(pipelines, tmp_path_factory):
-    """Workdirs of both stages; that of stage II is from a directory with an index."""
-    workdirs = {}
-    for name, pipeline in pipelines.items():
-        options = {"max_shard_size": "300KB"} if name == "ssr" else {}
-        source = deepfloyd.write(pipeline, tmp_path_factory.mktemp(name) / "if", **options)
-        assert (source / "unet" / "diffusion_pytorch_model.safetensors").exists() == (not options)
-        workdirs[name] = tmp_path_factory.mktemp(name) / "imported"
-        import_weights(source, name, workdirs[name], quiet=True)
-    return workdirs
-
-
-def load(workdir):
-    config, params, step = checkpoint.load(workdir)
-    assert step == 0
-    return Stage.from_config(config), params
-
-
-def as_images(tensor):
-    return tensor.detach().numpy().transpose(0, 2, 3, 1)
-
-
-def as_tensor(images):
-    return torch.tensor(np.asarray(images).transpose(0, 3, 1, 2))
-
-
-def assert_relatively_close(actual, expected, tolerance):
-    error = np.abs(np.asarray(actual) - expected).max() / np.abs(expected).max()
-    assert error <= tolerance, f"relative error {error:.2e}"
+FILE = "unet/diffusion_pytorch_model.safetensors"
 
 
 @pytest.mark.parametrize("name", ["t2i", "ssr"])
-def test_network_is_that_of_diffusers(name, pipelines, workdirs):
-    stage, params = load(workdirs[name])
-    rng = np.random.default_rng(0)
-    z, low = rng.normal(size=(2, 2, 1, 16, 24, 3)).astype("f4")
-    text, _ = deepfloyd.embeddings(2)
-    steps = np.array([3, 870])
-    condition, labels, inputs = {"text": text.numpy(), "text_mask": None}, None, z[:, 0]
-    if name == "ssr":
-        condition |= {"low_resolution": low, "augmentation_level": np.array([0.25, 0.1], "f4")}
-        labels, inputs = torch.tensor([250, 100]), np.concatenate([z, low], -1)[:, 0]
-    with torch.no_grad():
-        expected = pipelines[name].unet(
-            as_tensor(inputs), torch.tensor(steps), text, class_labels=labels
-        )
-    log_snr = stage.schedule.log_snr((steps + 0.5) / 1000)
-    actual = quick_jit(stage.predict)(params, z, log_snr, condition)
-    assert_relatively_close(actual[:, 0], as_images(expected.sample), 1e-4)
+def test_checkpoint_holds_every_tensor(name, pipelines, workdirs):
+    config, params, _ = checkpoint.load(workdirs[name])
+    expected = convert(pipelines[name].unet.state_dict(), len(config.model.widths))
+    actual = flatten_dict(params, sep="/")
+    assert actual.keys() == expected.keys()
+    for path, array in expected.items():
+        assert actual[path].dtype == np.float32
+        np.testing.assert_array_equal(actual[path], array, err_msg=path)
 
 
-class _Recorded:
-    """Hands out noise that was drawn before, in order, in place of `diffusers`' generator."""
-
-    def __init__(self, monkeypatch, module_names, noises):
-        self.left = [as_tensor(noise[:, 0]) for noise in noises]
-        for name in module_names:
-            monkeypatch.setattr(f"diffusers.{name}.randn_tensor", self)
-
-    def __call__(self, shape, **_):
-        noise = self.left.pop(0)
-        assert noise.shape == tuple(shape)
-        return noise
-
-
-def draw(keys, stream, shape):
-    keys = jax.vmap(jax.random.fold_in, (0, None))(keys, stream)
-    return np.asarray(jax.vmap(lambda key: jax.random.normal(key, shape[1:]))(keys))
+def test_config_says_what_the_directory_says(sources, workdirs):
+    stage = Stage.from_config(checkpoint.load_config(workdirs["t2i"]))
+    config = stage.config
+    assert (config.stage, config.data.resolution) == ("t2i", 32)
+    assert config.imported_from == str(sources["t2i"].resolve())
+    assert config.text.folder == str(sources["t2i"] / "text_encoder")
+    assert (config.text.max_length, config.text.lowercase) == (77, True)
+    assert (config.sampling.threshold_percentile, config.sampling.threshold_max) == (95.0, 1.5)
+    stage = Stage.from_config(checkpoint.load_config(workdirs["ssr"]))
+    assert (stage.name, stage.config.sampling.threshold_max) == ("t2i_ssr", 1.0)
+    assert stage.network.layers_per_level == (1, 2)
+    assert (stage.config.ssr.factor, stage.config.ssr.augmentation) == (4, 0.25)
+    assert stage.config.text.folder == ""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Embedded:
-    """Stands in for a text encoder: embeddings of the null text."""
-
-    null: np.ndarray
-
-    def __call__(self, prompts):
-        return self.null[:1], np.ones((1, deepfloyd.TEXT_LENGTH), bool)
-
-
-def with_null_text(stage, null):
-    return dataclasses.replace(stage, text_encoder=_Embedded(null.numpy()))
-
-
-@pytest.mark.parametrize("guidance", [1.0, 4.0])
-def test_images_are_those_of_the_pipeline_of_stage_one(guidance, pipelines, workdirs, monkeypatch):
-    stage, params = load(workdirs["t2i"])
-    text, null = deepfloyd.embeddings(2)
-    null = null[:1].expand(2, -1, -1)
-    keys, shape = sample_keys([5, 6], 0), (2, 1, deepfloyd.SIZE, deepfloyd.SIZE, 3)
-    options = SamplingOptions.from_config(stage.config, num_steps=STEPS, guidance_scale=guidance)
-    assert options.sampler == "ddpm" and options.threshold_max == 1.5
-    sampler = make_base_sampler(with_null_text(stage, null), options, 1)
-    actual = sampler(params, text.numpy(), np.ones(text.shape[:2], bool), keys)
-    modules = ["pipelines.deepfloyd_if.pipeline_if", "schedulers.scheduling_ddpm"]
-    _Recorded(monkeypatch, modules, [draw(keys, i, shape) for i in range(STEPS)])
-    expected = pipelines["t2i"](
-        prompt_embeds=text,
-        negative_prompt_embeds=null,
-        num_inference_steps=STEPS,
-        guidance_scale=guidance,
-        output_type="pt",
-    )[0]
-    assert np.std(as_images(expected)) > 0.1
-    np.testing.assert_allclose(actual[:, 0], as_images(expected), atol=1e-3)
+def test_command_rounds_to_bfloat16_and_refuses_a_second_time(sources, workdirs, tmp_path):
+    command = [sys.executable, "-m", "lumiere_jax.import_weights", f"--source={sources['t2i']}"]
+    command += ["--stage=t2i", f"--workdir={tmp_path / 'half'}", "--dtype=bfloat16"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "checkpoint of stage t2i" in done.stdout
+    config, params, _ = checkpoint.load(tmp_path / "half")
+    whole = flatten_dict(checkpoint.load(workdirs["t2i"])[1])
+    assert config.model.dtype == "bfloat16"
+    for path, array in flatten_dict(params).items():
+        expected = np.asarray(whole[path]).astype(ml_dtypes.bfloat16)
+        np.testing.assert_array_equal(array, expected)
+    again = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 2 and "has checkpoints already" in again.stderr
+    assert len(again.stderr.splitlines()) == 1
 
 
-def test_images_are_those_of_the_pipeline_of_stage_two(pipelines, workdirs, monkeypatch):
-    stage, params = load(workdirs["ssr"])
-    text, null = deepfloyd.embeddings(2)
-    null = null[:1].expand(2, -1, -1)
-    low = np.random.default_rng(1).uniform(-1, 1, (2, 1, 8, 8, 3)).astype("f4")
-    keys, shape = sample_keys([5, 6], 1), (2, 1, deepfloyd.SIZE, deepfloyd.SIZE, 3)
-    options = SamplingOptions.from_config(stage.config, num_steps=STEPS)
-    assert options.guidance_scale == 4.0 and stage.config.ssr.factor == 4
-    sampler = make_super_resolution_sampler(with_null_text(stage, null), options)
-    actual = sampler(params, low, text.numpy(), np.ones(text.shape[:2], bool), keys)
-    modules = ["pipelines.deepfloyd_if.pipeline_if_superresolution", "schedulers.scheduling_ddpm"]
-    streams = [0, 2**31, *range(1, STEPS)]  # the image, the augmentation, the steps
-    _Recorded(monkeypatch, modules, [draw(keys, i, shape) for i in streams])
-    expected = pipelines["ssr"](
-        image=as_tensor(low[:, 0]),
-        prompt_embeds=text,
-        negative_prompt_embeds=null,
-        num_inference_steps=STEPS,
-        output_type="pt",
-    )[0]
-    assert np.std(as_images(expected)) > 0.1
-    np.testing.assert_allclose(actual[:, 0], as_images(expected), atol=1e-3)
+def test_an_import_is_no_run_to_resume(workdirs):
+    config = checkpoint.load_config(workdirs["t2i"])
+    config.imported_from, config.text.name = "", "hashed"
+    config.text.update({"folder": "", "lowercase": False, "keep_padding": False})
+    before = sorted(path.name for path in workdirs["t2i"].rglob("*"))
+    with pytest.raises(UserError, match="was imported from .* --config.init_from"):
+        train(config, workdirs["t2i"])
+    assert set(before) <= {path.name for path in workdirs["t2i"].rglob("*")}
+
+
+def test_one_array_is_in_memory_at_a_time(tmp_path):
+    alive = []
+
+    def deferred(i):
+        def read():
+            assert all(reference() is None for reference in alive), "an earlier array is kept"
+            array = np.random.default_rng(i).normal(size=(64, 1024)).astype("f4")
+            alive.append(weakref.ref(array))
+            return array
+
+        return streaming.Deferred((64, 1024), np.dtype("f4"), read)
+
+    place = epath.Path(tmp_path / "item")
+    streaming.save(place, {f"layer_{i}": {"kernel": deferred(i)} for i in range(12)})
+    assert len(alive) == 12
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shape = jax.ShapeDtypeStruct((64, 1024), np.float32, sharding=here)
+    tree = checkpoint._read(place, {f"layer_{i}": {"kernel": shape} for i in range(12)})
+    for i in range(12):
+        expected = np.random.default_rng(i).normal(size=(64, 1024)).astype("f4")
+        np.testing.assert_array_equal(tree[f"layer_{i}"]["kernel"], expected)
+
+
+def test_interrupted_import_leaves_no_checkpoint(sources, tmp_path, monkeypatch):
+    original = names.to_ours
+
+    def broken(name, array):
+        if name.startswith("mid_block"):
+            raise KeyboardInterrupt
+        return original(name, array)
+
+    monkeypatch.setattr(names, "to_ours", broken)
+    with pytest.raises(KeyboardInterrupt):
+        import_weights(sources["t2i"], "t2i", tmp_path / "run", quiet=True)
+    with pytest.raises(UserError, match="no checkpoint"):
+        checkpoint.load(tmp_path / "run")
+    monkeypatch.undo()
+    import_weights(sources["t2i"], "t2i", tmp_path / "run", quiet=True)
+    assert checkpoint.load(tmp_path / "run")[2] == 0
+
+
+def copy(source, folder, path="unet/config.json", **fields):
+    """A copy of a directory with fields of a JSON file changed, or removed where None is given."""
+    shutil.copytree(source, folder)
+    given = json.loads((folder / path).read_text())
+    given.update(fields)
+    (folder / path).write_text(json.dumps(given))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "message"),
+    [
+        ("unet/config.json", {"rope_theta": 1e4}, "the field 'rope_theta'.*not known"),
+        ("unet/config.json", {"act_fn": "mish"}, 'act_fn="mish" is not supported, only "gelu"'),
+        ("unet/config.json", {"norm_eps": 1e-6}, "norm_eps=1e-06 is not supported"),
+        ("unet/config.json", {"resnet_skip_time_act": False}, "resnet_skip_time_act=false"),
+        ("unet/config.json", {"attention_head_dim": [8, 16]}, "only one whole number"),
+        ("unet/config.json", {"mid_block_scale_factor": 1.4}, "mid_block_scale_factor=1.4"),
+        ("unet/config.json", {"mid_block_only_cross_attention": True}, "=true is not supported"),
+        ("unet/config.json", {"up_block_types": ["UpBlock2D"] * 2}, "up_block_types="),
+        ("unet/config.json", {"down_block_types": ["DownBlock2D"] * 2}, "down_block_types="),
+        ("unet/config.json", {"in_channels": 4}, "in_channels=4.* no stage of DeepFloyd IF"),
+        ("unet/config.json", {"class_embed_type": "timestep"}, "'timestep' are of no stage"),
+        ("unet/config.json", {"block_out_channels": [32, 96]}, r"shape \(64,.*is needed"),
+        ("unet/config.json", {"layers_per_block": 2}, "has shape.*do not belong"),
+        ("unet/config.json", {"layers_per_block": 0}, "not of the network that config.json"),
+        ("scheduler/scheduler_config.json", {"sigma": 1}, "the field 'sigma'"),
+        ("scheduler/scheduler_config.json", {"beta_schedule": "linear"}, 'beta_schedule="linear"'),
+        ("scheduler/scheduler_config.json", {"prediction_type": "sample"}, "prediction_type="),
+        ("scheduler/scheduler_config.json", {"steps_offset": 1}, "steps_offset=1"),
+    ],
+)
+def test_what_is_not_understood_is_refused(path, fields, message, sources, tmp_path):
+    source = copy(sources["t2i"], tmp_path / "if", path, **fields)
+    with pytest.raises(UserError, match=message):
+        import_weights(source, "t2i", tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_wrong_stages_are_told(sources, tmp_path):
+    for given, is_ in [("t2i", "ssr"), ("ssr", "t2i")]:
+        with pytest.raises(UserError, match=f"give --stage={is_}"):
+            import_weights(sources[is_], given, tmp_path / "run", quiet=True)
+    with pytest.raises(UserError, match="--stage=stunet is unknown; use one of t2i, ssr"):
+        import_weights(sources["t2i"], "stunet", tmp_path / "run", quiet=True)
+
+
+@pytest.mark.parametrize("name", ["noising", "scheduler", "unet", "everything"])
+def test_missing_parts_are_told(name, sources, tmp_path):
+    source = shutil.copytree(sources["ssr"], tmp_path / "if")
+    part = {"noising": "image_noising_scheduler", "everything": "."}.get(name, name)
+    shutil.rmtree(source / part)
+    message = "there is no such folder" if name == "everything" else f"{part}.*is missing"
+    with pytest.raises(UserError, match=message):
+        import_weights(source, "ssr", tmp_path / "run", quiet=True)
+
+
+def test_tensors_that_do_not_fit_are_told(sources, tmp_path):
+    source = shutil.copytree(sources["t2i"], tmp_path / "if")
+    tensors = load_file(source / FILE)
+
+    def refused(message, tensors):
+        save_file(tensors, source / FILE)
+        with pytest.raises(UserError, match=message):
+            import_weights(source, "t2i", tmp_path / "run", quiet=True)
+
+    lacking = {name: array for name, array in tensors.items() if name != "conv_in.bias"}
+    refused("lacks 1 tensors.*'conv_in.bias'", lacking)
+    foreign = tensors | {"down_blocks.0.motion.0.weight": np.zeros(3, "f4")}
+    refused("'down_blocks.0.motion.0.weight' is of no layer", foreign)
+    refused("'conv_in.gain' is of no layer", tensors | {"conv_in.gain": np.zeros(3, "f4")})
+    (source / FILE).unlink()
+    torch.save({}, (source / FILE).with_suffix(".bin"))
+    with pytest.raises(UserError, match="only diffusion_pytorch_model.bin, a pickle"):
+        import_weights(source, "t2i", tmp_path / "run", quiet=True)
