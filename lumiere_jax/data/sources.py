@@ -132,14 +132,6 @@ def check_size(source: Source, batch_size: int) -> None:
         )
 
 
-def note_fingerprint(config: ml_collections.ConfigDict, name: str) -> ml_collections.ConfigDict:
-    """A copy of a run's config with the fingerprint of its source in `data.fingerprint`."""
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.data.fingerprint = name
-    return config
-
-
 def check_text(source: Source, text_encoder: Callable) -> None:
     """Refuses a source whose embeddings are another encoder's.
 
