@@ -135,7 +135,13 @@ class _BatchLoader:
             for row, *embedded in zip(missing, *encoded, strict=True):
                 rows[row] = embedded
         text, mask = zip(*rows, strict=True)
-        return np.stack(text), np.stack(mask)
+        width = max(row.shape[-1] for row in text)
+        return np.stack([_widened(row, width) for row in text]), np.stack(mask)
+
+
+def _widened(row: np.ndarray, width: int) -> np.ndarray:
+    """A row of `text.host_part` among embeddings: NaN after its first channel marks it."""
+    return np.pad(row, ((0, 0), (0, width - row.shape[-1])), constant_values=np.nan)
 
 
 def _iterate(dataset: tf.data.Dataset, loader: _BatchLoader) -> Iterator[Batch]:

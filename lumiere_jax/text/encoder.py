@@ -169,7 +169,7 @@ class _Tokens:
 
     @property
     def fingerprint(self) -> str:
-        return f"tokens of {self._encoder.fingerprint}"
+        return self._encoder.fingerprint
 
     def __call__(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         tokens, mask = self._encoder.tokens(prompts)
@@ -190,11 +190,16 @@ def device_part(batches: Iterator[Batch], encoder: TextEncoder) -> Iterator[Batc
     """Batches with embeddings in "text", from those that were made with `host_part`.
 
     Args:
-      batches: with "text" and "text_mask". Where "text" holds embeddings already, it stays.
+      batches: with "text" and "text_mask". Rows of "text" that are embeddings already stay; among
+        these, rows of tokens have them in the first channel and NaN after it.
       encoder: the whole encoder.
     """
     for batch in batches:
-        if isinstance(encoder, t5.T5TextEncoder) and batch["text"].shape[-1] == 1:
-            tokens = batch["text"][..., 0].astype(np.int32)
-            batch = batch | {"text": encoder.embed(tokens, batch["text_mask"])}
-        yield batch
+        text, mask = batch["text"], batch["text_mask"]
+        if isinstance(encoder, t5.T5TextEncoder):
+            is_tokens = np.isnan(text[:, 0, -1]) | (text.shape[-1] == 1)
+            if is_tokens.any():
+                tokens = text[is_tokens, :, 0].astype(np.int32)
+                text = np.array(np.broadcast_to(text, (*text.shape[:2], encoder.dim)))
+                text[is_tokens] = encoder.embed(tokens, mask[is_tokens])
+        yield batch | {"text": text}
