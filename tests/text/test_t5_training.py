@@ -8,6 +8,7 @@ import pytest
 
 from lumiere_jax import text
 from lumiere_jax.data import pipeline as data_pipeline
+from lumiere_jax.data.mixture import Mixture
 from lumiere_jax.data.sources import create_source
 from lumiere_jax.errors import UserError
 from lumiere_jax.evaluation.tasks import Generator
@@ -71,6 +72,43 @@ def test_embeddings_on_the_fly_are_those_computed_before(run):
         for name in expected:
             np.testing.assert_array_equal(got[name], expected[name])
             assert got[name].dtype == expected[name].dtype
+
+
+class Storing:
+    """A source with the embeddings of its captions at hand."""
+
+    def __init__(self, source, encoder):
+        self._source, self._encoder = source, encoder
+        self.fingerprint, self.text_fingerprint = "storing", encoder.fingerprint
+
+    def __len__(self):
+        return len(self._source)
+
+    def example(self, index, seed=0):
+        return self._source.example(index, seed)
+
+    def stored_text(self, index):
+        embeddings, mask = self._encoder([self.example(index)[1]])
+        return embeddings[0], mask[0]
+
+
+def test_stored_embeddings_and_captions_in_one_batch(run):
+    config = t5_config(run / "t5")
+    encoder = Stage.from_config(config).text_encoder
+    source = create_source(config.data, "train")
+
+    def batches(first, text_encoder):
+        mixture = Mixture([first, source], [1, 1])
+        return data_pipeline.train_batches(mixture, text_encoder, batch_size=8, seed=3)
+
+    mixed = batches(Storing(source, encoder), text.host_part(encoder))
+    marked = next(mixed)["text"]
+    assert 0 < np.isnan(marked[:, 0, -1]).sum() < 8
+    expected = next(batches(source, encoder))
+    mixed = batches(Storing(source, encoder), text.host_part(encoder))
+    got = next(text.device_part(mixed, encoder))
+    for name in expected:
+        np.testing.assert_array_equal(got[name], expected[name])
 
 
 def test_null_text_of_the_loss_is_that_of_the_encoder(run):
