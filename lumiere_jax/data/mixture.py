@@ -48,11 +48,11 @@ class Mixture:
         source, index = self._locate(index)
         return source.example(index, seed)
 
-    def stored_text(self, index: int) -> tuple[np.ndarray, np.ndarray] | None:
+    def stored_text(self, index: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray] | None:
         """See `sources.StoresText`; None for a source that stores none."""
         source, index = self._locate(index)
         stored = getattr(source, "stored_text", None)
-        return stored(index) if stored else None
+        return stored(index, seed) if stored else None
 
     @property
     def fingerprint(self) -> str:

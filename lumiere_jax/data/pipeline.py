@@ -110,25 +110,28 @@ class _BatchLoader:
         self, indices: np.ndarray, positions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         try:
-            clips = [self._clip(*pair) for pair in zip(indices.tolist(), positions, strict=True)]
+            indices = indices.tolist()
+            seeds = [clip_seed(self._seed, int(position)) for position in positions]
+            clips = [self._clip(*pair) for pair in zip(indices, seeds, strict=True)]
             videos, captions = zip(*clips, strict=True)
-            text, text_mask = self._text(indices, captions)
+            text, text_mask = self._text(indices, seeds, captions)
             return np.stack(videos), text, text_mask
         except Exception as error:  # tf.data would hand on nothing but its text
             self.error = self.error or error
             raise
 
-    def _clip(self, index: int, position: int) -> tuple[np.ndarray, str]:
-        seed = clip_seed(self._seed, int(position))
+    def _clip(self, index: int, seed: int) -> tuple[np.ndarray, str]:
         video, caption = self._read(index, seed)
         if self._flip and not names_a_side(caption):
             video = video[:, :, ::-1] if np.random.default_rng([seed, 1]).random() < 0.5 else video
         return video, caption
 
-    def _text(self, indices: np.ndarray, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def _text(
+        self, indices: list[int], seeds: list[int], captions: Sequence[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings that the source stores, and for the other captions the encoder's."""
-        stored_text = getattr(self._source, "stored_text", lambda _: None)
-        rows = [stored_text(int(index)) for index in indices]
+        stored_text = getattr(self._source, "stored_text", lambda *_: None)
+        rows = [stored_text(*pair) for pair in zip(indices, seeds, strict=True)]
         missing = [row for row, stored in enumerate(rows) if stored is None]
         if missing:
             encoded = self._text_encoder([captions[row] for row in missing])

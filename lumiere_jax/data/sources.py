@@ -50,8 +50,8 @@ class StoresText(Protocol):
 
     text_fingerprint: str | None
 
-    def stored_text(self, index: int) -> tuple[np.ndarray, np.ndarray] | None:
-        """The encoder's answer to the caption: float32 [length, dim] and bool [length]."""
+    def stored_text(self, index: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray] | None:
+        """The encoder's answer to the caption of that example: float32 [L, D] and bool [L]."""
 
 
 def _in_folder(cls: Callable[..., Source]) -> Callable[..., Source]:

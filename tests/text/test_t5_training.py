@@ -87,7 +87,7 @@ class Storing:
     def example(self, index, seed=0):
         return self._source.example(index, seed)
 
-    def stored_text(self, index):
+    def stored_text(self, index, seed=0):
         embeddings, mask = self._encoder([self.example(index)[1]])
         return embeddings[0], mask[0]
 
