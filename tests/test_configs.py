@@ -50,6 +50,8 @@ def test_tiny_variant_as_it_is_takes_its_own_batches(stage):
     model = Stage.from_config(config)
     text, mask = model.text_encoder([caption] * config.train.batch_size)
     batch = {"video": np.stack([video] * config.train.batch_size), "text": text, "text_mask": mask}
+    if model.is_conditional:
+        batch["mask"] = np.stack([model.draw_mask(video.shape[:3], 0)] * config.train.batch_size)
     params = jax.eval_shape(model.init_params, jax.random.key(0))
     assert jax.eval_shape(model.loss, params, batch, jax.random.key(0)).shape == ()
 

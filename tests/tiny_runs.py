@@ -42,7 +42,7 @@ VIDEO = {"train.eval_every": 2, "train.sample_every": STEPS, "optimizer.name": "
 def overrides(stage: str) -> dict[str, Any]:
     """What to change in a stage's tiny config, by field, so that it compiles in seconds."""
     sizes = SSR if stage in ("t2i_ssr", "ssr") else UNET
-    return RUN | sizes | (VIDEO if stage in ("stunet", "ssr") else {})
+    return RUN | sizes | (VIDEO if stage in ("stunet", "ssr", "stunet_conditional") else {})
 
 
 def example_config(stage: str, variant: str = "tiny") -> ConfigDict:
