@@ -50,7 +50,7 @@ clean:  ## Remove the environment, the caches and the demo's output.
 	find lumiere_jax tests configs -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/.run-time: requirements.txt setup.py
-	@$(call install,the run-time packages (about 2 minutes),-r requirements.txt,-e .)
+	@$(call install,the run-time packages (about 2 minutes),-r requirements.txt -e .,-e .)
 	@touch $@
 
 $(VENV)/.eval: $(VENV)/.run-time
@@ -58,7 +58,7 @@ $(VENV)/.eval: $(VENV)/.run-time
 	@touch $@
 
 $(VENV)/.test: requirements.txt requirements-test.txt setup.py
-	@$(call install,the run-time and test packages (about 4 minutes),-r requirements-test.txt,-e '.[test]')
+	@$(call install,the run-time and test packages (about 4 minutes),-r requirements-test.txt -e .,-e '.[test]')
 	@touch $(VENV)/.run-time $@
 
 # $(call install,what,packages on Python 3.11,packages on any other). An interrupted call leaves

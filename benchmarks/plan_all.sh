@@ -15,8 +15,11 @@ plan() { # plan CONFIG TOPOLOGY FLAG...
     --output="$output.part" "$@"
 }
 
-for slice in v5p:2x2x4=16 v5p:4x4x4=64 v5p:4x8x8=256 v5e:16x16=256 v6e:16x16=256; do
+for slice in v5p:2x2x4=16 v5p:4x8x8=256 v5e:16x16=256 v6e:16x16=256; do
   plan stunet "${slice%=*}" --config.train.batch_size="${slice#*=}"
+done
+for slice in v5e:16x16 v6e:16x16; do
+  plan stunet "$slice" --config.train.batch_size=256 --config.model.remat=full
 done
 plan ssr v5p:2x2x1 --config.train.batch_size=4
 plan ssr v5e:4x4 --config.train.batch_size=16

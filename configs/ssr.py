@@ -4,7 +4,9 @@
         --config.init_from=runs/t2i_ssr
 
 Trained on space-time crops of `ssr.window` frames, sampled at full size and any length by
-temporal MultiDiffusion. `tiny` refines 16×16 to 64×64; `full` has the paper's size.
+temporal MultiDiffusion. `tiny` refines 16×16 to 64×64; `full` has the paper's size. `from=WORKDIR`
+inflates any `t2i_ssr` checkpoint, trained here or imported (docs/open_weights.md), and takes its
+sizes, schedule and text encoder from there.
 """
 
 from lumiere_jax.config import (
@@ -15,12 +17,16 @@ from lumiere_jax.config import (
     set_full_scale,
     set_short_run,
 )
+from lumiere_jax.inherited import inherit, source_of
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
-    """Returns the variant "tiny" or "full"."""
-    variant = choose_variant(variant, ("tiny", "full"), "configs/ssr.py")
+    """Returns the variant "tiny", "full" or "from=WORKDIR"."""
     config = default_config("ssr")
+    if source := source_of(variant):
+        inherit(config, source)
+        return config
+    variant = choose_variant(variant, ("tiny", "full"), "configs/ssr.py")
     config.model.update(SSR_SIZES[variant])
     config.model.inflated = True
     if variant == "tiny":

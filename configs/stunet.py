@@ -11,23 +11,35 @@ oracle judged colour 92% and direction 83% of 64 held-out captions right (chance
 them frozen. By the TPU compiler's estimate (2026-11-22, `python -m lumiere_jax.plan
 --config=configs/stunet.py:full --topology=v5p:4x8x8`) a step of 256 clips on as many chips computes
 for 3.2 s, an MFU of 55%, in 83 of 95 GiB a chip; it was never timed on a TPU.
+
+`if_xl` inflates DeepFloyd IF's stage I XL, 80 frames of 64×64: 5.9B parameters by `jax.eval_shape`,
+4.3B of them frozen. `from=WORKDIR` inflates any `t2i` checkpoint, trained here or imported
+(docs/open_weights.md), and takes its sizes, schedule and text encoder from there; batch size,
+frames and mesh are for flags to say.
 """
 
 from lumiere_jax.config import (
+    IF_XL,
     UNET_SIZES,
     ConfigDict,
     choose_variant,
     default_config,
     set_full_scale,
+    set_imported,
     set_short_run,
 )
+from lumiere_jax.inherited import inherit, source_of
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
-    """Returns the variant "tiny" or "full"."""
-    variant = choose_variant(variant, ("tiny", "full"), "configs/stunet.py")
+    """Returns the variant "tiny", "full", "if_xl" or "from=WORKDIR"."""
     config = default_config("stunet")
-    config.model.update(UNET_SIZES[variant])
+    if source := source_of(variant):
+        inherit(config, source)
+        config.model.temporal_depth = 1
+        return config
+    variant = choose_variant(variant, ("tiny", "full", "if_xl"), "configs/stunet.py")
+    config.model.update(IF_XL if variant == "if_xl" else UNET_SIZES[variant])
     config.model.temporal_initialization = "nearest"
     config.model.temporal_conditioning = True
     config.model.temporal_text = True
@@ -36,9 +48,13 @@ def get_config(variant: str | None = None) -> ConfigDict:
         config.model.temporal_depth = 1
         config.diffusion.log_snr_shift = -6.0  # motion is decided at more noise than colours are
     else:
-        set_full_scale(config, resolution=128, num_frames=80)
-        config.model.temporal_depth = 6  # 4.8B parameters in all; the notes report 5.5B
-        config.diffusion.log_snr_shift = -3.6  # resolution_shift(128, 128, 80)
+        set_full_scale(config, resolution=64 if variant == "if_xl" else 128, num_frames=80)
+        if variant == "if_xl":
+            set_imported(config)
+            config.model.temporal_depth = 1  # 5.9B parameters in all; the notes report 5.5B
+        else:
+            config.model.temporal_depth = 6  # 4.8B parameters in all; the notes report 5.5B
+            config.diffusion.log_snr_shift = -3.6  # resolution_shift(128, 128, 80)
         config.mesh.fsdp = 16
         config.train.frozen_dtype = "bfloat16"
         config.train.batch_size = 256

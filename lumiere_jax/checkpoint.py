@@ -18,17 +18,20 @@ from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
 from lumiere_jax import distributed
-from lumiere_jax.config import ConfigDict
+from lumiere_jax.config import ConfigDict, with_defaults
 from lumiere_jax.errors import UserError
 from lumiere_jax.sharding import state_shardings, with_shardings
 from lumiere_jax.state import Params, TrainState, merge
 
 FOLDER = "checkpoints"
-INHERITED_FIELDS = ("text.", "diffusion.prediction")
+INHERITED_FIELDS = (
+    "text.", "diffusion.prediction", "diffusion.schedule", "diffusion.learned_variance",
+)  # fmt: skip
 """What a stage must have in common with the one that it is initialised from, beside its sizes."""
 
 _RESUMED_FIELDS = (*INHERITED_FIELDS, "model.", "optimizer.name", "train.trainable")
-_FREE_FIELDS = ("model.dtype", "model.remat")  # how to compute, not what
+# How and where to compute, not what; `text.weights` says what is in the folder.
+_FREE_FIELDS = ("model.dtype", "model.remat", "text.dtype", "text.folder")
 
 
 class DamagedCheckpointError(UserError):
@@ -141,7 +144,13 @@ class Checkpointer:
                 f"{place} is a checkpoint of stage {saved['stage']!r}, but this run is stage "
                 f"{config.stage!r}; choose another --workdir."
             )
+        if saved.get("imported_from"):
+            raise UserError(
+                f"{place} was imported from {saved['imported_from']} and is no training run; give "
+                "its workdir as --config.init_from, and another --workdir."
+            )
         check_same_fields(saved, config, _RESUMED_FIELDS, place, "another --workdir")
+        check_same_data(saved, config, place)
         names = ["trainable", "ema", "optimizer"] + (["frozen"] if state.frozen else [])
         items = {name: _read(place / name, getattr(state, name)) for name in names}
         number = jax.device_put(jnp.int32(step), state.step.sharding)
@@ -191,13 +200,42 @@ def check_same_fields(
     there = flatten_dict(dict(saved), sep=".")
     here = flatten_dict(config.to_dict(), sep=".")
     for field in sorted(set(here) | set(there)):
-        was, is_now = there.get(field), here.get(field)
+        # A field that is younger than a checkpoint counts as not set.
+        was, is_now = there.get(field, ""), here.get(field, "")
         relevant = field.startswith(tuple(prefixes)) and field not in _FREE_FIELDS
+        if field == "text.weights" and not was:
+            continue  # an import, which does not know them
         if relevant and _plain(was) != _plain(is_now):
+            if field == "text.weights":
+                raise UserError(
+                    f"{place} was trained with other weights of the text encoder (text.weights="
+                    f"{was!r}) than text.folder={here.get('text.folder')} holds ({is_now!r}); "
+                    f"give the folder with the same, or {otherwise}."
+                )
             raise UserError(
                 f"{place} has {field}={was!r}, but this run asks for {is_now!r}; use the same "
                 f"value, or {otherwise}."
             )
+
+
+def check_same_data(saved: Mapping[str, Any], config: ConfigDict, place: str | Path) -> None:
+    """Refuses to go on with other data than a checkpoint was trained on, unless told to.
+
+    Args:
+      saved: the checkpoint's config; an old one has no fingerprint of its data, and passes.
+      config: of this run.
+      place: where the checkpoint is, for the message.
+
+    Raises:
+      UserError: naming both fingerprints.
+    """
+    was, now = (data.get("fingerprint") for data in (saved.get("data", {}), config.data))
+    if was and now and was != now and not config.data.allow_other:
+        raise UserError(
+            f"{place} was trained on the data {was}, but this run's data is {now}: files, captions "
+            "or clip settings have changed. Restore them, choose another --workdir, or go on with "
+            "the other data by --config.data.allow_other=True."
+        )
 
 
 def _plain(value: Any) -> Any:
@@ -228,7 +266,7 @@ def read_config(place: epath.Path) -> dict[str, Any]:
       DamagedCheckpointError: if it cannot be read.
     """
     try:
-        return json.loads((place / "config" / "metadata").read_text())
+        return with_defaults(json.loads((place / "config" / "metadata").read_text()))
     except (OSError, ValueError) as error:
         raise _damaged(place, error) from error
 
@@ -276,6 +314,25 @@ def load(workdir: str | Path, mesh: Mesh | None = None) -> tuple[ConfigDict, Par
     Raises:
       UserError: if there is no complete checkpoint, or it cannot be read.
     """
+    place = _newest(workdir)
+    params: Params = {}
+    for name in ("frozen", "ema"):
+        if (place / name).is_dir():
+            params = merge(_read(place / name, _placed(_shapes(place / name), mesh)), params)
+    return ConfigDict(read_config(place)), params, int(place.name)
+
+
+def load_config(workdir: str | Path) -> ConfigDict:
+    """The config of the newest checkpoint of a run.
+
+    Raises:
+      UserError: as `load`.
+    """
+    return ConfigDict(read_config(_newest(workdir)))
+
+
+def _newest(workdir: str | Path) -> epath.Path:
+    """The folder of the newest checkpoint."""
     folder = _checkpoint_folder(workdir)
     if not folder.is_dir():
         raise UserError(
@@ -287,12 +344,7 @@ def load(workdir: str | Path, mesh: Mesh | None = None) -> tuple[ConfigDict, Par
         raise UserError(
             f"{folder} holds no complete checkpoint; train longer, or give another run."
         )
-    place = folder / str(max(steps))
-    params: Params = {}
-    for name in ("frozen", "ema"):
-        if (place / name).is_dir():
-            params = merge(_read(place / name, _placed(_shapes(place / name), mesh)), params)
-    return ConfigDict(read_config(place)), params, max(steps)
+    return folder / str(max(steps))
 
 
 def _placed(shapes: Params, mesh: Mesh | None) -> Params:

@@ -4,6 +4,9 @@ A file in `configs/` starts from `default_config`, and sets what its stage needs
 overridden on the command line, as in `--config.train.batch_size=8`.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import ml_collections
 
 from lumiere_jax.errors import UserError
@@ -34,6 +37,22 @@ UNET_SIZES = {
 }
 """Sizes that the text-to-image U-Net and its inflation share, for `config.model`."""
 
+IF_XL = {
+    "widths": (704, 1408, 2112, 2816),
+    "layers_per_level": 3,
+    "attention_levels": (False, True, True, True),
+    "embedding_features": 2816,
+    "out_channels": 6,
+    "head_dim": 64,
+    "text_features": 2816,
+    "pooling_heads": 64,
+    "groups": 32,
+    "activation": "gelu",
+    "text_norm": "group",
+    "remat": "convolutions",
+}
+"""DeepFloyd IF's stage I XL, for `config.model`; 4.3B parameters."""
+
 SSR_SIZES = {
     "tiny": {
         "widths": (32, 64, 64),
@@ -58,6 +77,10 @@ SSR_SIZES = {
 """Sizes that the super-resolution network and its inflation share, for `config.model`."""
 
 
+NETWORKS = {"t2i": "unet", "stunet": "stunet", "t2i_ssr": "ssr", "ssr": "ssr"}
+"""The network that each stage has by default."""
+
+
 def default_config(stage: str) -> ConfigDict:
     """The common defaults of all stages.
 
@@ -70,25 +93,41 @@ def default_config(stage: str) -> ConfigDict:
     config = ConfigDict()
     config.stage = stage
     config.seed = 0
+    config.imported_from = ""  # directory of the weights of another project, see import_weights
     config.init_from = ""  # workdir of the stage before; empty where there is none
     config.allow_untrained_start = False  # start an inflated stage without `init_from`
-    networks = {"t2i": "unet", "stunet": "stunet", "t2i_ssr": "ssr", "ssr": "ssr"}
-    config.model = ConfigDict({"name": networks[stage], "dtype": "float32"})
-    config.text = ConfigDict({"name": "hashed", "dim": 64, "max_length": 24})
+    config.model = ConfigDict({"name": NETWORKS[stage], "dtype": "float32"})
+    config.text = ConfigDict(
+        {
+            "name": "hashed",  # or "t5"
+            "dim": 64,
+            "max_length": 24,  # tokens of a prompt
+            "folder": "",  # t5: weights and tokenizer, as Hugging Face lays them out
+            "dtype": "bfloat16",  # t5: or "float32"
+            "weights": "",  # t5: their fingerprint, which training fills in
+            "lowercase": False,  # t5: prompts in lower case, without spaces around them
+            "keep_padding": False,  # t5: networks see the embeddings of padding, as DeepFloyd IF
+        }
+    )
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "space": 1})  # -1: the devices that are left
     config.data = ConfigDict(
         {
-            "name": "moving_shapes",  # or "video_folder"
+            "name": "moving_shapes",  # or another of data/sources.py
             "num_frames": 8,
             "resolution": 16,
             "fps": 8,
             "max_objects": 1,  # moving_shapes
             "textured_probability": 0.5,  # moving_shapes
             "size": 1_000_000,  # moving_shapes: clips of an epoch
-            "folder": "",  # video_folder
-            "captions": "",  # video_folder: CSV or JSONL; empty looks into the folder
-            "clip": "random",  # video_folder: "random" or "center" part of longer videos
+            "folder": "",  # of all other sources
+            "captions": "",  # folders: CSV or JSONL; empty looks into the folder
+            "clip": "random",  # of longer videos: "random" or "center" part
+            "fold": 1,  # ucf101: 1, 2 or 3
+            "mixture": (),  # mixture: dicts of name, weight and what differs from these fields
+            "flip": False,  # mirror every second clip whose caption says nothing of a side
             "allow_small": False,  # a source smaller than a batch repeats its clips
+            "allow_other": False,  # resume although the source is not the one of the checkpoint
+            "fingerprint": "",  # of the source; training notes it
             "num_threads": 1,
         }
     )
@@ -96,6 +135,8 @@ def default_config(stage: str) -> ConfigDict:
         {
             "prediction": "v",  # "v", "epsilon" or "x0"
             "weighting": "plain",  # or "sigmoid"
+            "schedule": "cosine",  # or "discrete": the 1000 steps of DeepFloyd IF
+            "learned_variance": False,  # the network also predicts a variance; "discrete" only
             "log_snr_shift": 0.0,  # below 0: more noise; falls with resolution and frames
             "text_dropout": 0.1,
         }
@@ -130,10 +171,12 @@ def default_config(stage: str) -> ConfigDict:
     )
     config.sampling = ConfigDict(
         {
-            "sampler": "ddim",  # "ddim", "ancestral" or "dpmpp_2m"
+            "sampler": "ddim",  # "ddim", "ancestral", "dpmpp_2m"; "ddpm" with a learned variance
             "num_steps": 50,
             "guidance_scale": 4.0,
             "threshold_percentile": 99.5,
+            "threshold_max": 0.0,  # the most that thresholding divides by; 0 for no limit
+            "timestep_spacing": "leading",  # or "trailing"; of schedule "discrete"
             "prompts": (
                 "a large red circle moving right on a plain black background",
                 "a small blue square moving up on a plain white background",
@@ -149,21 +192,57 @@ def default_config(stage: str) -> ConfigDict:
                 "overlap": 2,  # frames that neighbouring windows share
                 "weights": "uniform",  # or "linear"
                 "chunk": 1,  # windows predicted at once at sampling
+                "upsampling": "bilinear",  # "bicubic", or "bilinear_corners" (DeepFloyd IF)
                 "augmentation": 0.1,  # noise level of the low-resolution clip at sampling
             }
         )
     return config
 
 
+def with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved config with the fields that did not exist yet when it was saved, at their defaults.
+
+    Fields of the network have their defaults there.
+    """
+    if saved.get("stage") not in NETWORKS:
+        return dict(saved)
+
+    def merge(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        merged = dict(defaults) | dict(given)
+        for name, value in defaults.items():
+            if isinstance(value, Mapping) and isinstance(merged[name], Mapping):
+                merged[name] = merge(value, merged[name])
+        return merged
+
+    defaults = default_config(saved["stage"]).to_dict()
+    defaults["model"] = {}
+    return merge(defaults, saved)
+
+
 def set_full_scale(config: ConfigDict, *, resolution: int, num_frames: int) -> None:
-    """What all stages share at the paper's scale: T5 XXL's text sizes, bfloat16, real videos."""
+    """What all stages share at the paper's scale: T5 XXL, bfloat16, real videos."""
     config.model.dtype = "bfloat16"
+    config.text.name = "t5"
     config.text.dim = 4096
     config.text.max_length = 128
     config.data.name = "video_folder"
+    config.data.flip = True
     config.data.num_frames = num_frames
     config.data.resolution = resolution
     config.data.fps = 16
+
+
+def set_imported(config: ConfigDict) -> None:
+    """How DeepFloyd IF's stage I was trained, which a frozen one dictates, and is sampled."""
+    config.text.update({"max_length": 77, "lowercase": True, "keep_padding": True})
+    config.diffusion.prediction = "epsilon"
+    config.diffusion.schedule = "discrete"
+    config.diffusion.learned_variance = True
+    config.sampling.sampler = "ddpm"
+    config.sampling.num_steps = 100
+    config.sampling.guidance_scale = 7.0
+    config.sampling.threshold_percentile = 95.0
+    config.sampling.threshold_max = 1.5
 
 
 def set_short_run(config: ConfigDict, *, num_steps: int, batch_size: int) -> None:

@@ -1,6 +1,7 @@
 """Many processes as one program: how they meet, who speaks, and how they leave together."""
 
 import contextlib
+import hashlib
 import itertools
 import os
 import threading
@@ -184,6 +185,14 @@ def agree(ok: bool) -> bool:
     if jax.process_count() == 1:
         return ok
     return bool(np.all(multihost_utils.process_allgather(np.array(ok))))
+
+
+def is_same_everywhere(text: str) -> bool:
+    """Whether every process has the same text; all of them must ask."""
+    if jax.process_count() == 1:
+        return True
+    mine = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
+    return bool((multihost_utils.process_allgather(mine) == mine).all())
 
 
 def wait_for_all(what: str, timeout_s: int = 3600) -> None:

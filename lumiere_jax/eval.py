@@ -39,6 +39,9 @@ _GUIDANCE_SCALE = flags.DEFINE_float("guidance_scale", None, "Guidance of the ba
 _SAMPLE_FRAMES = flags.DEFINE_integer("sample_frames", None, "Frames of generated videos.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Videos generated at once.", lower_bound=1)
 _VIDEO_FORMAT = flags.DEFINE_enum("video_format", "mkv", ["mkv", "mp4"], "mkv loses nothing.")
+_TEXT_FOLDER = flags.DEFINE_string(
+    "text_folder", None, "Folder of the T5 encoder, where it is not where it was in training."
+)
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One process of a job of many hosts.")
 _FSDP = flags.DEFINE_integer("fsdp", 1, "Devices that share one copy of the parameters.")
 _SPACE = flags.DEFINE_integer("space", 1, "Devices that share one clip.")
@@ -158,6 +161,7 @@ def _task():
         ssr=tuple(Path(workdir) for workdir in _SSR.value),
         batch_size=_BATCH_SIZE.value,
         suffix=_VIDEO_FORMAT.value,
+        text_folder=_path(_TEXT_FOLDER.value),
         mesh={"data": -1, "fsdp": _FSDP.value, "space": _SPACE.value},
         options={
             "num_steps": _STEPS.value,

@@ -18,8 +18,9 @@ import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, jaxprs_in_params
 from jax.interpreters import partial_eval
 
-from lumiere_jax.stage import Stage
+from lumiere_jax.stage import Stage, create_network
 from lumiere_jax.state import Params, merge, partition
+from lumiere_jax.text import ShapesOnly
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +72,9 @@ def training_flops(stage: Stage, batch_size: int) -> Flops:
       batch_size: clips a step.
     """
     stage = without_remat(stage)
+    encoder = stage.text_encoder
+    shapes_only = ShapesOnly(encoder.dim, encoder.max_length)
+    stage = dataclasses.replace(stage, text_encoder=shapes_only)
     key = jax.random.key(0)
     params = jax.eval_shape(stage.init_params, key)
     trainable, frozen = partition(params, stage.is_trainable)
@@ -86,7 +90,7 @@ def without_remat(stage: Stage) -> Stage:
     config = stage.config.copy_and_resolve_references()
     if "remat" in config.model:
         config.model.remat = "none"
-    return Stage.from_config(config)
+    return dataclasses.replace(stage, config=config, network=create_network(config.model))
 
 
 def batch_shapes(stage: Stage, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:

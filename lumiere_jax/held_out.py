@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from lumiere_jax import text
 from lumiere_jax.data import pipeline as data_pipeline
 from lumiere_jax.data.sources import create_source
 from lumiere_jax.sharding import global_batch, replicated, use_mesh
@@ -22,13 +23,15 @@ class Evaluation:
         source = create_source(config.data, "test")
         batches = data_pipeline.train_batches(
             source,
-            stage.text_encoder,
+            text.host_part(stage.text_encoder),
             batch_size=config.train.batch_size,
             seed=config.seed,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             allow_small=True,
         )
+        batches = text.device_part(batches, stage.text_encoder)
+        stage.null_text()  # computed before anything is traced
         self._mesh = mesh
         self._batches = [next(batches) for _ in range(config.train.eval_batches)]
 

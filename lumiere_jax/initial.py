@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from lumiere_jax import checkpoint
 from lumiere_jax.distributed import say
 from lumiere_jax.errors import UserError
+from lumiere_jax.inherited import check_same_network
 from lumiere_jax.sharding import state_shardings, with_shardings
 from lumiere_jax.stage import STAGES, Stage
 from lumiere_jax.state import Params, TrainState, create_state, merge, partition
@@ -25,6 +26,7 @@ def state_maker(
 
     def make(params: Params) -> TrainState:
         trainable, frozen = partition(params, stage.is_trainable)
+        trainable = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), trainable)
         frozen = jax.tree.map(lambda leaf: leaf.astype(frozen_dtype), frozen)
         return create_state(trainable, frozen, optimizer)
 
@@ -76,6 +78,7 @@ def initial_params(stage: Stage, mesh: Mesh) -> Params:
     checkpoint.check_same_fields(
         saved_config.to_dict(), config, inherited, config.init_from, "another --config.init_from"
     )
+    check_same_network(saved_config, config, config.init_from)
     say(f"initialising from step {step} of {config.init_from}")
     check_fit(jax.eval_shape(stage.init_params, jax.random.key(0)), saved, config.init_from)
     return fresh_params(stage, saved, mesh)

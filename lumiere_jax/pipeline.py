@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from lumiere_jax import checkpoint
+from lumiere_jax import checkpoint, text
 from lumiere_jax.errors import UserError
 from lumiere_jax.progress import Progress
 from lumiere_jax.sampling import (
@@ -70,7 +70,12 @@ class LumierePipeline:
 
     @classmethod
     def from_checkpoints(
-        cls, base: str | Path, ssr: Sequence[str | Path] = (), *, show_progress: bool = True
+        cls,
+        base: str | Path,
+        ssr: Sequence[str | Path] = (),
+        *,
+        show_progress: bool = True,
+        text_folder: str | Path | None = None,
     ) -> "LumierePipeline":
         """Loads the newest checkpoint of each stage's workdir.
 
@@ -78,6 +83,8 @@ class LumierePipeline:
           base: workdir of the base stage.
           ssr: workdirs of super-resolution stages, in order.
           show_progress: whether to print progress to stderr.
+          text_folder: where the text encoder's weights are on this machine; None for where they
+            were in training.
 
         Raises:
           UserError: if a workdir has no readable checkpoint, or one of the wrong stage.
@@ -85,6 +92,7 @@ class LumierePipeline:
 
         def load(workdir: str | Path) -> tuple[Stage, Params]:
             config, params, _ = checkpoint.load(workdir)
+            text.move_folder(config.text, text_folder, workdir)
             return Stage.from_config(config), params
 
         return cls(load(base), [load(path) for path in ssr], show_progress=show_progress)
@@ -173,12 +181,12 @@ class LumierePipeline:
         options = SamplingOptions.from_config(
             stage.config, num_steps=num_steps, sampler=sampler, guidance_scale=guidance_scale
         )
+        embedded = stage.text_encoder(prompts)
         name = ("base", options, frames)
         if name not in self._samplers:
             self._samplers[name] = make_base_sampler(stage, options, frames, self._advance)
-        text, mask = stage.text_encoder(prompts)
         self._start("base", options.num_steps)
-        inputs = (text, mask, sample_keys(seeds, 0))
+        inputs = (*embedded, sample_keys(seeds, 0))
         return self._run(name, stage, params, frames, inputs)
 
     def refine(
@@ -213,10 +221,10 @@ class LumierePipeline:
         name = ("ssr", index, options)
         if name not in self._samplers:
             self._samplers[name] = make_super_resolution_sampler(stage, options, self._advance)
-        text, mask = stage.text_encoder(list(prompts))
+        embedded = stage.text_encoder(list(prompts))
         self._start(f"super-resolution {index + 1}", options.num_steps)
         keys = sample_keys(list(seeds), 1 + index)
-        return self._run(name, stage, params, video.shape[1], (video, text, mask, keys))
+        return self._run(name, stage, params, video.shape[1], (video, *embedded, keys))
 
     def _start(self, label: str, num_steps: int) -> None:
         self._progress = Progress(label, num_steps, "steps") if self.show_progress else None

@@ -5,7 +5,8 @@
 Any config flag of training may follow, as in `--config.train.batch_size=64`. Compiling a network
 of full size takes tens of minutes on two CPU cores; the result is kept in `--cache`.
 `--mode=features --topology=v5e:2x2 --batches=4,16`, without a config, plans what the eval binary
-computes of every video, the features of I3D.
+computes of every video, the features of I3D; `--mode=text --topology=v5e:4x4 --batches=1,4` the
+text encoder of the full configs, T5 XXL, with its parameters split over all chips.
 """
 
 import sys
@@ -23,7 +24,10 @@ _CONFIG = config_flags.DEFINE_config_file(
 _TOPOLOGY = flags.DEFINE_string("topology", None, f"A slice, such as {topology.EXAMPLES}.")
 _NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "Slices, joined by the data-centre network.")
 _MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "sample", "features"], "Training or denoising step, or I3D."
+    "mode",
+    "train",
+    ["train", "sample", "features", "text"],
+    "Training or denoising step, I3D, or T5 XXL.",
 )
 _NUM_FRAMES = flags.DEFINE_integer(
     "num_frames", None, "Frames of a sampled clip, 80 for the stage ssr if not given; 16 for I3D."
@@ -31,31 +35,35 @@ _NUM_FRAMES = flags.DEFINE_integer(
 _CLIPS = flags.DEFINE_integer("clips", 30_000_000, "Clips to state time and chip-hours for.")
 _SEARCH = flags.DEFINE_bool("search", False, "Try remat policies and batch sizes, and rank them.")
 _BATCHES = flags.DEFINE_list(
-    "batches", ["1", "2", "4", "8"], "Clips a device, for --search or I3D."
+    "batches", ["1", "2", "4", "8"], "Clips a device, for --search or I3D; prompts for T5."
 )
 _JSON = flags.DEFINE_bool("json", False, "Print JSON, one line a plan, instead of text.")
 _OUTPUT = flags.DEFINE_string("output", None, "File that gets a line of JSON for every plan.")
 _CACHE = flags.DEFINE_string("cache", ".cache/plan", "Folder of former plans; empty for none.")
 flags.mark_flags_as_required(["topology"])
 
+_NETWORKS = {"features": "I3D", "text": "T5 v1.1 XXL"}
+
 
 def main(argv: list[str]) -> None:
     """Plans what the flags ask for."""
     del argv
-    if (_MODE.value == "features") != (_CONFIG.value is None):
-        raise UserError("give --config=FILE to plan a stage, or --mode=features and no config.")
+    if (_MODE.value in _NETWORKS) != (_CONFIG.value is None):
+        raise UserError(
+            "give --config=FILE to plan a stage, or --mode=features or text and no config."
+        )
     topology.prepare_environment()
     from lumiere_jax.planning import command
 
     command.run(
         _CONFIG.value,
-        name="I3D" if _CONFIG.value is None else _name(sys.argv),
+        name=_NETWORKS.get(_MODE.value) or _name(sys.argv),
         topology_name=_TOPOLOGY.value,
         num_slices=_NUM_SLICES.value,
         mode=_MODE.value,
         num_frames=_NUM_FRAMES.value,
         clips=_CLIPS.value,
-        batches=_BATCHES.value if _SEARCH.value or _MODE.value == "features" else None,
+        batches=_BATCHES.value if _SEARCH.value or _MODE.value in _NETWORKS else None,
         as_json=_JSON.value,
         output=_OUTPUT.value,
         cache=_CACHE.value,

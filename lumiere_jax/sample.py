@@ -21,6 +21,9 @@ _SAMPLER = flags.DEFINE_string("sampler", None, "ddim, ancestral or dpmpp_2m.")
 _GUIDANCE_SCALE = flags.DEFINE_float("guidance_scale", None, "Guidance of the base stage.")
 _NUM_FRAMES = flags.DEFINE_integer("num_frames", None, "Frames of the video.")
 _BASE_ONLY = flags.DEFINE_bool("base_only", False, "Leave super-resolution out.")
+_TEXT_FOLDER = flags.DEFINE_string(
+    "text_folder", None, "Folder of the T5 encoder, where it is not where it was in training."
+)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Videos made at once.", lower_bound=1)
 flags.mark_flags_as_required(["base", "output"])
 
@@ -92,7 +95,9 @@ def main(argv: list[str]) -> None:
     from lumiere_jax.samples import write_viewable
 
     compilation_cache.use()
-    pipeline = LumierePipeline.from_checkpoints(_BASE.value, _SSR.value)
+    pipeline = LumierePipeline.from_checkpoints(
+        _BASE.value, _SSR.value, text_folder=_TEXT_FOLDER.value
+    )
     with Interruption() as interruption:
 
         def write(first: int, videos: np.ndarray) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from lumiere_jax.config import ConfigDict
+from lumiere_jax.diffusion.discrete import split_variance
 from lumiere_jax.diffusion.guidance import dynamic_threshold, guided
-from lumiere_jax.diffusion.losses import augment_low_resolution
 from lumiere_jax.diffusion.low_resolution import upsample_low_resolution
 from lumiere_jax.diffusion.multidiffusion import multidiffuse
 from lumiere_jax.diffusion.parameterisation import to_x0
@@ -33,10 +33,11 @@ class SamplingOptions:
     """How to sample from a stage.
 
     Attributes:
-      sampler: "ddim", "ancestral" or "dpmpp_2m".
+      sampler: "ddim", "ancestral" or "dpmpp_2m"; "ddpm" where the variance is learned.
       num_steps: calls of the network.
       guidance_scale: classifier-free guidance; 1 is the conditional model.
       threshold_percentile: of dynamic thresholding.
+      threshold_max: the most that it divides by; 0 for no limit, 1 clips to [-1, 1].
       eta: DDIM's share of fresh noise.
     """
 
@@ -44,6 +45,7 @@ class SamplingOptions:
     num_steps: int = 50
     guidance_scale: float = 4.0
     threshold_percentile: float = 99.5
+    threshold_max: float = 0.0
     eta: float = 0.0
 
     def __post_init__(self):
@@ -60,6 +62,8 @@ class SamplingOptions:
             raise UserError(f"guidance_scale={self.guidance_scale} must be 0 or more.")
         if not 0 < self.threshold_percentile <= 100:
             raise UserError(f"threshold_percentile={self.threshold_percentile} is not in (0, 100].")
+        if self.threshold_max and not self.threshold_max >= 1:
+            raise UserError(f"threshold_max={self.threshold_max} must be 0 (none), or 1 or more.")
 
     @classmethod
     def from_config(cls, config: ConfigDict, **overrides: object) -> "SamplingOptions":
@@ -95,6 +99,7 @@ def make_base_sampler(
       `[batch, time, height, width, 3]` in [-1, 1].
     """
     size = stage.config.data.resolution
+    stage.null_text()  # computed before anything is traced
 
     @jax.jit
     def sampler(params: Params, text: jax.Array, mask: jax.Array, keys: jax.Array) -> jax.Array:
@@ -104,6 +109,7 @@ def make_base_sampler(
             condition,
             _unconditional(stage, condition),
             options.guidance_scale,
+            stage.learned_variance,
         )
         shape = (text.shape[0], num_frames, size, size, 3)
         return _run(stage, options, predict, keys, shape, on_call)
@@ -130,6 +136,7 @@ def make_super_resolution_sampler(
       `[batch, time, height, width, 3]`, which returns it `config.ssr.factor` times as large.
     """
     ssr = stage.config.ssr
+    stage.null_text()  # computed before anything is traced
 
     @jax.jit
     def sampler(
@@ -137,8 +144,9 @@ def make_super_resolution_sampler(
     ) -> jax.Array:
         batch, frames, height, width, _ = video.shape
         size = (height * ssr.factor, width * ssr.factor)
-        level = jnp.full(batch, ssr.augmentation)
-        low_resolution = _augment(upsample_low_resolution(video, size), level, keys)
+        level = stage.schedule.round_level(jnp.full(batch, ssr.augmentation))
+        low_resolution = upsample_low_resolution(video, size, stage.upsampling)
+        low_resolution = _augment(stage, low_resolution, level, keys)
         low_resolution = constrain(low_resolution, *_LAYOUTS["video"])
         condition = {"text": text, "text_mask": mask, "augmentation_level": level}
         null = _unconditional(stage, condition)
@@ -151,6 +159,7 @@ def make_super_resolution_sampler(
                     condition | low,
                     null | low,
                     options.guidance_scale,
+                    stage.learned_variance,
                 )(z_window, log_snr)
 
             fused = multidiffuse(
@@ -212,11 +221,13 @@ def _placed(x: jax.Array | np.ndarray, sharding: NamedSharding) -> jax.Array:
     return jax.device_put(np.asarray(x) if is_here else x, sharding)
 
 
-def _augment(low_resolution: jax.Array, level: jax.Array, keys: jax.Array) -> jax.Array:
+def _augment(
+    stage: Stage, low_resolution: jax.Array, level: jax.Array, keys: jax.Array
+) -> jax.Array:
     """Adds augmentation noise, drawn once for the clip from a stream of its own."""
     keys = jax.vmap(jax.random.fold_in, (0, None))(keys, _AUGMENTATION_STREAM)
     noise = jax.vmap(lambda key: jax.random.normal(key, low_resolution.shape[1:]))(keys)
-    return augment_low_resolution(low_resolution, level, noise)
+    return stage.schedule.augment(low_resolution, level, noise)
 
 
 def _unconditional(stage: Stage, condition: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -238,13 +249,17 @@ def _run(
 ) -> jax.Array:
     """From predictions to samples: conversion to x0, thresholding, sampler."""
 
-    def denoise(z: jax.Array, log_snr: jax.Array) -> jax.Array:
+    def denoise(z: jax.Array, log_snr: jax.Array) -> jax.Array | tuple[jax.Array, jax.Array]:
         z = constrain(z, *_LAYOUTS["video"])
         if on_call is not None:
             jax.debug.callback(lambda _: on_call(), log_snr)
-        prediction = predict(z, log_snr)
+        prediction, fraction = predict(z, log_snr), None
+        if stage.learned_variance:
+            prediction, fraction = split_variance(prediction)
         x0 = to_x0(stage.config.diffusion.prediction, prediction, z, log_snr)
-        return constrain(dynamic_threshold(x0, options.threshold_percentile), *_LAYOUTS["video"])
+        x0 = dynamic_threshold(x0, options.threshold_percentile, options.threshold_max or None)
+        x0 = constrain(x0, *_LAYOUTS["video"])
+        return x0 if fraction is None else (x0, fraction)
 
     return sample(
         denoise,

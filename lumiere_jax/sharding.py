@@ -88,6 +88,11 @@ def _axis_sizes(wanted: dict[str, int], num_devices: int) -> tuple[int, ...]:
     return tuple(num_devices // fixed if size == -1 else size for size in wanted.values())
 
 
+def local_mesh() -> Mesh:
+    """All devices of this process, which share parameters and batches between them."""
+    return _mesh(np.array(jax.local_devices()).reshape(1, -1, 1))
+
+
 def sampling_mesh(batch_size: int, fits: Callable[[int], bool]) -> Mesh:
     """A mesh for sampling: clips over "data" as far as they go, then parts of clips over "space".
 

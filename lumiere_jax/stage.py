@@ -11,12 +11,14 @@ import numpy as np
 
 from lumiere_jax import text
 from lumiere_jax.config import ConfigDict
-from lumiere_jax.diffusion.losses import augment_low_resolution, diffusion_loss, drop_text
+from lumiere_jax.diffusion.discrete import DiscreteSchedule
+from lumiere_jax.diffusion.losses import diffusion_loss, drop_text
 from lumiere_jax.diffusion.low_resolution import downsample, upsample_low_resolution
 from lumiere_jax.diffusion.multidiffusion import normalised_weights, windows
-from lumiere_jax.diffusion.schedule import CosineSchedule, network_time
+from lumiere_jax.diffusion.schedule import CosineSchedule, Schedule
 from lumiere_jax.errors import UserError
 from lumiere_jax.models.ssr import EfficientUNet
+from lumiere_jax.models.ssr_unet import SuperResolutionUNet
 from lumiere_jax.models.stunet import STUNet, is_temporal
 from lumiere_jax.models.unet import UNet
 from lumiere_jax.state import Params
@@ -24,7 +26,9 @@ from lumiere_jax.state import Params
 STAGES = {"t2i": None, "stunet": "t2i", "t2i_ssr": None, "ssr": "t2i_ssr"}
 """Every stage, and the one that it is initialised from."""
 
-_NETWORKS = {"unet": UNet, "stunet": STUNet, "ssr": EfficientUNet}
+_NETWORKS = {
+    "unet": UNet, "stunet": STUNet, "ssr": EfficientUNet, "ssr_unet": SuperResolutionUNet,
+}  # fmt: skip
 Batch = dict[str, jax.Array]
 
 
@@ -73,6 +77,7 @@ def check_config(config: ConfigDict) -> None:
         raise UserError(
             f"stage 't2i' trains on single frames; data.num_frames={data.num_frames} must be 1."
         )
+    _check_diffusion(config)
     if "ssr" in config:
         ssr = config.ssr
         if ssr.crop > data.resolution or ssr.crop % ssr.factor or data.resolution % ssr.factor:
@@ -81,6 +86,47 @@ def check_config(config: ConfigDict) -> None:
                 f"ssr.factor={ssr.factor}, and the crop not larger than the clip."
             )
         normalised_weights(data.num_frames, ssr.window, ssr.overlap, ssr.weights)  # checks them
+
+
+def _check_diffusion(config: ConfigDict) -> None:
+    diffusion = config.diffusion
+    schedule, learned = (
+        diffusion.get("schedule", "cosine"),
+        diffusion.get("learned_variance", False),
+    )
+    if schedule not in ("cosine", "discrete"):
+        raise UserError(f"diffusion.schedule {schedule!r} is unknown; use cosine or discrete.")
+    if schedule == "discrete" and diffusion.log_snr_shift:
+        raise UserError(
+            f"diffusion.log_snr_shift={diffusion.log_snr_shift}: the steps of schedule 'discrete' "
+            "are fixed; set it to 0."
+        )
+    if schedule == "discrete" and diffusion.weighting != "plain":
+        raise UserError(
+            f"diffusion.weighting {diffusion.weighting!r} needs a schedule that is continuous in "
+            "time; use plain with schedule 'discrete'."
+        )
+    if learned and (schedule, diffusion.prediction) != ("discrete", "epsilon"):
+        raise UserError(
+            "diffusion.learned_variance needs diffusion.schedule='discrete' and "
+            f"diffusion.prediction='epsilon'; got {schedule!r} and {diffusion.prediction!r}."
+        )
+    channels = config.model.get("out_channels", 3)
+    if channels != (6 if learned else 3):
+        raise UserError(
+            f"model.out_channels={channels} with diffusion.learned_variance={learned}: a learned "
+            "variance takes 3 channels beside the 3 of the prediction."
+        )
+    if config.sampling.sampler == "ddpm" and not learned:
+        raise UserError(
+            "sampling.sampler 'ddpm' needs diffusion.learned_variance; use 'ancestral' without."
+        )
+
+
+def _create_schedule(config: ConfigDict) -> Schedule:
+    if config.diffusion.get("schedule", "cosine") == "discrete":
+        return DiscreteSchedule(config.sampling.get("timestep_spacing", "leading"))
+    return CosineSchedule(shift=config.diffusion.log_snr_shift)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,24 +144,42 @@ class Stage:
     name: str
     config: ConfigDict
     network: nn.Module
-    schedule: CosineSchedule
+    schedule: Schedule
     text_encoder: text.TextEncoder
 
     @classmethod
-    def from_config(cls, config: ConfigDict) -> "Stage":
+    def from_config(cls, config: ConfigDict, *, shapes_only: bool = False) -> "Stage":
         """Makes the stage that `config` describes.
+
+        Args:
+          config: see `default_config`.
+          shapes_only: the stage is traced for shapes and plans, and needs no text encoder's
+            weights.
 
         Raises:
           UserError: where the config does not make sense.
         """
         check_config(config)
+        encoder = text.create(config.text)
+        if shapes_only:
+            encoder = text.ShapesOnly(encoder.dim, encoder.max_length)
         return cls(
             name=config.stage,
             config=config,
             network=create_network(config.model),
-            schedule=CosineSchedule(shift=config.diffusion.log_snr_shift),
-            text_encoder=text.create(config.text),
+            schedule=_create_schedule(config),
+            text_encoder=encoder,
         )
+
+    @property
+    def learned_variance(self) -> bool:
+        """Whether the network's second half of channels tells the variance of a reverse step."""
+        return self.config.diffusion.get("learned_variance", False)
+
+    @property
+    def upsampling(self) -> str:
+        """How the low-resolution clip is brought to size, see `upsample_low_resolution`."""
+        return self.config.ssr.get("upsampling", "bilinear")
 
     @property
     def is_super_resolution(self) -> bool:
@@ -127,7 +191,10 @@ class Stage:
         return self.config.train.trainable == "all" or is_temporal(path)
 
     def null_text(self) -> tuple[np.ndarray, np.ndarray]:
-        """The unconditional text: embeddings `[1, length, dim]` and mask `[1, length]`."""
+        """The unconditional text: embeddings `[1, length, dim]` and mask `[1, length]`.
+
+        Ask once before a function that asks for it is traced: an encoder may have to compute it.
+        """
         return self.text_encoder([""])
 
     def clip_shape(self) -> tuple[int, int, int, int]:
@@ -154,7 +221,9 @@ class Stage:
     def init_params(self, key: jax.Array) -> Params:
         """Fresh parameters; call it under `jax.jit` or `jax.eval_shape`."""
         clip = jnp.zeros((1, *self.clip_shape()))
-        embeddings, mask = self.null_text()
+        encoder = self.text_encoder
+        embeddings = jnp.zeros((1, encoder.max_length, encoder.dim))
+        mask = jnp.ones((1, encoder.max_length), bool)
         extra = {}
         if self.is_super_resolution:
             extra = {"low_resolution": clip, "augmentation_level": jnp.zeros(1)}
@@ -172,7 +241,8 @@ class Stage:
           condition: "text", "text_mask" and, for super-resolution, "low_resolution" and
             "augmentation_level".
         """
-        return self.network.apply({"params": params}, z, network_time(log_snr), **condition)
+        time = self.schedule.network_time(log_snr)
+        return self.network.apply({"params": params}, z, time, **condition)
 
     def loss(self, params: Params, batch: Batch, key: jax.Array) -> jax.Array:
         """Mean diffusion loss of a batch of clips with "video", "text" and "text_mask"."""
@@ -188,12 +258,14 @@ class Stage:
             low, video = self.training_crops(video, crop_key)
             level_key, noise_key = jax.random.split(augment_key)
             level = jax.random.uniform(level_key, (video.shape[0],))
+            level = self.schedule.round_level(level)
             noise = jax.random.normal(noise_key, low.shape)
-            condition["low_resolution"] = augment_low_resolution(low, level, noise)
+            condition["low_resolution"] = self.schedule.augment(low, level, noise)
             condition["augmentation_level"] = level
         loss, _ = diffusion_loss(
             functools.partial(self.predict, params, condition=condition), video, loss_key,
             schedule=self.schedule, kind=diffusion.prediction, weighting=diffusion.weighting,
+            learned_variance=self.learned_variance,
         )  # fmt: skip
         return loss.mean()
 
@@ -222,5 +294,5 @@ class Stage:
             return jax.lax.dynamic_slice(clip, start, size)
 
         video = jax.vmap(crop)(video, jax.random.split(key, video.shape[0]))
-        low = upsample_low_resolution(downsample(video, factor), size[1:3])
+        low = upsample_low_resolution(downsample(video, factor), size[1:3], self.upsampling)
         return low, video

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 from etils import epath
 
-from lumiere_jax import checkpoint, distributed, loss_plot, samples
+from lumiere_jax import checkpoint, distributed, loss_plot, samples, text
 from lumiere_jax.atomic import write_text
 from lumiere_jax.config import ConfigDict
 from lumiere_jax.data import pipeline as data_pipeline
@@ -53,6 +53,7 @@ def train(
     """
     # ---- set-up ---------------------------------------------------------------------------
     begin = time.monotonic()
+    text.pin_weights(config.text)
     stage = Stage.from_config(config)
     workdir = make_workdir(workdir)
     mesh = create_mesh(config.mesh)
@@ -60,6 +61,7 @@ def train(
     source = sources.create_source(config.data, "train")
     if not config.data.allow_small:
         sources.check_size(source, config.train.batch_size)
+    config = note_fingerprint(config, source)
     say(f"stage {stage.name}: {len(source)} clips, global batch {config.train.batch_size}")
     settings, num_steps = config.train, config.train.num_steps
 
@@ -84,7 +86,7 @@ def train(
     # ---- input: every process reads its own part of each batch ----------------------------
     batches = data_pipeline.train_batches(
         source,
-        stage.text_encoder,
+        text.host_part(stage.text_encoder),
         batch_size=settings.batch_size,
         seed=config.seed,
         start_step=first_step,
@@ -92,7 +94,9 @@ def train(
         process_count=jax.process_count(),
         allow_small=config.data.allow_small,
         num_threads=config.data.num_threads,
+        flip=config.data.flip,
     )
+    batches = text.device_part(batches, stage.text_encoder)
     evaluate = Evaluation(stage, mesh) if settings.eval_every else None
 
     # ---- the step, compiled as a whole ----------------------------------------------------
@@ -181,6 +185,24 @@ def make_workdir(path: str | Path) -> epath.Path:
             f"--workdir={path} cannot be used ({error}); choose a folder that can be written to."
         ) from error
     return path
+
+
+def note_fingerprint(config: ConfigDict, source: sources.Source) -> ConfigDict:
+    """A copy of a run's config with the fingerprint of its source in `data.fingerprint`.
+
+    Raises:
+      UserError: if processes read different data.
+    """
+    name = source.fingerprint
+    if not distributed.is_same_everywhere(name):
+        raise UserError(
+            "the processes of this run read different data, each from its own disk; give every "
+            "host the same files."
+        )
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.data.fingerprint = name
+    return config
 
 
 def is_due(step: int, every: int, num_steps: int) -> bool:

@@ -37,6 +37,7 @@ def compile_step(
         out_shardings=(place, replicated(mesh)),
         donate_argnums=0,
     )
+    stage.null_text()  # computed before anything is traced
     with use_mesh(mesh):
         return step.lower(state, batch).compile()
 

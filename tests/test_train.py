@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lumiere_jax import samples
+from lumiere_jax import checkpoint, samples
 from lumiere_jax import train as training
+from lumiere_jax.data import sources
 from lumiere_jax.data.moving_shapes import MovingShapes
 from lumiere_jax.errors import UserError
 from lumiere_jax.reporting import NonFiniteError
@@ -154,6 +155,7 @@ class BrokenSource:
     """Shapes, of which one clip is not finite."""
 
     source: MovingShapes
+    fingerprint: str = "broken"
 
     def __len__(self):
         return 2  # both are in every batch
@@ -208,6 +210,26 @@ def test_run_that_cannot_start(cascade, tmp_path, stage, fields, message):
     with pytest.raises(UserError, match=message):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_mixture_is_trained_and_resumed_but_not_on_other_data(tmp_path, capsys):
+    def run(num_steps, size=70, **fields):
+        shapes = {"name": "moving_shapes", "max_objects": 2, "weight": 3}
+        mixture = (shapes, {"name": "moving_shapes", "size": size})
+        fields = {"data__name": "mixture", "data__mixture": mixture, "data__flip": True} | fields
+        return train(tiny_config("t2i", train__num_steps=num_steps, **fields), tmp_path / "mixed")
+
+    run(2)
+    with pytest.raises(UserError, match="trained on the data mixture-.*allow_other=True"):
+        run(4, size=71)
+    run(4)
+    assert "restored step 2" in capsys.readouterr().out
+    saved, _, step = checkpoint.load(tmp_path / "mixed")
+    assert step == 4
+    source = sources.create_source(saved.data, "train")
+    assert source.fingerprint == saved.data.fingerprint and source.slots == (750, 250)
+    run(5, size=71, data__allow_other=True)
+    assert checkpoint.load(tmp_path / "mixed")[0].data.fingerprint != source.fingerprint
 
 
 def test_folder_with_too_few_videos(tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,9 +33,14 @@ def read_captions_file(path: Path) -> dict[Path, list[str]]:
     """
     captions: dict[Path, list[str]] = {}
     for video, caption in read_table(path, PATH_COLUMNS, CAPTION_COLUMNS):
-        listed = captions.setdefault((path.parent / video).resolve(), [])
+        listed = captions.setdefault(real_path(path.parent / video), [])
         listed.extend([caption] if caption else [])
     return captions
+
+
+def real_path(path: Path) -> Path:
+    """A path with its links followed; links in a circle stay as they are, where `resolve` fails."""
+    return Path(os.path.realpath(path))
 
 
 def read_table(

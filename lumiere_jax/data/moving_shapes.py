@@ -10,6 +10,7 @@ import hashlib
 
 import numpy as np
 
+from lumiere_jax.data.fingerprint import fingerprint
 from lumiere_jax.data.scene import (
     BACKGROUND_COLOURS,
     BACKGROUND_KINDS,
@@ -112,6 +113,13 @@ class MovingShapes:
 
     def __len__(self) -> int:
         return self._size
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the clips, which depend on the settings alone (`fps` changes none of them)."""
+        shares = (self._two_object_probability, self._textured_probability)
+        settings = (self.num_frames, self.resolution, self.split, self._size, shares, self._seed)
+        return fingerprint("moving_shapes", settings=settings)
 
     def scene(self, index: int) -> Scene:
         """Returns the truth about clip `index`.

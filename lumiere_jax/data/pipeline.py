@@ -4,59 +4,22 @@ The data order is a function of (seed, step): a run that is resumed at a step go
 with the batches that an uninterrupted run would have seen, and no iterator state is saved.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from lumiere_jax.data.sources import Source, check_size
+from lumiere_jax.data.flips import names_a_side
+from lumiere_jax.data.mixture import Mixture
+from lumiere_jax.data.order import batch_order
+from lumiere_jax.data.sources import HoldsFrames, Source, check_size, check_text
+from lumiere_jax.data.video_io import to_float
 from lumiere_jax.errors import UserError
 
 tf.config.set_visible_devices([], "GPU")  # the accelerators belong to JAX
 
 Batch = dict[str, np.ndarray]
 TextEncoder = Callable[[list[str]], tuple[np.ndarray, np.ndarray]]
-
-
-def batch_order(
-    step: int | tf.Tensor,
-    *,
-    num_examples: int,
-    batch_size: int,
-    seed: int,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Which examples make up a process's share of the global batch of a step.
-
-    Position k = step * batch_size + j of the endless sequence of examples lies in epoch
-    k // num_examples, and every epoch is a pseudo-random permutation of all examples.
-
-    Args:
-        step: number of the batch, from 0.
-        num_examples: examples of an epoch.
-        batch_size: global, over all processes.
-        seed: of the order.
-        process_index: which slice of the batch; slices are contiguous.
-        process_count: number of slices.
-
-    Returns:
-        Indices of the examples and positions k, both int64 [batch_size / process_count].
-    """
-    share = batch_size // process_count
-    first = tf.cast(step, tf.int64) * batch_size + process_index * share
-    positions = first + tf.range(share, dtype=tf.int64)
-    epochs = positions // num_examples
-    # The raw operation, since tf.random.experimental.index_shuffle of TensorFlow 2.21 pads a batch
-    # of seeds along the wrong axis, and its 4 rounds leave up to half of 64 examples in place when
-    # the words of the seed are small (measured; 16 rounds are as good as a uniform permutation).
-    indices = tf.raw_ops.RandomIndexShuffle(
-        index=positions % num_examples,
-        seed=tf.stack([tf.zeros_like(epochs), tf.zeros_like(epochs) + seed, epochs], axis=1),
-        max_index=tf.constant(num_examples - 1, tf.int64),
-        rounds=16,
-    )
-    return indices, positions
 
 
 def clip_seed(seed: int, position: int) -> int:
@@ -75,6 +38,7 @@ def train_batches(
     process_count: int = 1,
     allow_small: bool = False,
     num_threads: int = 1,
+    flip: bool = False,
 ) -> Iterator[Batch]:
     """Endless batches, from `start_step` on, prepared in the background.
 
@@ -89,6 +53,7 @@ def train_batches(
         allow_small: allows a source with fewer examples than a batch, which then holds some of
             them more than once (to overfit a few clips).
         num_threads: batches prepared at once; more than 1 is of use where clips are decoded.
+        flip: mirrors every second clip, at random, whose caption says nothing of a side.
 
     Returns:
         Iterator of dict(video float32 [B, T, H, W, 3], text float32 [B, L, D], text_mask bool
@@ -105,19 +70,24 @@ def train_batches(
         )
     if not allow_small:
         check_size(source, batch_size)
-    loader = _BatchLoader(source, text_encoder, seed)
+    check_text(source, text_encoder)
+    loader = _BatchLoader(source, text_encoder, seed, flip)
+    is_mixture = isinstance(source, Mixture)
+    sizes, slots = (source.sizes, source.slots) if is_mixture else ((len(source),), (1,))
+    video_dtype = tf.uint8 if isinstance(source, HoldsFrames) else tf.float32
 
     @tf.autograph.experimental.do_not_convert
     def load(step: tf.Tensor) -> list[tf.Tensor]:
         indices, positions = batch_order(
             step,
-            num_examples=len(source),
+            sizes=sizes,
+            slots=slots,
             batch_size=batch_size,
             seed=seed,
             process_index=process_index,
             process_count=process_count,
         )
-        return tf.numpy_function(loader, [indices, positions], [tf.float32, tf.float32, tf.bool])
+        return tf.numpy_function(loader, [indices, positions], [video_dtype, tf.float32, tf.bool])
 
     dataset = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
     dataset = dataset.map(load, num_parallel_calls=num_threads, deterministic=True).prefetch(2)
@@ -130,30 +100,59 @@ def train_batches(
 class _BatchLoader:
     """Makes a whole batch in one call, since every call into Python from tf.data costs time."""
 
-    def __init__(self, source: Source, text_encoder: TextEncoder, seed: int):
+    def __init__(self, source: Source, text_encoder: TextEncoder, seed: int, flip: bool):
         self._source, self._text_encoder, self._seed = source, text_encoder, seed
+        self._flip = flip
+        self._read = source.frames if isinstance(source, HoldsFrames) else source.example
         self.error: Exception | None = None
 
     def __call__(
         self, indices: np.ndarray, positions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         try:
-            examples = [
-                self._source.example(int(index), clip_seed(self._seed, int(position)))
-                for index, position in zip(indices, positions, strict=True)
-            ]
-            videos, captions = zip(*examples, strict=True)
-            text, text_mask = self._text_encoder(list(captions))
-            return np.stack(videos), np.asarray(text), np.asarray(text_mask)
+            indices = indices.tolist()
+            seeds = [clip_seed(self._seed, int(position)) for position in positions]
+            clips = [self._clip(*pair) for pair in zip(indices, seeds, strict=True)]
+            videos, captions = zip(*clips, strict=True)
+            text, text_mask = self._text(indices, seeds, captions)
+            return np.stack(videos), text, text_mask
         except Exception as error:  # tf.data would hand on nothing but its text
             self.error = self.error or error
             raise
+
+    def _clip(self, index: int, seed: int) -> tuple[np.ndarray, str]:
+        video, caption = self._read(index, seed)
+        if self._flip and not names_a_side(caption):
+            video = video[:, :, ::-1] if np.random.default_rng([seed, 1]).random() < 0.5 else video
+        return video, caption
+
+    def _text(
+        self, indices: list[int], seeds: list[int], captions: Sequence[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Embeddings that the source stores, and for the other captions the encoder's."""
+        stored_text = getattr(self._source, "stored_text", lambda *_: None)
+        rows = [stored_text(*pair) for pair in zip(indices, seeds, strict=True)]
+        missing = [row for row, stored in enumerate(rows) if stored is None]
+        if missing:
+            encoded = self._text_encoder([captions[row] for row in missing])
+            for row, *embedded in zip(missing, *encoded, strict=True):
+                rows[row] = embedded
+        text, mask = zip(*rows, strict=True)
+        width = max(row.shape[-1] for row in text)
+        return np.stack([_widened(row, width) for row in text]), np.stack(mask)
+
+
+def _widened(row: np.ndarray, width: int) -> np.ndarray:
+    """A row of `text.host_part` among embeddings: NaN after its first channel marks it."""
+    return np.pad(row, ((0, 0), (0, width - row.shape[-1])), constant_values=np.nan)
 
 
 def _iterate(dataset: tf.data.Dataset, loader: _BatchLoader) -> Iterator[Batch]:
     """Batches by name; an error of the loader is raised as it was."""
     try:
         for video, text, text_mask in dataset.as_numpy_iterator():
+            # Bytes up to here: batches that wait take a quarter of the memory.
+            video = to_float(video) if video.dtype == np.uint8 else video
             yield {"video": video, "text": text, "text_mask": text_mask}
     except tf.errors.OpError as error:
         if loader.error is None:

@@ -17,7 +17,9 @@ from lumiere_jax.data.captions import (
     find_captions_file,
     read_caption_beside,
     read_captions_file,
+    real_path,
 )
+from lumiere_jax.data.fingerprint import fingerprint
 from lumiere_jax.data.video_io import (
     VideoInfo,
     VideoReadError,
@@ -40,6 +42,7 @@ class _Video:
     info: VideoInfo
     num_frames: int  # at the asked rate
     captions: tuple[str, ...]
+    num_bytes: int
 
 
 class FolderReport(dict[str, Any]):
@@ -107,8 +110,8 @@ class VideoFolder:
         self.resolution = resolution
         self._size = (resolution, resolution) if isinstance(resolution, int) else tuple(resolution)
         root = Path(root).expanduser()
-        folder = _split_folder(root, split)
-        listed, listed_in = _load_captions([folder, root], captions)
+        folder = self._folder = split_folder(root, split)
+        listed, listed_in = load_captions([folder, root], captions)
         self.report = FolderReport(folder=str(folder), used=0, skipped={})
         self._videos = list(self._usable_videos(folder, listed))
         self._note_missing(folder, listed, listed_in)
@@ -135,12 +138,29 @@ class VideoFolder:
         Raises:
             UserError: the file cannot be read any more.
         """
+        frames, caption = self.frames(index, seed)
+        return to_float(frames), caption
+
+    def frames(self, index: int, seed: int = 0) -> tuple[np.ndarray, str]:
+        """What `example` gives, as bytes: uint8 [num_frames, height, width, 3]."""
         video = self._videos[index]
         generator = np.random.default_rng([seed, index])
         spare = video.num_frames - self.num_frames
         start = int(generator.integers(spare + 1)) if self.clip == "random" else spare // 2
         caption = video.captions[int(generator.integers(len(video.captions)))]
-        return to_float(self._read(index, start)), caption
+        return self._read(index, start), caption
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the clips: settings, and each file's name, size and captions."""
+        return fingerprint(
+            "video_folder",
+            clip=[self.num_frames, self._size, float(self.fps), self.clip],
+            videos=[
+                [str(video.path.relative_to(self._folder)), video.num_bytes, video.captions]
+                for video in self._videos
+            ],
+        )
 
     def path(self, index: int) -> Path:
         """The file of video `index`."""
@@ -166,9 +186,9 @@ class VideoFolder:
         """Probes all videos of a folder; the ones of no use go into the report."""
         paths = find_videos(folder)
         with ThreadPoolExecutor(max_workers=4) as pool:
-            probed = _with_progress(pool.map(_probe, paths), len(paths))
+            probed = with_progress(pool.map(_probe, paths), len(paths))
             for path, info in zip(paths, probed, strict=True):
-                captions = listed.get(path.resolve()) or read_caption_beside(path)
+                captions = listed.get(real_path(path)) or read_caption_beside(path)
                 if isinstance(info, str):
                     reason = f"broken: {info}"
                 elif (available := info.num_frames(self.fps)) < self.num_frames:
@@ -178,7 +198,7 @@ class VideoFolder:
                 elif not captions:
                     reason = "without a caption"
                 else:
-                    yield _Video(path, info, available, tuple(captions))
+                    yield _Video(path, info, available, tuple(captions), path.stat().st_size)
                     continue
                 self.report["skipped"][str(path.relative_to(folder))] = reason
 
@@ -187,14 +207,14 @@ class VideoFolder:
     ) -> None:
         """Reports captions that belong to no video of the folder."""
         for path in listed:
-            inside = path.is_relative_to(folder.resolve())
+            inside = path.is_relative_to(real_path(folder))
             if not path.exists():
                 self.report["skipped"][str(path)] = f"missing: listed in {listed_in.name}"
             elif inside and path.suffix.lower() not in SUFFIXES:
                 self.report["skipped"][str(path)] = f"not a video: listed in {listed_in.name}"
 
 
-def _split_folder(root: Path, split: str) -> Path:
+def split_folder(root: Path, split: str) -> Path:
     """The folder of a split: `root/split` where there are such folders, else `root`."""
     if split not in SPLITS:
         raise UserError(f"split is {split!r}; use one of {', '.join(SPLITS)}")
@@ -208,7 +228,7 @@ def _split_folder(root: Path, split: str) -> Path:
     return root
 
 
-def _load_captions(
+def load_captions(
     folders: list[Path], given: str | os.PathLike | None
 ) -> tuple[dict[Path, list[str]], Path | None]:
     """The captions of the file given or found, and that file."""
@@ -219,10 +239,11 @@ def _load_captions(
 def find_videos(folder: Path) -> list[Path]:
     """All files below with the ending of a video, sorted, so that an index means one video.
 
-    Hidden ones, as of a write that is not complete, are left out.
+    Hidden ones, as of a write that is not complete, are left out; links that lead nowhere are not,
+    so that they are reported. Links to folders are not followed.
     """
     found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
+    return sorted(path for path in found if not path.is_dir() and not path.name.startswith("."))
 
 
 def _probe(path: Path) -> VideoInfo | str:
@@ -233,7 +254,7 @@ def _probe(path: Path) -> VideoInfo | str:
         return error.reason
 
 
-def _with_progress(results: Iterator, total: int) -> Iterator:
+def with_progress(results: Iterator, total: int) -> Iterator:
     """Passes results on, and says on stderr every few seconds how many there were."""
     told = time.monotonic()
     for count, result in enumerate(results, start=1):

@@ -1,4 +1,4 @@
-"""Videos from files: decoded by PyAV (FFmpeg), resampled to a frame rate, resized by Pillow."""
+"""Videos from files: decoded, resampled to a frame rate and scaled by FFmpeg (PyAV)."""
 
 import contextlib
 import dataclasses
@@ -10,9 +10,12 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
 
 from lumiere_jax.errors import UserError
+
+MAX_PIXELS = 2**26  # of a frame, as 8192×8192; decoding more takes gigabytes for a damaged header
 
 
 def resize_and_crop(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -74,7 +77,12 @@ def _open_video(path: str | os.PathLike) -> Iterator[av.video.stream.VideoStream
         with av.open(os.fspath(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 raise VideoReadError(path, "it has no video stream")
-            yield container.streams.video[0]
+            stream = container.streams.video[0]
+            if stream.width * stream.height > MAX_PIXELS:
+                raise VideoReadError(
+                    path, f"frames of {stream.width}×{stream.height} are more than 8192×8192 pixels"
+                )
+            yield stream
     except (av.error.FFmpegError, OSError) as error:
         raise VideoReadError(path, getattr(error, "strerror", None) or str(error)) from error
 
@@ -169,11 +177,31 @@ def _seek(
     return _timed_frames(stream)
 
 
-def _to_rgb(frame: av.VideoFrame, pixel_aspect: Fraction | None) -> np.ndarray:
-    """uint8 [height, width, 3], upright and with square pixels."""
-    width = round(frame.width * float(pixel_aspect or 1))
-    image = frame.to_ndarray(format="rgb24", width=max(width, 1))
-    return np.rot90(image, round(frame.rotation / 90))
+class _RGBConverter:
+    """From decoded frames to RGB, upright, with square pixels and of one size.
+
+    FFmpeg converts and scales in one pass, and straight to the small size: converting a whole frame
+    to RGB first takes longer than decoding it. Shrinking averages over areas, enlarging is bicubic.
+    """
+
+    def __init__(self, pixel_aspect: Fraction | None, size: tuple[int, int] | None):
+        """Takes the stream's pixel aspect, and the (height, width) to cover; None: as it is."""
+        self._pixel_aspect, self._size = float(pixel_aspect or 1), size
+        self._reformatter = VideoReformatter()  # keeps its tables from frame to frame
+
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+        """uint8 [height, width, 3]."""
+        turns = round(frame.rotation / 90)
+        height, width = frame.height, max(round(frame.width * self._pixel_aspect), 1)
+        size = (height, width) if self._size is None else self._size[:: -1 if turns % 2 else 1]
+        scale = max(size[0] / height, size[1] / width)
+        scaled = [max(round(height * scale), size[0]), max(round(width * scale), size[1])]
+        method = Interpolation.AREA if scale < 1 else Interpolation.BICUBIC
+        image = self._reformatter.reformat(
+            frame, scaled[1], scaled[0], "rgb24", interpolation=method
+        ).to_ndarray()
+        top, left = (scaled[0] - size[0]) // 2, (scaled[1] - size[1]) // 2
+        return np.rot90(image[top : top + size[0], left : left + size[1]], turns)
 
 
 def read_video(
@@ -194,7 +222,8 @@ def read_video(
         fps: frames per second of the result.
         start: first frame of the result, counted at `fps`.
         num_frames: how many frames; all to the end when None.
-        size: (height, width) to scale and crop to, see `resize_and_crop`; None keeps the size.
+        size: (height, width) to scale to, so that a frame just covers it, and to crop to around
+            the centre; None keeps the size.
         info: from `probe_video`, when the caller has it already.
 
     Returns:
@@ -252,9 +281,8 @@ def read_frames(
     with _open_video(path) as stream:
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = num_threads
+        to_rgb = _RGBConverter(stream.sample_aspect_ratio, size)
         for frame in _shown_frames(path, stream, info, times):
             if frame is not shown:
-                shown, image = frame, _to_rgb(frame, stream.sample_aspect_ratio)
-                size = size or image.shape[:2]
-                image = resize_and_crop(image, size)
+                shown, image = frame, to_rgb(frame)
             yield image

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from lumiere_jax.diffusion.discrete import split_variance
+
 Predict = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -14,6 +16,7 @@ def guided(
     condition: Any,
     null_condition: Any,
     scale: jax.typing.ArrayLike,
+    learned_variance: bool = False,
 ) -> Predict:
     """Classifier-free guidance, both branches in one call of the network.
 
@@ -29,6 +32,8 @@ def guided(
         null_condition: the same pytree for the unconditional branch, the same shapes.
         scale: guidance scale, a scalar or [batch]. The Python number 1 calls the network once
             with `condition` alone; anything else may be traced and calls it on twice the batch.
+        learned_variance: the second half of the last axis tells a variance, which is that of the
+            conditional branch, as in DeepFloyd IF.
 
     Returns:
         `predict(z, log_snr)`, guided.
@@ -43,7 +48,11 @@ def guided(
         conditional, null = prediction[:, 0], prediction[:, 1]
         weight = jnp.asarray(scale, prediction.dtype)
         weight = weight.reshape(weight.shape + (1,) * (null.ndim - 1)) if weight.ndim else weight
-        return null + weight * (conditional - null)
+        if not learned_variance:
+            return null + weight * (conditional - null)
+        null, _ = split_variance(null)
+        conditional, variance = split_variance(conditional)
+        return jnp.concatenate([null + weight * (conditional - null), variance], axis=-1)
 
     return guided_predict
 

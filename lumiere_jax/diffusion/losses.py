@@ -1,13 +1,12 @@
 """The training objective, and the random corruptions of its conditions."""
 
-import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
-from lumiere_jax.diffusion import parameterisation
+from lumiere_jax.diffusion import discrete, parameterisation
 from lumiere_jax.diffusion.parameterisation import Kind, add_noise, expand_to
 from lumiere_jax.diffusion.schedule import Schedule
 from lumiere_jax.errors import UserError
@@ -42,6 +41,7 @@ def diffusion_loss(
     schedule: Schedule,
     kind: Kind,
     weighting: Weighting = "plain",
+    learned_variance: bool = False,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Draws a noise level and noise for every sample and scores the network's prediction.
 
@@ -54,6 +54,9 @@ def diffusion_loss(
         kind: what `predict` predicts: "v", "epsilon" or "x0".
         weighting: "plain" is the mean squared error of the predicted kind; "sigmoid" see
             `sigmoid_weight`.
+        learned_variance: the prediction has twice the channels, and the loss is L_hybrid of
+            arXiv 2102.09672 (equation 16): the squared error, and 0.001 times the variational
+            bound, which teaches the variance alone. Needs a `DiscreteSchedule` and "epsilon".
 
     Returns:
         The loss [batch], and a dict of [batch] arrays: "time", "log_snr" and "squared_error"
@@ -71,11 +74,18 @@ def diffusion_loss(
     goal = parameterisation.target(kind, x0, noise, log_snr)
     # Times follow the default precision; the network's input follows the data.
     prediction = predict(add_noise(x0, noise, log_snr).astype(x0.dtype), log_snr)
+    bound = 0.0
+    if learned_variance:
+        prediction, fraction = discrete.split_variance(prediction)
+        frozen = jax.lax.stop_gradient(prediction)  # the bound is too noisy to learn the mean from
+        previous = schedule.previous_log_snr(log_snr)
+        bound = discrete.variational_bound(x0, noise, frozen, fraction, log_snr, previous)
     error = jnp.square(prediction.astype(goal.dtype) - goal)
     squared_error = jnp.mean(error, axis=tuple(range(1, error.ndim)))
     weight = sigmoid_weight(time, schedule, kind) if weighting == "sigmoid" else 1.0
     aux = {"time": time, "log_snr": log_snr, "squared_error": squared_error}
-    return weight * squared_error, aux
+    steps = discrete.NUM_TIMESTEPS  # the whole bound is a sum over them
+    return weight * squared_error + discrete.VARIATIONAL_WEIGHT * steps * bound, aux
 
 
 def sigmoid_weight(
@@ -137,25 +147,3 @@ def drop_text(
     drop = jax.random.bernoulli(key, rate, (text.shape[0],))
     text = jnp.where(expand_to(drop, text), null_text, text)
     return text, jnp.where(expand_to(drop, text_mask), null_mask, text_mask)
-
-
-def augment_low_resolution(
-    low_resolution: jax.Array, level: jax.Array, noise: jax.Array
-) -> jax.Array:
-    """Noise-conditioning augmentation of a super-resolution network's input.
-
-    A variance-preserving blend with noise, `cos(pi level / 2) x + sin(pi level / 2) noise`: the
-    noise of cosine time `level`, without the cut-off of a schedule, so level 0 changes nothing.
-    The technique is of cascaded diffusion (arXiv 2106.15282); level ~ U[0, 1] in training is
-    Imagen's (arXiv 2205.11487, section 2.4).
-
-    Args:
-        low_resolution: [batch, time, height, width, channels].
-        level: [batch], in [0, 1].
-        noise: standard normal, the shape of `low_resolution`.
-
-    Returns:
-        The augmented input, same shape.
-    """
-    angle = expand_to(level, low_resolution) * (0.5 * math.pi)
-    return jnp.cos(angle) * low_resolution + jnp.sin(angle) * noise

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from lumiere_jax.errors import UserError
 
 FRAMES_AT_ONCE = 8
+UPSAMPLINGS = ("bilinear", "bicubic", "bilinear_corners")
 
 
 def upsample_low_resolution(
@@ -20,7 +21,9 @@ def upsample_low_resolution(
     Args:
         video: [batch, time, height, width, channels].
         size: the new (height, width).
-        method: "bilinear" or "bicubic", which may overshoot the range of the input.
+        method: "bilinear"; "bicubic", which may overshoot the range of the input; or
+            "bilinear_corners", whose outermost pixels are those of the input (torch's
+            `align_corners`), as DeepFloyd IF's stage II has it.
 
     Returns:
         [batch, time, *size, channels], float32.
@@ -28,8 +31,10 @@ def upsample_low_resolution(
     Raises:
         UserError: an unknown method, or a size that is smaller than the video's.
     """
-    if method not in ("bilinear", "bicubic"):
-        raise UserError(f"up-sampling method {method!r} is unknown; choose bilinear or bicubic.")
+    if method not in UPSAMPLINGS:
+        raise UserError(
+            f"up-sampling method {method!r} is unknown; choose from {', '.join(UPSAMPLINGS)}."
+        )
     batch, time, height, width, channels = video.shape
     if size[0] < height or size[1] < width:
         raise UserError(
@@ -38,7 +43,13 @@ def upsample_low_resolution(
         )
 
     def resize(frame: jax.Array) -> jax.Array:
-        return jax.image.resize(frame.astype(jnp.float32), (*size, channels), method)
+        frame = frame.astype(jnp.float32)
+        if method != "bilinear_corners":
+            return jax.image.resize(frame, (*size, channels), method)
+        scale = jnp.array([(size[0] - 1) / max(height - 1, 1), (size[1] - 1) / max(width - 1, 1)])
+        return jax.image.scale_and_translate(
+            frame, (*size, channels), (0, 1), scale, 0.5 - 0.5 * scale, "linear", antialias=False
+        )
 
     frames = video.reshape(batch * time, height, width, channels)
     frames = jax.lax.map(resize, frames, batch_size=min(FRAMES_AT_ONCE, batch * time))

@@ -1,4 +1,4 @@
-"""From noise to data: DDIM, ancestral (DDPM) and DPM-Solver++(2M) in one scan over the steps."""
+"""From noise to data: DDIM, DDPM and DPM-Solver++(2M) in one scan over the steps."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,12 +7,13 @@ from typing import Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 
+from lumiere_jax.diffusion.discrete import log_variance
 from lumiere_jax.diffusion.parameterisation import add_noise
 from lumiere_jax.diffusion.schedule import Schedule, alpha_sigma
 from lumiere_jax.errors import UserError
 
-Denoise = Callable[[jax.Array, jax.Array], jax.Array]
-Sampler = Literal["ddim", "ancestral", "dpmpp_2m"]
+Denoise = Callable[[jax.Array, jax.Array], jax.Array | tuple[jax.Array, jax.Array]]
+Sampler = Literal["ddim", "ancestral", "dpmpp_2m", "ddpm"]
 SAMPLERS: tuple[str, ...] = get_args(Sampler)
 
 
@@ -41,20 +42,22 @@ def sample(
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """Draws samples with `num_steps` calls of `denoise`, traced once.
 
-    Times are `start_time (1 - i / num_steps)`; the last step ends at clean data, that is, it
+    Times are the schedule's `sampling_times`; the last step ends at clean data, that is, it
     returns the last x0 estimate. A sample's randomness comes from its own key alone, so it does
     not depend on the batch it is made in. Meant to be called under `jax.jit` with `keys`, `eta`,
     `initial`, `start_time` and what `denoise` closes over as traced values.
 
     Args:
         denoise: `denoise(z, log_snr)`, with z of `shape` and log_snr [batch], gives the estimate
-            of clean data, thresholded if that is wanted; the shape of z.
+            of clean data, thresholded if that is wanted; the shape of z. Or a pair of it and the
+            variance's interpolation, see `discrete.log_variance`, that "ddpm" alone looks at.
         keys: [batch] PRNG keys, or raw ones [batch, 2].
         shape: [batch, ...] of the result.
         schedule: from times to log-SNRs.
         num_steps: at least 1.
         sampler: "ddim" (arXiv 2010.02502, equations 12 and 16), "ancestral" (DDPM, arXiv
-            2006.11239, equations 6 and 7, with the posterior variance) or "dpmpp_2m"
+            2006.11239, equations 6 and 7, with the posterior variance), "ddpm" (the same with the
+            variance that the network has learned, arXiv 2102.09672, equation 15) or "dpmpp_2m"
             (DPM-Solver++(2M), arXiv 2211.01095, algorithm 2, first and last step first order).
         eta: DDIM only; 0 is deterministic, 1 equals "ancestral".
         initial: clean data to start from, of `shape`; noised to `start_time` (SDEdit, arXiv
@@ -68,7 +71,8 @@ def sample(
         [num_steps, *shape] if asked for.
 
     Raises:
-        UserError: if the sampler is unknown, or `num_steps` or `start_time` is out of range.
+        UserError: if the sampler is unknown, `num_steps` or `start_time` is out of range, or
+            "ddpm" has no learned variance.
     """
     _check(sampler, num_steps, initial, start_time)
     if keys.shape[0] != shape[0]:
@@ -83,12 +87,16 @@ def sample(
         "ddim": partial(_ddim, keys=keys, eta=eta),
         "ancestral": partial(_ancestral, keys=keys),
         "dpmpp_2m": _dpmpp_2m,
+        "ddpm": partial(_ddpm, keys=keys),
     }[sampler]
 
     def body(carry: tuple[jax.Array, jax.Array | None], step: Step):
         z, previous_x0 = carry
-        x0 = denoise(z, jnp.full(shape[:1], step.log_snr)).astype(z.dtype)
-        z = update(z, x0, previous_x0, step).astype(z.dtype)
+        estimate = denoise(z, jnp.full(shape[:1], step.log_snr))
+        x0, fraction = estimate if isinstance(estimate, tuple) else (estimate, None)
+        x0 = x0.astype(z.dtype)
+        extra = fraction if sampler == "ddpm" else previous_x0
+        z = update(z, x0, extra, step).astype(z.dtype)
         return (z, None if previous_x0 is None else x0), (z if return_trajectory else None)
 
     (z, _), trajectory = jax.lax.scan(body, (z, memory), steps)
@@ -112,8 +120,7 @@ def _check(sampler: str, num_steps: int, initial: jax.Array | None, start_time) 
 
 def _steps(schedule: Schedule, num_steps: int, start_time: jax.typing.ArrayLike) -> Step:
     """Noise levels of all steps; the last one goes to infinite SNR, where z is x0."""
-    times = jnp.asarray(start_time, float) * (1.0 - jnp.arange(num_steps) / num_steps)
-    log_snr = schedule.log_snr(times)
+    log_snr = schedule.log_snr(schedule.sampling_times(num_steps, start_time))
     width = jnp.diff(log_snr)
     # 1 / (2 r), r the ratio of the step before to this one; first order at both ends.
     correction = jnp.zeros_like(log_snr).at[1:-1].set(0.5 * width[1:] / width[:-1])
@@ -146,11 +153,30 @@ def _ddim(z, x0, _, step: Step, *, keys: jax.Array, eta: jax.typing.ArrayLike) -
 
 def _ancestral(z, x0, _, step: Step, *, keys: jax.Array) -> jax.Array:
     """DDPM: a draw from the posterior of z_next given z and x0."""
+    _, sigma_next = alpha_sigma(step.log_snr_next)
+    fresh = -jnp.expm1(step.log_snr - step.log_snr_next)
+    noise = _normal(keys, step.index + 1, z.shape)
+    return _posterior_mean(z, x0, step) + sigma_next * jnp.sqrt(fresh) * noise
+
+
+def _ddpm(z, x0, fraction, step: Step, *, keys: jax.Array) -> jax.Array:
+    """DDPM with a learned variance."""
+    if fraction is None:
+        raise UserError("sampler 'ddpm' needs a learned variance; use 'ancestral' without.")
+    mean = _posterior_mean(z, x0, step)
+    # The last step has no variance; a finite log-SNR in its place keeps NaN out.
+    is_last = jnp.isinf(step.log_snr_next)
+    finite = jnp.where(is_last, step.log_snr + 1.0, step.log_snr_next)
+    deviation = jnp.exp(0.5 * log_variance(fraction.astype(z.dtype), step.log_snr, finite))
+    noise = _normal(keys, step.index + 1, z.shape)
+    return mean + jnp.where(is_last, 0.0, deviation * noise)
+
+
+def _posterior_mean(z, x0, step: Step) -> jax.Array:
     alpha, sigma = alpha_sigma(step.log_snr)
     alpha_next, sigma_next = alpha_sigma(step.log_snr_next)
     fresh = -jnp.expm1(step.log_snr - step.log_snr_next)
-    mean = alpha * jnp.square(sigma_next / sigma) / alpha_next * z + alpha_next * fresh * x0
-    return mean + sigma_next * jnp.sqrt(fresh) * _normal(keys, step.index + 1, z.shape)
+    return alpha * jnp.square(sigma_next / sigma) / alpha_next * z + alpha_next * fresh * x0
 
 
 def _dpmpp_2m(z, x0, previous_x0, step: Step) -> jax.Array:

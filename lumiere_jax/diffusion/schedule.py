@@ -25,6 +25,18 @@ class Schedule(Protocol):
     def time(self, log_snr: jax.typing.ArrayLike) -> jax.Array:
         """Time in [0, 1] at which the schedule passes `log_snr`; same shape."""
 
+    def network_time(self, log_snr: jax.typing.ArrayLike) -> jax.Array:
+        """The noise level as networks are told it, in [0, 1000]; same shape."""
+
+    def sampling_times(self, num_steps: int, start_time: jax.typing.ArrayLike = 1.0) -> jax.Array:
+        """Times of a sampler's steps, [num_steps], falling from about `start_time`, all above 0."""
+
+    def augment(self, image: jax.Array, level: jax.Array, noise: jax.Array) -> jax.Array:
+        """Noise-conditioning augmentation of `image` [batch, ...], `level` [batch] in [0, 1]."""
+
+    def round_level(self, level: jax.Array) -> jax.Array:
+        """The nearest augmentation level that networks are trained on; same shape."""
+
 
 @dataclasses.dataclass(frozen=True)
 class CosineSchedule:
@@ -66,6 +78,47 @@ class CosineSchedule:
         angle = jnp.arctan(jnp.exp(-0.5 * (jnp.asarray(log_snr, float) - self.shift)))
         return (angle - offset) / scale
 
+    def network_time(self, log_snr: jax.typing.ArrayLike) -> jax.Array:
+        """The noise level as networks are told it: unshifted cosine time, in [0, 1000].
+
+        It depends on the noise level alone and not on the schedule that led there, so a network may
+        be trained with one shift and sampled with another.
+
+        Args:
+            log_snr: any shape.
+
+        Returns:
+            `1000 (2 / pi) atan(exp(-log_snr / 2))`, of the same shape; 0 is clean, 1000 pure noise.
+        """
+        return (2000.0 / math.pi) * jnp.arctan(jnp.exp(-0.5 * log_snr))
+
+    def sampling_times(self, num_steps: int, start_time: jax.typing.ArrayLike = 1.0) -> jax.Array:
+        """Times of a sampler's steps: `start_time (1 - i / num_steps)`."""
+        return jnp.asarray(start_time, float) * (1.0 - jnp.arange(num_steps) / num_steps)
+
+    def augment(self, image: jax.Array, level: jax.Array, noise: jax.Array) -> jax.Array:
+        """Noise-conditioning augmentation of a super-resolution network's input.
+
+        A variance-preserving blend with noise, `cos(pi level / 2) x + sin(pi level / 2) noise`: the
+        noise of cosine time `level`, without the cut-off of a schedule, so level 0 changes nothing.
+        The technique is of cascaded diffusion (arXiv 2106.15282); level ~ U[0, 1] in training is
+        Imagen's (arXiv 2205.11487, section 2.4).
+
+        Args:
+            image: [batch, ...].
+            level: [batch], in [0, 1].
+            noise: standard normal, the shape of `image`.
+
+        Returns:
+            The augmented input, same shape.
+        """
+        angle = level.reshape(-1, *(1,) * (image.ndim - 1)) * (0.5 * math.pi)
+        return jnp.cos(angle) * image + jnp.sin(angle) * noise
+
+    def round_level(self, level: jax.Array) -> jax.Array:
+        """Every augmentation level is one that networks are trained on."""
+        return level
+
     def _angles(self) -> tuple[float, float]:
         """The constants a and b."""
         offset = math.atan(math.exp(-0.5 * self.log_snr_max))
@@ -82,21 +135,6 @@ def alpha_sigma(log_snr: jax.Array) -> tuple[jax.Array, jax.Array]:
         `(alpha, sigma)` of the same shape, with `alpha^2 + sigma^2 = 1`.
     """
     return jnp.sqrt(jax.nn.sigmoid(log_snr)), jnp.sqrt(jax.nn.sigmoid(-log_snr))
-
-
-def network_time(log_snr: jax.Array) -> jax.Array:
-    """The noise level as networks are told it: unshifted cosine time, in [0, 1000].
-
-    It depends on the noise level alone and not on the schedule that led there, so a network may
-    be trained with one shift and sampled with another.
-
-    Args:
-        log_snr: any shape.
-
-    Returns:
-        `1000 (2 / pi) atan(exp(-log_snr / 2))`, of the same shape; 0 is clean, 1000 pure noise.
-    """
-    return (2000.0 / math.pi) * jnp.arctan(jnp.exp(-0.5 * log_snr))
 
 
 def resolution_shift(

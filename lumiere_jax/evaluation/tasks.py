@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import jax
 
-from lumiere_jax import checkpoint
+from lumiere_jax import checkpoint, text
 from lumiere_jax.config import ConfigDict
 from lumiere_jax.data.sources import Source, create_source
 from lumiere_jax.data.video_io import write_lossless
@@ -62,6 +62,7 @@ class Generator:
       ssr: workdirs of super-resolution stages.
       batch_size: videos at once.
       suffix: of the files; a name of `generation.FORMATS`.
+      text_folder: of the text encoder's weights; None for where they were in training.
       mesh: sizes of the mesh's axes for several processes, see `sharding.create_mesh`.
       options: of `LumierePipeline.__call__`, such as "num_steps"; None where a config decides.
     """
@@ -70,6 +71,7 @@ class Generator:
     ssr: tuple[Path, ...] = ()
     batch_size: int = 8
     suffix: str = "mkv"
+    text_folder: Path | None = None
     mesh: dict[str, int] = dataclasses.field(default_factory=dict)
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -95,6 +97,7 @@ class Generator:
         stages, model = [], {}
         for workdir in (self.base, *self.ssr):
             config, params, step = checkpoint.load(workdir, mesh)
+            text.move_folder(config.text, self.text_folder, workdir)
             stages.append((Stage.from_config(config), params))
             model[config.stage] = f"{workdir}, step {step}"
         pipeline = LumierePipeline(stages[0], stages[1:], show_progress=is_primary(), mesh=mesh)

@@ -1,42 +1,12 @@
-"""Zero-shot text-to-video on UCF101: which videos a protocol asks for.
+"""Zero-shot text-to-video on UCF101: which videos a protocol asks for."""
 
-The prompts are PYoCo's, one a class, as other papers quote them; the class names are those of the
-TFDS builder `ucf101`. Their original spellings ("haircuting") are kept.
-"""
-
-import csv
 import dataclasses
-import functools
-import importlib.resources
-import re
 
+from lumiere_jax.data.ucf101_classes import classes
 from lumiere_jax.errors import UserError
 from lumiere_jax.evaluation.generation import Request
 
-_FILE = "ucf101_prompts.csv"
 _SEEDS_A_CLASS = 2**20
-
-
-@dataclasses.dataclass(frozen=True)
-class ActionClass:
-    """A class of UCF101.
-
-    Attributes:
-      name: as TFDS spells it, "ApplyEyeMakeup".
-      prompt: PYoCo's.
-      counts: number of videos by the column of the list, such as "clips_total" (those of the data
-        set) or "videos_of_10000_by_train_split1" (shares of 10,000, by largest remainder).
-    """
-
-    name: str
-    prompt: str
-    counts: dict[str, int]
-
-    @property
-    def words(self) -> str:
-        """The name as a prompt: "apply eye makeup"."""
-        spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", self.name)
-        return spaced.lower()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,17 +37,6 @@ PRESETS = {
     ),
     "svd": Preset(prompts="class_names", counts="clips_total", source="2311.15127, appendix E.4"),
 }
-
-
-@functools.cache
-def classes() -> tuple[ActionClass, ...]:
-    """The 101 classes, in the order of TFDS."""
-    text = importlib.resources.files(__package__).joinpath(_FILE).read_text(encoding="utf-8")
-    rows = list(csv.DictReader(text.splitlines()))
-    columns = [column for column in rows[0] if column.startswith(("clips_", "videos_"))]
-    return tuple(
-        ActionClass(row["class"], row["prompt"], {c: int(row[c]) for c in columns}) for row in rows
-    )
 
 
 def requests(preset: str, seed: int = 0, most: int | None = None) -> list[Request]:

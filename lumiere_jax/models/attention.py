@@ -57,12 +57,14 @@ class TextAttention(nn.Module):
       text_norm: "layer" (LayerNorm of each token), or "group" (GroupNorm with 32 groups over
         channels and all tokens, padding included, as in DeepFloyd IF).
       dtype: dtype of the computation.
+      self_attention: whether pixels attend to pixels; if not, to the text alone.
     """
 
     head_dim: int = 64
     groups: int = 32
     text_norm: str = "layer"
     dtype: Dtype = jnp.float32
+    self_attention: bool = True
 
     @nn.compact
     def __call__(self, x: Array, text: Array, text_mask: Array | None) -> Array:
@@ -87,14 +89,16 @@ class TextAttention(nn.Module):
         pixels = group_norm(self.groups, self.dtype, "norm")(x)
         pixels = pixels.reshape(frames, height * width, channels)
         text = self._normalise(text)
-        text_key = repeat_for_frames(dense("text_key", text), frames)
-        text_value = repeat_for_frames(dense("text_value", text), frames)
-        key = jnp.concatenate([text_key, dense("key", pixels)], axis=1)
-        value = jnp.concatenate([text_value, dense("value", pixels)], axis=1)
+        key = repeat_for_frames(dense("text_key", text), frames)
+        value = repeat_for_frames(dense("text_value", text), frames)
         mask = None
         if text_mask is not None:
             mask = repeat_for_frames(text_mask.astype(bool), frames)
-            mask = jnp.pad(mask, ((0, 0), (0, height * width)), constant_values=True)
+        if self.self_attention:
+            key = jnp.concatenate([key, dense("key", pixels)], axis=1)
+            value = jnp.concatenate([value, dense("value", pixels)], axis=1)
+            if mask is not None:
+                mask = jnp.pad(mask, ((0, 0), (0, height * width)), constant_values=True)
         heads = [split_heads(y, self.head_dim) for y in (dense("query", pixels), key, value)]
         out = dense("out", attend(*heads, mask))
         return constrain(x + out.reshape(x.shape), "clips", "height", None, None)
@@ -110,7 +114,8 @@ class TextAttention(nn.Module):
                 f"text_norm 'group' has 32 groups, which do not divide "
                 f"text_features={text.shape[-1]}; choose a multiple of 32, or 'layer'."
             )
-        return group_norm(32, self.dtype, "text_norm")(text)
+        # Embeddings of text have a few channels of large mean.
+        return group_norm(32, self.dtype, "text_norm", exact=True)(text)
 
 
 class TextPooling(nn.Module):

@@ -2,8 +2,9 @@
 
 BigGAN residual blocks with scale-shift conditioning, text keys and values inside the spatial
 attention, attention-pooled text added to the time embedding. DeepFloyd IF's stage I is one of
-its configurations. The space-time U-Net (`stunet.py`) is this network with its three hooks
-filled in, so that the paths of these parameters are the same in both.
+its configurations, and its stage II one of `ssr_unet.py`'s. The space-time U-Net (`stunet.py`) is
+this network with its three hooks filled in, so that the paths of these parameters are the same in
+both.
 """
 
 from typing import Any
@@ -37,22 +38,26 @@ class UNet(nn.Module):
 
     Attributes:
       widths: channels of each level.
-      layers_per_level: residual blocks of a level on the way down.
+      layers_per_level: residual blocks of a level on the way down; one number, or one a level.
       attention_levels: for each level, whether its layers have attention.
       in_channels: channels of the input.
-      out_channels: channels of the prediction.
+      out_channels: channels of the prediction; twice those of a pixel with a learned variance.
+      embedding_features: size of the conditioning vector; 0: four times the finest width.
       head_dim: channels of an attention head; must divide the widths that have attention.
       text_features: channels to which the text is projected for attention.
       pooling_heads: heads of the text pooling; must divide the encoder's channels.
       groups: groups of every GroupNorm; must divide every width.
       activation: "silu" or "gelu".
       text_norm: normalisation of the text inside attention: "layer" or "group".
+      self_attention: whether pixels attend to pixels, or to the text alone.
+      residual_divisor: what the output of every residual block is divided by.
+      augmentation: whether the network is told the noise level of a low-resolution image.
       remat: what a layer stores for the backward pass, see `rematerialise`.
       dtype: dtype of the computation; parameters are float32.
     """
 
     widths: tuple[int, ...] = (512, 1024, 1536, 2048)
-    layers_per_level: int = 3
+    layers_per_level: int | tuple[int, ...] = 3
     attention_levels: tuple[bool, ...] = (False, False, True, True)
     in_channels: int = 3
     out_channels: int = 3
@@ -63,6 +68,9 @@ class UNet(nn.Module):
     groups: int = 32
     activation: str = "silu"
     text_norm: str = "layer"
+    self_attention: bool = True
+    residual_divisor: float = 1.0
+    augmentation: bool = False
     remat: str = "none"
     dtype: Dtype = jnp.float32
 
@@ -87,11 +95,22 @@ class UNet(nn.Module):
         return x
 
     @nn.nowrap
+    def _layers(self) -> tuple[int, ...]:
+        """Layers of every level on the way down."""
+        layers = self.layers_per_level
+        return (layers,) * len(self.widths) if isinstance(layers, int) else tuple(layers)
+
+    @nn.nowrap
     def _check_fields(self, text_dim: int) -> None:
         if len(self.attention_levels) != len(self.widths):
             raise UserError(
                 f"attention_levels has {len(self.attention_levels)} entries for "
                 f"{len(self.widths)} levels (widths={tuple(self.widths)}); give one a level."
+            )
+        if len(self._layers()) != len(self.widths):
+            raise UserError(
+                f"layers_per_level={self.layers_per_level} for {len(self.widths)} levels; give one "
+                "number, or one a level."
             )
         attended = {w for w, yes in zip(self.widths, self.attention_levels, strict=True) if yes}
         attended.add(self.widths[-1])
@@ -131,14 +150,21 @@ class UNet(nn.Module):
             raise UserError(f"the network takes {self.in_channels} channels; got {channels}.")
 
     @nn.nowrap
-    def _embed(self, time: Array, text: Array, mask: Array | None) -> tuple[Array, Array]:
-        """Returns the conditioning `[batch, 4 · width]` and the text's features for attention."""
+    def _embed(
+        self, time: Array, text: Array, mask: Array | None, level: Array | None
+    ) -> tuple[Array, Array]:
+        """Returns the conditioning `[batch, features]` and the text's features for attention."""
         features = self.embedding_features or 4 * self.widths[0]
-        embedding = TimeMLP(self.widths[0], features, self.activation, self.dtype, name="time_mlp")
         pooling = TextPooling(features, self.pooling_heads, self.dtype, name="text_pooling")
         projection = Dense(self.text_features, dtype=self.dtype, name="text_projection")
-        joint = activation(self.activation)(embedding(time) + pooling(text, mask))
-        return joint, projection(text)
+
+        def embed(name: str, value: Array) -> Array:
+            return TimeMLP(self.widths[0], features, self.activation, self.dtype, name=name)(value)
+
+        joint = embed("time_mlp", time) + pooling(text, mask)
+        if self.augmentation:  # the same unit as `time`
+            joint = joint + embed("augmentation_mlp", 1000 * level)
+        return activation(self.activation)(joint), projection(text)
 
     @nn.nowrap
     def _block(
@@ -156,15 +182,15 @@ class UNet(nn.Module):
             self.groups,
             self.activation,
             self.dtype,
+            self.residual_divisor,
             name=f"{name}_block",
         )(h, embedding)
 
     @nn.nowrap
     def _attention(self, h: Array, text: Array, mask: Array | None, name: str) -> Array:
         attention = rematerialise(TextAttention, self.remat)
-        return attention(
-            self.head_dim, self.groups, self.text_norm, self.dtype, name=f"{name}_attention"
-        )(h, text, mask)
+        sizes = (self.head_dim, self.groups, self.text_norm, self.dtype, self.self_attention)
+        return attention(*sizes, name=f"{name}_attention")(h, text, mask)
 
     @nn.nowrap
     def _middle(self, h: Array, embedding: Array, text: Array, mask: Array | None) -> Array:
@@ -174,14 +200,22 @@ class UNet(nn.Module):
         return self._block(h, embedding, coarsest, "mid_1")
 
     @nn.compact
-    def __call__(self, x: Array, time: Array, text: Array, text_mask: Array | None = None) -> Array:
+    def __call__(
+        self,
+        x: Array,
+        time: Array,
+        text: Array,
+        text_mask: Array | None = None,
+        augmentation_level: Array | None = None,
+    ) -> Array:
         """Predicts v, ε or x0 (whatever it was trained for) from noisy pixels.
 
         Args:
           x: `[batch, height, width, channels]` or `[batch, time, height, width, channels]`.
-          time: `[batch]`, noise level as the cosine schedule's time × 1000.
+          time: `[batch]`, noise level as the schedule tells it to networks, 0 to 1000.
           text: `[batch, length, dim]` embeddings of the prompts.
           text_mask: `[batch, length]`, true for real tokens, or None for all.
+          augmentation_level: `[batch]` in [0, 1], for networks with `augmentation`.
 
         Returns:
           An array like `x` with `out_channels` channels, float32.
@@ -191,7 +225,8 @@ class UNet(nn.Module):
         """
         self._check(x, time, text, text_mask)
         context = self.condition(x, time, text, text_mask)
-        embedding, text = self._embed(time, text.astype(self.dtype), text_mask)
+        text = text.astype(self.dtype)
+        embedding, text = self._embed(time, text, text_mask, augmentation_level)
         h = conv3x3(self.widths[0], self.dtype, "conv_in")(x.reshape(-1, *x.shape[-3:]))
         h = constrain(h, "clips", "height", None, None)
         skips, last = [h], len(self.widths) - 1
@@ -203,7 +238,7 @@ class UNet(nn.Module):
             return self.inflate_layer(h, context, level, name)
 
         for level in range(last + 1):
-            for i in range(self.layers_per_level):
+            for i in range(self._layers()[level]):
                 h = layer(h, level, f"down_{level}_{i}")
                 skips.append(h)
             if level < last:
@@ -215,7 +250,7 @@ class UNet(nn.Module):
         h = self.inflate_layer(h, context, last, "mid_1")
 
         for level in reversed(range(last + 1)):
-            for i in range(self.layers_per_level + 1):
+            for i in range(self._layers()[level] + 1):
                 h = layer((h, skips.pop()), level, f"up_{level}_{i}")
             if level > 0:
                 h = self._block(h, embedding, level, f"up_{level}_resample", "up")

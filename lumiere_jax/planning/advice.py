@@ -14,11 +14,11 @@ def advise(config: ConfigDict, step: Step, mode: str, hbm: float | None) -> list
     Args:
       config: of the step.
       step: that did not fit.
-      mode: "train", "sample" or "features".
+      mode: "train", "sample", "features" or "text".
       hbm: bytes a device has, or None.
     """
-    if mode == "features":
-        return ["take fewer clips a device: --batches"]
+    if mode in ("features", "text"):
+        return [f"take fewer {'clips' if mode == 'features' else 'prompts'} a device: --batches"]
     mesh, advice = step.mesh.shape, []
     state_is_large = hbm is not None and step.held > _LARGE_SHARE * hbm
     if mode == "train" and config.model.get("remat", "none") != "full":

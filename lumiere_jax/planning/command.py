@@ -28,14 +28,15 @@ def run(
     """Makes one plan, or those of a search, and prints them; see the flags of the binary.
 
     Args:
-      config: of the stage; None for "features".
+      config: of the stage; None for "features" and "text".
       name: of the config, for the reader.
       topology_name: of the slice.
       num_slices: of that topology.
-      mode: "train", "sample" or "features".
+      mode: "train", "sample", "features" or "text".
       num_frames: of a clip that is sampled or judged.
       clips: to state the time for.
-      batches: clips a device that a search tries, None for no search; or those of "features".
+      batches: clips a device that a search tries, None for no search; or those of "features",
+        or prompts a device of "text".
       as_json: print JSON.
       output: file to append JSON lines to.
       cache: folder of former plans.
@@ -50,7 +51,7 @@ def run(
     plan = functools.partial(
         make_plan, target=target, mode=mode, name=name, num_frames=num_frames, cache=cache
     )
-    if mode == "features":
+    if mode in ("features", "text"):
         plans = [plan(ConfigDict({"clips_a_device": size, "model": {}})) for size in sizes]
     else:
         plans = search(config, target, plan, sizes) if sizes else [plan(config)]

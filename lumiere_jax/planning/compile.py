@@ -62,7 +62,7 @@ def training_step(config: ConfigDict, target: Target) -> Step:
     Raises:
       UserError: if the config makes no sense, or its batch or mesh do not fit the devices.
     """
-    stage, batch_size = Stage.from_config(config), config.train.batch_size
+    stage, batch_size = Stage.from_config(config, shapes_only=True), config.train.batch_size
     mesh = create_mesh(config.mesh, target.devices)
     check_batch(batch_size, mesh)
     optimizer = create_optimizer(config.optimizer, config.train.num_steps)
@@ -94,7 +94,7 @@ def sampling_step(config: ConfigDict, target: Target, num_frames: int | None = N
     Raises:
       UserError: if the config makes no sense, or its mesh does not fit the devices.
     """
-    stage = Stage.from_config(config)
+    stage = Stage.from_config(config, shapes_only=True)
     if num_frames is None:
         num_frames = LUMIERE_FRAMES if stage.name == "ssr" else config.data.num_frames
     mesh = _sampling_mesh(stage, target, num_frames)

@@ -20,7 +20,7 @@ def print_job(config: ConfigDict) -> None:
     Raises:
       UserError: if the job could not start.
     """
-    stage, mesh = Stage.from_config(config), create_mesh(config.mesh)
+    stage, mesh = Stage.from_config(config, shapes_only=True), create_mesh(config.mesh)
     devices = start_report(mesh, config.train.batch_size)
     say(json.dumps(config.to_dict(), indent=2, default=list))
     say(devices)

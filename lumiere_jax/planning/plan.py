@@ -18,6 +18,7 @@ from lumiere_jax.planning import compile as steps
 from lumiere_jax.planning import hlo
 from lumiere_jax.planning.advice import advise
 from lumiere_jax.planning.features import FVD_FRAMES, feature_step
+from lumiere_jax.planning.text import embedding_step
 from lumiere_jax.planning.topology import GIB, Target
 from lumiere_jax.progress import Announcement
 
@@ -26,7 +27,8 @@ SOURCES = (
     "models/*.py", "diffusion/*.py", "training_step.py", "initial.py", "stage.py", "state.py",
     "sampling.py", "sharding.py", "flops.py", "metrics/i3d.py",
     "planning/compile.py", "planning/features.py", "planning/hlo.py", "planning/plan.py",
-    "planning/topology.py",
+    "planning/text.py", "planning/topology.py", "text/t5.py", "text/t5_network.py",
+    "text/t5_weights.py",
 )  # fmt: skip
 """What decides the figures of a plan, beside its config."""
 
@@ -37,13 +39,14 @@ class Plan:
 
     Attributes:
       config: its name, with the fields that were changed.
-      mode: "train", "sample" for one denoising step, or "features" for a batch of I3D's.
+      mode: "train", "sample" for one denoising step, "features" for a batch of I3D's, or "text" for
+        a batch of prompts.
       topology: name of the slice, or of the devices that are there.
       num_slices: how many of them.
       chips: of all slices.
       mesh: size of each axis.
       remat: what is recomputed in training.
-      batch: clips, all chips together.
+      batch: clips (or prompts), all chips together.
       repeats: steps for a batch: 1, or the number of denoising steps.
       trainable: number of trained parameters.
       frozen: number of all others.
@@ -133,9 +136,10 @@ def make_plan(
     """Compiles a step for a slice, or finds in the cache what came of it.
 
     Args:
-      config: of the stage; for "features", the field "clips_a_device" alone.
+      config: of the stage; for "features" and "text", the field "clips_a_device" alone, of
+        clips or prompts.
       target: the devices.
-      mode: "train", "sample" or "features".
+      mode: "train", "sample", "features" or "text".
       name: of the config, for the reader.
       num_frames: of a sampled clip, see `sampling_step`; 16 of one that I3D takes.
       cache: folder of former plans; None for none.
@@ -153,8 +157,10 @@ def make_plan(
         step = steps.training_step(config, target)
     elif mode == "sample":
         step = steps.sampling_step(config, target, num_frames)
-    else:
+    elif mode == "features":
         step = feature_step(config.clips_a_device, target, num_frames or FVD_FRAMES)
+    else:
+        step = embedding_step(config.clips_a_device, target)
     plan = _compile(step, config, target, mode, name, versions)
     if place is not None:
         place.parent.mkdir(parents=True, exist_ok=True)

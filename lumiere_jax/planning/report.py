@@ -4,7 +4,8 @@ from lumiere_jax.config import ConfigDict
 from lumiere_jax.planning.plan import Plan, make_plan
 from lumiere_jax.planning.topology import GIB, present
 
-_KINDS = {"train": "training step", "sample": "denoising step", "features": "batch of features"}
+_KINDS = {"train": "training step", "sample": "denoising step", "features": "batch of features",
+          "text": "batch of prompts"}  # fmt: skip
 
 
 def describe(config: ConfigDict, name: str = "", mode: str = "train") -> str:
@@ -25,13 +26,13 @@ def text(plan: Plan, clips: int = 0) -> str:
     rows = {
         "devices": f"{plan.chips:,} chips; mesh {mesh}",
         "parameters": f"{amount(plan.trainable)} trained, {amount(plan.frozen)} frozen",
-        "batch": f"{plan.batch:,} clips, {plan.batch / plan.chips:.3g} a chip",
+        "batch": f"{plan.batch:,} {_unit(plan)}, {plan.batch / plan.chips:.3g} a chip",
         "memory a chip": _memory(plan),
         "work a chip": _work(plan),
         "compute time": _time(plan),
         "collectives a chip": _collectives(plan),
         "throughput": _throughput(plan),
-        f"{clips:,} clips": _duration(plan, clips) if clips else "",
+        f"{clips:,} {_unit(plan)}": _duration(plan, clips) if clips else "",
         "not counted": _loops(plan),
         "compiled": f"in {plan.compile_seconds:.0f} s on {plan.date}, {_versions(plan)}",
     }
@@ -40,8 +41,9 @@ def text(plan: Plan, clips: int = 0) -> str:
 
 def table(plans: list[Plan]) -> str:
     """Plans of a search, a row each, in the order given; advice below."""
-    rows = [("", "remat", "clips a chip", "mesh", "GiB a chip", "fits", "s a step", "MFU",
-             "clips/s a chip")]  # fmt: skip
+    unit = _unit(plans[0])
+    rows = [("", "remat", f"{unit} a chip", "mesh", "GiB a chip", "fits", "s a step", "MFU",
+             f"{unit}/s a chip")]  # fmt: skip
     notes = []
     for number, plan in enumerate(plans, 1):
         rate, used = plan.clips_a_second, plan.utilisation
@@ -71,6 +73,10 @@ def amount(number: float) -> str:
         if number >= factor:
             return f"{number / factor:.3g}{suffix}"
     return f"{number:.3g}"
+
+
+def _unit(plan: Plan) -> str:
+    return "prompts" if plan.mode == "text" else "clips"
 
 
 def _gib(size: int | None) -> str:
@@ -119,7 +125,7 @@ def _throughput(plan: Plan) -> str:
     if not plan.clips_a_second:
         return ""
     steps = f" of {plan.repeats} denoising steps" if plan.mode == "sample" else ""
-    return f"{plan.clips_a_second:.4g} clips/s{steps}, by the same estimate"
+    return f"{plan.clips_a_second:.4g} {_unit(plan)}/s{steps}, by the same estimate"
 
 
 def _duration(plan: Plan, clips: int) -> str:

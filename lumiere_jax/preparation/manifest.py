@@ -15,6 +15,7 @@ from lumiere_jax.data.captions import (
     read_caption_beside,
     read_captions_file,
     read_rows,
+    real_path,
 )
 from lumiere_jax.data.video_folder import SPLITS, SUFFIXES, find_videos
 from lumiere_jax.errors import UserError
@@ -99,7 +100,7 @@ def read_source(path: Path, test_fraction: float) -> Source:
             f"source {path} has no videos: a folder needs files ending in {_list(SUFFIXES)}, a "
             "manifest a line for each"
         )
-    return Source(str(root.resolve()), videos)
+    return Source(str(real_path(root)), videos)
 
 
 def choose_split(path: str, test_fraction: float) -> str:
@@ -116,9 +117,9 @@ def _read_folder(root: Path, test_fraction: float) -> list[Video]:
     missing = [path for path in listed if not path.exists()]  # they are rejected, with that reason
     videos = []
     for path in [*find_videos(root), *missing]:
-        captions = listed.get(path.resolve()) or read_caption_beside(path)
+        captions = listed.get(real_path(path)) or read_caption_beside(path)
         inside = path.is_relative_to(root)
-        name = path.relative_to(root).as_posix() if inside else _relative(path, root.resolve())
+        name = path.relative_to(root).as_posix() if inside else _relative(path, real_path(root))
         first = name.split("/")[0]
         split = first if first in split_folders else choose_split(name, test_fraction)
         videos.append(Video(name, tuple(captions), split))

@@ -1,6 +1,25 @@
 """From prompts to embeddings."""
 
-from lumiere_jax.text.encoder import TextEncoder, create
+from lumiere_jax.text.encoder import (
+    ShapesOnly,
+    TextEncoder,
+    create,
+    device_part,
+    host_part,
+    move_folder,
+    pin_weights,
+)
 from lumiere_jax.text.hashed import HashedTextEncoder
+from lumiere_jax.text.t5 import T5TextEncoder
 
-__all__ = ["HashedTextEncoder", "TextEncoder", "create"]
+__all__ = [
+    "HashedTextEncoder",
+    "ShapesOnly",
+    "T5TextEncoder",
+    "TextEncoder",
+    "create",
+    "device_part",
+    "host_part",
+    "move_folder",
+    "pin_weights",
+]

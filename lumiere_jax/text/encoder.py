@@ -1,13 +1,19 @@
 """What every text encoder offers, and how a config names one."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from lumiere_jax import distributed
+from lumiere_jax.config import ConfigDict
 from lumiere_jax.errors import UserError
-from lumiere_jax.text import hashed
+from lumiere_jax.text import hashed, t5
+
+Batch = dict[str, np.ndarray]
 
 
 class TextEncoder(Protocol):
@@ -47,17 +53,46 @@ class TextEncoder(Protocol):
         """
 
 
-_ENCODERS: dict[str, Callable[..., TextEncoder]] = {"hashed": hashed.HashedTextEncoder}
+class ShapesOnly:
+    """Stands in for an encoder where only shapes are asked for; every embedding is zero.
+
+    See `TextEncoder` for the attributes.
+    """
+
+    fingerprint = "shapes only"
+
+    def __init__(self, dim: int, max_length: int) -> None:
+        self.dim = dim
+        self.max_length = max_length
+
+    def __call__(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Zeros, and a mask that is True everywhere."""
+        shape = (len(prompts), self.max_length)
+        return np.zeros((*shape, self.dim), np.float32), np.ones(shape, bool)
+
+
+_ENCODERS: dict[str, Callable[..., TextEncoder]] = {
+    "hashed": hashed.HashedTextEncoder,
+    "t5": t5.T5TextEncoder,
+}
+_OF_WEIGHTS = {
+    "folder": "", "dtype": "bfloat16", "weights": "", "lowercase": False, "keep_padding": False,
+}  # fmt: skip
+"""What every config has, and an encoder without weights does not, as it is left alone."""
+
+_created: weakref.WeakValueDictionary[tuple, TextEncoder] = weakref.WeakValueDictionary()
 
 
 def create(config: Mapping[str, Any]) -> TextEncoder:
-    """Builds the encoder that `config` describes.
+    """Builds the encoder that `config` describes, or finds the one that is in use.
+
+    Stages that ask for the same encoder share it: its weights may take gigabytes.
 
     Args:
-        config: `name` picks the encoder; all other fields are its arguments.
+      config: `name` picks the encoder; all other fields are its arguments.
 
     Raises:
-        UserError: If the name or an argument is not known, or has a wrong value.
+      UserError: if the name or an argument is not known, or has a wrong value.
     """
     arguments = dict(config)
     name = arguments.pop("name", None)
@@ -66,10 +101,105 @@ def create(config: Mapping[str, Any]) -> TextEncoder:
             f"unknown text encoder {name!r} in text.name; known are: {', '.join(_ENCODERS)}"
         )
     known = inspect.signature(_ENCODERS[name]).parameters
-    for argument in arguments:
-        if argument not in known:
+    for argument, value in dict(arguments).items():
+        if argument not in known and _OF_WEIGHTS.get(argument) == value:
+            del arguments[argument]
+        elif argument not in known:
             raise UserError(
                 f"the text encoder {name!r} has no setting text.{argument}; "
                 f"it has: {', '.join(known)}"
             )
-    return _ENCODERS[name](**arguments)
+    key = (name, *sorted(arguments.items()))
+    encoder = _created.get(key)
+    if encoder is None:
+        encoder = _created[key] = _ENCODERS[name](**arguments)
+    return encoder
+
+
+def pin_weights(config: ConfigDict) -> None:
+    """Writes into a config which weights its encoder has, so that checkpoints know of them.
+
+    Args:
+      config: `config.text`. An encoder without weights is left as it is; so is one without a
+        folder whose `weights` are known, as they are with embeddings that were computed before.
+
+    Raises:
+      UserError: if the folder is missing, has other weights than `config.weights` says, or is
+        not the same on all processes.
+    """
+    encoder = create(config)
+    if not isinstance(encoder, t5.T5TextEncoder) or (config.weights and not config.folder):
+        return
+    weights = encoder.weights
+    if not distributed.is_same_everywhere(weights):
+        raise UserError(
+            f"text.folder={config.folder} does not hold the same text encoder on all hosts; copy "
+            "one to all of them."
+        )
+    config.weights = weights
+
+
+def move_folder(config: ConfigDict, folder: str | Path | None, place: str | Path) -> None:
+    """Puts the folder of this machine in place of the one that a checkpoint was trained with.
+
+    Args:
+      config: `config.text` of the checkpoint.
+      folder: of the encoder's weights; None or "" leaves the config as it is.
+      place: of the checkpoint, for messages.
+
+    Raises:
+      UserError: if the checkpoint's encoder has no weights.
+    """
+    if not folder:
+        return
+    if "folder" not in inspect.signature(_ENCODERS[config.name]).parameters:
+        raise UserError(
+            f"--text_folder={folder}: {place} was trained with the text encoder {config.name!r}, "
+            "which has no weights; leave the flag out."
+        )
+    config.folder = str(folder)
+
+
+class _Tokens:
+    """The part of an encoder that needs no device: token numbers in place of embeddings."""
+
+    def __init__(self, encoder: t5.T5TextEncoder):
+        self.dim, self.max_length = 1, encoder.max_length
+        self._encoder = encoder
+
+    @property
+    def fingerprint(self) -> str:
+        return self._encoder.fingerprint
+
+    def __call__(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        tokens, mask = self._encoder.tokens(prompts)
+        return tokens[..., None].astype(np.float32), mask  # exact: there are less than 2^24
+
+
+def host_part(encoder: TextEncoder) -> TextEncoder:
+    """What of an encoder may run in a thread beside the training step.
+
+    Programs of several devices must be started in one order on all of them, so only one thread
+    may start them. An encoder that runs on devices is split: here its tokens, which look like
+    embeddings of size 1; `device_part` makes embeddings of them.
+    """
+    return _Tokens(encoder) if isinstance(encoder, t5.T5TextEncoder) else encoder
+
+
+def device_part(batches: Iterator[Batch], encoder: TextEncoder) -> Iterator[Batch]:
+    """Batches with embeddings in "text", from those that were made with `host_part`.
+
+    Args:
+      batches: with "text" and "text_mask". Rows of "text" that are embeddings already stay; among
+        these, rows of tokens have them in the first channel and NaN after it.
+      encoder: the whole encoder.
+    """
+    for batch in batches:
+        text, mask = batch["text"], batch["text_mask"]
+        if isinstance(encoder, t5.T5TextEncoder):
+            is_tokens = np.isnan(text[:, 0, -1]) | (text.shape[-1] == 1)
+            if is_tokens.any():
+                tokens = text[is_tokens, :, 0].astype(np.int32)
+                text = np.array(np.broadcast_to(text, (*text.shape[:2], encoder.dim)))
+                text[is_tokens] = encoder.embed(tokens, mask[is_tokens])
+        yield batch | {"text": text}

@@ -53,7 +53,7 @@ class HashedTextEncoder:
         Raises:
             UserError: If `prompts` is not a sequence of strings.
         """
-        _check_prompts(prompts)
+        check_prompts(prompts)
         embeddings = np.zeros((len(prompts), self.max_length, self.dim), np.float32)
         mask = np.zeros((len(prompts), self.max_length), bool)
         for row, prompt in enumerate(prompts):
@@ -135,7 +135,7 @@ def _sinusoidal_positions(length: int, dim: int) -> np.ndarray:
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
 
 
-def _check_prompts(prompts: Sequence[str]) -> None:
+def check_prompts(prompts: Sequence[str]) -> None:
     """Raises `UserError` unless `prompts` is a sequence of strings."""
     if isinstance(prompts, str | bytes):
         raise UserError(f"prompts must be a list of strings; write [{prompts!r}] for a single one")

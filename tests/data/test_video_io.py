@@ -99,6 +99,18 @@ def test_resize_takes_any_shape_and_keeps_flat_colours(sides):
 # ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("factor", [2, 4, 8])
+@pytest.mark.parametrize("crop", [0, 8])
+def test_frames_are_averaged_over_areas_and_cropped_around_the_centre(factor, crop):
+    options = {"fps": 10, "num_frames": 3}
+    whole = video_io.read_video(REAL_CLIPS / "bikes.mp4", **options).astype(np.float64)
+    height, width = whole.shape[1] // factor, whole.shape[2] // factor
+    mean = whole.reshape(3, height, factor, width, factor, 3).mean(axis=(2, 4))
+    read = video_io.read_video(REAL_CLIPS / "bikes.mp4", size=(height, width - 2 * crop), **options)
+    # Colours are stored at half the size, so blocks of a few pixels differ a little.
+    assert np.abs(read - mean[:, :, crop : width - crop]).mean() < 1.2
+
+
 @pytest.mark.parametrize("fps", [25, 16, 10, 8, 50, 7.5, 24])
 def test_constant_rate_gives_the_nearest_frame(tmp_path, fps):
     times = np.arange(20) * 40

@@ -173,7 +173,7 @@ def test_augmentation_is_the_noise_of_cosine_time():
     clip, noise = np.random.default_rng(0).normal(size=(2, 3, 2, 4, 4, 3))
     level = np.array([0.0, 0.3, 1.0])
     with jax.enable_x64(True):
-        actual = losses.augment_low_resolution(clip, level, noise)
+        actual = CosineSchedule().augment(clip, level, noise)
         log_snr = CosineSchedule(log_snr_min=-80.0, log_snr_max=80.0).log_snr(0.3)
     np.testing.assert_array_equal(actual[0], clip[0])
     np.testing.assert_allclose(

@@ -1,6 +1,5 @@
 """The text-to-image U-Net's twin: `diffusers`' `UNet2DConditionModel` of the DeepFloyd IF kind."""
 
-import re
 from collections.abc import Mapping
 
 import diffusers
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 
 from lumiere_jax.models.unet import UNet
+from lumiere_jax.open_weights import names
 
 # Fields of `UNet` for the three sizes of DeepFloyd IF's stage I (DeepFloyd/IF-I-*-v1.0).
 IF_WIDTHS = {
@@ -75,80 +75,27 @@ def randomise(model: torch.nn.Module, seed: int) -> None:
                 parameter.copy_(mean + 0.3 * noise)
 
 
-_TOP_LEVEL = {
-    "conv_in": "conv_in",
-    "time_embedding.linear_1": "time_mlp/dense_0",
-    "time_embedding.linear_2": "time_mlp/dense_1",
-    "encoder_hid_proj": "text_projection",
-    "add_embedding.norm1": "text_pooling/norm_in",
-    "add_embedding.norm2": "text_pooling/norm_out",
-    "add_embedding.proj": "text_pooling/out",
-    "add_embedding.pool.q_proj": "text_pooling/query",
-    "add_embedding.pool.k_proj": "text_pooling/key",
-    "add_embedding.pool.v_proj": "text_pooling/value",
-    "add_embedding.pool": "text_pooling",
-    "conv_norm_out": "norm_out",
-    "conv_out": "conv_out",
-}
-_IN_BLOCK = {
-    "norm1": "norm_0",
-    "conv1": "conv_0",
-    "time_emb_proj": "modulation",
-    "norm2": "norm_1",
-    "conv2": "conv_1",
-    "conv_shortcut": "shortcut",
-    "group_norm": "norm",
-    "norm_cross": "text_norm",
-    "to_q": "query",
-    "to_k": "key",
-    "to_v": "value",
-    "add_k_proj": "text_key",
-    "add_v_proj": "text_value",
-    "to_out.0": "out",
-}
-_KIND = {
-    "resnets": "_{i}_block",
-    "attentions": "_{i}_attention",
-    "downsamplers": "_resample_block",
-    "upsamplers": "_resample_block",
-}
-
-
-def _module_path(module: str, levels: int) -> str:
-    if module in _TOP_LEVEL:
-        return _TOP_LEVEL[module]
-    match = re.fullmatch(r"(down|mid|up)_blocks?\.(?:(\d+)\.)?([a-z]+)\.(\d+)\.(.+)", module)
-    side, index, kind, i, inner = match.groups()
-    level = {"down": index, "mid": None, "up": index and str(levels - 1 - int(index))}[side]
-    head = side if level is None else f"{side}_{level}"
-    return head + _KIND[kind].format(i=i) + "/" + _IN_BLOCK[inner]
-
-
-def convert(state: Mapping[str, torch.Tensor], levels: int) -> dict[str, torch.Tensor]:
-    """Renames and transposes each torch tensor; an unknown name or a double use raises."""
+def convert(state: Mapping[str, torch.Tensor], levels: int) -> dict[str, np.ndarray]:
+    """Our arrays by path; an unknown name or a double use raises. Tensors may be on "meta"."""
     result = {}
     for name, tensor in state.items():
-        module, leaf = name.rsplit(".", 1)
-        if leaf == "weight":
-            leaf = "scale" if tensor.ndim == 1 else "kernel"
-        if tensor.ndim == 4:
-            tensor = tensor.permute(2, 3, 1, 0)
-        elif leaf == "kernel":
-            tensor = tensor.T
-        leaf = "position" if leaf == "positional_embedding" else leaf
-        path = f"{_module_path(module, levels)}/{leaf}"
+        path = names.our_path(name, tensor.ndim, levels)
+        assert names.torch_name(path, levels) == name
         assert path not in result, f"two torch tensors for {path}"
-        result[path] = tensor
+        is_meta = tensor.device.type == "meta"
+        array = np.broadcast_to(0.0, tensor.shape) if is_meta else tensor.detach().numpy()
+        result[path] = names.to_ours(name, array)
+        assert names.to_torch(path, result[path]).shape == tensor.shape
     return result
 
 
 def flax_params(model: torch.nn.Module, levels: int) -> dict:
     """The torch network's parameters as a tree of float32 arrays."""
     tree: dict = {}
-    for path, tensor in convert(model.state_dict(), levels).items():
+    for path, array in convert(model.state_dict(), levels).items():
         *parents, leaf = path.split("/")
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})
-        node[leaf] = jnp.asarray(np.ascontiguousarray(tensor.detach().numpy()))
+        node[leaf] = jnp.asarray(np.ascontiguousarray(array))
     return tree

@@ -1,0 +1,87 @@
+"""Several sources as one, each with its share of every stretch of training."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from lumiere_jax.data.fingerprint import fingerprint
+from lumiere_jax.errors import UserError
+
+SLOTS = 1000
+"""Positions of a cycle, among which the shares are exact; see `order.batch_order`."""
+
+
+class Mixture:
+    """Examples of several sources, counted through: those of the first come first.
+
+    How often each comes is not decided here but by `sizes` and `slots`, see `order.batch_order`.
+
+    Attributes:
+        sources: the sources.
+        sizes: examples of each.
+        slots: positions of each in a cycle of `SLOTS`.
+    """
+
+    def __init__(self, sources: Sequence, weights: Sequence[float]):
+        """Takes the sources and their weights, which need not sum to one.
+
+        Raises:
+            UserError: no source, or a weight that is not a positive number or too small for one
+                clip of 1000.
+        """
+        if not sources:
+            raise UserError("a mixture needs at least one source, in config.data.mixture")
+        for weight in weights:
+            if not (isinstance(weight, int | float) and 0 < weight < math.inf):
+                raise UserError(f"mixture: a weight is {weight!r}; use a number above 0")
+        self.sources, self.sizes = tuple(sources), tuple(len(source) for source in sources)
+        self.slots = _slots(weights)
+        if all(hasattr(source, "frames") for source in sources):
+            self.frames = self._frames
+
+    def __len__(self) -> int:
+        return sum(self.sizes)
+
+    def example(self, index: int, seed: int = 0) -> tuple[np.ndarray, str]:
+        """See `sources.Source`."""
+        source, index = self._locate(index)
+        return source.example(index, seed)
+
+    def stored_text(self, index: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray] | None:
+        """See `sources.StoresText`; None for a source that stores none."""
+        source, index = self._locate(index)
+        stored = getattr(source, "stored_text", None)
+        return stored(index, seed) if stored else None
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all sources and their shares."""
+        parts = [source.fingerprint for source in self.sources]
+        return fingerprint("mixture", sources=parts, slots=self.slots)
+
+    def _frames(self, index: int, seed: int = 0) -> tuple[np.ndarray, str]:
+        source, index = self._locate(index)
+        return source.frames(index, seed)
+
+    def _locate(self, index: int) -> tuple:
+        """The source of an index, and the index in it."""
+        for source, size in zip(self.sources, self.sizes, strict=True):
+            if index < size:
+                return source, index
+            index -= size
+        raise IndexError("the mixture has no such example")
+
+
+def _slots(weights: Sequence[float]) -> tuple[int, ...]:
+    """Shares of `SLOTS` by largest remainders."""
+    exact = np.array(weights, np.float64) / sum(weights) * SLOTS
+    slots = np.floor(exact).astype(int)
+    for index in np.argsort(slots - exact, kind="stable")[: SLOTS - slots.sum()]:
+        slots[index] += 1
+    if slots.min() == 0:
+        raise UserError(
+            f"mixture: the weights {list(weights)} leave a source less than one clip of {SLOTS}; "
+            "make its weight larger or leave it out"
+        )
+    return tuple(int(count) for count in slots)

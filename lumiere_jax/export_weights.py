@@ -1,0 +1,26 @@
+"""The way back: `python -m lumiere_jax.export_weights --workdir=DIR --output=DIR`.
+
+Turns an image checkpoint of DeepFloyd IF's kind, imported or trained here, into a directory that
+`diffusers` loads and samples from.
+"""
+
+from absl import flags
+
+from lumiere_jax import errors
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Workdir with a checkpoint.")
+_OUTPUT = flags.DEFINE_string("output", None, "Directory to make.")
+flags.mark_flags_as_required(["workdir", "output"])
+
+
+def main(argv: list[str]) -> None:
+    """Exports what the flags name."""
+    del argv
+    from lumiere_jax.open_weights.exporting import export_weights
+
+    export_weights(_WORKDIR.value, _OUTPUT.value)
+    print(_OUTPUT.value)
+
+
+if __name__ == "__main__":
+    errors.run(main)

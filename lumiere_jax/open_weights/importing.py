@@ -1,0 +1,169 @@
+"""A directory of DeepFloyd IF in the layout of `diffusers`, as a checkpoint to start from."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from lumiere_jax import checkpoint
+from lumiere_jax.config import ConfigDict, default_config
+from lumiere_jax.errors import UserError
+from lumiere_jax.open_weights import names, scheduler_config, streaming, unet_config
+from lumiere_jax.open_weights.json_fields import read_json
+from lumiere_jax.progress import Progress
+from lumiere_jax.safetensors_reading import TensorFiles
+from lumiere_jax.stage import Stage
+
+STEM = "diffusion_pytorch_model"
+STAGES = {"t2i": "t2i", "ssr": "t2i_ssr"}
+"""What `--stage` calls a stage, and the stage of this project that it becomes."""
+
+_FACTOR = 4  # of stage II, from 64 to 256 pixels a side
+
+
+def import_weights(
+    source: str | Path,
+    stage: str,
+    workdir: str | Path,
+    dtype: str = "float32",
+    quiet: bool = False,
+) -> ConfigDict:
+    """Writes a checkpoint with the weights of a directory, one array after the other.
+
+    Args:
+      source: with `unet` and `scheduler` below it.
+      stage: "t2i" (stage I) or "ssr" (stage II).
+      workdir: to make; it gets a checkpoint of step 0.
+      dtype: of the parameters, and of the computation: "float32" or "bfloat16".
+      quiet: no progress.
+
+    Returns:
+      The checkpoint's config.
+
+    Raises:
+      UserError: if the directory is not of that stage, does not have exactly the tensors that its
+        config asks for, or `workdir` exists.
+    """
+    workdir, source = epath.Path(workdir), Path(source).expanduser()
+    if (workdir / checkpoint.FOLDER).exists():
+        raise UserError(
+            f"--workdir={workdir} has checkpoints already; choose another, or remove it."
+        )
+    config = read_config(source, stage, dtype)
+    tensors = TensorFiles(source / "unet", STEM)
+    tree = _deferred(
+        tensors, config, Progress("importing", len(tensors.names()), "arrays", quiet=quiet)
+    )
+    place = workdir / checkpoint.FOLDER / "0"
+    temporary = workdir / ".importing"
+    if temporary.exists():  # of an import that was interrupted
+        temporary.rmtree()
+    streaming.save(temporary / "frozen", tree)
+    (temporary / "config").mkdir()
+    (temporary / "config" / "metadata").write_text(json.dumps(config.to_dict()))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary.rename(place)
+    return config
+
+
+def read_config(source: Path, stage: str, dtype: str) -> ConfigDict:
+    """The config of the stage that a directory becomes.
+
+    Raises:
+      UserError: if it is not of that stage, or something in it is not supported.
+    """
+    if stage not in STAGES:
+        raise UserError(f"--stage={stage} is unknown; use one of {', '.join(STAGES)}.")
+    if not source.is_dir():
+        raise UserError(f"--source={source}: there is no such folder.")
+    unet = unet_config.read(source / "unet" / "config.json")
+    _check_stage(unet, stage, source)
+    config = default_config(STAGES[stage])
+    config.imported_from = str(source.resolve())
+    config.model.update(unet.fields, dtype=dtype)
+    config.data.update({"num_frames": 1, "resolution": unet.sample_size})
+    _set_text(config, unet.text_dim, source / "text_encoder")
+    scheduler_config.apply(source / "scheduler" / "scheduler_config.json", config)
+    # The defaults of the two pipelines of diffusers.
+    config.sampling.num_steps = 100 if stage == "t2i" else 50
+    config.sampling.guidance_scale = 7.0 if stage == "t2i" else 4.0
+    if stage == "ssr":
+        noising = source / "image_noising_scheduler" / "scheduler_config.json"
+        scheduler_config.check_noising(noising)
+        config.model.name = "ssr_unet"
+        crop = unet.sample_size
+        config.ssr.update({"factor": _FACTOR, "crop": crop, "upsampling": "bilinear_corners"})
+        config.ssr.augmentation = 0.25  # step 250 of 1000
+    return config
+
+
+def _set_text(config: ConfigDict, dim: int, folder: Path) -> None:
+    """Prompts as DeepFloyd IF's pipelines read them, by the T5 that may be in the directory."""
+    has_weights = any(folder.glob("*.safetensors"))
+    config.text.update({"name": "t5", "dim": dim, "folder": str(folder) if has_weights else ""})
+    config.text.update({"max_length": 77, "lowercase": True, "keep_padding": True})
+
+
+def _check_stage(unet: unet_config.UNetConfig, stage: str, source: Path) -> None:
+    """Makes sure of the channels and of what else tells the stages apart."""
+    fields = unet.fields
+    found = {(3, False): "t2i", (6, True): "ssr"}.get(
+        (fields["in_channels"], fields["augmentation"])
+    )
+    if found is None or fields["out_channels"] != 6:
+        name = read_json(source / "unet" / "config.json").get("class_embed_type")
+        raise UserError(
+            f"{source}: in_channels={fields['in_channels']}, out_channels="
+            f"{fields['out_channels']} and class_embed_type={name!r} are of no stage of DeepFloyd "
+            "IF, which has 3, 6 and None (stage I) or 6, 6 and 'timestep' (stage II)."
+        )
+    if found != stage:
+        raise UserError(
+            f"{source} holds stage {'I' if found == 't2i' else 'II'} of DeepFloyd IF; give "
+            f"--stage={found}."
+        )
+
+
+def parameter_shapes(config: ConfigDict) -> dict[str, tuple[int, ...]]:
+    """Shapes of all parameters of a stage, by path."""
+    stage = Stage.from_config(config)
+    shapes = jax.eval_shape(stage.init_params, jax.random.key(0))
+    return {path: leaf.shape for path, leaf in flatten_dict(shapes, sep="/").items()}
+
+
+def _deferred(tensors: TensorFiles, config: ConfigDict, progress: Progress) -> dict:
+    """The tree of parameters, none of them read yet.
+
+    Raises:
+      UserError: if a tensor is missing, not known, or of the wrong shape.
+    """
+    levels, dtype = len(config.model.widths), jnp.dtype(config.model.dtype)
+    wanted, tree = parameter_shapes(config), {}
+    for name in tensors.names():
+        shape = tensors.shape(name)
+        path = names.our_path(name, len(shape), levels)
+        if path not in wanted:
+            raise UserError(
+                f"{tensors.folder}: the tensor {name!r} is not of the network that config.json "
+                "describes; the files are of two models."
+            )
+        tensors.dtype(name)
+        tensors.check_shape(name, names.torch_shape(path, wanted[path]))
+
+        def read(name: str = name) -> np.ndarray:
+            progress.advance(name)
+            array = names.to_ours(name, tensors.read(name))
+            return np.ascontiguousarray(array, dtype=dtype)
+
+        tree[path] = streaming.Deferred(wanted[path], dtype, read)
+    missing = [names.torch_name(path, levels) for path in sorted(set(wanted) - set(tree))]
+    if missing:
+        raise UserError(
+            f"{tensors.folder} lacks {len(missing)} tensors that config.json asks for, such as "
+            f"{missing[0]!r}; copy all files of the model again."
+        )
+    return unflatten_dict(tree, sep="/")

@@ -1,0 +1,263 @@
+"""A frozen T5 encoder, from a folder of Hugging Face, on the devices of this process.
+
+Imagen (arXiv 2205.11487, section 2.1) found the encoder of T5 XXL to be worth more than a larger
+diffusion network; Lumiere builds on a text-to-image model of that family.
+"""
+
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from lumiere_jax import distributed
+from lumiere_jax.errors import UserError
+from lumiere_jax.progress import Announcement
+from lumiere_jax.safetensors_reading import TensorFiles
+from lumiere_jax.sharding import (
+    by_clip,
+    local_mesh,
+    padded_batch,
+    state_shardings,
+    use_mesh,
+    with_shardings,
+)
+from lumiere_jax.state import Params
+from lumiere_jax.text import t5_weights, tokenizers
+from lumiere_jax.text.hashed import check_prompts
+from lumiere_jax.text.t5_network import Architecture, T5Encoder, read_architecture
+
+_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+_NO_FOLDER = (
+    "the text encoder 't5' needs its weights: give --config.text.folder=DIR (--text_folder=DIR "
+    "for a checkpoint) with a T5 v1.1 {size}encoder: config.json, safetensors files and "
+    "spiece.model; docs/text_encoders.md says where they are from."
+)
+
+
+class T5TextEncoder:
+    """Embeds a prompt as the last layer of T5's encoder.
+
+    See `lumiere_jax.text.encoder.TextEncoder` for what an encoder promises. Nothing is read before
+    it is needed: `dim` and `max_length` are known without the folder. All prompts go through one
+    compiled program of one batch size, so that a prompt's embedding does not depend on how many
+    others there are.
+
+    Attributes:
+      dim: The size D of one embedding vector.
+      max_length: The number L of vectors of a prompt, end of text and padding included.
+      folder: of the weights; "" if there are none here.
+    """
+
+    def __init__(
+        self,
+        folder: str = "",
+        dim: int = 4096,
+        max_length: int = 128,
+        dtype: str = "bfloat16",
+        weights: str = "",
+        lowercase: bool = False,
+        keep_padding: bool = False,
+    ) -> None:
+        """Checks the settings.
+
+        Args:
+          folder: with `config.json`, the weights as safetensors, and `spiece.model`.
+          dim: what `config.json` calls `d_model`.
+          max_length: tokens of a prompt, the end of text included.
+          dtype: of the matrices and their products, "float32" or "bfloat16".
+          weights: fingerprint that the weights must have; "" for any.
+          lowercase: prompts are put in lower case and lose the spaces around them.
+          keep_padding: padding has its embeddings and counts as text, as what DeepFloyd IF is
+            trained with; the tokens of the prompt still do not attend to it.
+
+        Raises:
+          UserError: for a setting that makes no sense.
+        """
+        if dim < 1 or max_length < 1:
+            raise UserError(
+                f"text.dim={dim} and text.max_length={max_length} must be at least 1; dim is what "
+                "the encoder's config.json calls d_model."
+            )
+        if dtype not in _DTYPES:
+            raise UserError(f"text.dtype {dtype!r} is unknown; use one of {list(_DTYPES)}.")
+        self.dim, self.max_length, self.folder = dim, max_length, folder
+        self._dtype, self._expected_weights = dtype, weights
+        self._lowercase, self._keep_padding = lowercase, keep_padding
+        self._lock = threading.RLock()
+        self._null: tuple[np.ndarray, np.ndarray] | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the function from prompts to embeddings; see `TextEncoder`.
+
+        Raises:
+          UserError: if the weights are neither here nor known.
+        """
+        return (
+            f"t5-v1(dim={self.dim}, max_length={self.max_length}, dtype={self._dtype}, "
+            f"weights={self.weights}"
+            f"{', lowercase' * self._lowercase}{', keep_padding' * self._keep_padding})"
+        )
+
+    @property
+    def weights(self) -> str:
+        """Tells the weights and the tokenizer apart; see `t5_weights.fingerprint`.
+
+        Raises:
+          UserError: see `fingerprint`.
+        """
+        return self._opened[3] if self.folder else self._expected_weights or self._opened[3]
+
+    def __call__(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Embeds N prompts.
+
+        The first call reads the weights and compiles. It must not come from inside of a function
+        that JAX is tracing; the null text alone, once it was asked for, can be asked for anywhere.
+
+        Returns:
+          Embeddings, float32 [N, L, D], and mask, bool [N, L]; see `TextEncoder`.
+
+        Raises:
+          UserError: If `prompts` is not a sequence of strings, or the folder cannot be used.
+        """
+        check_prompts(prompts)
+        with self._lock:
+            if list(prompts) != [""]:
+                tokens, mask = self.tokens(prompts)
+                return self.embed(tokens, mask), mask
+            if self._null is None:
+                tokens, mask = self.tokens(prompts)
+                self._null = self.embed(tokens, mask), mask
+            return tuple(array.copy() for array in self._null)
+
+    def tokens(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The first half of `__call__`, which needs no device.
+
+        Returns:
+          Token numbers, int32 [N, L], and mask, bool [N, L].
+
+        Raises:
+          UserError: see `__call__`.
+        """
+        check_prompts(prompts)
+        if self._lowercase:
+            prompts = [prompt.lower().strip() for prompt in prompts]
+        tokens, mask = tokenizers.encode(self._opened[2], prompts, self.max_length)
+        return tokens, np.ones_like(mask) if self._keep_padding else mask
+
+    def embed(self, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """The second half of `__call__`.
+
+        Args:
+          tokens: int32 [N, L].
+          mask: bool [N, L].
+
+        Returns:
+          Embeddings, float32 [N, L, D].
+
+        Raises:
+          UserError: see `__call__`.
+        """
+        if self._keep_padding:
+            mask = tokens != tokenizers.PAD  # what tokens may attend to
+        with self._lock:
+            program, params, batch = self._program
+            embeddings = np.zeros((*tokens.shape, self.dim), np.float32)
+            for begin in range(0, len(tokens), batch):
+                rows = slice(begin, min(begin + batch, len(tokens)))
+                missing = batch - (rows.stop - begin)
+                # Rows that fill up have one token: attention to nothing is not defined.
+                filled = np.pad(tokens[rows], ((0, missing), (0, 0)))
+                filled_mask = np.pad(mask[rows], ((0, missing), (0, 0)))
+                filled_mask[:, 0] = True
+                found = program(params, filled, filled_mask)
+                embeddings[rows] = np.asarray(found)[: batch - missing]
+        return embeddings
+
+    @functools.cached_property
+    def _opened(self) -> tuple[TensorFiles, Architecture, tokenizers.Tokenizer, str]:
+        """Files, architecture, tokenizer and fingerprint of the weights, all checked."""
+        if not self.folder:
+            raise UserError(_NO_FOLDER.format(size="XXL " if self.dim == 4096 else ""))
+        folder = Path(self.folder).expanduser()
+        architecture = read_architecture(folder / "config.json")
+        if architecture.d_model != self.dim:
+            raise UserError(
+                f"text.dim={self.dim}, but the encoder in {folder} has d_model="
+                f"{architecture.d_model}; set --config.text.dim={architecture.d_model}, or give "
+                "the folder of the right one."
+            )
+        tokenizer = tokenizers.find(folder)
+        if tokenizer.size > architecture.vocab_size:
+            raise UserError(
+                f"the tokenizer of {folder} has {tokenizer.size} tokens, and the encoder "
+                f"{architecture.vocab_size} embeddings; they are not of one model."
+            )
+        files = TensorFiles(folder)
+        found = t5_weights.fingerprint(files, architecture, tokenizer.fingerprint)
+        if self._expected_weights not in ("", found):
+            raise UserError(
+                f"{folder} holds another text encoder (weights {found}) than the one asked for by "
+                f"text.weights={self._expected_weights}, which the networks were trained with; "
+                "give that one's folder: --config.text.folder, or --text_folder for a checkpoint."
+            )
+        return files, architecture, tokenizer, found
+
+    @functools.cached_property
+    def _program(self) -> tuple[Callable[..., jax.Array], Params, int]:
+        """The compiled encoder, its parameters and its batch size."""
+        files, architecture, _, _ = self._opened
+        mesh, dtype = local_mesh(), _DTYPES[self._dtype]
+        # A CPU is not faster by the prompt with more of them.
+        batch = padded_batch(1 if jax.default_backend() == "cpu" else 8, mesh)
+        params = t5_weights.load(files, architecture, dtype, mesh)
+        text = "compiling the text encoder, this can take minutes"
+        with Announcement(text, quiet=not distributed.is_primary()):
+            program = compile_encoder(
+                architecture, dtype, mesh, batch, self.max_length, self._keep_padding
+            )
+        return program, params, batch
+
+
+def compile_encoder(
+    architecture: Architecture,
+    dtype: Any,
+    mesh: Mesh,
+    batch: int,
+    length: int,
+    keep_padding: bool = False,
+) -> jax.stages.Compiled:
+    """Compiles an encoder for a mesh, by shapes alone.
+
+    Prompts are split over the mesh's batch axes and parameters over "fsdp".
+
+    Args:
+      architecture: of the encoder.
+      dtype: of the matrices.
+      mesh: where.
+      batch: prompts at once.
+      length: tokens of a prompt.
+      keep_padding: see `T5Encoder`.
+
+    Returns:
+      `program(params, tokens, mask)`, with tokens `[batch, length]`, int32, and their mask, bool,
+      which returns embeddings `[batch, length, d_model]`, float32.
+    """
+    shapes = t5_weights.parameter_shapes(architecture, dtype)
+    params = with_shardings(shapes, state_shardings(shapes, mesh))
+    prompts = by_clip(mesh)
+    tokens = jax.ShapeDtypeStruct((batch, length), jnp.int32, sharding=prompts)
+    mask = jax.ShapeDtypeStruct((batch, length), bool, sharding=prompts)
+    network = T5Encoder(architecture, dtype, keep_padding)
+
+    def apply(params: Params, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+        return network.apply({"params": params}, tokens, mask)
+
+    with use_mesh(mesh):
+        return jax.jit(apply, out_shardings=prompts).lower(params, tokens, mask).compile()
