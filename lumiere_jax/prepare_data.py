@@ -74,14 +74,13 @@ def main(argv: list[str]) -> None:
         thresholds=Thresholds(
             brightness=_MIN_BRIGHTNESS.value, motion=_MIN_MOTION.value, cut=_CUT_THRESHOLD.value
         ),
-        text=config.text.to_dict() if encoder else None,
         text_fingerprint=encoder.fingerprint if encoder else None,
     )
     with run.begun(Path(_SOURCE.value), _OUTPUT.value, settings) as plan:
         if _BEAM.value:
             from lumiere_jax.preparation import beam
 
-            beam.prepare(plan, encoder, _BEAM_ARGS.value.split())
+            beam.prepare(plan, encoder and config.text.to_dict(), _BEAM_ARGS.value)
         else:
             run.prepare(plan, encoder, _WORKERS.value or _num_cores())
     print(run.describe(_OUTPUT.value))

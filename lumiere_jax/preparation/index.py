@@ -7,7 +7,6 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import tensorflow_datasets as tfds
 from etils import epath
 
 from lumiere_jax.atomic import write_text, written
@@ -31,7 +30,7 @@ class Index:
         settings: that it was made by.
         shard_lengths: split -> number of clips in each of its shards.
         num_bytes: split -> size of its clips in bytes, before compression.
-        text_dim: size of stored embeddings; None where there are none.
+        text_shape: (L, D) of stored embeddings with their padding; None where there are none.
         fingerprint: SHA-256 of the settings of the clips and of all records in order. It depends
             neither on the machine nor on the number of workers, kills or engines.
     """
@@ -39,7 +38,7 @@ class Index:
     settings: Settings
     shard_lengths: dict[str, list[int]]
     num_bytes: dict[str, int]
-    text_dim: int | None
+    text_shape: tuple[int, int] | None
     fingerprint: str
 
     def num_clips(self, split: str) -> int:
@@ -50,6 +49,10 @@ class Index:
     def clip_shape(self) -> tuple[int, int, int, int]:
         """(frames, height, width, 3) of a clip."""
         return (self.settings.num_frames, *self.settings.resolution, 3)
+
+    def record_format(self) -> RecordFormat:
+        """How the records are stored."""
+        return RecordFormat(self.clip_shape, self.text_shape and self.text_shape[1])
 
     @classmethod
     def load(cls, output: epath.PathLike) -> "Index":
@@ -71,12 +74,12 @@ class Index:
         return cls(**values | {"settings": Settings.from_json(values["settings"])})
 
 
-def finish(plan: Plan, text_dim: int | None = None) -> Index:
+def finish(plan: Plan, text_shape: tuple[int, int] | None) -> Index:
     """Writes report, TFDS metadata and, last of all, the index, when all shards are done.
 
     Args:
         plan: whose shards are all done.
-        text_dim: size of the embeddings that were stored, if any were.
+        text_shape: of the embeddings that were stored, if any were; see `Index`.
 
     Raises:
         UserError: no clip is left, or a shard is missing.
@@ -91,7 +94,7 @@ def finish(plan: Plan, text_dim: int | None = None) -> Index:
         settings=plan.settings,
         shard_lengths={s: [v["records"] for shard, v in done if shard.split == s] for s in SPLITS},
         num_bytes={s: sum(v["bytes"] for shard, v in done if shard.split == s) for s in SPLITS},
-        text_dim=text_dim,
+        text_shape=text_shape,
         fingerprint=_fingerprint(plan.settings, done),
     )
     report = _report(plan, index, summaries)
@@ -186,12 +189,14 @@ def _part(entry: dict[str, Any]) -> str:
 
 def _write_tfds_metadata(output: epath.Path, index: Index) -> None:
     """Makes the folder a data set for `tfds.builder_from_directory`."""
+    import tensorflow_datasets as tfds  # here, because it takes a second or two
+
     template = tfds.core.ShardedFileTemplate(
         data_dir=output, dataset_name=DATASET, filetype_suffix=FILE_FORMAT
     )
     tfds.folder_dataset.write_metadata(
         data_dir=output,
-        features=RecordFormat(index.clip_shape, index.text_dim).features,
+        features=index.record_format().features,
         split_infos=[
             tfds.core.SplitInfo(
                 name=split,

@@ -9,9 +9,7 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
-import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
-from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from lumiere_jax.preparation.plan import Shard
 
@@ -48,6 +46,9 @@ class RecordFormat:
 
     def __init__(self, clip_shape: Sequence[int], text_dim: int | None = None):
         """Args: shape [T, H, W, 3] of a clip, and size D of stored embeddings, if there are any."""
+        import tensorflow_datasets as tfds  # here, because it takes a second or two
+        from tensorflow_datasets.core.example_serializer import ExampleSerializer
+
         as_bytes = {"encoding": tfds.features.Encoding.BYTES}
         features = {
             "video": tfds.features.Tensor(shape=tuple(clip_shape), dtype=np.uint8, **as_bytes),

@@ -91,7 +91,7 @@ def prepare(plan: Plan, encoder: TextEncoder | None, num_workers: int) -> Index:
                 continue  # the last line was printed
             note = f"{num_clips} clips, {num_rejected} files rejected" if num_clips else ""
             progress.update(finished + sum(current.values()), note)
-    return index.finish(plan, encoder.dim if encoder else None)
+    return index.finish(plan, encoder and (encoder.max_length, encoder.dim))
 
 
 def describe(output: epath.PathLike) -> str:

@@ -40,9 +40,8 @@ class Settings:
         test_fraction: share of the videos that goes into the split "test".
         videos_per_shard: videos whose clips share a file; 0 chooses by their number.
         thresholds: of the filters.
-        text: the config of a text encoder (`config.text`) whose embeddings of the captions are
-            stored; None stores no embeddings.
-        text_fingerprint: that encoder's.
+        text_fingerprint: of the text encoder whose embeddings of the captions are stored; None
+            where none are.
     """
 
     num_frames: int
@@ -52,7 +51,6 @@ class Settings:
     test_fraction: float = 0.01
     videos_per_shard: int = 0
     thresholds: Thresholds = Thresholds()
-    text: dict[str, Any] | None = None
     text_fingerprint: str | None = None
 
     def __post_init__(self) -> None:

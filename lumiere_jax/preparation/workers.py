@@ -46,7 +46,8 @@ class Crew:
             timeout: seconds that one clip may take.
         """
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([make_shard.__module__])  # imported once, not by each
+        # Imported once, and not by each of them.
+        context.set_forkserver_preload([make_shard.__module__, "tensorflow_datasets"])
         self._workers = [_Worker(context, plan) for _ in range(num_workers)]
         self._timeout = timeout
         self._deaths: collections.Counter[tuple[Shard, int | None]] = collections.Counter()
