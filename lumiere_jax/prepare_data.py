@@ -78,9 +78,9 @@ def main(argv: list[str]) -> None:
     )
     with run.begun(Path(_SOURCE.value), _OUTPUT.value, settings) as plan:
         if _BEAM.value:
-            from lumiere_jax.preparation import beam
+            from lumiere_jax.preparation import beam_engine
 
-            beam.prepare(plan, encoder and config.text.to_dict(), _BEAM_ARGS.value)
+            beam_engine.prepare(plan, encoder and config.text.to_dict(), _BEAM_ARGS.value)
         else:
             run.prepare(plan, encoder, _WORKERS.value or _num_cores())
     print(run.describe(_OUTPUT.value))

@@ -76,6 +76,10 @@ class Plan:
             lines = file.read(end - begin).decode().splitlines()
         return [Video.from_line(line) for line in lines]
 
+    def moved(self, root: str) -> "Plan":
+        """The same plan, with the videos in another folder."""
+        return dataclasses.replace(self, root=root)
+
     @classmethod
     def load(cls, output: epath.PathLike) -> "Plan":
         """Reads the plan of an output.
@@ -121,7 +125,7 @@ def make_plan(output: epath.PathLike, source: Source, settings: Settings) -> Pla
             f"{output} was begun with other videos or captions than {source.root} has now: choose "
             "another --output"
         )
-    return dataclasses.replace(plan, root=source.root)  # the videos may have been moved
+    return plan.moved(source.root)
 
 
 def _write_plan(output: epath.Path, source: Source, settings: Settings) -> Plan:

@@ -71,7 +71,7 @@ def prepare(plan: Plan, encoder: TextEncoder | None, num_workers: int) -> Index:
         Preempted: after SIGTERM; another call continues.
     """
     todo = left(plan)
-    print(_describe(plan, len(todo)))
+    print(describe_plan(plan, len(todo)))
     total = sum(plan.num_videos.values())
     finished, current = total - sum(plan.size(shard) for shard in todo), {}
     progress = Progress("preparing", total, "videos", start=finished)
@@ -100,7 +100,7 @@ def describe(output: epath.PathLike) -> str:
     return "\n".join(index.summary_lines(report))
 
 
-def _describe(plan: Plan, num_left: int) -> str:
+def describe_plan(plan: Plan, num_left: int) -> str:
     """One line: how many videos there are, and how many shards are left to make."""
     num_shards = sum(1 for _ in plan.shards())
     videos = ", ".join(f"{plan.num_videos[split]} for {split}" for split in SPLITS)
