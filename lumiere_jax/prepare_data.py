@@ -40,7 +40,7 @@ _MIN_MOTION = flags.DEFINE_float(
     "min_motion", 0.5, "Least mean change between frames, in levels; 0 keeps static clips."
 )
 _CUT_THRESHOLD = flags.DEFINE_float(
-    "cut_threshold", 25.0, "Least score of a shot cut, in levels; 0 keeps clips with cuts."
+    "cut_threshold", 40.0, "Least score of a shot cut, in levels; 0 keeps clips with cuts."
 )
 _EMBED_TEXT = flags.DEFINE_bool(
     "embed_text", False, "Store the embeddings of the captions by config.text, too."

@@ -20,7 +20,7 @@ class Thresholds:
 
     brightness: float = 16.0
     motion: float = 0.5
-    cut: float = 25.0
+    cut: float = 40.0
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():

@@ -19,7 +19,6 @@ from lumiere_jax.preparation.records import (
     Record,
     RecordFormat,
     file_name,
-    open_reader,
     open_writer,
 )
 
@@ -63,7 +62,7 @@ def make_shard(plan: Plan, task: Task, tell: Callable[[int], None]) -> dict[str,
         with written(path) as temporary:
             summary = _write_records(temporary, plan, task, tell)
         write_text(_summary_path(plan, task.shard), json.dumps(summary) + "\n")
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # the latter are ArrayRecord's
         raise UserError(f"{path} cannot be written: {error}") from error
     return summary
 
@@ -92,14 +91,12 @@ def _write_records(
     path: epath.PathLike, plan: Plan, task: Task, tell: Callable[[int], None]
 ) -> dict[str, Any]:
     """Writes all clips of a shard, and sums up."""
-    rejected_files, rejected_clips = [], []
-    num_records, num_bytes, digest = 0, 0, hashlib.sha256()
-    record_format, writer = None, open_writer(path)
+    tally, record_format, writer = _Tally(), None, open_writer(path)
     for number, video in enumerate(plan.videos(task.shard)):
         clips = find_clips(video, plan.root, plan.settings)
         if number in task.killers:
             clips = iter([Rejection(task.killers[number])])
-        before, rejections = num_records, []
+        before, rejections = tally.records, []
         for found in _telling(clips, number, tell):
             if isinstance(found, Rejection):
                 rejections.append(found)
@@ -108,27 +105,44 @@ def _write_records(
             record_format = record_format or _format_of(record)
             serialised = record_format.serialise(record)
             writer.write(serialised)
-            digest.update(hashlib.sha256(serialised).digest())
-            num_records, num_bytes = num_records + 1, num_bytes + len(serialised)
-        rejected_clips += [
-            {"path": video.path, "start": r.start, "end": r.end, "reason": r.reason}
-            for r in rejections
-            if r.start is not None
-        ]
-        if num_records == before:
-            reason = _reason_for_all(rejections)
-            part = {"start": video.start, "end": video.end}
-            rejected_files.append({"path": video.path} | part | {"reason": reason})
+            tally.add(serialised)
+        tally.add_rejections(video, rejections, is_empty=tally.records == before)
     writer.close()
-    _check(path, num_records)
-    return {
-        "records": num_records,
-        "bytes": num_bytes,
-        "file_bytes": epath.Path(path).stat().length,
-        "sha256": digest.hexdigest(),
-        "rejected_files": rejected_files,
-        "rejected_clips": rejected_clips,
-    }
+    return tally.summary() | {"file_bytes": epath.Path(path).stat().length}
+
+
+class _Tally:
+    """Counts what is written, and notes what is not."""
+
+    def __init__(self) -> None:
+        self.records, self._bytes, self._digest = 0, 0, hashlib.sha256()
+        self._files: list[dict[str, Any]] = []
+        self._clips: list[dict[str, Any]] = []
+
+    def add(self, serialised: bytes) -> None:
+        """Counts a record."""
+        self.records, self._bytes = self.records + 1, self._bytes + len(serialised)
+        self._digest.update(hashlib.sha256(serialised).digest())
+
+    def add_rejections(self, video: Video, rejections: list[Rejection], is_empty: bool) -> None:
+        """Notes those of a video, which gave no clip at all if `is_empty`."""
+        for part in rejections:
+            if part.start is not None:
+                entry = {"start": part.start, "end": part.end, "reason": part.reason}
+                self._clips.append({"path": video.path} | entry)
+        if is_empty:
+            entry = {"start": video.start, "end": video.end, "reason": _reason_for_all(rejections)}
+            self._files.append({"path": video.path} | entry)
+
+    def summary(self) -> dict[str, Any]:
+        """Most of what `read_summary` reads."""
+        return {
+            "records": self.records,
+            "bytes": self._bytes,
+            "sha256": self._digest.hexdigest(),
+            "rejected_files": self._files,
+            "rejected_clips": self._clips,
+        }
 
 
 def _telling(
@@ -156,17 +170,3 @@ def _reason_for_all(rejections: list[Rejection]) -> str:
     kinds = collections.Counter(rejection.kind for rejection in rejections)
     parts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
     return whole[0] if whole else f"no clip is left: {parts}"
-
-
-def _check(path: epath.PathLike, num_records: int) -> None:
-    """Opens what was written, because a full disk is no error to the writer."""
-    try:
-        reader = open_reader(path)
-        found = reader.num_records()
-        reader.close()
-    except (RuntimeError, ValueError, IndexError) as error:
-        raise OSError(
-            f"the file is damaged right after writing ({error}); is there room?"
-        ) from error
-    if found != num_records:
-        raise OSError(f"only {found} of {num_records} records arrived; is there room?")

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -106,6 +107,8 @@ class Crew:
         worker.heard = time.monotonic()
         if kind == "error":
             raise UserError(value)
+        if kind == "defect":
+            raise RuntimeError(f"in a worker:\n{value}")
         if kind == "video":
             worker.video = value
             yield Event(shard, video=value)
@@ -194,6 +197,8 @@ def _work(connection: multiprocessing.connection.Connection, plan: Plan) -> None
             connection.send(("done", summary))
         except UserError as error:
             connection.send(("error", str(error)))
+        except Exception:
+            connection.send(("defect", traceback.format_exc()))
 
 
 def _end_with_parent() -> None:
