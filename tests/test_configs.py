@@ -66,7 +66,7 @@ def full_scale(stage, variant="full"):
     params = jax.eval_shape(model.init_params, jax.random.key(0))
     temporal, image = partition(params, is_temporal)
     print(
-        f"{stage}:{variant} has {count(params) / 1e9:.3f}B parameters: {count(image) / 1e9:.3f}B of "
+        f"{stage}:{variant}: {count(params) / 1e9:.3f}B parameters, {count(image) / 1e9:.3f}B of "
         f"the image network, {count(temporal) / 1e9:.3f}B of its inflation"
     )
     return model, params, count(image), count(temporal)
