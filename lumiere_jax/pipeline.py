@@ -121,7 +121,7 @@ class LumierePipeline:
           prompts: what to show.
           seeds: one a prompt; 0, 1, … if None.
           num_steps: network calls of every stage; None for each config's own.
-          sampler: "ddim", "ancestral" or "dpmpp_2m"; None for each config's own.
+          sampler: "ddim", "ancestral", "dpmpp_2m" or "ddpm"; None for each config's own.
           guidance_scale: of the base; None for its config's own.
           num_frames: frames of the video; None for what the base was trained on.
           base_only: leaves super-resolution out.
