@@ -35,7 +35,7 @@ _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 _NO_FOLDER = (
     "the text encoder 't5' needs its weights: give --config.text.folder=DIR (--text_folder=DIR "
     "for a checkpoint) with a T5 v1.1 {size}encoder: config.json, safetensors files and "
-    "spiece.model; docs/text_encoders.md says where they are from."
+    "spiece.model; docs/text_encoders.md says how to lay it out."
 )
 
 
