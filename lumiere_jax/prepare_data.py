@@ -9,12 +9,14 @@ same command. DIR/report.txt names every file and clip that was left out, and wh
 """
 
 import os
+import shlex
 from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
 
 from lumiere_jax import errors
+from lumiere_jax.errors import UserError
 
 _SOURCE = flags.DEFINE_string("source", None, "Folder of videos, or manifest: CSV, JSONL, Parquet.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write; made if missing.")
@@ -61,12 +63,13 @@ def main(argv: list[str]) -> None:
     from lumiere_jax.preparation import run
     from lumiere_jax.preparation.settings import Settings, Thresholds
 
+    _refuse_ignored_flags()
     config = _CONFIG.value
     encoder = text.create(config.text) if _EMBED_TEXT.value else None
     resolution = config.data.resolution
     settings = Settings(
         num_frames=config.data.num_frames,
-        resolution=(resolution, resolution) if isinstance(resolution, int) else resolution,
+        resolution=(resolution, resolution) if isinstance(resolution, int) else tuple(resolution),
         fps=config.data.fps,
         max_clips_per_video=_MAX_CLIPS.value,
         test_fraction=_TEST_FRACTION.value,
@@ -85,10 +88,27 @@ def main(argv: list[str]) -> None:
             run.prepare(plan, encoder, _WORKERS.value or _num_cores())
     print(run.describe(_OUTPUT.value))
     print(f"every file and clip that was left out: {_OUTPUT.value}/report.txt")
-    print(
-        "next: python -m lumiere_jax.main --config=... --workdir=... --config.data.name=prepared "
-        f"--config.data.folder={_OUTPUT.value}"
-    )
+    print(f"next: {_next_command()}")
+
+
+def _refuse_ignored_flags() -> None:
+    """Refuses what would have no effect."""
+    if _BEAM.value and _WORKERS.present:
+        raise UserError(
+            "--workers is not for --beam, whose runner has flags of its own: --beam_args"
+        )
+    if _BEAM_ARGS.present and not _BEAM.value:
+        raise UserError("--beam_args needs --beam")
+
+
+def _next_command() -> str:
+    """How to train on what was prepared, with the config that it was prepared for."""
+    flag = flags.FLAGS["config"]
+    overrides = config_flags.get_override_values(flag)
+    overrides |= {"data.name": "prepared", "data.folder": _OUTPUT.value}
+    words = ["python", "-m", "lumiere_jax.main", "--workdir=WORKDIR"]
+    words.append(f"--config={config_flags.get_config_filename(flag)}")
+    return shlex.join(words + [f"--config.{name}={value}" for name, value in overrides.items()])
 
 
 def _num_cores() -> int:

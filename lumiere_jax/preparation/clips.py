@@ -5,6 +5,7 @@ import dataclasses
 import math
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from lumiere_jax.data.video_reading import VideoReadError, probe_video, read_fra
 from lumiere_jax.preparation.filters import find_cuts, reject
 from lumiere_jax.preparation.manifest import Video
 from lumiere_jax.preparation.settings import Settings
+
+_WAITS = (1.0, 10.0)  # seconds, after the first and the second failure to fetch a video
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,5 +145,17 @@ def _local_file(root: str, path: str) -> Iterator[Path | None]:
     else:
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / whole.name
-            whole.copy(local)
+            _fetch(whole, local)
             yield local
+
+
+def _fetch(remote: epath.Path, local: Path) -> None:
+    """Copies a file from a bucket; a network may fail now and then."""
+    for wait in (*_WAITS, None):
+        try:
+            remote.copy(local, overwrite=True)
+            return
+        except Exception:  # each kind of bucket has its own
+            if wait is None:
+                raise
+            time.sleep(wait)

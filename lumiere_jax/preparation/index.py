@@ -98,7 +98,7 @@ def finish(plan: Plan, text_shape: tuple[int, int] | None) -> Index:
         fingerprint=_fingerprint(plan.settings, done),
     )
     report = _report(plan, index, summaries)
-    write_text(plan.output / REPORT_JSON, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
+    write_text(plan.output / REPORT_JSON, json.dumps(report, indent=1) + "\n")
     _write_report_text(plan.output / REPORT_TEXT, report)
     if not sum(index.num_clips(split) for split in SPLITS):
         raise UserError(
@@ -113,7 +113,7 @@ def finish(plan: Plan, text_shape: tuple[int, int] | None) -> Index:
 
 def _fingerprint(settings: Settings, done: list[tuple[Shard, dict[str, Any]]]) -> str:
     """SHA-256 of what is in the records, in the order of shards."""
-    clips = [FORMAT_VERSION, settings.num_frames, settings.resolution, settings.fps]
+    clips = [FORMAT_VERSION, settings.num_frames, settings.resolution, float(settings.fps)]
     digest = hashlib.sha256(json.dumps([*clips, settings.text_fingerprint]).encode())
     for shard, summary in done:
         digest.update(f"{shard} {summary['records']} {summary['sha256']}\n".encode())
@@ -168,7 +168,12 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
 
 def _write_report_text(path: epath.Path, report: dict[str, Any]) -> None:
     """The report for people: every rejected file, then every rejected clip, with its reason."""
-    with written(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+    text = {
+        "mode": "w",
+        "encoding": "utf-8",
+        "errors": "backslashreplace",
+    }  # a path may be no UTF-8
+    with written(path) as temporary, temporary.open(**text) as file:
         file.write("\n".join(summary_lines(report)) + "\n")
         for title, entries in (
             ("Rejected files", report["rejected_files"]),
@@ -188,7 +193,7 @@ def _part(entry: dict[str, Any]) -> str:
 
 
 def _write_tfds_metadata(output: epath.Path, index: Index) -> None:
-    """Makes the folder a data set for `tfds.builder_from_directory`."""
+    """Makes the folder a data set for `tfds.builder_from_directory(output).as_data_source`."""
     import tensorflow_datasets as tfds  # here, because it takes a second or two
 
     template = tfds.core.ShardedFileTemplate(

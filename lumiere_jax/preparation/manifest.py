@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ class Video:
     def to_line(self) -> str:
         """One line of JSON, which `from_line` reads."""
         values = [self.path, self.captions, self.split, self.start, self.end]
-        return json.dumps(values, ensure_ascii=False) + "\n"
+        return json.dumps(values) + "\n"  # in ASCII: a path may be no UTF-8
 
     @classmethod
     def from_line(cls, line: str) -> "Video":
@@ -105,7 +106,7 @@ def read_source(path: Path, test_fraction: float) -> Source:
 
 def choose_split(path: str, test_fraction: float) -> str:
     """The split of a video: "test" for the share of all paths whose hash is lowest."""
-    number = int.from_bytes(hashlib.sha256(path.encode()).digest()[:8], "big")
+    number = int.from_bytes(hashlib.sha256(os.fsencode(path)).digest()[:8], "big")
     return "test" if number < test_fraction * 2**64 else "train"
 
 
@@ -190,7 +191,9 @@ def _text(where: str, row: dict[str, Any], names: tuple[str, ...]) -> str:
     value = next((row[name] for name in names if row.get(name) is not None), "")
     if not isinstance(value, str):
         raise UserError(f"{where}: {_list(names)} is {value!r}, not a text")
-    return value.strip() if names is PATH_COLUMNS else " ".join(value.split())
+    if names is PATH_COLUMNS:
+        return value.strip()
+    return " ".join(value.encode(errors="replace").decode().split())  # half a character is none
 
 
 def _seconds(where: str, row: dict[str, Any], key: str) -> float | None:

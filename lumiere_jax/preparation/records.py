@@ -1,7 +1,8 @@
 """How a clip is stored: as a serialised `tf.train.Example` of a TFDS data set.
 
-The frames are raw bytes, which ArrayRecord compresses by zstd: lossless, and read at least ten
-times faster than what the usual video file decodes to.
+The frames are raw bytes, which ArrayRecord compresses by zstd: lossless, and the fastest of what
+was tried. On two cores, 64 frames of 128 x 128 pixels are read in 18 ms, while a video of
+1280 x 720 takes 290 ms to decode to them; PNG frames take 70 ms, JPEG frames, with a loss, 20 ms.
 """
 
 import dataclasses
@@ -68,7 +69,7 @@ class RecordFormat:
         example = {
             "video": record.frames,
             "captions": list(record.captions),
-            "path": record.path,
+            "path": record.path.encode(errors="backslashreplace"),
             "start": np.float32(record.start),
         }
         if "text" in self.features:

@@ -11,8 +11,9 @@ from lumiere_jax.data.pipeline import train_batches
 from lumiere_jax.data.prepared import Prepared
 from lumiere_jax.data.sources import HoldsFrames, StoresText, create_source
 from lumiere_jax.errors import UserError
-from lumiere_jax.text import HashedTextEncoder
+from lumiere_jax.text import HashedTextEncoder, T5TextEncoder
 from tests.preparation.videos import moving, prepare, write
+from tests.text.tiny_t5 import write_tiny_t5
 
 ENCODER = HashedTextEncoder(dim=8, max_length=6)
 STORED = {"num_frames": 8, "resolution": 16, "fps": 8}
@@ -98,6 +99,20 @@ def test_stored_text_is_what_the_encoder_says_of_the_caption(folder):
             assert text.dtype == np.float32 and mask.dtype == bool
             np.testing.assert_array_equal(text, expected[0])
             np.testing.assert_array_equal(mask, expected_mask[0])
+
+
+@pytest.mark.parametrize("keep_padding", [False, True])
+def test_stored_text_of_t5_is_what_it_says_later(videos, tmp_path, keep_padding):
+    write_tiny_t5(tmp_path / "t5")
+    encoder = T5TextEncoder(str(tmp_path / "t5"), 16, 12, "float32", keep_padding=keep_padding)
+    prepare(videos, tmp_path / "out", encoder=encoder)
+    source = Prepared(tmp_path / "out", **STORED)
+    captions = [source.frames(index, seed=4)[1] for index in range(len(source))]
+    expected, expected_mask = encoder(captions)
+    for index, (text, mask) in enumerate(zip(expected, expected_mask, strict=True)):
+        stored, stored_mask = source.stored_text(index, seed=4)
+        np.testing.assert_array_equal(stored, text)
+        np.testing.assert_array_equal(stored_mask, mask)
 
 
 def test_batches_with_stored_text_are_those_of_the_encoder(videos, folder, tmp_path):

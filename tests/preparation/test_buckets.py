@@ -7,7 +7,8 @@ import pytest
 from etils.epath import backend, gpath
 from fsspec.implementations.dirfs import DirFileSystem
 
-from lumiere_jax.preparation import embedding, index, run, shards
+from lumiere_jax.preparation import clips, embedding, index, run, shards
+from lumiere_jax.preparation.manifest import Video
 from lumiere_jax.text import HashedTextEncoder
 from tests.preparation.videos import contents, moving, settings, write
 
@@ -46,6 +47,27 @@ def test_a_bucket_gets_what_a_folder_gets(bucket, tmp_path):
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["clips"] == {"train": 4, "test": 0}
     assert [entry["path"] for entry in report["rejected_files"]] == ["s3://b/videos/gone.mp4"]
+
+
+@pytest.mark.parametrize("most", [2, 3])
+def test_a_network_may_fail_now_and_then(bucket, tmp_path, monkeypatch, most):
+    write(bucket / "a.mp4", moving(16))
+    monkeypatch.setattr(clips, "_WAITS", (0.0, 0.0))
+    copy, failures = gpath.PosixGPath.copy, []
+
+    def failing_copy(self, *args, **kwargs):
+        if len(failures) < most:
+            failures.append(self)
+            raise ConnectionError("reset by peer")
+        return copy(self, *args, **kwargs)
+
+    monkeypatch.setattr(gpath.PosixGPath, "copy", failing_copy)
+    found = list(clips.find_clips(Video("s3://b/a.mp4", ("one",), "train"), "", settings()))
+    assert len(failures) == most
+    if most == 2:
+        assert len(found) == 2 and all(isinstance(entry, clips.Clip) for entry in found)
+    else:
+        assert found == [clips.Rejection("broken: ConnectionError: reset by peer")]
 
 
 def make_here(manifest, output):

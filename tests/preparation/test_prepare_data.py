@@ -210,7 +210,9 @@ def test_killed_in_the_middle_it_goes_on_without_loss_or_duplicates(tmp_path):
     ended = subprocess.run(command(manifest, output), capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert "3 shards, 1 of them done before" in ended.stdout
-    assert f"--config.data.folder={output}" in ended.stdout
+    last = ended.stdout.splitlines()[-1]
+    assert "--config=configs/t2i.py:tiny --config.data.num_frames=8 " in last
+    assert last.endswith(f"--config.data.name=prepared --config.data.folder={output}")
     with run.begun(manifest, tmp_path / "unkilled", Plan.load(output).settings) as plan:
         run.prepare(plan, None, 2)
     assert contents(output) == contents(tmp_path / "unkilled")
@@ -257,6 +259,22 @@ def test_a_worker_that_dies_once_costs_nothing(tmp_path):
             summaries = [e.summary for e in crew.run([shards.Task(shard)]) if e.summary]
     assert [summary["records"] for summary in summaries] == [3]
     assert not summaries[0]["rejected_files"]
+
+
+def test_names_and_captions_that_are_no_unicode(tmp_path):
+    folder = tmp_path / "videos"
+    name = os.fsdecode(b"caf\xe9.mp4")
+    os.rename(write(folder / "a.mp4", moving(16)), folder / name)
+    lines = [{"path": name, "caption": "half \ud83d of it"}, {"path": name, "caption": "日本"}]
+    manifest = folder / "list.jsonl"
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    index = prepare(manifest, tmp_path / "out", encoder=ENCODER, num_frames=16)
+    (record,) = parsed(tmp_path / "out")
+    assert record.path == "caf\\udce9.mp4" and record.captions == ("half ? of it", "日本")
+    assert index.num_clips("train") == 1
+    with pytest.raises(UserError, match="no clip is left"):
+        prepare(manifest, tmp_path / "none", num_frames=17)
+    assert "  caf\\udce9.mp4: too short" in (tmp_path / "none" / "report.txt").read_text()
 
 
 def test_mistakes_are_told(folder, output, tmp_path):
