@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX ?= $(CURDIR)/.cache/bytecode
 
 .DEFAULT_GOAL := help
-.PHONY: help demo eval-demo test lint plan format clean
+.PHONY: help demo eval-demo test test-beam lint plan format clean
 
 help:  ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -26,6 +26,11 @@ demo: $(VENV)/.run-time  ## Train the tiny cascade on this machine and write vid
 
 test: lint  ## Check format and lint, then run the tests.
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# Apache Beam's own pins do not go together with those of requirements.txt.
+test-beam:  ## Run the tests of the Beam pipeline, in an environment of their own.
+	@$(MAKE) --no-print-directory VENV=.venv-beam .venv-beam/.beam
+	.venv-beam/bin/python -m pytest tests/preparation/test_beam_engine.py
 
 # Tiny base clips have 8 frames, I3D needs 9: generated here with 16.
 EVAL_DEMO := --task=held_out --base=demo/runs/stunet --ssr=demo/runs/ssr --output=demo/eval \
@@ -46,7 +51,7 @@ format: $(VENV)/.test  ## Format the code and mend what lint can mend.
 	$(BIN)/ruff check --fix
 
 clean:  ## Remove the environment, the caches and the demo's output.
-	rm -rf $(VENV) $(INCOMPLETE) .cache .hypothesis .pytest_cache .ruff_cache demo
+	rm -rf $(VENV) $(INCOMPLETE) .venv-beam .venv-beam.incomplete .cache .hypothesis .pytest_cache .ruff_cache demo
 	find lumiere_jax tests configs -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/.run-time: requirements.txt setup.py
@@ -60,6 +65,10 @@ $(VENV)/.eval: $(VENV)/.run-time
 $(VENV)/.test: requirements.txt requirements-test.txt setup.py
 	@$(call install,the run-time and test packages (about 4 minutes),-r requirements-test.txt -e .,-e '.[test]')
 	@touch $(VENV)/.run-time $@
+
+$(VENV)/.beam: requirements-beam.txt setup.py
+	@$(call install,what the Beam pipeline needs (about 4 minutes),-r requirements-beam.txt -e . --no-deps,-e '.[beam]' pytest hypothesis)
+	@touch $@
 
 # $(call install,what,packages on Python 3.11,packages on any other). An interrupted call leaves
 # $(INCOMPLETE) behind, and the next one then starts from an empty environment.

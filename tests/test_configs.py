@@ -62,14 +62,14 @@ def test_unknown_variant(stage):
         example_config(stage, "huge")
 
 
-def full_scale(stage):
+def full_scale(stage, variant="full"):
     """A stage at full scale, the shapes of its parameters, and the number of them."""
-    model = Stage.from_config(example_config(stage, "full"))
+    model = Stage.from_config(example_config(stage, variant))
     params = jax.eval_shape(model.init_params, jax.random.key(0))
     temporal, image = partition(params, is_temporal)
     print(
-        f"{stage}:full has {count(params) / 1e9:.3f}B parameters: {count(image) / 1e9:.3f}B of the "
-        f"image network, {count(temporal) / 1e9:.3f}B of its inflation"
+        f"{stage}:{variant}: {count(params) / 1e9:.3f}B parameters, {count(image) / 1e9:.3f}B of "
+        f"the image network, {count(temporal) / 1e9:.3f}B of its inflation"
     )
     return model, params, count(image), count(temporal)
 
@@ -95,6 +95,14 @@ def test_full_space_time_unet():
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     assert prediction_shape(model, params, 80, 128).shape == (1, 80, 128, 128, 3)
     assert image == full_scale("t2i")[2]
+
+
+def test_inflation_of_deepfloyd_if():
+    model, params, image, temporal = full_scale("stunet", "if_xl")
+    assert round(image / 1e9, 3) == 4.305
+    assert abs((image + temporal) / 5.5e9 - 1) < 0.1
+    assert prediction_shape(model, params, 80, 64).shape == (1, 80, 64, 64, 6)
+    assert model.learned_variance and model.config.train.frozen_dtype == "bfloat16"
 
 
 def test_full_super_resolution():

@@ -63,7 +63,14 @@ def test_training_step_of_four_chips_that_are_not_there(tmp_path):
     assert json.loads(again.stdout) == plan
 
 
-@pytest.mark.parametrize("arguments", [(), ("--config=configs/t2i.py:tiny", "--mode=features")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--config=configs/t2i.py:tiny", "--mode=features"),
+        ("--config=configs/t2i.py:tiny", "--mode=text"),
+    ],
+)
 def test_a_stage_or_features(arguments):
     result = run("--topology=v5e:2x2", *arguments)
     assert result.returncode == 2 and "give --config=FILE to plan a stage, or" in result.stderr

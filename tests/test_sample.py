@@ -130,6 +130,10 @@ def flagged(**values: str):
         ({"prompt": PROMPT, "output": "nowhere/x.mp4"}, "there is no folder nowhere"),
         ({"prompt": PROMPT, "base": "nowhere"}, "no checkpoint in nowhere"),
         ({"prompt": PROMPT, "ssr": "nowhere"}, "no checkpoint in nowhere"),
+        (
+            {"prompt": PROMPT, "text_folder": "t5"},
+            "--text_folder=t5: .*stunet was trained with .*'h",
+        ),
         ({"prompt": PROMPT, "num_frames": "7"}, "7 frames are not divisible by 2"),
         ({"prompt": PROMPT, "sampler": "euler"}, "sampler 'euler' is unknown"),
         ({"prompt": PROMPT, "steps": "0"}, "steps=0"),

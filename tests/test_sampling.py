@@ -66,6 +66,7 @@ def noise(keys, stream, shape):
         ({"guidance_scale": -1.0}, "guidance_scale=-1"),
         ({"guidance_scale": float("nan")}, "guidance_scale=nan"),
         ({"threshold_percentile": 0.0}, "threshold_percentile=0"),
+        ({"threshold_max": 0.5}, "threshold_max=0.5 must be 0"),
     ],
 )
 def test_options_out_of_range(fields, message):

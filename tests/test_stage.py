@@ -37,6 +37,12 @@ def test_network_has_the_fields_of_the_config():
     assert network.temporal_initialization == "nearest"
 
 
+DISCRETE = {"diffusion__schedule": "discrete", "diffusion__log_snr_shift": 0.0}
+LEARNED = DISCRETE | {
+    "diffusion__prediction": "epsilon", "diffusion__learned_variance": True,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("stage", "fields", "message"),
     [
@@ -51,6 +57,14 @@ def test_network_has_the_fields_of_the_config():
         ("ssr", {"ssr__factor": 3}, "ssr.factor=3"),
         ("ssr", {"ssr__overlap": 4}, "overlap=4.*window=4"),
         ("ssr", {"ssr__weights": "cubic"}, "'cubic'"),
+        ("t2i", {"diffusion__schedule": "linear"}, "'linear' is unknown; use cosine or discrete"),
+        ("t2i", {"diffusion__schedule": "discrete"}, "log_snr_shift=-4.0: the steps"),
+        ("t2i", DISCRETE | {"diffusion__weighting": "sigmoid"}, "'sigmoid' needs a schedule"),
+        ("t2i", DISCRETE | {"model__out_channels": 6}, "out_channels=6 with.*=False"),
+        ("t2i", DISCRETE | {"diffusion__learned_variance": True}, "needs.*'epsilon'; got.*'x0'"),
+        ("t2i", LEARNED | {"model__out_channels": 3}, "out_channels=3 with.*=True"),
+        ("t2i", DISCRETE | {"sampling__sampler": "ddpm"}, "'ddpm' needs"),
+        ("t2i", DISCRETE | {"sampling__timestep_spacing": "even"}, "'even' is unknown"),
     ],
 )
 def test_config_that_makes_no_sense(stage, fields, message):

@@ -56,19 +56,35 @@ def read_table(
     Raises:
         UserError: the file is missing or malformed; the message names the line and what it lacks.
     """
+    table = []
+    for line, row in read_rows(path, (name_columns, text_columns)):
+        name, text = (_field(path, line, row, names) for names in (name_columns, text_columns))
+        table.append((name, " ".join(text.split())))
+    return table
+
+
+def read_rows(
+    path: Path, wanted: tuple[tuple[str, ...], ...], kind: str = "captions file"
+) -> Iterator[tuple[int, dict]]:
+    """Line number and fields of each row of a CSV or JSONL file.
+
+    Args:
+        path: the file.
+        wanted: the header of a CSV file needs one column of each tuple.
+        kind: what messages call the file.
+
+    Raises:
+        UserError: the file is missing or malformed; the message names the line and what it lacks.
+    """
     readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows}
     if path.suffix.lower() not in readers:
-        raise UserError(f"captions file {path}: its name must end in .csv or .jsonl")
-    table = []
+        raise UserError(f"{kind} {path}: its name must end in .csv or .jsonl")
     try:
-        for line, row in readers[path.suffix.lower()](path, (name_columns, text_columns)):
-            name, text = (_field(path, line, row, names) for names in (name_columns, text_columns))
-            table.append((name, " ".join(text.split())))
+        yield from readers[path.suffix.lower()](f"{kind} {path}", path, wanted)
     except OSError as error:
-        raise UserError(f"captions file {path} cannot be read: {error.strerror}") from error
+        raise UserError(f"{kind} {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"captions file {path} is not UTF-8 text ({error.reason})") from error
-    return table
+        raise UserError(f"{kind} {path} is not UTF-8 text ({error.reason})") from error
 
 
 def read_caption_beside(video: Path) -> list[str]:
@@ -80,38 +96,42 @@ def read_caption_beside(video: Path) -> list[str]:
     return [caption] if caption else []
 
 
-def _csv_rows(path: Path, wanted: tuple[tuple[str, ...], ...]) -> Iterator[tuple[int, dict]]:
+def _csv_rows(
+    file_name: str, path: Path, wanted: tuple[tuple[str, ...], ...]
+) -> Iterator[tuple[int, dict]]:
     """Line number and fields of each row."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, skipinitialspace=True, strict=True)
         try:
             reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
-            _check_columns(path, reader.fieldnames, wanted)
+            _check_columns(file_name, reader.fieldnames, wanted)
             for row in reader:
                 if None in row or None in row.values():
                     found = sum(value is not None for key, value in row.items() if key is not None)
                     found += len(row.get(None, []))
                     raise UserError(
-                        f"captions file {path}, line {reader.line_num}: {found} fields where the "
+                        f"{file_name}, line {reader.line_num}: {found} fields where the "
                         f"header has {len(reader.fieldnames)}; put captions with commas in quotes"
                     )
                 yield reader.line_num, row
         except csv.Error as error:
             line = reader.reader.line_num
-            raise UserError(f"captions file {path}, line {line}: {error}") from error
+            raise UserError(f"{file_name}, line {line}: {error}") from error
 
 
-def _check_columns(path: Path, columns: list[str], wanted: tuple[tuple[str, ...], ...]) -> None:
+def _check_columns(file_name: str, columns: list[str], wanted: tuple[tuple[str, ...], ...]) -> None:
     """Names the columns that a header lacks."""
     for names in wanted:
         if not set(names) & set(columns):
             raise UserError(
-                f"captions file {path}, line 1: no column {_any_of(names)} among "
+                f"{file_name}, line 1: no column {_any_of(names)} among "
                 f"{', '.join(columns) or 'none'}"
             )
 
 
-def _jsonl_rows(path: Path, _: tuple[tuple[str, ...], ...]) -> Iterator[tuple[int, dict]]:
+def _jsonl_rows(
+    file_name: str, path: Path, _: tuple[tuple[str, ...], ...]
+) -> Iterator[tuple[int, dict]]:
     """Line number and object of each line that is not blank."""
     with path.open(encoding="utf-8-sig") as file:
         for line, text in enumerate(file, start=1):
@@ -120,9 +140,9 @@ def _jsonl_rows(path: Path, _: tuple[tuple[str, ...], ...]) -> Iterator[tuple[in
             try:
                 row = json.loads(text)
             except json.JSONDecodeError as error:
-                raise UserError(f"captions file {path}, line {line}: {error}") from error
+                raise UserError(f"{file_name}, line {line}: {error}") from error
             if not isinstance(row, dict):
-                raise UserError(f"captions file {path}, line {line}: not a JSON object")
+                raise UserError(f"{file_name}, line {line}: not a JSON object")
             yield line, row
 
 

@@ -4,6 +4,7 @@ from lumiere_jax.data.video_reading import (
     VideoInfo,
     VideoReadError,
     probe_video,
+    read_frames,
     read_video,
     resize_and_crop,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "VideoInfo",
     "VideoReadError",
     "probe_video",
+    "read_frames",
     "read_video",
     "resize_and_crop",
     "to_float",

@@ -233,20 +233,56 @@ def read_video(
         VideoReadError: the file is missing, no video, damaged, or ends before the last frame asked.
     """
     info = info or probe_video(path)
+    num_frames = info.num_frames(fps) - start if num_frames is None else num_frames
+    frames = read_frames(
+        path, fps=fps, start=start, num_frames=num_frames, size=size, info=info, num_threads=0
+    )
+    video = None
+    for n, image in enumerate(frames):
+        if video is None:
+            video = np.empty((num_frames, *image.shape), np.uint8)
+        video[n] = image
+    return video
+
+
+def read_frames(
+    path: str | os.PathLike,
+    *,
+    fps: float,
+    start: int,
+    num_frames: int,
+    size: tuple[int, int] | None,
+    info: VideoInfo,
+    num_threads: int,
+) -> Iterator[np.ndarray]:
+    """The frames of `read_video`, one after the other; a frame that is held comes more than once.
+
+    Args:
+        path: as for `read_video`, like all other arguments.
+        fps: of the result.
+        start: first frame.
+        num_frames: how many frames.
+        size: (height, width); None keeps that of the first frame.
+        info: from `probe_video`.
+        num_threads: of the decoder; 0 for one a core.
+
+    Returns:
+        Iterator of uint8 [height, width, 3].
+
+    Raises:
+        VideoReadError: as `read_video`, while iterating.
+    """
     available = info.num_frames(fps)
-    num_frames = available - start if num_frames is None else num_frames
     if start < 0 or num_frames < 1 or start + num_frames > available:
         wanted = f"frames {start} to {start + num_frames - 1}"
         raise VideoReadError(path, f"{wanted} asked, but it has {available} at {fps:g} fps")
     times = [n / fps for n in range(start, start + num_frames)]
-    video, shown = None, None
+    shown = None
     with _open_video(path) as stream:
         stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = num_threads
         to_rgb = _RGBConverter(stream.sample_aspect_ratio, size)
-        for n, frame in enumerate(_shown_frames(path, stream, info, times)):
+        for frame in _shown_frames(path, stream, info, times):
             if frame is not shown:
                 shown, image = frame, to_rgb(frame)
-            if video is None:
-                video = np.empty((num_frames, *image.shape), np.uint8)
-            video[n] = image
-    return video
+            yield image

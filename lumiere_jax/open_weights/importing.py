@@ -79,7 +79,10 @@ def read_config(source: Path, stage: str, dtype: str) -> ConfigDict:
     if stage not in STAGES:
         raise UserError(f"--stage={stage} is unknown; use one of {', '.join(STAGES)}.")
     if not source.is_dir():
-        raise UserError(f"--source={source}: there is no such folder.")
+        raise UserError(
+            f"--source={source}: there is no such folder; give a directory of DeepFloyd IF in the "
+            "layout of diffusers."
+        )
     unet = unet_config.read(source / "unet" / "config.json")
     _check_stage(unet, stage, source)
     config = default_config(STAGES[stage])

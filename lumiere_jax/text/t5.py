@@ -22,7 +22,6 @@ from lumiere_jax.safetensors_reading import TensorFiles
 from lumiere_jax.sharding import (
     by_clip,
     local_mesh,
-    padded_batch,
     state_shardings,
     use_mesh,
     with_shardings,
@@ -36,7 +35,7 @@ _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 _NO_FOLDER = (
     "the text encoder 't5' needs its weights: give --config.text.folder=DIR (--text_folder=DIR "
     "for a checkpoint) with a T5 v1.1 {size}encoder: config.json, safetensors files and "
-    "spiece.model; docs/text_encoders.md says where they are from."
+    "spiece.model; docs/text_encoders.md says how to lay it out."
 )
 
 
@@ -214,8 +213,7 @@ class T5TextEncoder:
         """The compiled encoder, its parameters and its batch size."""
         files, architecture, _, _ = self._opened
         mesh, dtype = local_mesh(), _DTYPES[self._dtype]
-        # A CPU is not faster by the prompt with more of them.
-        batch = padded_batch(1 if jax.default_backend() == "cpu" else 8, mesh)
+        batch = _prompts_a_device() * mesh.size
         params = t5_weights.load(files, architecture, dtype, mesh)
         text = "compiling the text encoder, this can take minutes"
         with Announcement(text, quiet=not distributed.is_primary()):
@@ -223,6 +221,11 @@ class T5TextEncoder:
                 architecture, dtype, mesh, batch, self.max_length, self._keep_padding
             )
         return program, params, batch
+
+
+def _prompts_a_device() -> int:
+    """Enough to be worth gathering the weights; a CPU is not faster by the prompt with more."""
+    return 1 if jax.default_backend() == "cpu" else 8
 
 
 def compile_encoder(

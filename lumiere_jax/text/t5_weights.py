@@ -70,11 +70,16 @@ class _Parameter:
         """A slice of the parameter; nothing else is read."""
         first, rest = (index[0], index[1:]) if self.is_stacked else (slice(None), index)
         part = rest[::-1] if self.is_transposed else rest
-        slices = [files.read_slice(name, part) for name in self.tensors[first]]
-        slices = [array.T if self.is_transposed else array for array in slices]
-        if not self.is_stacked:
-            return np.ascontiguousarray(slices[0], dtype)
-        return np.stack(slices, dtype=dtype, casting="unsafe")
+        names = self.tensors[first]
+        sizes = [
+            len(range(*bound.indices(size))) for bound, size in zip(index, self.shape, strict=True)
+        ]
+        bits = f"u{dtype.itemsize}"  # NumPy transposes bfloat16 one number at a time
+        found = np.empty(sizes, bits)
+        for row, name in zip(found if self.is_stacked else [found], names, strict=True):
+            tensor = files.read_slice(name, part).astype(dtype, copy=False).view(bits)
+            row[...] = tensor.T if self.is_transposed else tensor
+        return found.view(dtype)
 
 
 def parameter_shapes(architecture: Architecture, dtype: Any) -> Params:

@@ -38,6 +38,17 @@ def test_guidance_algebra_in_one_call(scale):
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_learned_variance_is_that_of_the_conditional_branch(scale):
+    network = Network()
+    actual = guidance.guided(network, TEXT, NULL, scale, learned_variance=True)(Z, LOG_SNR)
+    conditional, null = network(Z, LOG_SNR, TEXT), network(Z, LOG_SNR, NULL)
+    expected = null + scale * (conditional - null)
+    np.testing.assert_allclose(actual[..., :2], expected[..., :2], atol=1e-5)
+    np.testing.assert_array_equal(actual[..., 2:], conditional[..., 2:])
+    assert np.abs(expected - conditional)[..., 2:].max() > 0.01 or scale == 1
+
+
 @pytest.mark.parametrize("scale", [1, 1.0])
 def test_scale_one_is_a_single_conditional_call(scale):
     network = Network()

@@ -12,11 +12,11 @@ def random_video(shape, seed=0):
     return np.random.default_rng(seed).uniform(-1, 1, size=shape).astype(np.float32)
 
 
-def torch_resize(video, size, method):
+def torch_resize(video, size, method, **options):
     batch, time, height, width, channels = video.shape
     frames = torch.from_numpy(video.astype(np.float64))
     frames = frames.reshape(batch * time, height, width, channels).permute(0, 3, 1, 2)
-    frames = torch.nn.functional.interpolate(frames, size, mode=method)
+    frames = torch.nn.functional.interpolate(frames, size, mode=method, **options)
     return frames.permute(0, 2, 3, 1).reshape(batch, time, *size, channels).numpy()
 
 
@@ -25,6 +25,14 @@ def test_bilinear_upsampling_matches_torch(num_frames):
     video = random_video((2, num_frames, 5, 6, 3))
     result = jax.jit(low_resolution.upsample_low_resolution, static_argnums=1)(video, (20, 48))
     np.testing.assert_allclose(result, torch_resize(video, (20, 48), "bilinear"), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(20, 48), (5, 6), (9, 6)])
+def test_bilinear_upsampling_by_corners_matches_torch(size):
+    video = random_video((1, 2, 5, 6, 3))
+    result = low_resolution.upsample_low_resolution(video, size, "bilinear_corners")
+    expected = torch_resize(video, size, "bilinear", align_corners=True)
+    np.testing.assert_allclose(result, expected, atol=1e-6)
 
 
 def test_bicubic_upsampling_keeps_a_quadratic_inside():

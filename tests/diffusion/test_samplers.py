@@ -24,8 +24,15 @@ def split(batch, seed=0):
 
 
 def sample(denoise, keys, *arguments, **options):
-    """`samplers.sample`, compiled as a whole."""
-    return jax.jit(lambda keys: samplers.sample(denoise, keys, *arguments, **options))(keys)
+    """`samplers.sample`, compiled as a whole; "ddpm" gets the posterior's variance."""
+
+    def denoise_with_variance(z, log_snr):
+        x0 = denoise(z, log_snr)
+        return (x0, jnp.full_like(z, -1.0)) if options.get("sampler") == "ddpm" else x0
+
+    return jax.jit(
+        lambda keys: samplers.sample(denoise_with_variance, keys, *arguments, **options)
+    )(keys)
 
 
 def gaussian_denoiser(z, log_snr):
@@ -205,6 +212,7 @@ def test_ddim_with_eta_one_is_ancestral(float64):
         )[1]
 
     ancestral = run(sampler="ancestral")
+    np.testing.assert_allclose(run(sampler="ddpm"), ancestral, atol=1e-10)
     np.testing.assert_allclose(run(sampler="ddim", eta=1.0), ancestral, atol=1e-10)
     assert np.abs(run(sampler="ddim", eta=0.5) - ancestral).max() > 0.01
 
@@ -258,7 +266,8 @@ def test_one_trace_for_all_noise_levels(sampler):
 
     def denoise(z, log_snr):
         traces.append(log_snr.shape)
-        return gaussian_denoiser(z, log_snr)
+        x0 = gaussian_denoiser(z, log_snr)
+        return (x0, jnp.zeros_like(z)) if sampler == "ddpm" else x0
 
     @jax.jit
     def run(keys, start_time, eta):
@@ -352,6 +361,7 @@ def test_sdedit_with_the_exact_denoiser_keeps_the_distribution(float64):
     "options, message",
     [
         (dict(sampler="euler"), "unknown sampler 'euler': use one of ddim, ancestral, dpmpp_2m"),
+        (dict(sampler="ddpm"), "'ddpm' needs a learned variance; use 'ancestral'"),
         (dict(num_steps=0), "cannot sample with 0 steps"),
         (dict(start_time=1.5), "start_time=1.5 must be above 0"),
         (dict(start_time=0.5), "start_time=0.5 needs an initial video"),

@@ -6,6 +6,7 @@ import torch
 from flax.traverse_util import flatten_dict
 
 from lumiere_jax.errors import UserError
+from lumiere_jax.models.attention import TextAttention
 from lumiere_jax.models.unet import UNet
 from tests.models import diffusers_parity as parity
 from tests.quick_jit import quick_jit
@@ -155,6 +156,18 @@ def test_deepfloyd_if_stage_one_is_a_configuration(size, billions):
     assert round(count / 1e9, 3) == billions
 
 
+def test_group_norm_of_text_is_exact_where_means_are_large():
+    text = 1000 + np.random.default_rng(0).normal(size=(2, 5, 64)).astype(np.float32)
+    attention = TextAttention(head_dim=8, groups=8, text_norm="group")
+    _, state = attention.init_with_output(
+        jax.random.key(0), jnp.zeros((2, 4, 4, 16)), text, None,
+        capture_intermediates=lambda module, _: module.name == "text_norm", mutable=True,
+    )  # fmt: skip
+    actual = state["intermediates"]["text_norm"]["__call__"][0]
+    expected = torch.nn.functional.group_norm(torch.tensor(text.transpose(0, 2, 1)).double(), 32)
+    np.testing.assert_allclose(actual, expected.numpy().transpose(0, 2, 1), atol=2e-3)
+
+
 @pytest.fixture(scope="module")
 def small():
     """Jitted application of SMALL, and random parameters for it."""
@@ -218,6 +231,7 @@ def test_bfloat16_stays_near_float32(small):
         ({}, (1, 7, 8, 3), "7×8 is not divisible by 2"),
         ({}, (1, 8, 9, 3), "8×9 is not divisible by 2"),
         ({"widths": (16, 16, 16)}, (1, 8, 8, 3), "attention_levels has 2 entries for 3 levels"),
+        ({"layers_per_level": (1, 2, 3)}, (1, 8, 8, 3), r"layers_per_level=\(1, 2, 3\) for 2"),
         ({}, (1, 8, 8, 4), "takes 3 channels; got 4"),
         ({}, (8, 8, 3), "got an input of shape"),
         ({"groups": 32}, (1, 8, 8, 3), "groups=32 does not divide"),

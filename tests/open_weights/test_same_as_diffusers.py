@@ -116,6 +116,17 @@ def test_images_are_those_of_the_pipeline_of_stage_one(guidance, pipelines, work
     np.testing.assert_allclose(actual[:, 0], as_images(expected), atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["ddim", "dpmpp_2m"])
+def test_other_samplers_take_the_noise_alone(name, workdirs):
+    stage, params = load(workdirs["t2i"])
+    text, null = deepfloyd.embeddings(1)
+    options = SamplingOptions.from_config(stage.config, num_steps=3, sampler=name)
+    sampler = make_base_sampler(with_null_text(stage, null), options, 1)
+    video = sampler(params, text.numpy(), np.ones(text.shape[:2], bool), sample_keys([5], 0))
+    assert video.shape == (1, 1, deepfloyd.SIZE, deepfloyd.SIZE, 3)
+    assert np.all(np.abs(video) <= 1) and np.std(video) > 0.1
+
+
 def test_images_are_those_of_the_pipeline_of_stage_two(pipelines, workdirs, monkeypatch):
     stage, params = load(workdirs["ssr"])
     text, null = deepfloyd.embeddings(2)

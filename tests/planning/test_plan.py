@@ -6,16 +6,18 @@ import jax.numpy as jnp
 import pytest
 
 from lumiere_jax import flops
+from lumiere_jax.config import ConfigDict
 from lumiere_jax.diffusion.low_resolution import upsample_low_resolution
 from lumiere_jax.errors import UserError
 from lumiere_jax.planning import compile as steps
 from lumiere_jax.planning import plan as planning
-from lumiere_jax.planning import report
+from lumiere_jax.planning import report, text
 from lumiere_jax.planning.features import feature_step
 from lumiere_jax.planning.search import search
 from lumiere_jax.planning.topology import CHIPS, GIB, Target, present
 from lumiere_jax.stage import Stage
 from lumiere_jax.state import count
+from lumiere_jax.text.t5_network import Architecture
 from tests.tiny_runs import tiny_config
 
 OUT_OF_MEMORY = (
@@ -188,6 +190,34 @@ def test_features_of_the_eval_binary():
 def test_features_of_too_few_frames():
     with pytest.raises(UserError, match="--num_frames=8: I3D needs 9 frames"):
         feature_step(1, present(), num_frames=8)
+
+
+def test_text_encoder(monkeypatch):
+    narrow = Architecture(
+        vocab_size=64, d_model=32, d_kv=8, d_ff=48, num_layers=3, num_heads=4,
+        feed_forward_proj="gated-gelu",
+    )  # fmt: skip
+    monkeypatch.setattr(text, "T5_V1_1_XXL", narrow)
+    config = ConfigDict({"clips_a_device": 2, "model": {}})
+    plan = planning.make_plan(config, present(), mode="text", name="narrow T5")
+    length, devices = text.LENGTH, jax.device_count()
+    assert plan.batch == 2 * devices and plan.trainable == 0 and plan.fits
+    # Of each token the products with all matrices, and of each pair of tokens two of attention.
+    matrices = 3 * 32 * (4 * 32 + 3 * 48)
+    attention = 3 * 2 * 32 * length
+    assert plan.model_flops == 2 * 2 * length * (matrices + attention)
+    assert plan.frozen == 64 * 32 + 32 * 4 + matrices + 7 * 32
+    described = report.text(plan, 100)
+    assert f"{2 * devices} prompts, 2 a chip" in described and "clips" not in described
+    assert "prompts a chip" in report.table([plan])
+
+
+def test_size_of_the_text_encoder():
+    step = text.embedding_step(1, present())
+    assert step.frozen == 4_762_310_656
+    # Matrices and embeddings in bfloat16; norms and biases of distance in float32.
+    small = 49 * 4096 + 32 * 64
+    assert step.held * jax.device_count() == 2 * step.frozen + 2 * small
 
 
 def test_search_ranks_what_fits_by_speed(plan):

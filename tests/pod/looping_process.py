@@ -41,6 +41,8 @@ def loop():
         distributed.say(distributed.start_report(mesh, jax.device_count()))
         votes = distributed.agree(True), distributed.agree(distributed.is_primary())
         print("agreed", *votes)
+        names = "the same name", f"process {jax.process_index()}"
+        print("same", *(distributed.is_same_everywhere(name) for name in names))
     with Watchdog(WATCHDOG.value, "the loop") as watchdog, Interruption() as interruption:
         for step in range(1, STEPS.value + 1):
             state, mean = step_function(state)

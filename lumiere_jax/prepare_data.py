@@ -1,0 +1,121 @@
+"""Prepares real videos for training: shards of filtered, captioned clips at one rate and size.
+
+    python -m lumiere_jax.prepare_data --source=VIDEOS --output=DIR --config=configs/stunet.py:full
+
+VIDEOS is a folder, read as the data source `video_folder` reads it, or a manifest: a CSV, JSONL or
+Parquet file with columns path, caption and, if wanted, start and end in seconds. Frames, rate and
+size of the clips are those of `config.data`. A run that was stopped or killed is continued by the
+same command. DIR/report.txt names every file and clip that was left out, and why.
+"""
+
+import os
+import shlex
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from lumiere_jax import errors
+from lumiere_jax.errors import UserError
+
+_SOURCE = flags.DEFINE_string("source", None, "Folder of videos, or manifest: CSV, JSONL, Parquet.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder to write; made if missing.")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config that will train on the clips: its data and text decide what is stored."
+)
+_WORKERS = flags.DEFINE_integer(
+    "workers", None, "Processes that decode; one a core if not given.", lower_bound=1
+)
+_TEST_FRACTION = flags.DEFINE_float(
+    "test_fraction", 0.01, "Share of the videos for the split test, chosen by a hash of the path."
+)
+_MAX_CLIPS = flags.DEFINE_integer(
+    "max_clips_per_video", 0, "At most so many clips of one video, the first; 0 for all.", 0
+)
+_VIDEOS_PER_SHARD = flags.DEFINE_integer(
+    "videos_per_shard", 0, "Videos whose clips share a file; 0 for a choice by their number.", 0
+)
+_MIN_BRIGHTNESS = flags.DEFINE_float(
+    "min_brightness", 16.0, "Least mean luma of a clip, in levels of 0 to 255; 0 keeps dark clips."
+)
+_MIN_MOTION = flags.DEFINE_float(
+    "min_motion", 0.5, "Least mean change between frames, in levels; 0 keeps static clips."
+)
+_CUT_THRESHOLD = flags.DEFINE_float(
+    "cut_threshold", 40.0, "Least score of a shot cut, in levels; 0 keeps clips with cuts."
+)
+_EMBED_TEXT = flags.DEFINE_bool(
+    "embed_text", False, "Store the embeddings of the captions by config.text, too."
+)
+_BEAM = flags.DEFINE_bool(
+    "beam", False, "Run as an Apache Beam pipeline; needs the extra: pip install lumiere_jax[beam]."
+)
+_BEAM_ARGS = flags.DEFINE_string(
+    "beam_args", "", "Flags of Beam in one string, such as '--runner=DataflowRunner --region=R'."
+)
+flags.mark_flags_as_required(["source", "output", "config"])
+
+
+def main(argv: list[str]) -> None:
+    """Prepares what the flags describe, or what is left of it."""
+    del argv
+    from lumiere_jax import text
+    from lumiere_jax.preparation import run
+    from lumiere_jax.preparation.settings import Settings, Thresholds
+
+    _refuse_ignored_flags()
+    config = _CONFIG.value
+    encoder = text.create(config.text) if _EMBED_TEXT.value else None
+    resolution = config.data.resolution
+    settings = Settings(
+        num_frames=config.data.num_frames,
+        resolution=(resolution, resolution) if isinstance(resolution, int) else tuple(resolution),
+        fps=config.data.fps,
+        max_clips_per_video=_MAX_CLIPS.value,
+        test_fraction=_TEST_FRACTION.value,
+        videos_per_shard=_VIDEOS_PER_SHARD.value,
+        thresholds=Thresholds(
+            brightness=_MIN_BRIGHTNESS.value, motion=_MIN_MOTION.value, cut=_CUT_THRESHOLD.value
+        ),
+        text_fingerprint=encoder.fingerprint if encoder else None,
+    )
+    with run.begun(Path(_SOURCE.value), _OUTPUT.value, settings) as plan:
+        if _BEAM.value:
+            from lumiere_jax.preparation import beam_engine
+
+            beam_engine.prepare(plan, encoder and config.text.to_dict(), _BEAM_ARGS.value)
+        else:
+            run.prepare(plan, encoder, _WORKERS.value or _num_cores())
+    print(run.describe(_OUTPUT.value))
+    print(f"every file and clip that was left out: {_OUTPUT.value}/report.txt")
+    print(f"next: {_next_command()}")
+
+
+def _refuse_ignored_flags() -> None:
+    """Refuses what would have no effect."""
+    if _BEAM.value and _WORKERS.present:
+        raise UserError(
+            "--workers is not for --beam, whose runner has flags of its own: --beam_args"
+        )
+    if _BEAM_ARGS.present and not _BEAM.value:
+        raise UserError("--beam_args needs --beam")
+
+
+def _next_command() -> str:
+    """How to train on what was prepared, with the config that it was prepared for."""
+    flag = flags.FLAGS["config"]
+    overrides = config_flags.get_override_values(flag)
+    overrides |= {"data.name": "prepared", "data.folder": _OUTPUT.value}
+    words = ["python", "-m", "lumiere_jax.main", "--workdir=WORKDIR"]
+    words.append(f"--config={config_flags.get_config_filename(flag)}")
+    return shlex.join(words + [f"--config.{name}={value}" for name, value in overrides.items()])
+
+
+def _num_cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    errors.run(main)

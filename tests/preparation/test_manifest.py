@@ -1,0 +1,117 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from lumiere_jax.errors import UserError
+from lumiere_jax.preparation.manifest import Video, choose_split, read_source
+from tests.preparation.videos import make_folder
+
+ROWS = [
+    {"path": "a.mp4", "caption": "one, with a comma", "start": 1.5, "end": 3.0},
+    {"path": "/far/b.mp4", "caption": "two", "start": None, "end": None},
+    {"path": "a.mp4", "caption": "three", "start": 3.0, "end": None},
+    {"path": "a.mp4", "caption": "another  one", "start": 1.5, "end": 3.0},
+    {"path": "gs://bucket/c.mp4", "caption": "", "start": None, "end": 2.0},
+]
+VIDEOS = [
+    Video("a.mp4", ("one, with a comma", "another one"), "train", 1.5, 3.0),
+    Video("/far/b.mp4", ("two",), "train"),
+    Video("a.mp4", ("three",), "train", 3.0, None),
+    Video("gs://bucket/c.mp4", (), "train", None, 2.0),
+]
+
+
+def write_manifest(path, rows=ROWS):
+    if path.suffix == ".parquet":
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        fields = [[("" if v is None else json.dumps(v)) for v in row.values()] for row in rows]
+        path.write_text("\n".join([",".join(rows[0]), *map(",".join, fields)]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_manifests_of_all_kinds_say_the_same(tmp_path, suffix):
+    source = read_source(write_manifest(tmp_path / f"list{suffix}"), 0.0)
+    assert source.root == str(tmp_path) and source.videos == VIDEOS
+    assert [Video.from_line(video.to_line()) for video in source.videos] == VIDEOS
+
+
+def test_times_are_optional_and_nan_is_none(tmp_path):
+    (tmp_path / "list.csv").write_text("video,text\na.mp4,x\n")
+    assert read_source(tmp_path / "list.csv", 0.0).videos == [Video("a.mp4", ("x",), "train")]
+    rows = [{"path": "a.mp4", "caption": "x", "start": float("nan"), "end": 2.0}]
+    source = read_source(write_manifest(tmp_path / "list.parquet", rows), 0.0)
+    assert source.videos == [Video("a.mp4", ("x",), "train", None, 2.0)]
+
+
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        ("m.csv", "path,title\na.mp4,x\n", "manifest .*m.csv, line 1: no column caption or text"),
+        ("m.csv", "path,caption,start\na.mp4,x,soon\n", "line 2: start is 'soon', not a time"),
+        ("m.csv", "path,caption,start\na.mp4,x,-1\n", "line 2: start is '-1', not a time"),
+        ("m.csv", "path,caption,end\na.mp4,x,nan\n", "line 2: end is 'nan', not a time"),
+        ("m.csv", "path,caption,end\na.mp4,x,inf\n", "line 2: end is 'inf', not a time"),
+        ("m.csv", "path,caption,start,end\na.mp4,x,2,2\n", "line 2: end is 2 s, .*start, 2 s"),
+        ("m.csv", "path,caption\n ,x\n", "line 2: the path is empty"),
+        ("m.csv", "path,caption\na.mp4,b,c\n", "manifest .*line 2: 3 fields"),
+        ("m.csv", b"path,caption\na.mp4,caf\xe9\n", "not UTF-8"),
+        ("m.csv", "path,caption\n", "has no videos"),
+        ("m.jsonl", '{"path": "a.mp4"}\n', "line 1: caption or text is missing"),
+        ("m.jsonl", '\n{"path": 3, "caption": "x"}\n', "line 2: path.* is 3, not a text"),
+        ("m.jsonl", '{"path": "a", "caption": "x", "end": true}\n', "line 1: end is True, not"),
+        ("m.parquet", "no parquet", "m.parquet is not Parquet"),
+        ("m.txt", "a.mp4", "must end in .csv, .jsonl or .parquet"),
+    ],
+)
+def test_malformed_manifests_say_which_line(tmp_path, name, text, message):
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match=message):
+        read_source(tmp_path / name, 0.0)
+
+
+def test_other_mistakes_are_told(tmp_path):
+    for name in ("nowhere", "nowhere.csv"):
+        with pytest.raises(UserError, match=f"{name}.*(no such|No such)"):
+            read_source(tmp_path / name, 0.0)
+    with pytest.raises(UserError, match="has no videos"):
+        read_source(tmp_path, 0.0)
+    write_manifest(tmp_path / "m.parquet", [{"path": "a.mp4", "words": "x"}])
+    with pytest.raises(UserError, match="no column caption or text among path, words"):
+        read_source(tmp_path / "m.parquet", 0.0)
+
+
+def test_a_folder_is_read_as_the_data_source_reads_it(tmp_path):
+    make_folder(tmp_path)
+    (tmp_path / "captions.csv").write_text(
+        "path,caption\ngood_a.mp4,first\ngood_a.mp4,second\ngone.mp4,it was here\n"
+    )
+    videos = {video.path: video.captions for video in read_source(tmp_path, 0.0).videos}
+    assert list(videos)[:-1] == sorted(list(videos)[:-1], key=Path)
+    assert videos["good_a.mp4"] == ("first", "second")
+    assert videos["deep/good_b.mp4"] == ("the video good_b",)
+    assert videos["untold.mp4"] == () and videos["gone.mp4"] == ("it was here",)
+
+
+def test_splits_are_folders_or_shares_by_hash(tmp_path):
+    rows = [{"path": f"{n // 2}.mp4", "caption": "x", "start": n % 2} for n in range(4000)]
+    source = read_source(write_manifest(tmp_path / "m.jsonl", rows), 0.2)
+    by_path = {}
+    for video in source.videos:
+        by_path.setdefault(video.path, set()).add(video.split)
+    assert all(len(splits) == 1 for splits in by_path.values())
+    share = np.mean([splits == {"test"} for splits in by_path.values()])
+    assert abs(share - 0.2) < 4 * np.sqrt(0.2 * 0.8 / 2000)
+    # What is in a smaller share of tests stays in a larger one.
+    assert all(choose_split(p, 0.3) == "test" for p, s in by_path.items() if s == {"test"})
+    make_folder(tmp_path / "f" / "train")
+    make_folder(tmp_path / "f" / "test")
+    for video in read_source(tmp_path / "f", 0.5).videos:
+        assert video.split == video.path.split("/")[0]
