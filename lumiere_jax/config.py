@@ -83,6 +83,7 @@ NETWORKS = {
     "t2i_ssr": "ssr",
     "ssr": "ssr",
     "stunet_conditional": "stunet",
+    "style": "unet",
 }
 """The network that each stage has by default."""
 
@@ -91,7 +92,7 @@ def default_config(stage: str) -> ConfigDict:
     """The common defaults of all stages.
 
     Args:
-      stage: "t2i", "stunet", "t2i_ssr", "ssr" or "stunet_conditional".
+      stage: "t2i", "stunet", "t2i_ssr", "ssr", "stunet_conditional" or "style".
 
     Returns:
       A config; `model` holds only the name of the network, its sizes are the stage's to say.
@@ -163,7 +164,7 @@ def default_config(stage: str) -> ConfigDict:
         {
             "batch_size": 16,
             "num_steps": 1000,
-            "trainable": "all" if stage in ("t2i", "t2i_ssr") else "temporal",
+            "trainable": "all" if stage in ("t2i", "t2i_ssr", "style") else "temporal",
             "frozen_dtype": "float32",  # or "bfloat16", which takes half of the memory
             "log_every": 20,
             "checkpoint_every": 500,
@@ -189,6 +190,8 @@ def default_config(stage: str) -> ConfigDict:
             ),
         }
     )
+    if stage == "style":
+        config.style = ConfigDict({"rank": 0})  # of LoRA; 0 trains all weights
     if stage == "stunet_conditional":
         config.model.in_channels = 7  # noisy video, masked video, mask
         config.masks = ConfigDict(  # how often each task of data/masks.py comes

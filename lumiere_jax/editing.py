@@ -5,6 +5,7 @@ section 4); which pixels are known is all that tells image-to-video, inpainting,
 cinemagraphs apart.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from scipy import ndimage
 from lumiere_jax.data.video_io import resize_and_crop, to_float, to_uint8
 from lumiere_jax.errors import UserError
 from lumiere_jax.sampling import SamplingOptions
-from lumiere_jax.stage import Stage
+from lumiere_jax.stage import IMAGE_STAGES
 
 FITS = ("crop", "pad")
 _PART_UNKNOWN = 0.25  # of a pixel of the model; more makes all of it unknown
@@ -78,11 +79,12 @@ class Editing:
         mask = np.repeat(~unknown[..., None], frames, axis=0)
         mask[0] = True
         known = np.repeat(picture, frames, axis=0)[None], mask[None]
-        made = self(prompts, known=known, **options)
-        if not paste:
-            return made
-        still = np.repeat(image[None], frames, axis=0)
-        return paste_back(made, still, np.repeat(region[None], frames, axis=0), feather)
+        finish = None
+        if paste:
+            finish = functools.partial(
+                paste_back, video=image[None], region=region[None], feather=feather
+            )
+        return self(prompts, known=known, finish=finish, **options)
 
     def inpaint(
         self, video: np.ndarray, region: np.ndarray, prompts: Sequence[str], *,
@@ -111,8 +113,10 @@ class Editing:
         small, _ = self._fitted(video, "crop")
         mask = ~self._fitted_region(region)[..., None]
         known = small[None], mask[None]
-        made = self(prompts, known=known, num_frames=len(video), **options)
-        return paste_back(made, video, region, feather) if paste else made
+        finish = None
+        if paste:
+            finish = functools.partial(paste_back, video=video, region=region, feather=feather)
+        return self(prompts, known=known, num_frames=len(video), finish=finish, **options)
 
     def outpaint(
         self, video: np.ndarray, prompts: Sequence[str], *,
@@ -166,7 +170,7 @@ class Editing:
             raise UserError(f"strength={strength} must be between 0 and 1.")
         small, _ = self._fitted(self._whole_frames(video), "crop")
         if strength == 0:
-            return np.repeat(small[None], len(prompts), axis=0)
+            return _told(np.repeat(small[None], len(prompts), axis=0), options)
         initial = None if strength == 1 else small[None]
         chosen = SamplingOptions.from_config(
             self.base[0].config, num_steps=options.get("num_steps")
@@ -213,20 +217,22 @@ class Editing:
             mask = np.zeros((*shown.shape[:-1], 1), bool)
             mask[:, :context] = True
             part_seeds = [(seed + part * 1_000_003) % 2**32 for seed in seeds]
-            clip = self(prompts, known=(shown, mask), seeds=part_seeds, **(options | base_only))
+            parts = options | base_only | {"on_batch": None}
+            clip = self(prompts, known=(shown, mask), seeds=part_seeds, **parts)
             made = np.concatenate([made, clip[:, context:]], axis=1)
         made = made[:, : begun + num_frames]
         if self.super_resolution and not options.get("base_only"):
             made = self.refine_all(made, prompts, seeds, options)
         if paste:
             region = np.zeros((begun, *video.shape[1:3]), bool)
+            made = np.array(made)
             made[:, :begun] = paste_back(made[:, :begun], video, region, 0)
-        return made
+        return _told(np.asarray(made), options)
 
     def _whole_frames(self, video: np.ndarray) -> np.ndarray:
         """As many frames of a video, from the first, as the base can make."""
         stage = self.base[0]
-        factor = 2 ** (len(stage.config.model.widths) - 1) if stage.name != "t2i" else 1
+        factor = 2 ** (len(stage.config.model.widths) - 1) if stage.name not in IMAGE_STAGES else 1
         if len(video) < factor:
             raise UserError(
                 f"the video has {len(video)} frames at the model's {stage.config.data.fps:g} fps; "
@@ -251,6 +257,13 @@ class Editing:
         size = self.base[0].config.data.resolution
         levels = [_fit_region(frame, size) for frame in region]
         return np.stack(levels) > 255 * _PART_UNKNOWN
+
+
+def _told(videos: np.ndarray, options: dict[str, Any]) -> np.ndarray:
+    """Hands videos that are made at once to `on_batch`, as `__call__` does its batches."""
+    if options.get("on_batch"):
+        options["on_batch"](0, videos)
+    return videos
 
 
 def check_region(region: np.ndarray, video: np.ndarray) -> None:
@@ -309,9 +322,9 @@ def paste_back(made: np.ndarray, video: np.ndarray, region: np.ndarray, feather:
 
     Args:
       made: `[batch, time, side, side, 3]`.
-      video: `[time, height, width, 3]`; one whose shorter side is below `side` is left out, since
-        its pixels would be blurred.
-      region: bool `[time, height, width]`, where `made` stays.
+      video: `[time or 1, height, width, 3]`; one whose shorter side is below `side` is
+        left out, since its pixels would be blurred.
+      region: bool `[time or 1, height, width]`, where `made` stays.
       feather: pixels of `made` over which known ones are blended in, beside the region.
 
     Returns:

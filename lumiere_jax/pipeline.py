@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from lumiere_jax import checkpoint, text
+from lumiere_jax import checkpoint, style, text
 from lumiere_jax.editing import Editing
 from lumiere_jax.errors import UserError
 from lumiere_jax.progress import Progress
@@ -20,7 +20,7 @@ from lumiere_jax.sampling import (
     sample_keys,
 )
 from lumiere_jax.sharding import gather, padded_batch
-from lumiere_jax.stage import Stage
+from lumiere_jax.stage import IMAGE_STAGES, Stage
 from lumiere_jax.state import Params
 
 
@@ -99,6 +99,26 @@ class LumierePipeline(Editing):
 
         return cls(load(base), [load(path) for path in ssr], show_progress=show_progress)
 
+    def with_style(self, workdir: str | Path, alpha: float) -> "LumierePipeline":
+        """A pipeline whose base makes images in a style, see `style.interpolate`.
+
+        Args:
+          workdir: of a run of the stage "style".
+          alpha: share of the style's weights, in [0, 1].
+
+        Raises:
+          UserError: if the checkpoint is of another stage or network, or alpha out of range.
+        """
+        stage, params = self.base
+        styled = style.interpolate(stage.config, params, workdir, alpha)
+        return LumierePipeline(
+            (stage, styled), self.super_resolution, show_progress=self.show_progress
+        )
+
+    def fingerprints(self) -> list[str]:
+        """Which weights each stage has, see `checkpoint.fingerprint`."""
+        return [checkpoint.fingerprint(params) for _, params in (self.base, *self.super_resolution)]
+
     @property
     def fps(self) -> float:
         """Frames per second of the videos it makes."""
@@ -115,6 +135,7 @@ class LumierePipeline(Editing):
         initial: np.ndarray | None = None,
         base_only: bool = False,
         batch_size: int = 8,
+        finish: Callable[[np.ndarray], np.ndarray] | None = None,
         on_batch: Callable[[int, np.ndarray], None] | None = None,
         on_estimate: Callable[[np.ndarray], None] | None = None,
         **options: Any,
@@ -132,6 +153,7 @@ class LumierePipeline(Editing):
           initial: videos like the known ones, that are noised by `strength` and denoised again.
           base_only: leaves super-resolution out.
           batch_size: videos made at once.
+          finish: what is done to the videos of each batch in the end.
           on_batch: called with the number of the first prompt and the videos of each batch, as
             soon as they are done; it may raise to end the work.
           on_estimate: called at every step of the base with some frames of what it estimates.
@@ -172,7 +194,8 @@ class LumierePipeline(Editing):
             )
             if not base_only:
                 video = self.refine_all(video, batch_prompts, batch_seeds, options)
-            videos.append(gather(video)[: len(prompts[chosen])])
+            made = gather(video)[: len(prompts[chosen])]
+            videos.append(made if finish is None else finish(made))
             if on_batch is not None:
                 on_batch(begin, videos[-1])
         return np.concatenate(videos)
@@ -183,8 +206,10 @@ class LumierePipeline(Editing):
         frames = stage.config.data.num_frames if num_frames is None else num_frames
         if frames < 1:
             raise UserError(f"num_frames={frames} must be 1 or more.")
-        if stage.name == "t2i" and frames != 1:
-            raise UserError(f"stage 't2i' makes single images; num_frames={frames} must be 1.")
+        if stage.name in IMAGE_STAGES and frames != 1:
+            raise UserError(
+                f"stage {stage.name!r} makes single images; num_frames={frames} must be 1."
+            )
         return frames
 
     def _given(

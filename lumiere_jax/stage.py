@@ -20,6 +20,7 @@ from lumiere_jax.diffusion.schedule import CosineSchedule, Schedule
 from lumiere_jax.errors import UserError
 from lumiere_jax.models.ssr import EfficientUNet
 from lumiere_jax.models.ssr_unet import SuperResolutionUNet
+from lumiere_jax.models.lora import LORA, fresh_lora, merge_lora
 from lumiere_jax.models.stunet import STUNet, is_temporal
 from lumiere_jax.models.unet import UNet
 from lumiere_jax.state import Params
@@ -30,6 +31,7 @@ STAGES = {
     "t2i_ssr": None,
     "ssr": "t2i_ssr",
     "stunet_conditional": "stunet",
+    "style": "t2i",
 }
 """Every stage, and the one that it is initialised from."""
 
@@ -40,6 +42,9 @@ _NETWORKS = {
     "unet": UNet, "stunet": STUNet, "ssr": EfficientUNet, "ssr_unet": SuperResolutionUNet,
 }  # fmt: skip
 INPUT_LAYER = "conv_in"
+IMAGE_STAGES = ("t2i", "style")
+"""Stages that make single images."""
+
 Batch = dict[str, jax.Array]
 
 
@@ -76,7 +81,7 @@ def check_config(config: ConfigDict) -> None:
         raise UserError(f"stage {stage!r} is unknown; use one of {list(STAGES)}.")
     if trainable not in ("all", "temporal"):
         raise UserError(f"train.trainable {trainable!r} is unknown; use all or temporal.")
-    if trainable == "temporal" and STAGES[stage] is None:
+    if trainable == "temporal" and stage in (*IMAGE_STAGES, "t2i_ssr"):
         raise UserError(f"stage {stage!r} has no temporal parameters; set train.trainable to all.")
     if config.train.frozen_dtype not in ("float32", "bfloat16"):
         raise UserError(
@@ -84,11 +89,13 @@ def check_config(config: ConfigDict) -> None:
         )
     if config.train.num_steps < 1:
         raise UserError(f"train.num_steps={config.train.num_steps} must be 1 or more.")
-    if stage == "t2i" and data.num_frames != 1:
+    if stage in IMAGE_STAGES and data.num_frames != 1:
         raise UserError(
-            f"stage 't2i' trains on single frames; data.num_frames={data.num_frames} must be 1."
+            f"stage {stage!r} trains on single frames; data.num_frames={data.num_frames} must be 1."
         )
     _check_diffusion(config)
+    if stage == "style" and not 0 <= config.style.rank <= 1024:
+        raise UserError(f"style.rank={config.style.rank} must be between 0 (no LoRA) and 1024.")
     if stage == "stunet_conditional":
         MaskMix(config.masks)
         if config.model.in_channels != 7:
@@ -224,6 +231,11 @@ class Stage:
         return self.name == "stunet_conditional"
 
     @property
+    def lora_rank(self) -> int:
+        """Rank of the changes that a style trains; 0 where all weights are trained."""
+        return self.config.style.rank if self.name == "style" else 0
+
+    @property
     def draw_mask(self) -> MaskMix | None:
         """What a training clip shows of itself; None for other stages."""
         return MaskMix(self.config.masks) if self.is_conditional else None
@@ -231,8 +243,11 @@ class Stage:
     def is_trainable(self, path: tuple[str, ...]) -> bool:
         """The freezing rule: all parameters, or those that came with inflation.
 
-        A conditional stage also trains the input convolution, which has new channels.
+        A conditional stage also trains the input convolution, which has new channels; a style with
+        a rank trains its low-rank changes alone.
         """
+        if self.lora_rank:
+            return path[0] == LORA
         if self.config.train.trainable == "all" or is_temporal(path):
             return True
         return self.is_conditional and path[0] == INPUT_LAYER
@@ -276,7 +291,10 @@ class Stage:
             clip = jnp.zeros((*clip.shape[:-1], self.config.model.in_channels))
         if self.is_super_resolution:
             extra = {"low_resolution": clip, "augmentation_level": jnp.zeros(1)}
-        return self.network.init(key, clip, jnp.zeros(1), embeddings, mask, **extra)["params"]
+        params = self.network.init(key, clip, jnp.zeros(1), embeddings, mask, **extra)["params"]
+        if self.lora_rank:
+            params = {**params, LORA: fresh_lora(params, self.lora_rank, key)}
+        return params
 
     def predict(
         self, params: Params, z: jax.Array, log_snr: jax.Array, condition: dict[str, Any]
@@ -294,6 +312,7 @@ class Stage:
         if self.is_conditional:
             z = jnp.concatenate([z, condition.pop("known").astype(z.dtype)], axis=-1)
         time = self.schedule.network_time(log_snr)
+        params = merge_lora(params)
         return self.network.apply({"params": params}, z, time, **condition)
 
     def loss(self, params: Params, batch: Batch, key: jax.Array) -> jax.Array:
