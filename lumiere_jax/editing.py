@@ -25,7 +25,7 @@ _PART_UNKNOWN = 0.25  # of a pixel of the model; more makes all of it unknown
 class Editing:
     """See `LumierePipeline`, which has these methods."""
 
-    base: tuple[Stage, Any]
+    base: tuple[Any, Any]  # stage and parameters
 
     def animate(
         self, image: np.ndarray, prompts: Sequence[str], *, fit: str = "crop", **options: Any

@@ -49,7 +49,9 @@ _EXPECT = flags.DEFINE_list(
 )
 
 SUFFIXES = (".mp4", ".gif", ".png")
-_NOT_NOTED = ("prompts_file", "output", "formats", "samples", "storyboard", "expect_checkpoints")
+_NOT_NOTED = (
+    "prompts_file", "output", "formats", "samples", "storyboard", "expect_checkpoints", "alphas",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,30 +185,30 @@ def run(command: str, make: Callable[..., Any], read: Callable[[Any], tuple] | N
         print(sheet)
 
 
-def note(command: str, request: Request, checkpoints: list[str]) -> str:
+def note(command: str, request: Request, checkpoints: list[str], **values: Any) -> str:
     """What is kept in a video: all that is needed to make it again, as JSON.
 
     Args:
       command: see `run`.
       request: the video.
       checkpoints: fingerprints of the weights, in the order of the stages.
+      **values: of flags, in place of those given.
     """
     import lumiere_jax
 
-    values = {}
+    given = {}
     for name in flags.FLAGS:
         flag = flags.FLAGS[name]
-        is_ours = flags.FLAGS.find_module_defining_flag(name).startswith(
-            ("lumiere_jax", "__main__")
-        )
+        module = flags.FLAGS.find_module_defining_flag(name)
+        is_ours = module.startswith("lumiere_jax") or module == sys.argv[0]
         if (flag.present or flag.value != flag.default) and name not in _NOT_NOTED and is_ours:
-            values[name] = flag.value
-    values |= {"prompt": request.prompt, "seed": request.seed}
+            given[name] = flag.value
+    given |= {"prompt": request.prompt, "seed": request.seed} | values
     return json.dumps(
         {
             "program": f"lumiere_jax {lumiere_jax.__version__}",
             "command": command,
-            "flags": values,
+            "flags": given,
             "checkpoints": checkpoints,
         },
         ensure_ascii=False,

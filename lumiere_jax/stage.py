@@ -18,9 +18,9 @@ from lumiere_jax.diffusion.low_resolution import downsample, upsample_low_resolu
 from lumiere_jax.diffusion.multidiffusion import normalised_weights, windows
 from lumiere_jax.diffusion.schedule import CosineSchedule, Schedule
 from lumiere_jax.errors import UserError
+from lumiere_jax.models.lora import LORA, fresh_lora, merge_lora
 from lumiere_jax.models.ssr import EfficientUNet
 from lumiere_jax.models.ssr_unet import SuperResolutionUNet
-from lumiere_jax.models.lora import LORA, fresh_lora, merge_lora
 from lumiere_jax.models.stunet import STUNet, is_temporal
 from lumiere_jax.models.unet import UNet
 from lumiere_jax.state import Params

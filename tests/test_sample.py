@@ -151,16 +151,16 @@ def test_mistakes(cascade, tmp_path, monkeypatch, values, message):
 def test_prompts_are_lines_that_are_not_empty(tmp_path):
     file = tmp_path / "prompts.txt"
     file.write_text("one\n\n  two words \r\nünï\n", encoding="utf-8")
-    assert sample.read_prompts(None, str(file)) == ["one", "two words", "ünï"]
-    assert sample.read_prompts("a prompt", None) == ["a prompt"]
+    assert making.read_prompts(None, str(file)) == ["one", "two words", "ünï"]
+    assert making.read_prompts("a prompt", None) == ["a prompt"]
     file.write_text("\n  \n")
     with pytest.raises(UserError, match="has no prompt"):
-        sample.read_prompts(None, str(file))
+        making.read_prompts(None, str(file))
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="cannot be read.*UTF-8"):
-        sample.read_prompts(None, str(file))
+        making.read_prompts(None, str(file))
     with pytest.raises(UserError, match="cannot be read"):
-        sample.read_prompts(None, str(tmp_path))
+        making.read_prompts(None, str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -174,4 +174,4 @@ def test_prompts_are_lines_that_are_not_empty(tmp_path):
 def test_folder_that_cannot_be_written(tmp_path, output, formats, message):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=message):
-        sample.output_paths(str(tmp_path / output), formats, 2, is_file=True)
+        making.output_paths(str(tmp_path / output), formats, 2, is_file=True)

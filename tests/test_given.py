@@ -4,7 +4,7 @@ from PIL import Image
 
 from lumiere_jax.data.video_io import write_lossless
 from lumiere_jax.errors import UserError
-from lumiere_jax.regions import read_region
+from lumiere_jax.given import read_region
 
 SHAPE = (8, 20, 30)
 DRAWN = np.zeros(SHAPE[1:], bool)

@@ -1,4 +1,4 @@
-"""Regions that people draw: an image, a video of masks, or boxes with key frames."""
+"""Pictures and videos that people hand in, and the regions that they draw on them."""
 
 import re
 from pathlib import Path
@@ -6,13 +6,37 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from lumiere_jax.data.image_folder import read_image
 from lumiere_jax.data.video_folder import SUFFIXES as VIDEO_SUFFIXES
-from lumiere_jax.data.video_io import read_video
+from lumiere_jax.data.video_io import read_video, to_float
 from lumiere_jax.errors import UserError
 
 _BOX = re.compile(r"(?:(\d+):)?(\d+),(\d+),(\d+),(\d+)")
 _MIDDLE = 128
 _GREY = 24  # levels by which the channels of a black-and-white picture differ at most
+
+
+def read_picture(path: str) -> np.ndarray:
+    """An image file, upright and on white: float32 [height, width, 3] in [-1, 1].
+
+    Raises:
+        UserError: the file is missing, no image, or damaged.
+    """
+    try:
+        return to_float(read_image(Path(path).expanduser()))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"image {path} cannot be read ({error}); give a PNG, JPEG or WebP file."
+        ) from error
+
+
+def read_clip(path: str, fps: float) -> np.ndarray:
+    """A video file at a model's frame rate: float32 [time, height, width, 3] in [-1, 1].
+
+    Raises:
+        VideoReadError: the file is missing, no video, or damaged.
+    """
+    return to_float(read_video(Path(path).expanduser(), fps=fps))
 
 
 def read_region(spec: str, fps: float, shape: tuple[int, int, int]) -> np.ndarray:
