@@ -10,7 +10,7 @@ from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
 
-from lumiere_jax import sample
+from lumiere_jax import making, sample
 from lumiere_jax.errors import UserError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -88,7 +88,7 @@ def test_file_of_prompts(cascade, tmp_path, capsys):
     [
         (["--promt=x"], "Unknown command line flag 'promt'. Did you mean: prompt"),
         (["--steps=many"], "--steps=many"),
-        ([], "Flag --base must have a value"),
+        ([], "--base is missing"),
         (
             ["--base=x", "--output=x.mp4", "--prompts_file=no.txt"],
             "--prompts_file=no.txt cannot be read",
