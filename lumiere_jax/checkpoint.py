@@ -205,8 +205,8 @@ def check_same_fields(
         # A field that is younger than a checkpoint counts as not set.
         was, is_now = there.get(field, ""), here.get(field, "")
         relevant = field.startswith(tuple(prefixes)) and field not in _FREE_FIELDS
-        if field == "text.weights" and not was:
-            continue  # an import, which does not know them
+        if field == "text.weights" and not was and there.get("imported_from"):
+            continue  # an import does not know them
         if relevant and _plain(was) != _plain(is_now):
             if field == "text.weights":
                 raise UserError(

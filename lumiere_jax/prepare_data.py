@@ -10,7 +10,6 @@ same command. DIR/report.txt names every file and clip that was left out, and wh
 
 import os
 import shlex
-from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
@@ -79,7 +78,7 @@ def main(argv: list[str]) -> None:
         ),
         text_fingerprint=encoder.fingerprint if encoder else None,
     )
-    with run.begun(Path(_SOURCE.value), _OUTPUT.value, settings) as plan:
+    with run.begun(_SOURCE.value, _OUTPUT.value, settings) as plan:
         if _BEAM.value:
             from lumiere_jax.preparation import beam_engine
 

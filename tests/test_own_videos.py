@@ -131,6 +131,8 @@ def test_own_videos_with_t5_killed_twice(tmp_path):
     found = {source.frames(index)[1] for index in range(len(source))}
     assert found == set(CAPTIONS.values())
     embedded, mask = encoder(list(CAPTIONS.values()))
-    known = {row.tobytes() for row in embedded}
-    assert {row.tobytes() for batch in first for row in batch["text"]} == known
+    rows = np.concatenate([batch["text"] for batch in first])
+    # To bfloat16's rounding: they were computed in a process with another number of devices.
+    distance = np.abs(rows[:, None] - embedded[None]).max(axis=(2, 3))
+    assert distance.min(axis=1).max() < 0.05 and set(distance.argmin(axis=1)) == {0, 1, 2}
     assert mask.sum() > 10

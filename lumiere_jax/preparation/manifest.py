@@ -5,9 +5,12 @@ import hashlib
 import json
 import math
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from etils import epath
 
 from lumiere_jax.data.captions import (
     CAPTION_COLUMNS,
@@ -68,7 +71,7 @@ class Source:
     videos: list[Video]
 
 
-def read_source(path: Path, test_fraction: float) -> Source:
+def read_source(path: str | os.PathLike, test_fraction: float) -> Source:
     """Reads a folder or a manifest.
 
     A folder is read as `VideoFolder` does: with the captions of its captions file, or of `.txt`
@@ -76,16 +79,18 @@ def read_source(path: Path, test_fraction: float) -> Source:
     other videos are split by a hash of their path, all parts of a video to the same side.
 
     Args:
-        path: a folder, or a file with a column (key) named as one of `captions.PATH_COLUMNS`, one
-            of `captions.CAPTION_COLUMNS` and, if wanted, `start` and `end` in seconds. Relative
-            paths in it start from its own folder. Several lines with the same path, start and end
-            are several captions of the same clips.
+        path: a folder, or a file, which may be in a bucket ("gs://BUCKET/NAME"), with a column
+            (key) named as one of `captions.PATH_COLUMNS`, one of `captions.CAPTION_COLUMNS` and, if
+            wanted, `start` and `end` in seconds. Relative paths in it start from its own folder.
+            Several lines with the same path, start and end are several captions of the same clips.
         test_fraction: share of the videos that goes into the split "test".
 
     Raises:
         UserError: no such folder or file, no video in it, or a line that makes no sense.
     """
-    path = path.expanduser()
+    if "://" in str(path):
+        return _read_remote(epath.Path(path), test_fraction)
+    path = Path(path).expanduser()
     if path.is_dir():
         videos = _read_folder(path, test_fraction)
         root = path
@@ -102,6 +107,18 @@ def read_source(path: Path, test_fraction: float) -> Source:
             "manifest a line for each"
         )
     return Source(str(real_path(root)), videos)
+
+
+def _read_remote(path: epath.Path, test_fraction: float) -> Source:
+    """Reads a manifest in a bucket; relative paths in it start from its folder there."""
+    if path.suffix.lower() not in MANIFEST_SUFFIXES or not path.exists():
+        raise UserError(
+            f"source {path}: there is no such file, or none ending in {_list(MANIFEST_SUFFIXES)}; "
+            "of videos in a bucket, give a manifest and not their folder"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path.copy(local := Path(folder) / path.name)
+        return dataclasses.replace(read_source(local, test_fraction), root=str(path.parent))
 
 
 def choose_split(path: str, test_fraction: float) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +25,7 @@ from lumiere_jax.text import TextEncoder
 
 
 @contextlib.contextmanager
-def begun(source: Path, output: epath.PathLike, settings: Settings) -> Iterator[Plan]:
+def begun(source: str | os.PathLike, output: epath.PathLike, settings: Settings) -> Iterator[Plan]:
     """The plan of an output, which nobody else works on meanwhile.
 
     Args:

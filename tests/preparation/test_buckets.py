@@ -7,6 +7,7 @@ import pytest
 from etils.epath import backend, gpath
 from fsspec.implementations.dirfs import DirFileSystem
 
+from lumiere_jax.errors import UserError
 from lumiere_jax.preparation import clips, embedding, index, run, shards
 from lumiere_jax.preparation.manifest import Video
 from lumiere_jax.text import HashedTextEncoder
@@ -47,6 +48,18 @@ def test_a_bucket_gets_what_a_folder_gets(bucket, tmp_path):
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["clips"] == {"train": 4, "test": 0}
     assert [entry["path"] for entry in report["rejected_files"]] == ["s3://b/videos/gone.mp4"]
+
+
+def test_a_manifest_may_be_in_the_bucket_with_its_videos(bucket, tmp_path):
+    write(bucket / "videos" / "a.mp4", moving(20))
+    (bucket / "videos" / "list.csv").write_text("path,caption\na.mp4,one\n")
+    make_here("s3://b/videos/list.csv", "s3://b/out")
+    make_here(bucket / "videos" / "list.csv", tmp_path / "out")
+    found, expected = contents(bucket / "out"), contents(tmp_path / "out")
+    assert found["index.json"] == expected["index.json"]
+    for name in ("s3://b/videos", "s3://b/nowhere.csv"):
+        with pytest.raises(UserError, match=f"{name}: there is no such file.*give a manifest"):
+            make_here(name, tmp_path / "other")
 
 
 @pytest.mark.parametrize("most", [2, 3])
