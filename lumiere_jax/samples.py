@@ -75,8 +75,12 @@ def write_viewable(
     if path.suffix == ".png":
         write_contact_sheet(path, [video], [caption])
     else:
-        upscale = max(1, VIEW_PIXELS // video.shape[1])
-        write_video(path, video, fps, upscale=upscale, comment=comment)
+        write_video(path, video, fps, upscale=view_scale(video), comment=comment)
+
+
+def view_scale(video: np.ndarray) -> int:
+    """The whole factor by which a clip `[time, height, width, 3]` is enlarged to be seen."""
+    return max(1, VIEW_PIXELS // video.shape[1])
 
 
 def _refined(stage: Stage, params: Params, mesh: Mesh) -> tuple[list[str], np.ndarray]:

@@ -182,6 +182,22 @@ def _shared_palette(video: np.ndarray, max_pixels: int = 2**14) -> Image.Image:
     return Image.fromarray(to_uint8(sample)[None]).quantize(256, kmeans=1)
 
 
+def write_image(path: str | os.PathLike, image: np.ndarray, *, upscale: int = 1) -> None:
+    """Writes a PNG.
+
+    Args:
+        path: the file; it appears only when it is complete.
+        image: float32 [height, width, 3] in [-1, 1].
+        upscale: enlarges by this whole factor without smoothing.
+
+    Raises:
+        UserError: the folder is missing or cannot be written.
+    """
+    (pixels,) = _byte_frames(image[None], upscale)
+    with _atomic_write(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG")
+
+
 def write_contact_sheet(
     path: str | os.PathLike,
     videos: Iterable[np.ndarray],
