@@ -16,6 +16,7 @@ import numpy as np
 from absl import flags
 
 from lumiere_jax import errors
+from lumiere_jax.data.masks import GENERATORS
 from lumiere_jax.data.scene import OBJECT_COLOURS, Scene
 from lumiere_jax.data.scene_captions import describe
 from lumiere_jax.data.sources import create_source
@@ -153,6 +154,16 @@ def measure(pipeline: LumierePipeline, task: str, all_cases: list[Case]) -> dict
     return means | {"cases": len(chosen)}
 
 
+def draw_masks(path: Path, video: np.ndarray) -> None:
+    """A picture of what each task shows of a clip: unknown pixels are grey."""
+    shown, names = [], []
+    for name, generator in GENERATORS.items():
+        mask = generator(video.shape[:3], np.random.default_rng(3))
+        shown.append(np.where(mask[..., None], video, 0))
+        names.append(f"{name}: {mask.mean():.0%} known")
+    write_contact_sheet(path, shown, names)
+
+
 def main(argv: list[str]) -> None:
     """Runs all tasks, prints a table and writes figures and pictures."""
     del argv
@@ -161,6 +172,7 @@ def main(argv: list[str]) -> None:
     source = create_source(pipeline.base[0].config.data, "test")
     # As many as leave enough after those that stand still, which some tasks cannot use.
     all_cases = list(cases(source, _CASES.value * 5 // 4))
+    draw_masks(Path(_OUTPUT.value) / "masks.png", all_cases[0].video)
     results = {task: measure(pipeline, task, all_cases) for task in TASKS}
     (Path(_OUTPUT.value) / "conditional.json").write_text(json.dumps(results, indent=2) + "\n")
     print("| task | cases | figure | right condition | that of another clip |")

@@ -12,7 +12,7 @@ from lumiere_jax.errors import UserError
 from lumiere_jax.models.stunet import is_temporal
 from lumiere_jax.stage import STAGES, Stage
 from lumiere_jax.state import count, partition
-from tests.tiny_runs import STEPS, example_config, metric
+from tests.tiny_runs import STEPS, example_config, metric, write_pictures
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -40,9 +40,11 @@ def test_inflated_stage_changes_nothing_but_its_temporal_parameters(cascade, sta
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_tiny_variant_as_it_is_takes_its_own_batches(stage):
+def test_tiny_variant_as_it_is_takes_its_own_batches(stage, tmp_path):
     config = example_config(stage)
     data = config.data
+    if stage == "style":
+        data.folder = str(write_pictures(tmp_path / "pictures"))
     source = create_source(data, "train")
     video, caption = source.example(0)
     assert video.shape == (data.num_frames, data.resolution, data.resolution, 3)

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from PIL import Image
 
 from lumiere_jax.config import ConfigDict
 from lumiere_jax.stage import STAGES
@@ -68,16 +69,30 @@ def training_command(stage: str, workdir: Path, /, **fields: Any) -> list[str]:
 
 
 def train_cascade(folder: Path) -> dict[str, Path]:
-    """Trains every stage that needs no files from the one before, once for all test processes."""
+    """Trains every stage from the one before, once for all test processes."""
     folder.mkdir(exist_ok=True)
-    workdirs = {stage: folder / stage for stage in STAGES if stage != "style"}
+    workdirs = {stage: folder / stage for stage in STAGES}
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "done").exists():
-            for stage, workdir in workdirs.items():
-                train(tiny_config(stage, workdirs.get(STAGES[stage], "")), workdir)
+            pictures = {"style": {"data__folder": str(write_pictures(folder / "pictures"))}}
+            for stage, before in STAGES.items():
+                config = tiny_config(stage, workdirs.get(before, ""), **pictures.get(stage, {}))
+                train(config, workdirs[stage])
             (folder / "done").touch()
     return workdirs
+
+
+def write_pictures(folder: Path) -> Path:
+    """A folder of three striped pictures of one style, with captions."""
+    folder.mkdir()
+    y, x = np.mgrid[:40, :48]
+    for number in range(3):
+        stripes = np.where((x + (number + 1) * y) // 4 % 2, 250, 20).astype(np.uint8)
+        image = np.stack([stripes, 255 - stripes, np.full_like(stripes, 80 * number)], axis=-1)
+        Image.fromarray(image).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"a picture of stripes, number {number}")
+    return folder
 
 
 def metric(workdir: Path, name: str) -> dict[int, float]:
