@@ -137,7 +137,7 @@ class LumierePipeline(Editing):
         batch_size: int = 8,
         finish: Callable[[np.ndarray], np.ndarray] | None = None,
         on_batch: Callable[[int, np.ndarray], None] | None = None,
-        on_estimate: Callable[[np.ndarray], None] | None = None,
+        on_estimate: Callable[[np.ndarray, np.ndarray], None] | None = None,
         **options: Any,
     ) -> np.ndarray:
         """Makes one video a prompt; the same prompt and seed give the same video.
@@ -153,10 +153,11 @@ class LumierePipeline(Editing):
           initial: videos like the known ones, that are noised by `strength` and denoised again.
           base_only: leaves super-resolution out.
           batch_size: videos made at once.
-          finish: what is done to the videos of each batch in the end.
+          finish: what is done to the videos of each batch, after the base and in the end.
           on_batch: called with the number of the first prompt and the videos of each batch, as
             soon as they are done; it may raise to end the work.
-          on_estimate: called at every step of the base with some frames of what it estimates.
+          on_estimate: called at every step of the base, in any order, with the log-SNR and some
+            frames of what it estimates.
           **options: `num_steps` and `sampler` of every stage, `guidance_scale` and the other fields
             of `SamplingOptions` of the base alone; None for the config's own.
 
@@ -192,7 +193,8 @@ class LumierePipeline(Editing):
             video = self._base_video(
                 batch_prompts, batch_seeds, frames, batch_given, options, on_estimate
             )
-            if not base_only:
+            if self.super_resolution and not base_only:
+                video = video if finish is None else finish(gather(video))
                 video = self.refine_all(video, batch_prompts, batch_seeds, options)
             made = gather(video)[: len(prompts[chosen])]
             videos.append(made if finish is None else finish(made))
@@ -244,7 +246,7 @@ class LumierePipeline(Editing):
         frames: int,
         given: dict[str, np.ndarray],
         options: dict[str, Any],
-        on_estimate: Callable[[np.ndarray], None] | None,
+        on_estimate: Callable[[np.ndarray, np.ndarray], None] | None,
     ) -> jax.Array:
         stage, params = self.base
         chosen = SamplingOptions.from_config(stage.config, **options)

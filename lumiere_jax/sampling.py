@@ -101,7 +101,7 @@ def make_base_sampler(
     options: SamplingOptions,
     num_frames: int,
     on_call: Callable[[], None] | None = None,
-    on_estimate: Callable[[jax.Array], None] | None = None,
+    on_estimate: Callable[[jax.Array, jax.Array], None] | None = None,
 ) -> Callable[..., jax.Array]:
     """Makes a compiled sampler of a stage that makes images or videos.
 
@@ -114,7 +114,8 @@ def make_base_sampler(
       options: how to sample.
       num_frames: frames of a clip.
       on_call: called on the host at every call of the network, to show progress.
-      on_estimate: called on the host at every step with some frames of the estimated clean video.
+      on_estimate: called on the host at every step, in any order, with its log-SNR and some frames
+        of the estimated clean video.
 
     Returns:
       `sampler(params, text, text_mask, keys, given)`, with embeddings `[batch, length, dim]`, mask
@@ -318,7 +319,7 @@ def _run(
     shape: tuple[int, ...],
     on_call: Callable[[], None] | None,
     initial: jax.Array | None = None,
-    on_estimate: Callable[[jax.Array], None] | None = None,
+    on_estimate: Callable[[jax.Array, jax.Array], None] | None = None,
 ) -> jax.Array:
     """From predictions to samples: conversion to x0, thresholding, sampler."""
 
@@ -333,7 +334,7 @@ def _run(
         x0 = dynamic_threshold(x0, options.threshold_percentile, options.threshold_max or None)
         x0 = constrain(x0, *_LAYOUTS["video"])
         if on_estimate is not None:
-            jax.debug.callback(on_estimate, x0[:, :: max(shape[1] // 4, 1)], ordered=True)
+            jax.debug.callback(on_estimate, log_snr[0], x0[:, :: max(shape[1] // 4, 1)])
         return x0 if fraction is None else (x0, fraction)
 
     return sample(

@@ -10,15 +10,15 @@ _ROWS = 12
 
 
 class Storyboard:
-    """Collects estimates of the first video of a batch; call it at every step."""
+    """Collects estimates of the first video; call it at every step."""
 
     def __init__(self, path: str):
         """Takes the PNG to write."""
-        self._path, self._estimates = Path(path), []
+        self._path, self._estimates = Path(path), {}
 
-    def __call__(self, estimate: np.ndarray) -> None:
+    def __call__(self, log_snr: np.ndarray, estimate: np.ndarray) -> None:
         """Keeps some frames `[batch, time, height, width, 3]` of an estimate."""
-        self._estimates.append(np.asarray(estimate[0]))
+        self._estimates.setdefault(float(log_snr), np.asarray(estimate[0]))
 
     def write(self) -> Path:
         """Writes a row of frames for at most 12 of the steps, and returns the path.
@@ -28,6 +28,7 @@ class Storyboard:
         """
         count = len(self._estimates)
         chosen = np.unique(np.linspace(0, count - 1, min(count, _ROWS)).round().astype(int))
-        rows = [self._estimates[step] for step in chosen]
+        estimates = [estimate for _, estimate in sorted(self._estimates.items())]
+        rows = [estimates[step] for step in chosen]
         write_contact_sheet(self._path, rows, [f"step {step + 1} of {count}" for step in chosen])
         return self._path

@@ -87,6 +87,27 @@ def test_inpaint_keeps_known_pixels_and_can_be_told_not_to(pipeline):
     assert (small == MADE).all()
 
 
+def test_known_pixels_are_kept_before_super_resolution_too(cascade, monkeypatch):
+    pipeline = LumierePipeline.from_checkpoints(
+        cascade["stunet_conditional"], [cascade["ssr"]], show_progress=False
+    )
+    refined = []
+
+    def refine_all(video, *_):
+        refined.append(np.asarray(video))
+        return np.full((1, FRAMES, 64, 64, 3), MADE, np.float32)
+
+    monkeypatch.setattr(pipeline, "refine_all", refine_all)
+    video, region = movie(height=16, width=16), np.zeros((1, 16, 16), bool)
+    region[:, :8] = True
+    made = pipeline.inpaint(video, region, ["a"], feather=0, num_steps=1)
+    np.testing.assert_allclose(refined[0][0][:, 8:], video[:, 8:], atol=0.005)
+    assert np.abs(refined[0][0][:, :8] - video[:, :8]).max() > 0.05
+    assert (made == MADE).all()  # the source is smaller than that
+    pipeline.inpaint(video, region, ["a"], paste=False, num_steps=1)
+    assert np.abs(refined[1][0][:, 8:] - video[:, 8:]).max() > 0.05
+
+
 def test_frames_that_the_network_cannot_divide_are_left_out(pipeline):
     region = np.ones((7, 32, 32), bool)
     made = pipeline.inpaint(movie(7, 32, 32), region, ["a"])
