@@ -75,7 +75,7 @@ class Editing:
         check_region(region[None], image[None])
         frames = self._num_frames(options.get("num_frames"))
         picture, _ = self._fitted(image[None], "crop")
-        unknown = self._fitted_region(region[None])
+        unknown = self._fitted_change(region[None])
         mask = np.repeat(~unknown[..., None], frames, axis=0)
         mask[0] = True
         known = np.repeat(picture, frames, axis=0)[None], mask[None]
@@ -111,7 +111,7 @@ class Editing:
         check_region(region, video)
         region = np.broadcast_to(region[: len(video)], video.shape[:3])
         small, _ = self._fitted(video, "crop")
-        mask = ~self._fitted_region(region)[..., None]
+        mask = ~self._fitted_change(region)[..., None]
         known = small[None], mask[None]
         finish = None
         if paste:
@@ -257,6 +257,17 @@ class Editing:
         size = self.base[0].config.data.resolution
         levels = [_fit_region(frame, size) for frame in region]
         return np.stack(levels) > 255 * _PART_UNKNOWN
+
+    def _fitted_change(self, region: np.ndarray) -> np.ndarray:
+        """A region that is to change, see `_fitted_region`, of which something must be left."""
+        unknown = self._fitted_region(region)
+        if not unknown.any():
+            size = self.base[0].config.data.resolution
+            raise UserError(
+                f"nothing of the region is left in the central square at {size}×{size} pixels, "
+                "which is what the model sees; draw a larger one, or one nearer to the middle."
+            )
+        return unknown
 
 
 def _told(videos: np.ndarray, options: dict[str, Any]) -> np.ndarray:

@@ -178,6 +178,16 @@ def test_regions_that_do_not_belong_to_the_video_are_told():
         check_region(np.zeros((1, 40, 60), bool), video)
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(slice(0, 1), slice(0, 1)), (slice(40), slice(8))])
+def test_a_region_that_the_model_would_not_see_is_told(pipeline, rows, columns):
+    region = np.zeros((1, 40, 60), bool)
+    region[:, rows, columns] = True  # one pixel; or beside the central square
+    with pytest.raises(UserError, match="nothing of the region is left .* at 16×16 pixels"):
+        pipeline.inpaint(movie(), region, ["a"])
+    with pytest.raises(UserError, match="nothing of the region"):
+        pipeline.cinemagraph(picture(), region[0], ["a"])
+
+
 def test_a_model_that_cannot_be_shown_pixels_says_so(cascade):
     pipeline = LumierePipeline.from_checkpoints(cascade["stunet"], show_progress=False)
     with pytest.raises(UserError, match="'stunet', which cannot be shown.*stunet_conditional"):

@@ -93,7 +93,7 @@ def test_a_video_tells_how_it_was_made_and_is_made_again(cascade, files, tmp_pat
     code, stdout, stderr = run("sample", reproduce=output, output=again)
     assert code == 0, stderr
     assert stdout == f"{again}\n"
-    np.testing.assert_array_equal(read_video(again), read_video(output))
+    np.testing.assert_array_equal(read_video(again, fps=8), read_video(output, fps=8))
 
 
 def test_a_sweep_of_styles_and_a_storyboard(cascade, tmp_path):
@@ -109,7 +109,9 @@ def test_a_sweep_of_styles_and_a_storyboard(cascade, tmp_path):
     code, stdout, stderr = run("sample", **common, output=plain, storyboard=board)
     assert code == 0, stderr
     assert stdout == f"{plain}\n{board}\n"
-    np.testing.assert_array_equal(read_video(plain), read_video(tmp_path / "s" / names[0]))
+    np.testing.assert_array_equal(
+        read_video(plain, fps=8), read_video(tmp_path / "s" / names[0], fps=8)
+    )
     width, height, _ = size_and_frames(board)
     assert height > 3 * 64 and width > 4 * 64  # a row for each step
 
