@@ -1,5 +1,7 @@
 """Image-to-video: `python -m lumiere_jax.animate --base=DIR --image=x.png --prompt=TEXT …`."""
 
+from typing import Any
+
 from absl import flags
 
 from lumiere_jax import errors, making
@@ -13,20 +15,16 @@ flags.mark_flags_as_required(["image"])
 def main(argv: list[str]) -> None:
     """Makes what the flags ask for."""
     del argv
+    making.run("animate", _arguments)
+
+
+def _arguments(pipeline: Any) -> dict[str, Any]:
+    """What the method takes beside prompts and options."""
+    del pipeline
     from lumiere_jax import given
-    from lumiere_jax.pipeline import LumierePipeline
 
-    def read(pipeline: LumierePipeline) -> tuple:
-        return (given.read_picture(_IMAGE.value),)
-
-    def make(
-        pipeline: LumierePipeline, prompts: list[str], image: object, **options: object
-    ) -> object:
-        return pipeline.animate(
-            image, prompts, fit=_FIT.value, num_frames=_NUM_FRAMES.value, **options
-        )
-
-    making.run("animate", make, read)
+    image = given.read_picture(_IMAGE.value)
+    return {"image": image, "fit": _FIT.value, "num_frames": _NUM_FRAMES.value}
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Moves one region of a picture: `python -m lumiere_jax.cinemagraph --image=x.png --mask=m.png`."""
 
+from typing import Any
+
 from absl import flags
 
 from lumiere_jax import errors, making
@@ -15,25 +17,17 @@ flags.mark_flags_as_required(["image", "mask"])
 def main(argv: list[str]) -> None:
     """Makes what the flags ask for."""
     del argv
+    making.run("cinemagraph", _arguments)
+
+
+def _arguments(pipeline: Any) -> dict[str, Any]:
+    """What the method takes beside prompts and options."""
     from lumiere_jax import given
-    from lumiere_jax.pipeline import LumierePipeline
 
-    def read(pipeline: LumierePipeline) -> tuple:
-        image = given.read_picture(_IMAGE.value)
-        return image, given.read_region(_MASK.value, pipeline.fps, (1, *image.shape[:2]))[0]
-
-    def make(
-        pipeline: LumierePipeline,
-        prompts: list[str],
-        image: object,
-        region: object,
-        **options: object,
-    ) -> object:
-        paste = {"paste": _PASTE.value, "feather": _FEATHER.value}
-        frames = {"num_frames": _NUM_FRAMES.value}
-        return pipeline.cinemagraph(image, region, prompts, **paste, **frames, **options)
-
-    making.run("cinemagraph", make, read)
+    image = given.read_picture(_IMAGE.value)
+    region = given.read_region(_MASK.value, pipeline.fps, (1, *image.shape[:2]))[0]
+    paste = {"paste": _PASTE.value, "feather": _FEATHER.value}
+    return {"image": image, "region": region, "num_frames": _NUM_FRAMES.value} | paste
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Goes on with a video: `python -m lumiere_jax.extend --video=x.mp4 --num_frames=N …`."""
 
+from typing import Any
+
 from absl import flags
 
 from lumiere_jax import errors, making
@@ -14,19 +16,15 @@ flags.mark_flags_as_required(["video", "num_frames"])
 def main(argv: list[str]) -> None:
     """Makes what the flags ask for."""
     del argv
+    making.run("extend", _arguments)
+
+
+def _arguments(pipeline: Any) -> dict[str, Any]:
+    """What the method takes beside prompts and options."""
     from lumiere_jax import given
-    from lumiere_jax.pipeline import LumierePipeline
 
-    def read(pipeline: LumierePipeline) -> tuple:
-        return (given.read_clip(_VIDEO.value, pipeline.fps),)
-
-    def make(
-        pipeline: LumierePipeline, prompts: list[str], video: object, **options: object
-    ) -> object:
-        how = {"num_frames": _NUM_FRAMES.value, "context": _CONTEXT.value, "paste": _PASTE.value}
-        return pipeline.extend(video, prompts, **how, **options)
-
-    making.run("extend", make, read)
+    how = {"num_frames": _NUM_FRAMES.value, "context": _CONTEXT.value, "paste": _PASTE.value}
+    return {"video": given.read_clip(_VIDEO.value, pipeline.fps)} | how
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Inpainting and local editing: `python -m lumiere_jax.inpaint --video=x.mp4 --mask=x.png …`."""
 
+from typing import Any
+
 from absl import flags
 
 from lumiere_jax import errors, making
@@ -16,24 +18,17 @@ flags.mark_flags_as_required(["video", "mask"])
 def main(argv: list[str]) -> None:
     """Makes what the flags ask for."""
     del argv
+    making.run("inpaint", _arguments)
+
+
+def _arguments(pipeline: Any) -> dict[str, Any]:
+    """What the method takes beside prompts and options."""
     from lumiere_jax import given
-    from lumiere_jax.pipeline import LumierePipeline
 
-    def read(pipeline: LumierePipeline) -> tuple:
-        video = given.read_clip(_VIDEO.value, pipeline.fps)
-        return video, given.read_region(_MASK.value, pipeline.fps, video.shape[:3])
-
-    def make(
-        pipeline: LumierePipeline,
-        prompts: list[str],
-        video: object,
-        region: object,
-        **options: object,
-    ) -> object:
-        paste = {"paste": _PASTE.value, "feather": _FEATHER.value}
-        return pipeline.inpaint(video, region, prompts, **paste, **options)
-
-    making.run("inpaint", make, read)
+    video = given.read_clip(_VIDEO.value, pipeline.fps)
+    region = given.read_region(_MASK.value, pipeline.fps, video.shape[:3])
+    paste = {"paste": _PASTE.value, "feather": _FEATHER.value}
+    return {"video": video, "region": region} | paste
 
 
 if __name__ == "__main__":

@@ -8,11 +8,14 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from lumiere_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from lumiere_jax.pipeline import LumierePipeline
 
 _BASE = flags.DEFINE_string("base", None, "Workdir of the base stage's training run.")
 _SSR = flags.DEFINE_list("ssr", [], "Workdirs of super-resolution stages, in order.")
@@ -112,13 +115,14 @@ def output_paths(output: str, formats: list[str], num_videos: int, is_file: bool
     return [[path / f"{i:04d}.{name}" for name in formats] for i in range(num_videos)]
 
 
-def run(command: str, make: Callable[..., Any], read: Callable[[Any], tuple] | None = None) -> None:
+def run(command: str, arguments: Callable[["LumierePipeline"], dict[str, Any]]) -> None:
     """Makes the videos that the flags ask for, and writes them as they are done.
 
     Args:
-      command: its name, noted in the files: the module below `lumiere_jax`.
-      make: `(pipeline, prompts, *inputs, **options)`, returns videos.
-      read: reads the command's inputs, by the pipeline, before anything is computed.
+      command: a method of `LumierePipeline` and the module of that name, which is noted in the
+        files; or "sample", which calls the pipeline itself.
+      arguments: the command's own arguments of the method, by the pipeline; reads pictures and
+        videos before anything is computed.
 
     Raises:
       UserError: for flags, files or checkpoints that cannot be used.
@@ -152,7 +156,8 @@ def run(command: str, make: Callable[..., Any], read: Callable[[Any], tuple] | N
             f"the checkpoints have the fingerprints {', '.join(checkpoints)}, but "
             f"{', '.join(_EXPECT.value)} were asked for; they were trained further, or replaced."
         )
-    inputs = read(pipeline) if read else ()
+    given = arguments(pipeline)
+    method = pipeline if command == "sample" else getattr(pipeline, command)
     board = storyboard.Storyboard(_STORYBOARD.value) if _STORYBOARD.value else None
     with Interruption() as interruption:
 
@@ -161,10 +166,9 @@ def run(command: str, make: Callable[..., Any], read: Callable[[Any], tuple] | N
                 _write(request, video, pipeline.fps, note(command, request, checkpoints))
             interruption.poll()
 
-        videos = make(
-            pipeline,
-            prompts,
-            *inputs,
+        videos = method(
+            prompts=prompts,
+            **given,
             seeds=[request.seed for request in requests],
             negative_prompt=_NEGATIVE_PROMPT.value,
             num_steps=_STEPS.value,

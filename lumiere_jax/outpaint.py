@@ -1,5 +1,7 @@
 """Adds what is beside a video: `python -m lumiere_jax.outpaint --video=x.mp4 --prompt=TEXT …`."""
 
+from typing import Any
+
 from absl import flags
 
 from lumiere_jax import errors, making
@@ -14,19 +16,16 @@ flags.mark_flags_as_required(["video"])
 def main(argv: list[str]) -> None:
     """Makes what the flags ask for."""
     del argv
+    making.run("outpaint", _arguments)
+
+
+def _arguments(pipeline: Any) -> dict[str, Any]:
+    """What the method takes beside prompts and options."""
     from lumiere_jax import given
-    from lumiere_jax.pipeline import LumierePipeline
 
-    def read(pipeline: LumierePipeline) -> tuple:
-        return (given.read_clip(_VIDEO.value, pipeline.fps),)
-
-    def make(
-        pipeline: LumierePipeline, prompts: list[str], video: object, **options: object
-    ) -> object:
-        paste = {"paste": _PASTE.value, "feather": _FEATHER.value}
-        return pipeline.outpaint(video, prompts, zoom=_ZOOM.value, **paste, **options)
-
-    making.run("outpaint", make, read)
+    video = given.read_clip(_VIDEO.value, pipeline.fps)
+    paste = {"paste": _PASTE.value, "feather": _FEATHER.value}
+    return {"video": video, "zoom": _ZOOM.value} | paste
 
 
 if __name__ == "__main__":

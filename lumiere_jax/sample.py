@@ -35,10 +35,8 @@ def main(argv: list[str]) -> None:
         command = making.reproducing_command(making.read_note(_REPRODUCE.value), output)
         raise SystemExit(subprocess.run(command).returncode)
 
-    def make(pipeline, prompts, **options):  # noqa: ANN001, ANN003, ANN202
-        return pipeline(prompts, num_frames=_NUM_FRAMES.value, overlap=_OVERLAP.value, **options)
-
-    making.run("sample", make)
+    own = {"num_frames": _NUM_FRAMES.value, "overlap": _OVERLAP.value}
+    making.run("sample", lambda _: own)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Video-to-video by SDEdit: `python -m lumiere_jax.video_to_video --video=x.mp4 --prompt=TEXT`."""
 
+from typing import Any
+
 from absl import flags
 
 from lumiere_jax import errors, making
@@ -12,18 +14,15 @@ flags.mark_flags_as_required(["video"])
 def main(argv: list[str]) -> None:
     """Makes what the flags ask for."""
     del argv
+    making.run("video_to_video", _arguments)
+
+
+def _arguments(pipeline: Any) -> dict[str, Any]:
+    """What the method takes beside prompts and options."""
     from lumiere_jax import given
-    from lumiere_jax.pipeline import LumierePipeline
 
-    def read(pipeline: LumierePipeline) -> tuple:
-        return (given.read_clip(_VIDEO.value, pipeline.fps),)
-
-    def make(
-        pipeline: LumierePipeline, prompts: list[str], video: object, **options: object
-    ) -> object:
-        return pipeline.video_to_video(video, prompts, strength=_STRENGTH.value, **options)
-
-    making.run("video_to_video", make, read)
+    video = given.read_clip(_VIDEO.value, pipeline.fps)
+    return {"video": video, "strength": _STRENGTH.value}
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What the methods of the pipeline show to the base model, and what they do with the result."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -95,7 +96,7 @@ def test_known_pixels_are_kept_before_super_resolution_too(cascade, monkeypatch)
 
     def refine_all(video, *_):
         refined.append(np.asarray(video))
-        return np.full((1, FRAMES, 64, 64, 3), MADE, np.float32)
+        return jnp.full((1, FRAMES, 64, 64, 3), MADE)
 
     monkeypatch.setattr(pipeline, "refine_all", refine_all)
     video, region = movie(height=16, width=16), np.zeros((1, 16, 16), bool)

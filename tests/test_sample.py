@@ -83,6 +83,17 @@ def test_file_of_prompts(cascade, tmp_path, capsys):
     assert size_and_frames(output / "contact_sheet.png")[2] == 1
 
 
+def test_several_samples_of_a_prompt(cascade, tmp_path, capsys):
+    with flagged(
+        base=str(cascade["stunet"]), prompt=PROMPT, samples="3", formats="gif", seed="4",
+        output=str(tmp_path / "folder"), batch_size="2",
+    ):  # fmt: skip
+        sample.main(["sample"])
+    names = ["0000.gif", "0001.gif", "0002.gif", "contact_sheet.png"]
+    assert capsys.readouterr().out.split() == [str(tmp_path / "folder" / name) for name in names]
+    assert len({(tmp_path / "folder" / name).read_bytes() for name in names}) == 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
