@@ -21,6 +21,7 @@ from lumiere_jax.data.scene import OBJECT_COLOURS, Scene
 from lumiere_jax.data.scene_captions import describe
 from lumiere_jax.data.sources import create_source
 from lumiere_jax.data.video_io import write_contact_sheet
+from lumiere_jax.errors import UserError
 from lumiere_jax.metrics import oracle
 from lumiere_jax.pipeline import LumierePipeline
 from lumiere_jax.progress import Progress
@@ -28,6 +29,7 @@ from lumiere_jax.progress import Progress
 _BASE = flags.DEFINE_string("base", None, "Workdir of a run of the stage stunet_conditional.")
 _CASES = flags.DEFINE_integer("cases", 64, "Clips of each task.", lower_bound=2)
 _OUTPUT = flags.DEFINE_string("output", "conditional", "Folder for figures and pictures.")
+_TASKS = flags.DEFINE_list("tasks", [], "Some of the tasks; all if empty.")
 _STRENGTH = flags.DEFINE_float("strength", 0.6, "Of video-to-video.")
 flags.mark_flags_as_required(["base"])
 
@@ -75,6 +77,15 @@ def psnr(first: np.ndarray, second: np.ndarray) -> float:
     return float(10 * np.log10(4 / max(np.mean(np.square(first - second)), 1e-10)))
 
 
+def centres(video: np.ndarray) -> np.ndarray:
+    """Where the object is in each frame, (x, y) in frame widths: the mean of what is not ground."""
+    ground = np.median(video, axis=(1, 2), keepdims=True)
+    weights = np.square(video - ground).sum(axis=-1)
+    weights *= weights > 0.25 * weights.max(axis=(1, 2), keepdims=True)
+    grid = (np.indices(video.shape[1:3])[::-1] + 0.5) / video.shape[1]
+    return np.einsum("thw,chw->tc", weights, grid) / weights.sum(axis=(1, 2))[:, None]
+
+
 def image_to_video(pipeline: LumierePipeline, case: Case, given: Case, seed: int) -> tuple:
     """Shown `given`'s first frame and caption: does it fit `case`?"""
     (made,) = pipeline.animate(given.video[0], [given.caption], seeds=[seed], base_only=True)
@@ -119,7 +130,12 @@ def video_to_video(pipeline: LumierePipeline, case: Case, given: Case, seed: int
         given.video, [given.other_caption], strength=_STRENGTH.value, seeds=[seed], base_only=True
     )
     judged = oracle.judge(made, case.other_caption)
-    return made, {"direction": judged.direction, "asked colour": judged.colour}
+    distance = np.linalg.norm(centres(made) - centres(case.video), axis=-1)
+    return made, {
+        "direction": judged.direction,
+        "asked colour": judged.colour,
+        "distance from its place": float(distance.mean()),
+    }
 
 
 TASKS: dict[str, Callable[..., tuple]] = {
@@ -127,6 +143,14 @@ TASKS: dict[str, Callable[..., tuple]] = {
     "inpainting": inpainting,
     "cinemagraph": cinemagraph,
     "video-to-video": video_to_video,
+}
+
+
+CAPTION = {
+    "image-to-video": "caption",
+    "inpainting": "other_caption",
+    "cinemagraph": "caption",
+    "video-to-video": "other_caption",
 }
 
 
@@ -143,7 +167,8 @@ def measure(pipeline: LumierePipeline, task: str, all_cases: list[Case]) -> dict
             made, figures = TASKS[task](pipeline, case, given, number)
             rows[kind].append(figures)
             if kind == "right" and number < SHOWN:
-                shown += [(case.video, "given"), (made, f"{task}: {case.other_caption}")]
+                caption = getattr(case, CAPTION[task])
+                shown += [(case.video, "given"), (made, f"{task}: {caption}")]
             progress.advance()
     path = Path(_OUTPUT.value) / f"{task}.png"
     write_contact_sheet(path, [video for video, _ in shown], [text for _, text in shown])
@@ -173,7 +198,10 @@ def main(argv: list[str]) -> None:
     # As many as leave enough after those that stand still, which some tasks cannot use.
     all_cases = list(cases(source, _CASES.value * 5 // 4))
     draw_masks(Path(_OUTPUT.value) / "masks.png", all_cases[0].video)
-    results = {task: measure(pipeline, task, all_cases) for task in TASKS}
+    unknown = set(_TASKS.value) - set(TASKS)
+    if unknown:
+        raise UserError(f"--tasks={min(unknown)} is unknown; there are {', '.join(TASKS)}.")
+    results = {task: measure(pipeline, task, all_cases) for task in _TASKS.value or TASKS}
     (Path(_OUTPUT.value) / "conditional.json").write_text(json.dumps(results, indent=2) + "\n")
     print("| task | cases | figure | right condition | that of another clip |")
     print("| --- | --- | --- | --- | --- |")
@@ -186,7 +214,11 @@ def main(argv: list[str]) -> None:
 def _cell(name: str, value: float) -> str:
     if "PSNR" in name:
         return f"{value:.1f} dB"
-    return f"{value:.3f}" if "change" in name or "difference" in name else f"{value:.0%}"
+    return (
+        f"{value:.3f}"
+        if {"change", "difference", "distance"} & set(name.split())
+        else f"{value:.0%}"
+    )
 
 
 if __name__ == "__main__":

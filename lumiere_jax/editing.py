@@ -156,8 +156,8 @@ class Editing:
         Args:
           video: `[time, height, width, 3]` in [-1, 1], at the model's frame rate, of any size.
           prompts: what it is to show; one video each.
-          strength: how much noise, as time in [0, 1]: 0 gives the video back, as large as the base
-            makes videos; 1 is text-to-video with the same seed.
+          strength: how much noise, in [0, 1], see `SamplingOptions`: 0 gives the video back, as
+            large as the base makes videos; 1 is text-to-video with the same seed.
           **options: see `inpaint`.
 
         Returns:

@@ -1,6 +1,7 @@
 """Sampling from one stage: guidance, MultiDiffusion, thresholding and a sampler, compiled once."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -39,8 +40,9 @@ class SamplingOptions:
       threshold_percentile: of dynamic thresholding.
       threshold_max: the most that it divides by; 0 for no limit, 1 clips to [-1, 1].
       eta: DDIM's share of fresh noise.
-      strength: noise that is added to a video before it is denoised again, as time in (0, 1]
-        (SDEdit, 2108.01073); 1 starts from noise alone.
+      strength: noise that is added to a video before it is denoised again (SDEdit, arXiv
+        2108.01073), in (0, 1], as time of the cosine schedule without a shift, so that a number
+        means the same noise for every model; 1 starts from noise alone.
       guidance_from: latest time, of [0, 1] where 1 is noise, at which there is guidance.
       guidance_to: earliest such time.
       overlap: frames that windows share, where a video is longer than what was trained; None for
@@ -88,6 +90,14 @@ class SamplingOptions:
         names = {field.name for field in dataclasses.fields(cls)}
         fields = {k: v for k, v in config.sampling.items() if k in names}
         return cls(**{**fields, **{k: v for k, v in overrides.items() if v is not None}})
+
+
+def start_time(stage: Stage, strength: float) -> float:
+    """The time at which a stage's schedule has the noise of `SamplingOptions.strength`."""
+    if strength == 1:
+        return 1.0
+    log_snr = -2 * math.log(math.tan(math.pi / 2 * strength))
+    return min(max(float(stage.schedule.time(log_snr)), 1e-6), 1.0)
 
 
 def sample_keys(seeds: list[int], stage_index: int) -> jax.Array:
@@ -322,6 +332,8 @@ def _run(
     on_estimate: Callable[[jax.Array, jax.Array], None] | None = None,
 ) -> jax.Array:
     """From predictions to samples: conversion to x0, thresholding, sampler."""
+    with jax.ensure_compile_time_eval():
+        start = start_time(stage, options.strength)
 
     def denoise(z: jax.Array, log_snr: jax.Array) -> jax.Array | tuple[jax.Array, jax.Array]:
         z = constrain(z, *_LAYOUTS["video"])
@@ -346,5 +358,5 @@ def _run(
         sampler=options.sampler,
         eta=options.eta,
         initial=initial,
-        start_time=options.strength,
+        start_time=start,
     )

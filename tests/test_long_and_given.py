@@ -44,7 +44,8 @@ def test_guidance_within_some_times_alone(first, last):
     stage = formula_stage("stunet")
     initial = np.random.default_rng(0).uniform(-1, 1, (2, 8, 16, 16, 3)).astype(np.float32)
     for time in (0.95, 0.6, 0.35, 0.1):
-        fields = {"num_steps": 1, "strength": time}
+        strength = float(stage.schedule.network_time(stage.schedule.log_snr(time))) / 1000
+        fields = {"num_steps": 1, "strength": strength}
         limited = SamplingOptions(
             **fields, guidance_scale=3.0, guidance_from=first, guidance_to=last
         )
@@ -102,6 +103,18 @@ def test_strength_1_is_text_to_video_with_the_same_seed(pipeline):
     )
     less = pipeline.video_to_video(video, [RED], strength=0.9, seeds=[3])
     assert np.abs(less - expected).max() > 1e-3
+
+
+@pytest.mark.parametrize("shift", [0.0, -6.0])
+@pytest.mark.parametrize("strength", [0.05, 0.5, 0.9])
+def test_a_strength_is_the_same_noise_for_every_schedule(shift, strength):
+    stage = formula_stage("stunet", diffusion__log_snr_shift=shift)
+    video = np.random.default_rng(0).uniform(-1, 1, (2, 8, 16, 16, 3)).astype(np.float32)
+    options = SamplingOptions(num_steps=1, strength=strength, guidance_scale=1.0)
+    got, keys, text = sampled(stage, options, {"initial": video})
+    angle = np.pi / 2 * strength
+    z = np.cos(angle) * video + np.sin(angle) * noise(keys, 0, video.shape[1:])
+    np.testing.assert_allclose(got, numpy_threshold(numpy_formula(z, text), 99.5), atol=1e-3)
 
 
 def test_little_noise_leaves_a_video_of_what_the_model_knows(pipeline):
