@@ -8,10 +8,11 @@ output=benchmarks/results/plans.jsonl
 mkdir -p benchmarks/results
 : >"$output.part"
 
-plan() { # plan CONFIG TOPOLOGY FLAG...
-  local config=$1 topology=$2
+plan() { # plan CONFIG[:VARIANT] TOPOLOGY FLAG...
+  local config=${1%:*} variant=full topology=$2
+  [[ $1 != *:* ]] || variant=${1#*:}
   shift 2
-  "$python" -m lumiere_jax.plan --config="configs/$config.py:full" --topology="$topology" \
+  "$python" -m lumiere_jax.plan --config="configs/$config.py:$variant" --topology="$topology" \
     --output="$output.part" "$@"
 }
 
@@ -25,5 +26,6 @@ plan ssr v5p:2x2x1 --config.train.batch_size=4
 plan ssr v5e:4x4 --config.train.batch_size=16
 plan ssr v5p:2x2x1 --mode=sample --config.mesh.data=1 --config.mesh.space=4
 plan ssr v5e:4x4 --mode=sample --config.mesh.data=1 --config.mesh.space=16
+plan stunet:if_xl v5p:2x2x4 --config.train.batch_size=16
 mv "$output.part" "$output"
 "$python" benchmarks/plan_table.py --input="$output"

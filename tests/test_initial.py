@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import pytest
 
 from lumiere_jax.errors import UserError
-from lumiere_jax.initial import state_shapes
+from lumiere_jax.initial import check_fit, state_shapes
 from lumiere_jax.sharding import create_mesh
 from lumiere_jax.stage import Stage
 from lumiere_jax.state import create_optimizer
@@ -30,3 +30,17 @@ def test_frozen_parameters_may_be_kept_in_half_and_carry_no_other_state(dtype):
 def test_unknown_frozen_dtype_is_refused():
     with pytest.raises(UserError, match="frozen_dtype 'int8' is unknown; use float32 or bfloat16"):
         Stage.from_config(tiny_config("stunet", train__frozen_dtype="int8"))
+
+
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        ({"conv": {"kernel": jnp.ones((3, 3))}}, "no parameter 'conv/kernel'; use equal sizes"),
+        ({"conv": {"bias": jnp.ones(4)}}, r"has shape \(4,\), and this network's \(3,\)"),
+    ],
+)
+def test_saved_parameters_without_a_place_are_refused(saved, message):
+    network = {"conv": {"bias": jnp.ones(3)}, "more": {"bias": jnp.ones(3)}}
+    check_fit(network, {"conv": {"bias": jnp.zeros(3)}}, "WORKDIR")
+    with pytest.raises(UserError, match="WORKDIR: .*" + message):
+        check_fit(network, saved, "WORKDIR")
