@@ -118,7 +118,9 @@ def cinemagraph(pipeline: LumierePipeline, case: Case, given: Case, seed: int) -
     )
     outside, change = ~case.region, np.abs(np.diff(made, axis=0))
     return made, {
-        "outside, mean difference": float(np.abs(made - case.video[0])[:, outside].mean()),
+        "outside, mean difference from the image": float(
+            np.abs(made - case.video[0])[:, outside].mean()
+        ),
         "outside, change a frame": float(change[:, outside].mean()),
         "inside, change a frame": float(change[:, case.region].mean()),
     }

@@ -73,7 +73,7 @@ def main(argv: list[str]) -> None:
             videos.append(video)
             interruption.poll()
     sheet = Path(values.output) / "contact_sheet.png"
-    captions = [f"{values.prompt} (alpha {alpha:g})" for alpha in alphas]
+    captions = [f"alpha {alpha:g}: {values.prompt}" for alpha in alphas]
     write_contact_sheet(sheet, np.stack(videos), captions)
     print(sheet)
 
