@@ -5,6 +5,7 @@
 what network it is of. Nothing in it is specific to Linen: parameters are nested dicts.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from flax.traverse_util import flatten_dict
@@ -345,6 +347,20 @@ def _newest(workdir: str | Path) -> epath.Path:
             f"{folder} holds no complete checkpoint; train longer, or give another run."
         )
     return folder / str(max(steps))
+
+
+def fingerprint(params: Params) -> str:
+    """Tells parameters apart: 16 hexadecimal digits, by their names, shapes and some values.
+
+    Args:
+      params: of a network. 64 values of each array are looked at.
+    """
+    digest = hashlib.sha256()
+    for path, leaf in sorted(flatten_dict(params).items()):
+        step = max(leaf.size // 64, 1)
+        values = np.asarray(leaf.reshape(-1)[::step], np.float32)
+        digest.update(f"{'/'.join(path)} {leaf.shape}".encode() + values.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _placed(shapes: Params, mesh: Mesh | None) -> Params:

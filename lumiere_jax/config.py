@@ -77,7 +77,14 @@ SSR_SIZES = {
 """Sizes that the super-resolution network and its inflation share, for `config.model`."""
 
 
-NETWORKS = {"t2i": "unet", "stunet": "stunet", "t2i_ssr": "ssr", "ssr": "ssr"}
+NETWORKS = {
+    "t2i": "unet",
+    "stunet": "stunet",
+    "t2i_ssr": "ssr",
+    "ssr": "ssr",
+    "stunet_conditional": "stunet",
+    "style": "unet",
+}
 """The network that each stage has by default."""
 
 
@@ -85,7 +92,7 @@ def default_config(stage: str) -> ConfigDict:
     """The common defaults of all stages.
 
     Args:
-      stage: "t2i", "stunet", "t2i_ssr" or "ssr".
+      stage: "t2i", "stunet", "t2i_ssr", "ssr", "stunet_conditional" or "style".
 
     Returns:
       A config; `model` holds only the name of the network, its sizes are the stage's to say.
@@ -157,7 +164,7 @@ def default_config(stage: str) -> ConfigDict:
         {
             "batch_size": 16,
             "num_steps": 1000,
-            "trainable": "temporal" if stage in ("stunet", "ssr") else "all",
+            "trainable": "all" if stage in ("t2i", "t2i_ssr", "style") else "temporal",
             "frozen_dtype": "float32",  # or "bfloat16", which takes half of the memory
             "log_every": 20,
             "checkpoint_every": 500,
@@ -183,6 +190,21 @@ def default_config(stage: str) -> ConfigDict:
             ),
         }
     )
+    if stage == "style":
+        config.style = ConfigDict({"rank": 0})  # of LoRA; 0 trains all weights
+    if stage == "stunet_conditional":
+        config.model.in_channels = 7  # noisy video, masked video, mask
+        config.masks = ConfigDict(  # how often each task of data/masks.py comes
+            {
+                "first_frame": 0.3,
+                "beginning": 0.1,
+                "boxes": 0.15,
+                "brushes": 0.15,
+                "outpainting": 0.1,
+                "cinemagraph": 0.1,
+                "nothing": 0.1,
+            }
+        )
     if stage in ("t2i_ssr", "ssr"):
         config.ssr = ConfigDict(
             {

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from lumiere_jax.atomic import write_text
-from lumiere_jax.stage import STAGES
+from lumiere_jax.stage import CASCADE
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1100px; padding: 0 1rem;
@@ -37,7 +37,7 @@ def write(output: str | Path, scores: dict[str, dict[str, float]]) -> Path:
     plots = "\n".join(
         f'<figure class="plot"><img src="runs/{stage}/loss.png" alt="loss of stage {stage}">'
         f"<figcaption>Loss of stage {stage}</figcaption></figure>"
-        for stage in STAGES
+        for stage in CASCADE
         if (output / "runs" / stage / "loss.png").is_file()
     )
     page = f"""<!doctype html>

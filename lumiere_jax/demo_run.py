@@ -17,7 +17,7 @@ from lumiere_jax.metrics import oracle
 from lumiere_jax.pipeline import LumierePipeline
 from lumiere_jax.progress import duration
 from lumiere_jax.samples import write_viewable
-from lumiere_jax.stage import STAGES
+from lumiere_jax.stage import CASCADE, STAGES
 from lumiere_jax.train import train
 
 NUM_SHOWN = 12
@@ -39,10 +39,10 @@ def run_demo(output: str | Path, configs: str | Path = "configs") -> Path:
     """
     begin = time.monotonic()
     output = Path(output)
-    for index, stage in enumerate(STAGES):
-        print(f"\n== {index + 1}/{len(STAGES) + 1}: training stage {stage} ==", flush=True)
+    for index, stage in enumerate(CASCADE):
+        print(f"\n== {index + 1}/{len(CASCADE) + 1}: training stage {stage} ==", flush=True)
         train(stage_config(stage, configs, output), output / "runs" / stage)
-    print(f"\n== {len(STAGES) + 1}/{len(STAGES) + 1}: videos of held-out prompts ==", flush=True)
+    print(f"\n== {len(CASCADE) + 1}/{len(CASCADE) + 1}: videos of held-out prompts ==", flush=True)
     scores = make_videos(output)
     print(f"\n{oracle.format_table(scores)}\n")
     page = demo_page.write(output, scores)
@@ -105,5 +105,5 @@ def make_videos(output: Path) -> dict[str, dict[str, float]]:
 
 def _fingerprint(output: Path) -> dict[str, str]:
     """What the videos depend on: the configs of the runs, and how many are shown and scored."""
-    runs = {stage: (output / "runs" / stage / "config.json").read_text() for stage in STAGES}
+    runs = {stage: (output / "runs" / stage / "config.json").read_text() for stage in CASCADE}
     return runs | {"counts": f"{NUM_SHOWN} {NUM_SCORED}"}

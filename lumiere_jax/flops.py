@@ -97,8 +97,10 @@ def batch_shapes(stage: Stage, batch_size: int) -> dict[str, jax.ShapeDtypeStruc
     """Shapes of a batch of training data, see `lumiere_jax.data.pipeline`."""
     data, text = stage.config.data, stage.text_encoder
     size, length = data.resolution, text.max_length
-    return {
-        "video": jax.ShapeDtypeStruct((batch_size, data.num_frames, size, size, 3), jnp.float32),
+    clip = (batch_size, data.num_frames, size, size)
+    mask = {"mask": jax.ShapeDtypeStruct((*clip, 1), bool)} if stage.is_conditional else {}
+    return mask | {
+        "video": jax.ShapeDtypeStruct((*clip, 3), jnp.float32),
         "text": jax.ShapeDtypeStruct((batch_size, length, text.dim), jnp.float32),
         "text_mask": jax.ShapeDtypeStruct((batch_size, length), bool),
     }

@@ -29,6 +29,7 @@ class Evaluation:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             allow_small=True,
+            draw_mask=stage.draw_mask,
         )
         batches = text.device_part(batches, stage.text_encoder)
         stage.null_text()  # computed before anything is traced

@@ -9,7 +9,7 @@ from lumiere_jax.stage import STAGES, create_network
 
 PREFIX = "from="
 # How to compute, or what inflation itself decides.
-_OWN_FIELDS = ("parent", "name", "dtype", "remat", "inflated")
+_OWN_FIELDS = ("parent", "name", "dtype", "remat", "inflated", "in_channels")
 
 
 def source_of(variant: str | None) -> str:
@@ -41,8 +41,12 @@ def inherit(config: ConfigDict, workdir: str) -> None:
             f"{workdir} is a checkpoint of stage {saved.stage!r}; stage {config.stage!r} is "
             f"inflated from stage {expected!r}."
         )
-    name = config.model.name
+    name, own = (
+        config.model.name,
+        {k: config.model[k] for k in ("in_channels",) if k in config.model},
+    )
     config.model.update(saved.model)
+    config.model.update(own)
     config.model.name = saved.model.name if config.stage == "ssr" else name
     config.text = saved.text
     config.diffusion.update(saved.diffusion)

@@ -14,7 +14,7 @@ from lumiere_jax.distributed import say
 from lumiere_jax.errors import UserError
 from lumiere_jax.inherited import check_same_network
 from lumiere_jax.sharding import state_shardings, with_shardings
-from lumiere_jax.stage import STAGES, Stage
+from lumiere_jax.stage import INPUT_LAYER, STAGES, Stage
 from lumiere_jax.state import Params, TrainState, create_state, merge, partition
 
 
@@ -80,8 +80,36 @@ def initial_params(stage: Stage, mesh: Mesh) -> Params:
     )
     check_same_network(saved_config, config, config.init_from)
     say(f"initialising from step {step} of {config.init_from}")
-    check_fit(jax.eval_shape(stage.init_params, jax.random.key(0)), saved, config.init_from)
+    shapes = jax.eval_shape(stage.init_params, jax.random.key(0))
+    if stage.is_conditional:
+        saved = with_new_inputs(shapes, saved, mesh)
+    check_fit(shapes, saved, config.init_from)
     return fresh_params(stage, saved, mesh)
+
+
+def with_new_inputs(shapes: Params, saved: Params, mesh: Mesh) -> Params:
+    """Adds input channels to the first convolution that count for nothing at first.
+
+    Args:
+      shapes: of the network that takes more channels.
+      saved: parameters of one that takes fewer.
+      mesh: where they are.
+
+    Returns:
+      The saved parameters with a kernel of zeros for each new channel.
+    """
+    kernel = saved[INPUT_LAYER]["kernel"]
+    missing = shapes[INPUT_LAYER]["kernel"].shape[2] - kernel.shape[2]
+    wider = jax.tree.map(lambda x: x, saved)  # the tree, not its arrays, is changed
+    if missing > 0:
+
+        def pad(kernel: jax.Array) -> jax.Array:  # float32: it is trained from here on
+            kernel = kernel.astype(jnp.float32)
+            return jnp.pad(kernel, ((0, 0), (0, 0), (0, missing), (0, 0)))
+
+        shardings = state_shardings(jax.eval_shape(pad, kernel), mesh)
+        wider[INPUT_LAYER]["kernel"] = _compile(pad, kernel, shardings)(kernel)
+    return wider
 
 
 def fresh_params(stage: Stage, saved: Params, mesh: Mesh) -> Params:

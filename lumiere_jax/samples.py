@@ -60,7 +60,9 @@ def write_training_samples(
     return folder
 
 
-def write_viewable(path: Path, video: np.ndarray, fps: float, caption: str) -> None:
+def write_viewable(
+    path: Path, video: np.ndarray, fps: float, caption: str, comment: str = ""
+) -> None:
     """Writes a clip as its suffix says, enlarged by a whole factor where it is small.
 
     Args:
@@ -68,11 +70,17 @@ def write_viewable(path: Path, video: np.ndarray, fps: float, caption: str) -> N
       video: `[time, height, width, 3]` in [-1, 1].
       fps: frames per second.
       caption: what it shows.
+      comment: text that an .mp4 keeps.
     """
     if path.suffix == ".png":
         write_contact_sheet(path, [video], [caption])
     else:
-        write_video(path, video, fps, upscale=max(1, VIEW_PIXELS // video.shape[1]))
+        write_video(path, video, fps, upscale=view_scale(video), comment=comment)
+
+
+def view_scale(video: np.ndarray) -> int:
+    """The whole factor by which a clip `[time, height, width, 3]` is enlarged to be seen."""
+    return max(1, VIEW_PIXELS // video.shape[1])
 
 
 def _refined(stage: Stage, params: Params, mesh: Mesh) -> tuple[list[str], np.ndarray]:

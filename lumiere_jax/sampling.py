@@ -1,6 +1,7 @@
 """Sampling from one stage: guidance, MultiDiffusion, thresholding and a sampler, compiled once."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -39,6 +40,13 @@ class SamplingOptions:
       threshold_percentile: of dynamic thresholding.
       threshold_max: the most that it divides by; 0 for no limit, 1 clips to [-1, 1].
       eta: DDIM's share of fresh noise.
+      strength: noise that is added to a video before it is denoised again (SDEdit, arXiv
+        2108.01073), in (0, 1], as time of the cosine schedule without a shift, so that a number
+        means the same noise for every model; 1 starts from noise alone.
+      guidance_from: latest time, of [0, 1] where 1 is noise, at which there is guidance.
+      guidance_to: earliest such time.
+      overlap: frames that windows share, where a video is longer than what was trained; None for
+        half a window.
     """
 
     sampler: str = "ddim"
@@ -47,6 +55,10 @@ class SamplingOptions:
     threshold_percentile: float = 99.5
     threshold_max: float = 0.0
     eta: float = 0.0
+    strength: float = 1.0
+    guidance_from: float = 1.0
+    guidance_to: float = 0.0
+    overlap: int | None = None
 
     def __post_init__(self):
         """Checks the fields.
@@ -60,6 +72,13 @@ class SamplingOptions:
             raise UserError(f"steps={self.num_steps} must be 1 or more.")
         if not self.guidance_scale >= 0:
             raise UserError(f"guidance_scale={self.guidance_scale} must be 0 or more.")
+        if not 0 < self.strength <= 1:
+            raise UserError(f"strength={self.strength} must be above 0 and at most 1.")
+        if not 0 <= self.guidance_to <= self.guidance_from <= 1:
+            raise UserError(
+                f"guidance from time {self.guidance_from} to {self.guidance_to}: times are in "
+                "[0, 1], 1 is noise, and the first is not the smaller one."
+            )
         if not 0 < self.threshold_percentile <= 100:
             raise UserError(f"threshold_percentile={self.threshold_percentile} is not in (0, 100].")
         if self.threshold_max and not self.threshold_max >= 1:
@@ -73,6 +92,14 @@ class SamplingOptions:
         return cls(**{**fields, **{k: v for k, v in overrides.items() if v is not None}})
 
 
+def start_time(stage: Stage, strength: float) -> float:
+    """The time at which a stage's schedule has the noise of `SamplingOptions.strength`."""
+    if strength == 1:
+        return 1.0
+    log_snr = -2 * math.log(math.tan(math.pi / 2 * strength))
+    return min(max(float(stage.schedule.time(log_snr)), 1e-6), 1.0)
+
+
 def sample_keys(seeds: list[int], stage_index: int) -> jax.Array:
     """One PRNG key a sample, `[batch]`, from its seed and the stage's place in the cascade."""
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
@@ -84,37 +111,92 @@ def make_base_sampler(
     options: SamplingOptions,
     num_frames: int,
     on_call: Callable[[], None] | None = None,
+    on_estimate: Callable[[jax.Array, jax.Array], None] | None = None,
 ) -> Callable[..., jax.Array]:
-    """Makes a compiled sampler of a text-to-image or text-to-video stage.
+    """Makes a compiled sampler of a stage that makes images or videos.
+
+    A video longer than what was trained is made by temporal MultiDiffusion (section 3.2): windows
+    of the trained length are predicted one after the other and averaged at every step, so that
+    memory grows by the video alone.
 
     Args:
-      stage: "t2i" or "stunet".
+      stage: "t2i", "stunet" or "stunet_conditional".
       options: how to sample.
       num_frames: frames of a clip.
       on_call: called on the host at every call of the network, to show progress.
+      on_estimate: called on the host at every step, in any order, with its log-SNR and some frames
+        of the estimated clean video.
 
     Returns:
-      `sampler(params, text, text_mask, keys)`, with embeddings `[batch, length, dim]`, mask
-      `[batch, length]` and keys `[batch]`, which returns videos
-      `[batch, time, height, width, 3]` in [-1, 1].
+      `sampler(params, text, text_mask, keys, given)`, with embeddings `[batch, length, dim]`, mask
+      `[batch, length]`, keys `[batch]`, and a dict that may hold "known" `[batch, time, height,
+      width, 4]`, which a conditional stage needs (see `stage.known_part`), "initial" `[batch, time,
+      height, width, 3]`, which `options.strength` below 1 needs, and "null_text" and "null_mask",
+      like text and mask, to be led away from. It returns videos `[batch, time, height, width, 3]`
+      in [-1, 1].
     """
-    size = stage.config.data.resolution
+    size, trained = stage.config.data.resolution, stage.config.data.num_frames
+    window = min(num_frames, trained)
+    overlap = window // 2 if options.overlap is None else options.overlap
     stage.null_text()  # computed before anything is traced
 
     @jax.jit
-    def sampler(params: Params, text: jax.Array, mask: jax.Array, keys: jax.Array) -> jax.Array:
+    def sampler(
+        params: Params,
+        text: jax.Array,
+        mask: jax.Array,
+        keys: jax.Array,
+        given: dict[str, jax.Array] | None = None,
+    ) -> jax.Array:
+        given = given or {}
         condition = {"text": text, "text_mask": mask}
-        predict = guided(
-            lambda z, log_snr, given: stage.predict(params, z, log_snr, given),
-            condition,
-            _unconditional(stage, condition),
-            options.guidance_scale,
-            stage.learned_variance,
-        )
+        null = _unconditional(stage, condition) | _led_away_from(given)
+        known = [given["known"]] if stage.is_conditional else []
+
+        def predict(z: jax.Array, log_snr: jax.Array) -> jax.Array:
+            def predict_window(z_window: jax.Array, *known_window: jax.Array) -> jax.Array:
+                shown = dict(zip(("known",), known_window, strict=False))
+                return guided(
+                    lambda z, log_snr, given: stage.predict(params, z, log_snr, given),
+                    condition | shown,
+                    null | shown,
+                    _guidance_scale(stage, options, log_snr),
+                    stage.learned_variance,
+                )(z_window, log_snr)
+
+            fused = multidiffuse(
+                predict_window,
+                num_frames=num_frames,
+                window=window,
+                overlap=overlap if num_frames > window else 0,
+                weights="linear",
+                chunk=1,
+            )
+            return fused(z, *known)
+
         shape = (text.shape[0], num_frames, size, size, 3)
-        return _run(stage, options, predict, keys, shape, on_call)
+        return _run(
+            stage, options, predict, keys, shape, on_call, given.get("initial"), on_estimate
+        )
 
     return sampler
+
+
+def _led_away_from(given: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """The condition of a negative prompt."""
+    names = {"null_text": "text", "null_mask": "text_mask"}
+    return {name: given[key] for key, name in names.items() if key in given}
+
+
+def _guidance_scale(
+    stage: Stage, options: SamplingOptions, log_snr: jax.Array
+) -> jax.typing.ArrayLike:
+    """The scale, within the times that have guidance, and else 1 (2404.07724)."""
+    first, last, scale = options.guidance_from, options.guidance_to, options.guidance_scale
+    if (first, last) == (1.0, 0.0) or scale == 1:
+        return scale
+    time = stage.schedule.time(log_snr)
+    return jnp.where((time <= first) & (time >= last), scale, 1.0)
 
 
 def make_super_resolution_sampler(
@@ -246,8 +328,12 @@ def _run(
     keys: jax.Array,
     shape: tuple[int, ...],
     on_call: Callable[[], None] | None,
+    initial: jax.Array | None = None,
+    on_estimate: Callable[[jax.Array, jax.Array], None] | None = None,
 ) -> jax.Array:
     """From predictions to samples: conversion to x0, thresholding, sampler."""
+    with jax.ensure_compile_time_eval():
+        start = start_time(stage, options.strength)
 
     def denoise(z: jax.Array, log_snr: jax.Array) -> jax.Array | tuple[jax.Array, jax.Array]:
         z = constrain(z, *_LAYOUTS["video"])
@@ -259,6 +345,8 @@ def _run(
         x0 = to_x0(stage.config.diffusion.prediction, prediction, z, log_snr)
         x0 = dynamic_threshold(x0, options.threshold_percentile, options.threshold_max or None)
         x0 = constrain(x0, *_LAYOUTS["video"])
+        if on_estimate is not None:
+            jax.debug.callback(on_estimate, log_snr[0], x0[:, :: max(shape[1] // 4, 1)])
         return x0 if fraction is None else (x0, fraction)
 
     return sample(
@@ -269,4 +357,6 @@ def _run(
         num_steps=options.num_steps,
         sampler=options.sampler,
         eta=options.eta,
+        initial=initial,
+        start_time=start,
     )

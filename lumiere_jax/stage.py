@@ -11,24 +11,40 @@ import numpy as np
 
 from lumiere_jax import text
 from lumiere_jax.config import ConfigDict
+from lumiere_jax.data.masks import MaskMix
 from lumiere_jax.diffusion.discrete import DiscreteSchedule
 from lumiere_jax.diffusion.losses import diffusion_loss, drop_text
 from lumiere_jax.diffusion.low_resolution import downsample, upsample_low_resolution
 from lumiere_jax.diffusion.multidiffusion import normalised_weights, windows
 from lumiere_jax.diffusion.schedule import CosineSchedule, Schedule
 from lumiere_jax.errors import UserError
+from lumiere_jax.models.lora import LORA, fresh_lora, merge_lora
 from lumiere_jax.models.ssr import EfficientUNet
 from lumiere_jax.models.ssr_unet import SuperResolutionUNet
 from lumiere_jax.models.stunet import STUNet, is_temporal
 from lumiere_jax.models.unet import UNet
 from lumiere_jax.state import Params
 
-STAGES = {"t2i": None, "stunet": "t2i", "t2i_ssr": None, "ssr": "t2i_ssr"}
+STAGES = {
+    "t2i": None,
+    "stunet": "t2i",
+    "t2i_ssr": None,
+    "ssr": "t2i_ssr",
+    "stunet_conditional": "stunet",
+    "style": "t2i",
+}
 """Every stage, and the one that it is initialised from."""
+
+CASCADE = ("t2i", "stunet", "t2i_ssr", "ssr")
+"""The stages that text-to-video takes, in the order in which they are trained."""
 
 _NETWORKS = {
     "unet": UNet, "stunet": STUNet, "ssr": EfficientUNet, "ssr_unet": SuperResolutionUNet,
 }  # fmt: skip
+INPUT_LAYER = "conv_in"
+IMAGE_STAGES = ("t2i", "style")
+"""Stages that make single images."""
+
 Batch = dict[str, jax.Array]
 
 
@@ -65,7 +81,7 @@ def check_config(config: ConfigDict) -> None:
         raise UserError(f"stage {stage!r} is unknown; use one of {list(STAGES)}.")
     if trainable not in ("all", "temporal"):
         raise UserError(f"train.trainable {trainable!r} is unknown; use all or temporal.")
-    if trainable == "temporal" and STAGES[stage] is None:
+    if trainable == "temporal" and stage in (*IMAGE_STAGES, "t2i_ssr"):
         raise UserError(f"stage {stage!r} has no temporal parameters; set train.trainable to all.")
     if config.train.frozen_dtype not in ("float32", "bfloat16"):
         raise UserError(
@@ -73,11 +89,20 @@ def check_config(config: ConfigDict) -> None:
         )
     if config.train.num_steps < 1:
         raise UserError(f"train.num_steps={config.train.num_steps} must be 1 or more.")
-    if stage == "t2i" and data.num_frames != 1:
+    if stage in IMAGE_STAGES and data.num_frames != 1:
         raise UserError(
-            f"stage 't2i' trains on single frames; data.num_frames={data.num_frames} must be 1."
+            f"stage {stage!r} trains on single frames; data.num_frames={data.num_frames} must be 1."
         )
     _check_diffusion(config)
+    if stage == "style" and not 0 <= config.style.rank <= 1024:
+        raise UserError(f"style.rank={config.style.rank} must be between 0 (no LoRA) and 1024.")
+    if stage == "stunet_conditional":
+        MaskMix(config.masks)
+        if config.model.in_channels != 7:
+            raise UserError(
+                f"model.in_channels={config.model.in_channels}: stage {stage!r} takes 7, the noisy "
+                "video, the known one and its mask."
+            )
     if "ssr" in config:
         ssr = config.ssr
         if ssr.crop > data.resolution or ssr.crop % ssr.factor or data.resolution % ssr.factor:
@@ -129,12 +154,26 @@ def _create_schedule(config: ConfigDict) -> Schedule:
     return CosineSchedule(shift=config.diffusion.log_snr_shift)
 
 
+def known_part(video: jax.Array, mask: jax.Array) -> jax.Array:
+    """What a conditional stage is shown: ⟨C, M⟩ of the paper's ⟨J, C, M⟩ (section 4).
+
+    Args:
+      video: `[batch, time, height, width, 3]`.
+      mask: `[batch, time, height, width, 1]`, true where a pixel is known.
+
+    Returns:
+      `[batch, time, height, width, 4]`: the known pixels, others 0, and the mask.
+    """
+    mask = mask.astype(video.dtype)
+    return jnp.concatenate([video * mask, mask], axis=-1)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
     """One stage of the cascade, without its parameters.
 
     Attributes:
-      name: "t2i", "stunet", "t2i_ssr" or "ssr".
+      name: a key of `STAGES`.
       config: its whole config.
       network: the Linen module.
       schedule: the noise schedule.
@@ -186,9 +225,32 @@ class Stage:
         """Whether the stage refines a low-resolution clip."""
         return self.name in ("t2i_ssr", "ssr")
 
+    @property
+    def is_conditional(self) -> bool:
+        """Whether the stage is shown some pixels of the clip that it is to make."""
+        return self.name == "stunet_conditional"
+
+    @property
+    def lora_rank(self) -> int:
+        """Rank of the changes that a style trains; 0 where all weights are trained."""
+        return self.config.style.rank if self.name == "style" else 0
+
+    @property
+    def draw_mask(self) -> MaskMix | None:
+        """What a training clip shows of itself; None for other stages."""
+        return MaskMix(self.config.masks) if self.is_conditional else None
+
     def is_trainable(self, path: tuple[str, ...]) -> bool:
-        """The freezing rule: all parameters, or those that came with inflation."""
-        return self.config.train.trainable == "all" or is_temporal(path)
+        """The freezing rule: all parameters, or those that came with inflation.
+
+        A conditional stage also trains the input convolution, which has new channels; a style with
+        a rank trains its low-rank changes alone.
+        """
+        if self.lora_rank:
+            return path[0] == LORA
+        if self.config.train.trainable == "all" or is_temporal(path):
+            return True
+        return self.is_conditional and path[0] == INPUT_LAYER
 
     def null_text(self) -> tuple[np.ndarray, np.ndarray]:
         """The unconditional text: embeddings `[1, length, dim]` and mask `[1, length]`.
@@ -225,9 +287,14 @@ class Stage:
         embeddings = jnp.zeros((1, encoder.max_length, encoder.dim))
         mask = jnp.ones((1, encoder.max_length), bool)
         extra = {}
+        if self.is_conditional:
+            clip = jnp.zeros((*clip.shape[:-1], self.config.model.in_channels))
         if self.is_super_resolution:
             extra = {"low_resolution": clip, "augmentation_level": jnp.zeros(1)}
-        return self.network.init(key, clip, jnp.zeros(1), embeddings, mask, **extra)["params"]
+        params = self.network.init(key, clip, jnp.zeros(1), embeddings, mask, **extra)["params"]
+        if self.lora_rank:
+            params = {**params, LORA: fresh_lora(params, self.lora_rank, key)}
+        return params
 
     def predict(
         self, params: Params, z: jax.Array, log_snr: jax.Array, condition: dict[str, Any]
@@ -239,13 +306,17 @@ class Stage:
           z: `[batch, time, height, width, 3]`.
           log_snr: `[batch]`.
           condition: "text", "text_mask" and, for super-resolution, "low_resolution" and
-            "augmentation_level".
+            "augmentation_level"; for a conditional stage "known", see `known_part`.
         """
+        condition = dict(condition)
+        if self.is_conditional:
+            z = jnp.concatenate([z, condition.pop("known").astype(z.dtype)], axis=-1)
         time = self.schedule.network_time(log_snr)
+        params = merge_lora(params)
         return self.network.apply({"params": params}, z, time, **condition)
 
     def loss(self, params: Params, batch: Batch, key: jax.Array) -> jax.Array:
-        """Mean diffusion loss of a batch of clips with "video", "text" and "text_mask"."""
+        """Mean diffusion loss of a batch of clips, see `data.pipeline.train_batches`."""
         diffusion = self.config.diffusion
         loss_key, text_key, crop_key, augment_key = jax.random.split(key, 4)
         null_text, null_mask = self.null_text()
@@ -254,6 +325,8 @@ class Stage:
             diffusion.text_dropout,
         )  # fmt: skip
         video, condition = batch["video"], {"text": embeddings, "text_mask": mask}
+        if self.is_conditional:
+            condition["known"] = known_part(video, batch["mask"])
         if self.is_super_resolution:
             low, video = self.training_crops(video, crop_key)
             level_key, noise_key = jax.random.split(augment_key)

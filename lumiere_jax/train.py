@@ -95,6 +95,7 @@ def train(
         allow_small=config.data.allow_small,
         num_threads=config.data.num_threads,
         flip=config.data.flip,
+        draw_mask=stage.draw_mask,
     )
     batches = text.device_part(batches, stage.text_encoder)
     evaluate = Evaluation(stage, mesh) if settings.eval_every else None

@@ -12,7 +12,7 @@ from lumiere_jax.errors import UserError
 from lumiere_jax.models.stunet import is_temporal
 from lumiere_jax.stage import STAGES, Stage
 from lumiere_jax.state import count, partition
-from tests.tiny_runs import STEPS, example_config, metric
+from tests.tiny_runs import STEPS, example_config, metric, write_pictures
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -40,9 +40,11 @@ def test_inflated_stage_changes_nothing_but_its_temporal_parameters(cascade, sta
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_tiny_variant_as_it_is_takes_its_own_batches(stage):
+def test_tiny_variant_as_it_is_takes_its_own_batches(stage, tmp_path):
     config = example_config(stage)
     data = config.data
+    if stage == "style":
+        data.folder = str(write_pictures(tmp_path / "pictures"))
     source = create_source(data, "train")
     video, caption = source.example(0)
     assert video.shape == (data.num_frames, data.resolution, data.resolution, 3)
@@ -50,6 +52,8 @@ def test_tiny_variant_as_it_is_takes_its_own_batches(stage):
     model = Stage.from_config(config)
     text, mask = model.text_encoder([caption] * config.train.batch_size)
     batch = {"video": np.stack([video] * config.train.batch_size), "text": text, "text_mask": mask}
+    if model.is_conditional:
+        batch["mask"] = np.stack([model.draw_mask(video.shape[:3], 0)] * config.train.batch_size)
     params = jax.eval_shape(model.init_params, jax.random.key(0))
     assert jax.eval_shape(model.loss, params, batch, jax.random.key(0)).shape == ()
 

@@ -10,7 +10,7 @@ from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
 
-from lumiere_jax import sample
+from lumiere_jax import making, sample
 from lumiere_jax.errors import UserError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -83,12 +83,23 @@ def test_file_of_prompts(cascade, tmp_path, capsys):
     assert size_and_frames(output / "contact_sheet.png")[2] == 1
 
 
+def test_several_samples_of_a_prompt(cascade, tmp_path, capsys):
+    with flagged(
+        base=str(cascade["stunet"]), prompt=PROMPT, samples="3", formats="gif", seed="4",
+        output=str(tmp_path / "folder"), batch_size="2",
+    ):  # fmt: skip
+        sample.main(["sample"])
+    names = ["0000.gif", "0001.gif", "0002.gif", "contact_sheet.png"]
+    assert capsys.readouterr().out.split() == [str(tmp_path / "folder" / name) for name in names]
+    assert len({(tmp_path / "folder" / name).read_bytes() for name in names}) == 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--promt=x"], "Unknown command line flag 'promt'. Did you mean: prompt"),
         (["--steps=many"], "--steps=many"),
-        ([], "Flag --base must have a value"),
+        ([], "--base is missing"),
         (
             ["--base=x", "--output=x.mp4", "--prompts_file=no.txt"],
             "--prompts_file=no.txt cannot be read",
@@ -151,16 +162,16 @@ def test_mistakes(cascade, tmp_path, monkeypatch, values, message):
 def test_prompts_are_lines_that_are_not_empty(tmp_path):
     file = tmp_path / "prompts.txt"
     file.write_text("one\n\n  two words \r\nünï\n", encoding="utf-8")
-    assert sample.read_prompts(None, str(file)) == ["one", "two words", "ünï"]
-    assert sample.read_prompts("a prompt", None) == ["a prompt"]
+    assert making.read_prompts(None, str(file)) == ["one", "two words", "ünï"]
+    assert making.read_prompts("a prompt", None) == ["a prompt"]
     file.write_text("\n  \n")
     with pytest.raises(UserError, match="has no prompt"):
-        sample.read_prompts(None, str(file))
+        making.read_prompts(None, str(file))
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="cannot be read.*UTF-8"):
-        sample.read_prompts(None, str(file))
+        making.read_prompts(None, str(file))
     with pytest.raises(UserError, match="cannot be read"):
-        sample.read_prompts(None, str(tmp_path))
+        making.read_prompts(None, str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -174,4 +185,4 @@ def test_prompts_are_lines_that_are_not_empty(tmp_path):
 def test_folder_that_cannot_be_written(tmp_path, output, formats, message):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=message):
-        sample.output_paths(str(tmp_path / output), formats, 2, is_file=True)
+        making.output_paths(str(tmp_path / output), formats, 2, is_file=True)

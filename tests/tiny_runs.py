@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from PIL import Image
 
 from lumiere_jax.config import ConfigDict
 from lumiere_jax.stage import STAGES
@@ -42,7 +43,7 @@ VIDEO = {"train.eval_every": 2, "train.sample_every": STEPS, "optimizer.name": "
 def overrides(stage: str) -> dict[str, Any]:
     """What to change in a stage's tiny config, by field, so that it compiles in seconds."""
     sizes = SSR if stage in ("t2i_ssr", "ssr") else UNET
-    return RUN | sizes | (VIDEO if stage in ("stunet", "ssr") else {})
+    return RUN | sizes | (VIDEO if stage in ("stunet", "ssr", "stunet_conditional") else {})
 
 
 def example_config(stage: str, variant: str = "tiny") -> ConfigDict:
@@ -74,10 +75,24 @@ def train_cascade(folder: Path) -> dict[str, Path]:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "done").exists():
+            pictures = {"style": {"data__folder": str(write_pictures(folder / "pictures"))}}
             for stage, before in STAGES.items():
-                train(tiny_config(stage, workdirs.get(before, "")), workdirs[stage])
+                config = tiny_config(stage, workdirs.get(before, ""), **pictures.get(stage, {}))
+                train(config, workdirs[stage])
             (folder / "done").touch()
     return workdirs
+
+
+def write_pictures(folder: Path) -> Path:
+    """A folder of three striped pictures of one style, with captions."""
+    folder.mkdir()
+    y, x = np.mgrid[:40, :48]
+    for number in range(3):
+        stripes = np.where((x + (number + 1) * y) // 4 % 2, 250, 20).astype(np.uint8)
+        image = np.stack([stripes, 255 - stripes, np.full_like(stripes, 80 * number)], axis=-1)
+        Image.fromarray(image).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"a picture of stripes, number {number}")
+    return folder
 
 
 def metric(workdir: Path, name: str) -> dict[int, float]:

@@ -39,6 +39,7 @@ def train_batches(
     allow_small: bool = False,
     num_threads: int = 1,
     flip: bool = False,
+    draw_mask: Callable[[tuple[int, ...], int], np.ndarray] | None = None,
 ) -> Iterator[Batch]:
     """Endless batches, from `start_step` on, prepared in the background.
 
@@ -54,10 +55,12 @@ def train_batches(
             them more than once (to overfit a few clips).
         num_threads: batches prepared at once; more than 1 is of use where clips are decoded.
         flip: mirrors every second clip, at random, whose caption says nothing of a side.
+        draw_mask: which pixels a conditional stage is shown, by a clip's (time, height, width) and
+            its seed; bool [time, height, width, 1].
 
     Returns:
         Iterator of dict(video float32 [B, T, H, W, 3], text float32 [B, L, D], text_mask bool
-        [B, L]) with B = batch_size / process_count.
+        [B, L] and, with `draw_mask`, mask bool [B, T, H, W, 1]), B = batch_size / process_count.
 
     Raises:
         UserError: fewer examples than a batch; a batch that cannot be shared evenly; or, while
@@ -71,10 +74,11 @@ def train_batches(
     if not allow_small:
         check_size(source, batch_size)
     check_text(source, text_encoder)
-    loader = _BatchLoader(source, text_encoder, seed, flip)
+    loader = _BatchLoader(source, text_encoder, seed, flip, draw_mask)
     is_mixture = isinstance(source, Mixture)
     sizes, slots = (source.sizes, source.slots) if is_mixture else ((len(source),), (1,))
     video_dtype = tf.uint8 if isinstance(source, HoldsFrames) else tf.float32
+    dtypes = [video_dtype, tf.float32, tf.bool] + ([tf.bool] if draw_mask else [])
 
     @tf.autograph.experimental.do_not_convert
     def load(step: tf.Tensor) -> list[tf.Tensor]:
@@ -87,7 +91,7 @@ def train_batches(
             process_index=process_index,
             process_count=process_count,
         )
-        return tf.numpy_function(loader, [indices, positions], [video_dtype, tf.float32, tf.bool])
+        return tf.numpy_function(loader, [indices, positions], dtypes)
 
     dataset = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
     dataset = dataset.map(load, num_parallel_calls=num_threads, deterministic=True).prefetch(2)
@@ -100,22 +104,31 @@ def train_batches(
 class _BatchLoader:
     """Makes a whole batch in one call, since every call into Python from tf.data costs time."""
 
-    def __init__(self, source: Source, text_encoder: TextEncoder, seed: int, flip: bool):
+    def __init__(
+        self,
+        source: Source,
+        text_encoder: TextEncoder,
+        seed: int,
+        flip: bool,
+        draw_mask: Callable[[tuple[int, ...], int], np.ndarray] | None,
+    ):
         self._source, self._text_encoder, self._seed = source, text_encoder, seed
-        self._flip = flip
+        self._flip, self._draw_mask = flip, draw_mask
         self._read = source.frames if isinstance(source, HoldsFrames) else source.example
         self.error: Exception | None = None
 
-    def __call__(
-        self, indices: np.ndarray, positions: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def __call__(self, indices: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, ...]:
         try:
             indices = indices.tolist()
             seeds = [clip_seed(self._seed, int(position)) for position in positions]
             clips = [self._clip(*pair) for pair in zip(indices, seeds, strict=True)]
             videos, captions = zip(*clips, strict=True)
             text, text_mask = self._text(indices, seeds, captions)
-            return np.stack(videos), text, text_mask
+            batch = np.stack(videos), text, text_mask
+            if self._draw_mask is None:
+                return batch
+            shape = videos[0].shape[:3]
+            return *batch, np.stack([self._draw_mask(shape, seed) for seed in seeds])
         except Exception as error:  # tf.data would hand on nothing but its text
             self.error = self.error or error
             raise
@@ -150,10 +163,12 @@ def _widened(row: np.ndarray, width: int) -> np.ndarray:
 def _iterate(dataset: tf.data.Dataset, loader: _BatchLoader) -> Iterator[Batch]:
     """Batches by name; an error of the loader is raised as it was."""
     try:
-        for video, text, text_mask in dataset.as_numpy_iterator():
+        for arrays in dataset.as_numpy_iterator():
+            names = ("video", "text", "text_mask", "mask")[: len(arrays)]
+            batch = dict(zip(names, arrays, strict=True))
             # Bytes up to here: batches that wait take a quarter of the memory.
-            video = to_float(video) if video.dtype == np.uint8 else video
-            yield {"video": video, "text": text, "text_mask": text_mask}
+            is_bytes = batch["video"].dtype == np.uint8
+            yield batch | {"video": to_float(batch["video"])} if is_bytes else batch
     except tf.errors.OpError as error:
         if loader.error is None:
             raise

@@ -204,6 +204,16 @@ class _RGBConverter:
         return np.rot90(image[top : top + size[0], left : left + size[1]], turns)
 
 
+def read_comment(path: str | os.PathLike) -> str:
+    """The text that a video file was given when it was written; "" if there is none.
+
+    Raises:
+        VideoReadError: the file is missing or no video.
+    """
+    with _open_video(path) as stream:
+        return stream.container.metadata.get("comment", "")
+
+
 def read_video(
     path: str | os.PathLike,
     *,

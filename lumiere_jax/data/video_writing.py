@@ -52,8 +52,9 @@ def _byte_frames(video: np.ndarray, upscale: int) -> Iterator[np.ndarray]:
 
 
 def write_mp4(
-    path: str | os.PathLike, video: np.ndarray, fps: float, *, upscale: int = 1, crf: int = 16
-) -> None:
+    path: str | os.PathLike, video: np.ndarray, fps: float, *,
+    upscale: int = 1, crf: int = 16, comment: str = "",
+) -> None:  # fmt: skip
     """Writes an MP4 that browsers play: H.264, yuv420p, BT.709, index at the front.
 
     Args:
@@ -62,6 +63,7 @@ def write_mp4(
         fps: frames per second.
         upscale: enlarges by this whole factor without smoothing, so that 16x16 can be seen.
         crf: constant rate factor of the encoder, 0 (lossless) to 51.
+        comment: text to keep in the file, which `video_reading.read_comment` gives back.
 
     Raises:
         UserError: the folder is missing or cannot be written.
@@ -80,7 +82,8 @@ def write_mp4(
 
     options = {"movflags": "+faststart"}
     images = _byte_frames(video, upscale)
-    _encode(path, images, fps, "libx264", {"crf": str(crf)}, options, prepare, convert)
+    codec = {"crf": str(crf)}
+    _encode(path, images, fps, "libx264", codec, options, prepare, convert, comment)
 
 
 def write_lossless(path: str | os.PathLike, video: np.ndarray, fps: float) -> None:
@@ -117,11 +120,14 @@ def _encode(
     container_options: dict[str, str],
     prepare: Callable[[av.VideoStream], None],
     convert: Callable[[np.ndarray], av.VideoFrame],
+    comment: str = "",
 ) -> None:
     """Encodes uint8 images; `prepare` sets the stream up, `convert` makes its frames."""
     rate = Fraction(float(fps)).limit_denominator(1001)
     with _atomic_write(path) as temporary:
         with av.open(str(temporary), "w", options=container_options) as container:
+            if comment:
+                container.metadata["comment"] = comment
             stream = container.add_stream(codec, rate=rate, options=codec_options)
             prepare(stream)
             for n, image in enumerate(images):
@@ -174,6 +180,22 @@ def _shared_palette(video: np.ndarray, max_pixels: int = 2**14) -> Image.Image:
     every = math.ceil(num_pixels / max_pixels)
     sample = video.reshape(num_pixels, 3)[::every]
     return Image.fromarray(to_uint8(sample)[None]).quantize(256, kmeans=1)
+
+
+def write_image(path: str | os.PathLike, image: np.ndarray, *, upscale: int = 1) -> None:
+    """Writes a PNG.
+
+    Args:
+        path: the file; it appears only when it is complete.
+        image: float32 [height, width, 3] in [-1, 1].
+        upscale: enlarges by this whole factor without smoothing.
+
+    Raises:
+        UserError: the folder is missing or cannot be written.
+    """
+    (pixels,) = _byte_frames(image[None], upscale)
+    with _atomic_write(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG")
 
 
 def write_contact_sheet(
@@ -243,7 +265,7 @@ def _captioned(strip: Image.Image, caption: str, width: int) -> Image.Image:
 
 
 def write_video(
-    path: str | os.PathLike, video: np.ndarray, fps: float, *, upscale: int = 1
+    path: str | os.PathLike, video: np.ndarray, fps: float, *, upscale: int = 1, comment: str = ""
 ) -> None:
     """Writes a video in the format that the name ends in: .mp4, .gif or .png (a contact sheet).
 
@@ -252,13 +274,14 @@ def write_video(
         video: float32 [time, height, width, 3] in [-1, 1].
         fps: frames per second; a contact sheet has no use for it.
         upscale: enlarges .mp4 and .gif by this whole factor without smoothing.
+        comment: text that an .mp4 keeps.
 
     Raises:
         UserError: another ending, or the folder is missing or cannot be written.
     """
     suffix = Path(path).suffix.lower()
     if suffix == ".mp4":
-        write_mp4(path, video, fps, upscale=upscale)
+        write_mp4(path, video, fps, upscale=upscale, comment=comment)
     elif suffix == ".gif":
         write_gif(path, video, fps, upscale=upscale)
     elif suffix == ".png":

@@ -135,15 +135,15 @@ def _sampling_mesh(stage: Stage, target: Target, num_frames: int) -> Mesh:
     return create_mesh(config, target.devices)
 
 
-def _sampler_inputs(
-    stage: Stage, batch_size: int, num_frames: int
-) -> tuple[jax.ShapeDtypeStruct, ...]:
+def _sampler_inputs(stage: Stage, batch_size: int, num_frames: int) -> tuple[Any, ...]:
     """Shapes of what a sampler takes after the parameters."""
     text = flops.batch_shapes(stage, batch_size)
     key = jax.eval_shape(lambda: jax.random.key(0)).dtype
     inputs = (text["text"], text["text_mask"], jax.ShapeDtypeStruct((batch_size,), key))
     if not stage.is_super_resolution:
-        return inputs
+        size = stage.config.data.resolution
+        known = jax.ShapeDtypeStruct((batch_size, num_frames, size, size, 4), jnp.float32)
+        return *inputs, ({"known": known} if stage.is_conditional else {})
     size = stage.config.data.resolution // stage.config.ssr.factor
     return jax.ShapeDtypeStruct((batch_size, num_frames, size, size, 3), jnp.float32), *inputs
 

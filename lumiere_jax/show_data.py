@@ -1,0 +1,55 @@
+"""Shows what training sees: `python -m lumiere_jax.show_data --config=FILE --output=FOLDER`.
+
+Writes clips of the config's data set as `0000.mp4` and so on, at the rate and size that they are
+trained at, small ones enlarged; the first frame of each as `0000.png`; `captions.csv`, which makes
+the folder one for `video_folder` and `image_folder`; and `contact_sheet.png`.
+"""
+
+import csv
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from lumiere_jax import errors
+from lumiere_jax.errors import UserError
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "File of configs/, with a variant after a colon.", lock_config=True
+)
+_OUTPUT = flags.DEFINE_string("output", None, "Folder to write to.")
+_COUNT = flags.DEFINE_integer("count", 8, "Clips, from the first one.", lower_bound=1)
+_SPLIT = flags.DEFINE_enum("split", "test", ["train", "test"], "Split of the data set.")
+flags.mark_flags_as_required(["config", "output"])
+
+
+def main(argv: list[str]) -> None:
+    """Writes the clips."""
+    del argv
+    from lumiere_jax.atomic import written
+    from lumiere_jax.data.sources import create_source
+    from lumiere_jax.data.video_io import write_contact_sheet, write_image
+    from lumiere_jax.samples import view_scale, write_viewable
+
+    data, folder = _CONFIG.value.data, Path(_OUTPUT.value)
+    source = create_source(data, _SPLIT.value)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output={folder} cannot be used as a folder ({error}).") from error
+    videos, rows = [], []
+    for index in range(min(_COUNT.value, len(source))):
+        video, caption = source.example(index)
+        names = [f"{index:04d}.mp4", f"{index:04d}.png"]
+        write_viewable(folder / names[0], video, data.fps, caption)
+        write_image(folder / names[1], video[0], upscale=view_scale(video))
+        rows += [(name, caption) for name in names]
+        videos.append(video)
+        print(f"{folder / names[0]}: {caption}")
+    with written(folder / "captions.csv") as path, path.open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "caption"), *rows])
+    write_contact_sheet(folder / "contact_sheet.png", videos, [caption for _, caption in rows[::2]])
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,34 @@
+"""What a sampler estimates on its way from noise to a video, as one picture."""
+
+from pathlib import Path
+
+import numpy as np
+
+from lumiere_jax.data.video_io import write_contact_sheet
+
+_ROWS = 12
+
+
+class Storyboard:
+    """Collects estimates of the first video; call it at every step."""
+
+    def __init__(self, path: str):
+        """Takes the PNG to write."""
+        self._path, self._estimates = Path(path), {}
+
+    def __call__(self, log_snr: np.ndarray, estimate: np.ndarray) -> None:
+        """Keeps some frames `[batch, time, height, width, 3]` of an estimate."""
+        self._estimates.setdefault(float(log_snr), np.asarray(estimate[0]))
+
+    def write(self) -> Path:
+        """Writes a row of frames for at most 12 of the steps, and returns the path.
+
+        Raises:
+          UserError: if it cannot be written.
+        """
+        count = len(self._estimates)
+        chosen = np.unique(np.linspace(0, count - 1, min(count, _ROWS)).round().astype(int))
+        estimates = [estimate for _, estimate in sorted(self._estimates.items())]
+        rows = [estimates[step] for step in chosen]
+        write_contact_sheet(self._path, rows, [f"step {step + 1} of {count}" for step in chosen])
+        return self._path
