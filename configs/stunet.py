@@ -14,9 +14,9 @@ for 3.2 s, an MFU of 55%, in 83 of 95 GiB a chip; it was never timed on a TPU.
 
 `if_xl` inflates DeepFloyd IF's stage I XL, 80 frames of 64×64: 5.9B parameters by `jax.eval_shape`,
 4.3B of them frozen; on v5p a step of one clip a chip computes for 1.7 s, an MFU of 51%, in 33 of
-95 GiB, by the same estimate (2026-11-23, docs/open_weights.md). `from=WORKDIR` inflates any `t2i` checkpoint, trained here or imported
-(docs/open_weights.md), and takes its sizes, schedule and text encoder from there; batch size,
-frames and mesh are for flags to say.
+95 GiB, by the same estimate (2026-11-23, docs/open_weights.md). `from=WORKDIR` inflates any `t2i`
+checkpoint, trained here or imported, and takes its sizes, schedule and text encoder from there;
+batch size, frames and mesh are for flags to say.
 """
 
 from lumiere_jax.config import (
