@@ -155,6 +155,8 @@ def forward(stage):
     condition = {"text": batch["text"], "text_mask": batch["text_mask"]}
     if stage.is_super_resolution:
         condition |= {"low_resolution": clip, "augmentation_level": shape(2)}
+    if stage.is_conditional:
+        condition["known"] = shape(*clip.shape[:-1], 4)
     return stage.predict, (jax.eval_shape(stage.init_params, jax.random.key(0)), clip, shape(2),
                            condition)  # fmt: skip
 
