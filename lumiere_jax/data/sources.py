@@ -9,6 +9,7 @@ import numpy as np
 
 from lumiere_jax.data.image_folder import ImageFolder
 from lumiere_jax.data.mixture import Mixture
+from lumiere_jax.data.moving_digits import MovingDigits
 from lumiere_jax.data.moving_shapes import MovingShapes
 from lumiere_jax.data.prepared import Prepared
 from lumiere_jax.data.ucf101 import Ucf101
@@ -68,6 +69,7 @@ def _in_folder(cls: Callable[..., Source]) -> Callable[..., Source]:
 
 _SOURCES: dict[str, tuple[Callable[..., Source], type]] = {
     "image_folder": (_in_folder(ImageFolder), ImageFolder),
+    "moving_digits": (MovingDigits, MovingDigits),
     "moving_shapes": (MovingShapes, MovingShapes),
     "prepared": (_in_folder(Prepared), Prepared),
     "ucf101": (_in_folder(Ucf101), Ucf101),

@@ -177,7 +177,8 @@ def test_create_source_passes_the_settings_of_the_config():
 def test_create_source_names_what_is_wrong():
     config = ml_collections.ConfigDict({"name": "webvid", "folder": ""})
     with pytest.raises(
-        UserError, match="'webvid'; there are: .*mixture, moving_shapes, .*video_folder"
+        UserError,
+        match="'webvid'; there are: .*mixture, moving_digits, moving_shapes, .*video_folder",
     ):
         sources.create_source(config, "train")
     config.name = "video_folder"

@@ -1,0 +1,186 @@
+"""The oracle of `moving_digits`: does a clip show the digits that its caption says, moving so?
+
+Digits are read by a support vector machine that knows the training split's handwriting, and has
+seen nothing of a generative model.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import ndimage
+
+from lumiere_jax.data.moving_digits import (
+    MOTIONS,
+    SIDE,
+    DigitAttributes,
+    MovingDigit,
+    handwritings,
+    is_held_out,
+    parse_caption,
+    render,
+)
+
+if TYPE_CHECKING:
+    from sklearn.svm import SVC
+
+_FLOOR = 0.35  # of the brightest pixel; less is noise
+_LEAST_AREA = 0.006  # of the frame; a thin "1" covers 0.02
+_PATCH = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """Whether a clip shows what its caption says; of two digits, both must be right.
+
+    Attributes:
+        digit: every digit is read as the caption says.
+        motion: every digit moves along the axis that the caption says.
+        seen: what was seen, in the caption's order; None where nothing could be followed.
+    """
+
+    digit: bool
+    motion: bool
+    seen: tuple[DigitAttributes | None, ...]
+
+    @property
+    def all(self) -> bool:
+        """Whether digits and motions are right."""
+        return self.digit and self.motion
+
+
+def judge(video: np.ndarray, caption: str) -> Judgement:
+    """Judges one clip.
+
+    Args:
+        video: [time, height, width, 3] in [-1, 1], square, at least 16 pixels wide.
+        caption: of `moving_digits`.
+
+    Raises:
+        UserError: another caption.
+    """
+    wanted = parse_caption(caption)
+    seen = look(video, len(wanted))
+
+    def right(order: Sequence[DigitAttributes | None]) -> tuple[int, int]:
+        pairs = [(asked, found) for asked, found in zip(wanted, order, strict=True) if found]
+        digits = sum(asked.digit == found.digit for asked, found in pairs)
+        return digits, sum(asked.motion == found.motion for asked, found in pairs)
+
+    best = max(itertools.permutations(seen), key=lambda order: sum(right(order)))
+    digits, motions = right(best)
+    return Judgement(digits == len(wanted), motions == len(wanted), tuple(best))
+
+
+def look(video: np.ndarray, count: int) -> tuple[DigitAttributes | None, ...]:
+    """What a clip shows of so many digits, one or two."""
+    levels = np.clip((np.asarray(video, np.float32).mean(axis=-1) + 1) / 2, 0, 1)
+    # Frames in which digits overlap, or none is to be seen, say nothing.
+    frames = [blobs for blobs in (_blobs(frame, count) for frame in levels) if blobs]
+    if not frames:
+        return (None,) * count
+    reader, patches = (
+        _reader(min(levels.shape[1], 64)),
+        np.array([[b[1] for b in f] for f in frames]),
+    )
+    votes = reader.decision_function(patches.reshape(-1, _PATCH**2)).reshape(*patches.shape[:2], -1)
+    motions, order = _follow(np.array([[blob[0] for blob in blobs] for blobs in frames]))
+    votes = np.take_along_axis(votes, order[..., None], axis=1).sum(axis=0)
+    digits = reader.classes_[votes.argmax(axis=-1)]
+    return tuple(
+        DigitAttributes(int(digit), motion) for digit, motion in zip(digits, motions, strict=True)
+    )
+
+
+def _follow(centres: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+    """Which digit is which in every frame, and how each moves.
+
+    A digit's place on one axis stays: of all motions, and ways to begin, the best is that in which
+    the places on those axes change least.
+
+    Args:
+        centres: [time, digits, 2].
+
+    Returns:
+        The motions, and the order of the digits in every frame, [time, digits].
+    """
+    count = centres.shape[1]
+    orders = np.array(list(itertools.permutations(range(count))))
+    best = (np.inf, (), orders[:0])
+    for motions in itertools.product(MOTIONS, repeat=count):
+        axes = np.array([1 if motion == MOTIONS[0] else 0 for motion in motions])
+        # [time, order, digit]: each digit's place on the axis that it should not move on.
+        places = centres[:, orders, axes]
+        for first in range(len(orders) if len(set(motions)) > 1 else 1):
+            chosen, kept = np.zeros(len(centres), int), places[0, first]
+            for _ in range(3):
+                chosen = np.abs(places - kept).sum(axis=-1).argmin(axis=1)
+                kept = np.median(places[np.arange(len(places)), chosen], axis=0)
+            cost = np.abs(places[np.arange(len(places)), chosen] - kept).sum()
+            if cost < best[0]:
+                best = (cost, motions, orders[chosen])
+    return best[1], best[2]
+
+
+def score(videos: Sequence[np.ndarray], captions: Sequence[str]) -> dict[str, float]:
+    """Shares of clips whose digits, motions and both are right."""
+    judged = [judge(video, caption) for video, caption in zip(videos, captions, strict=True)]
+    return {
+        name: float(np.mean([getattr(one, name) for one in judged]))
+        for name in ("digit", "motion", "all")
+    }
+
+
+def _blobs(frame: np.ndarray, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Centre (x, y) in frame widths, and picture, of each digit; none if there are not so many."""
+    bright = frame > _FLOOR * max(frame.max(), 0.5)
+    for gap in (0, max(frame.shape[0] // 24, 1)):  # strokes of a digit may be a pixel apart
+        near = ndimage.binary_dilation(bright, np.ones((3, 3)), iterations=gap) if gap else bright
+        labels, number = ndimage.label(near, np.ones((3, 3)))
+        parts = [np.where((labels == n) & bright, frame, 0) for n in range(1, number + 1)]
+        parts = [part for part in parts if (part > 0).mean() >= _LEAST_AREA]
+        if len(parts) == count:
+            return [(_centre(part), _patch(part)) for part in parts]
+    return []
+
+
+def _centre(part: np.ndarray) -> np.ndarray:
+    """Middle of the bright pixels' extent, (x, y) in frame widths."""
+    rows, columns = np.nonzero(part)
+    return np.array([columns.min() + columns.max() + 1, rows.min() + rows.max() + 1]) / (
+        2 * part.shape[0]
+    )
+
+
+def _patch(part: np.ndarray) -> np.ndarray:
+    """The digit in the middle of 8×8 pixels, its brightest 1, flat."""
+    size, side = part.shape[0], SIDE * part.shape[0]
+    centre = _centre(part) * size
+    steps = (np.arange(4 * _PATCH) + 0.5) / (4 * _PATCH) * side - side / 2 - 0.5
+    grid = np.meshgrid(centre[1] + steps, centre[0] + steps, indexing="ij")
+    fine = ndimage.map_coordinates(part, grid, order=1, mode="grid-constant")
+    patch = fine.reshape(_PATCH, 4, _PATCH, 4).mean(axis=(1, 3))
+    return (patch / max(patch.max(), 1e-6)).ravel()
+
+
+@functools.cache
+def _reader(size: int) -> "SVC":
+    """Reads patches of frames of so many pixels; trained when it is first asked for."""
+    from sklearn.svm import SVC
+
+    images, digits = handwritings()
+    generator = np.random.default_rng(0)
+    patches, labels = [], []
+    for number in range(len(images)):
+        if is_held_out(number):
+            continue
+        place = generator.uniform(0.0, 1.0, 2)
+        item = MovingDigit(number, int(digits[number]), MOTIONS[0], place[0], 0.0, place[1])
+        frame = (render((item,), np.zeros(1), size)[0, :, :, 0] + 1) / 2
+        for _, patch in _blobs(frame, 1):
+            patches.append(patch)
+            labels.append(item.digit)
+    return SVC(C=10.0, gamma="scale", decision_function_shape="ovr").fit(patches, labels)
