@@ -28,18 +28,19 @@ from lumiere_jax.config import (
     set_full_scale,
     set_imported,
     set_short_run,
+    set_small,
 )
 from lumiere_jax.inherited import inherit, source_of
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
-    """Returns the variant "tiny", "full", "if_xl" or "from=WORKDIR"."""
+    """Returns the variant "tiny", "small", "full", "if_xl" or "from=WORKDIR"."""
     config = default_config("stunet")
     if source := source_of(variant):
         inherit(config, source)
         config.model.temporal_depth = 1
         return config
-    variant = choose_variant(variant, ("tiny", "full", "if_xl"), "configs/stunet.py")
+    variant = choose_variant(variant, ("tiny", "small", "full", "if_xl"), "configs/stunet.py")
     config.model.update(IF_XL if variant == "if_xl" else UNET_SIZES[variant])
     config.model.temporal_initialization = "nearest"
     config.model.temporal_conditioning = True
@@ -48,6 +49,10 @@ def get_config(variant: str | None = None) -> ConfigDict:
         set_short_run(config, num_steps=1250, batch_size=8)
         config.model.temporal_depth = 1
         config.diffusion.log_snr_shift = -6.0  # motion is decided at more noise than colours are
+    elif variant == "small":
+        set_small(config, num_steps=4000, batch_size=8)
+        config.model.temporal_depth = 1
+        config.diffusion.log_snr_shift = -6.0
     else:
         set_full_scale(config, resolution=64 if variant == "if_xl" else 128, num_frames=80)
         if variant == "if_xl":

@@ -2,7 +2,7 @@
 
     python -m lumiere_jax.main --config=configs/t2i.py:tiny --workdir=runs/t2i
 
-`tiny` is what the tests and the demo train; `full` has the paper's size.
+`tiny` is what the tests train, `small` is shipped (MODEL_CARD.md), `full` has the paper's size.
 """
 
 from lumiere_jax.config import (
@@ -12,16 +12,20 @@ from lumiere_jax.config import (
     default_config,
     set_full_scale,
     set_short_run,
+    set_small,
 )
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
-    """Returns the variant "tiny" or "full"."""
-    variant = choose_variant(variant, ("tiny", "full"), "configs/t2i.py")
+    """Returns the variant "tiny", "small" or "full"."""
+    variant = choose_variant(variant, ("tiny", "small", "full"), "configs/t2i.py")
     config = default_config("t2i")
     config.model.update(UNET_SIZES[variant])
     if variant == "tiny":
         set_short_run(config, num_steps=750, batch_size=32)
+        config.data.num_frames = 1
+    elif variant == "small":
+        set_small(config, num_steps=2000, batch_size=64)
         config.data.num_frames = 1
     else:
         set_full_scale(config, resolution=128, num_frames=1)

@@ -24,6 +24,17 @@ UNET_SIZES = {
         "pooling_heads": 4,
         "groups": 8,
     },
+    "small": {
+        "widths": (64, 128, 192),
+        "patch": 2,
+        "layers_per_level": 1,
+        "attention_levels": (False, True, True),
+        "embedding_features": 256,
+        "head_dim": 32,
+        "text_features": 128,
+        "pooling_heads": 8,
+        "groups": 8,
+    },
     "full": {
         "widths": (512, 1024, 1536, 2048),
         "layers_per_level": 3,
@@ -286,6 +297,31 @@ def set_short_run(config: ConfigDict, *, num_steps: int, batch_size: int) -> Non
     config.optimizer.warmup_steps = 30
     config.optimizer.decay = "cosine"
     config.optimizer.ema_decay = 0.98
+
+
+def set_small(config: ConfigDict, *, num_steps: int, batch_size: int) -> None:
+    """What all small variants share: the weights that travel with the project (MODEL_CARD.md).
+
+    Shapes and handwritten digits, half and half, in clips of 2 s; otherwise as `set_short_run`.
+    """
+    set_short_run(config, num_steps=num_steps, batch_size=batch_size)
+    config.data.name = "mixture"
+    config.data.mixture = (
+        {"name": "moving_shapes", "weight": 1},
+        {"name": "moving_digits", "weight": 1, "max_objects": 2},
+    )
+    config.data.textured_probability = 0.5
+    config.data.num_frames = 16
+    config.data.resolution = 32
+    config.optimizer.learning_rate = 3e-3
+    config.optimizer.warmup_steps = 100
+    config.optimizer.ema_decay = 0.995
+    config.sampling.prompts = (
+        "a large red circle moving right on a plain black background",
+        "a small blue cross moving up on a striped white background",
+        "digit 7 is moving left and right",
+        "digit 3 is moving up and down and digit 8 is moving left and right",
+    )
 
 
 def choose_variant(variant: str | None, variants: tuple[str, ...], file: str) -> str:

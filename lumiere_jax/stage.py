@@ -278,7 +278,8 @@ class Stage:
             ssr = self.config.ssr
             overlap = ssr.overlap if frames > ssr.window else 0
             return rows % parts == 0 and parts <= len(windows(frames, ssr.window, overlap))
-        return rows // 2 ** (len(self.config.model.widths) - 1) % parts == 0
+        model = self.config.model
+        return rows // (model.get("patch", 1) * 2 ** (len(model.widths) - 1)) % parts == 0
 
     def init_params(self, key: jax.Array) -> Params:
         """Fresh parameters; call it under `jax.jit` or `jax.eval_shape`."""

@@ -217,6 +217,23 @@ def nearest_upsample(x: Array) -> Array:
     return x.reshape(n, 2 * h, 2 * w, c)
 
 
+def space_to_depth(x: Array, side: int) -> Array:
+    """Squares of pixels to channels: `[n, h, w, c]` to `[n, h/side, w/side, c · side²]`.
+
+    All pixels of one channel lie beside each other, so that more channels come at the end.
+    """
+    n, h, w, c = x.shape
+    x = x.reshape(n, h // side, side, w // side, side, c)
+    return x.transpose(0, 1, 3, 5, 2, 4).reshape(n, h // side, w // side, c * side**2)
+
+
+def depth_to_space(x: Array, side: int) -> Array:
+    """The inverse of `space_to_depth`: `[n, h, w, c]` to `[n, side · h, side · w, c / side²]`."""
+    n, h, w, c = x.shape
+    x = x.reshape(n, h, w, c // side**2, side, side)
+    return x.transpose(0, 1, 4, 2, 5, 3).reshape(n, h * side, w * side, c // side**2)
+
+
 class TimeMLP(nn.Module):
     """Sinusoidal embedding of a scalar, then two dense layers.
 

@@ -23,8 +23,10 @@ from lumiere_jax.models.layers import (
     activation,
     constrain,
     conv3x3,
+    depth_to_space,
     group_norm,
     rematerialise,
+    space_to_depth,
 )
 
 
@@ -42,6 +44,9 @@ class UNet(nn.Module):
       attention_levels: for each level, whether its layers have attention.
       in_channels: channels of the input.
       out_channels: channels of the prediction; twice those of a pixel with a learned variance.
+      patch: side of the squares of pixels that one position of level 0 stands for; their values are
+        its channels on the way in and out (as in simple diffusion, 2301.11093). Fewer positions
+        with more channels keep a matrix unit busier.
       embedding_features: size of the conditioning vector; 0: four times the finest width.
       head_dim: channels of an attention head; must divide the widths that have attention.
       text_features: channels to which the text is projected for attention.
@@ -61,6 +66,7 @@ class UNet(nn.Module):
     attention_levels: tuple[bool, ...] = (False, False, True, True)
     in_channels: int = 3
     out_channels: int = 3
+    patch: int = 1
     embedding_features: int = 0
     head_dim: int = 64
     text_features: int = 2048
@@ -139,12 +145,14 @@ class UNet(nn.Module):
                 f"time, text and text_mask need one row for each example of a batch of "
                 f"{x.shape[0]}; got {rows} rows."
             )
-        factor = 2 ** (len(self.widths) - 1)
+        factor = self.patch * 2 ** (len(self.widths) - 1)
         height, width, channels = x.shape[-3:]
         if height % factor or width % factor:
+            of_patches = f" of patches of {self.patch} pixels" if self.patch > 1 else ""
             raise UserError(
                 f"height × width of {height}×{width} is not divisible by {factor}, the factor by "
-                f"which a U-Net of {len(self.widths)} levels down-samples; choose a multiple."
+                f"which a U-Net of {len(self.widths)} levels{of_patches} down-samples; choose a "
+                "multiple."
             )
         if channels != self.in_channels:
             raise UserError(f"the network takes {self.in_channels} channels; got {channels}.")
@@ -227,7 +235,8 @@ class UNet(nn.Module):
         context = self.condition(x, time, text, text_mask)
         text = text.astype(self.dtype)
         embedding, text = self._embed(time, text, text_mask, augmentation_level)
-        h = conv3x3(self.widths[0], self.dtype, "conv_in")(x.reshape(-1, *x.shape[-3:]))
+        h = space_to_depth(x.reshape(-1, *x.shape[-3:]), self.patch)
+        h = conv3x3(self.widths[0], self.dtype, "conv_in")(h)
         h = constrain(h, "clips", "height", None, None)
         skips, last = [h], len(self.widths) - 1
 
@@ -257,5 +266,7 @@ class UNet(nn.Module):
                 h = self.inflate_upsample(h, context, level)
 
         h = activation(self.activation)(group_norm(self.groups, self.dtype, "norm_out")(h))
-        h = conv3x3(self.out_channels, self.dtype, "conv_out", zero=True)(h)
+        channels = self.out_channels * self.patch**2
+        h = conv3x3(channels, self.dtype, "conv_out", zero=True)(h)
+        h = depth_to_space(h, self.patch)
         return h.reshape(*x.shape[:-1], self.out_channels).astype(jnp.float32)
