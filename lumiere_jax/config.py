@@ -74,6 +74,15 @@ SSR_SIZES = {
         "head_dim": 32,
         "groups": 8,
     },
+    "small": {
+        "widths": (32, 64, 128),
+        "num_blocks": (1, 1, 2),
+        "strides": (2, 2, 2),
+        "middle_blocks": 1,
+        "embedding_features": 128,
+        "head_dim": 32,
+        "groups": 8,
+    },
     "full": {
         "widths": (128, 256, 512, 1536),
         "num_blocks": (2, 4, 8, 8),
