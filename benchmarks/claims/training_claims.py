@@ -41,6 +41,8 @@ def start(runs: Path) -> None:
         initialisations share most of them.
     """
     cpu_devices.for_small_networks()
+    if not jax.config.jax_platforms:  # too late for the environment: JAX is imported
+        jax.config.update("jax_platforms", "cpu")
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(runs.resolve() / "compiled"))
 
