@@ -146,6 +146,7 @@ def default_config(stage: str) -> ConfigDict:
             "max_objects": 1,  # moving_shapes
             "textured_probability": 0.5,  # moving_shapes
             "size": 1_000_000,  # moving_shapes: clips of an epoch
+            "segments": 1,  # moving_shapes: a clip is one of so many parts of an object's path
             "folder": "",  # of all other sources
             "captions": "",  # folders: CSV or JSONL; empty looks into the folder
             "clip": "random",  # of longer videos: "random" or "center" part
