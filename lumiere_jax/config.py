@@ -162,7 +162,7 @@ def default_config(stage: str) -> ConfigDict:
     config.diffusion = ConfigDict(
         {
             "prediction": "v",  # "v", "epsilon" or "x0"
-            "weighting": "plain",  # or "sigmoid"
+            "weighting": "plain",  # or "sigmoid", "balanced"
             "schedule": "cosine",  # or "discrete": the 1000 steps of DeepFloyd IF
             "learned_variance": False,  # the network also predicts a variance; "discrete" only
             "log_snr_shift": 0.0,  # below 0: more noise; falls with resolution and frames

@@ -41,7 +41,9 @@ def test_a_section_has_command_machine_table_and_pictures():
     results = [STAMP, STAMP | {"date": "2000-01-03"}]
     where = claims.machine_line(results)
     assert where == "Measured 2000-01-01 to 2000-01-03 on 2 CPU cores (made up), jax 0."
-    text = claims.section("A claim", "python x.py", where, claims.table(["a"], [["1"]]), ["r/p.png"])
+    text = claims.section(
+        "A claim", "python x.py", where, claims.table(["a"], [["1"]]), ["r/p.png"]
+    )
     assert text == (
         f"## A claim\n\n    python x.py\n\n{where}\n\n| a |\n| --- |\n| 1 |\n\n![p](r/p.png)\n"
     )
