@@ -33,13 +33,6 @@ from lumiere_jax.progress import Progress
 from lumiere_jax.samples import write_training_samples
 from lumiere_jax.state import merge
 
-_RUNS = flags.DEFINE_string("runs", "runs/claims", "Folder of the runs.")
-_OUTPUT = flags.DEFINE_string("output", "benchmarks/claims/results", "Folder of the results.")
-_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the runs.")
-_STEPS = flags.DEFINE_integer("steps", 1250, "Steps of each inflated run.", lower_bound=2)
-_CAPTIONS = flags.DEFINE_integer("captions", 64, "Held-out captions that are scored.")
-_QUICK = flags.DEFINE_bool("quick", False, "A few steps and captions of seed 0, to try it out.")
-
 COMMAND = "python benchmarks/claims/initialization.py"
 KINDS = {"nearest": "nearest neighbour", "he": "He"}
 FOLDER = "initialization"
@@ -233,10 +226,11 @@ def draw_samples(workdirs: dict[str, Path], steps: list[int], path: Path) -> Non
 def main(argv: list[str]) -> None:
     """Trains whatever run is missing, and makes pictures and text of all."""
     del argv
-    quick, runs, output = _QUICK.value, Path(_RUNS.value), Path(_OUTPUT.value)
+    given = flags.FLAGS
+    quick, runs, output = given.quick, Path(given.runs), Path(given.output)
     claims.start(runs)
-    steps, count = (6, 4) if quick else (_STEPS.value, _CAPTIONS.value)
-    seeds = [0] if quick else [int(seed) for seed in _SEEDS.value]
+    steps, count = (6, 4) if quick else (given.steps, given.captions)
+    seeds = [0] if quick else [int(seed) for seed in given.seeds]
     cells = [(seed, kind) for seed in seeds for kind in KINDS]
     progress = Progress("claim: initialisation", len(cells), "runs")
     results, workdirs = [], {}
@@ -263,4 +257,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    claims.define_flags(1250, 64, "each inflated run")
+    flags.adopt_module_key_flags(claims)
     errors.run(main)

@@ -32,16 +32,6 @@ from lumiere_jax.metrics import oracle
 from lumiere_jax.pipeline import LumierePipeline
 from lumiere_jax.progress import Progress
 
-_RUNS = flags.DEFINE_string("runs", "runs/claims", "Folder of the runs.")
-_OUTPUT = flags.DEFINE_string("output", "benchmarks/claims/results", "Folder of the results.")
-_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the runs.")
-_STEPS = flags.DEFINE_integer("steps", 900, "Steps of all frames at once.", lower_bound=1)
-_KEY_SHARE = flags.DEFINE_float(
-    "key_share", 0.5, "Share of the cascade's compute for key frames.", 0.05, 0.95
-)
-_CAPTIONS = flags.DEFINE_integer("captions", 128, "Held-out captions that are sampled.")
-_QUICK = flags.DEFINE_bool("quick", False, "A few steps and captions of seed 0, to try it out.")
-
 COMMAND = "python benchmarks/claims/key_frames.py"
 FOLDER = "key_frames"
 METHODS = {
@@ -258,11 +248,12 @@ def draw_slices(clips: dict[str, np.ndarray], captions: list[str], path: Path) -
 def main(argv: list[str]) -> None:
     """Trains and samples whatever is missing, and makes pictures and text of all."""
     del argv
-    quick, runs, output = _QUICK.value, Path(_RUNS.value), Path(_OUTPUT.value)
+    given = flags.FLAGS
+    quick, runs, output = given.quick, Path(given.runs), Path(given.output)
     claims.start(runs)
-    steps, number, image_steps = (20, 4, 4) if quick else (_STEPS.value, _CAPTIONS.value, 0)
-    seeds = [0] if quick else [int(seed) for seed in _SEEDS.value]
-    budget = models.budget(steps, _KEY_SHARE.value)
+    steps, number, image_steps = (20, 4, 4) if quick else (given.steps, given.captions, 0)
+    seeds = [0] if quick else [int(seed) for seed in given.seeds]
+    budget = models.budget(steps, given.key_share)
     budget.check()
     print(budget, flush=True)
     captions = claims.held_out(models.all_frames_config(0, steps), number)[1]
@@ -298,4 +289,8 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    claims.define_flags(900, 128, "all frames at once")
+    flags.adopt_module_key_flags(claims)
+    help_text = "Share of the cascade's compute that its model of key frames has."
+    flags.DEFINE_float("key_share", 0.5, help_text, 0.05, 0.95)
     errors.run(main)

@@ -41,7 +41,9 @@ def test_a_section_has_command_machine_table_and_pictures():
     results = [STAMP, STAMP | {"date": "2000-01-03"}]
     where = claims.machine_line(results)
     assert where == "Measured 2000-01-01 to 2000-01-03 on 2 CPU cores (made up), jax 0."
-    text = claims.section("A claim", "python x.py", where, claims.table(["a"], [["1"]]), ["r/p.png"])
+    text = claims.section(
+        "A claim", "python x.py", where, claims.table(["a"], [["1"]]), ["r/p.png"]
+    )
     assert text == (
         f"## A claim\n\n    python x.py\n\n{where}\n\n| a |\n| --- |\n| 1 |\n\n![p](r/p.png)\n"
     )
@@ -114,7 +116,7 @@ def test_section_about_key_frames(tmp_path):
     label = key_frames.FIGURES["path_error"][0]
     assert f"| {label} | 0.010 | 0.100 (0.100 to 0.100) | 0.105 (0.090 to 0.120) | 0.300 |" in text
     # Less is better for errors, more for shares: two seeds and one.
-    assert f"of the 3 pairs of runs all frames at once were better" in text
+    assert "of the 3 pairs of runs all frames at once were better" in text
     assert f"{label}: 2;" in text and f"{key_frames.FIGURES['shape_kept'][0]}: 1;" in text
     assert "as much each." in text
     key_frames.draw_figures(results, tmp_path / "figures.png")
