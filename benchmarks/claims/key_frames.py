@@ -8,8 +8,8 @@ training compute, `clip_measures.py` by what.
 
 For each seed one text-to-image run is trained and inflated in both ways; each makes a clip of the
 same held-out captions. Figures go to OUTPUT/key_frames/*.json, one file a seed and method, and what
-is there already is not done again; pictures and key_frames.md are made from those files and the
-clips in the folder of the runs. --quick tries it all out in some minutes.
+is there already is not done again; `section` makes its text from those files, and the slices show
+the clips in RUNS/clips. --quick tries it all out in minutes.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ import training_claims as claims
 from absl import flags
 
 from lumiere_jax import errors
-from lumiere_jax.atomic import write_text, written
+from lumiere_jax.atomic import written
 from lumiere_jax.data.scene_captions import parse_caption
 from lumiere_jax.metrics import oracle
 from lumiere_jax.pipeline import LumierePipeline
@@ -132,13 +132,13 @@ def of_method(results: list[claims.Result], method: str) -> list[claims.Result]:
     return [result for result in results if result["settings"]["method"] == method]
 
 
-def make_section(results: list[claims.Result], pictures: list[str]) -> str:
-    """The section about this claim, from its results.
+def section(output: Path) -> str:
+    """The section about this claim for a document in the folder above that of the results.
 
     Args:
-      results: of all seeds and methods, see `measure_clips`.
-      pictures: paths, relative to the document.
+      output: folder of the results.
     """
+    results = claims.read_kept(output / FOLDER)
     present = {name: runs for name in METHODS if (runs := of_method(results, name))}
     head = ["", *(METHODS[name] for name in present)]
     rows = [
@@ -156,7 +156,10 @@ def make_section(results: list[claims.Result], pictures: list[str]) -> str:
         f"once. Equal cost: {results[0]['budget']}"
     )
     body = "\n\n".join([text, claims.table(head, rows), verdict(results)])
-    title = "All frames at once are more coherent than key frames + temporal super-resolution"
+    pictures = [f"{output.name}/{name}.png" for name in ("key_frames", "key_frames_slices")]
+    title = (
+        "Claim: all frames at once are more coherent than key frames + temporal super-resolution"
+    )
     return claims.section(title, COMMAND, claims.machine_line(results), body, pictures)
 
 
@@ -282,10 +285,7 @@ def main(argv: list[str]) -> None:
     if len(shown) == len(METHODS):
         ordered = {method: shown[method] for method in METHODS}
         draw_slices(ordered, captions, output / "key_frames_slices.png")
-    pictures = [f"{output.name}/{name}.png" for name in ("key_frames", "key_frames_slices")]
-    text = make_section(results, pictures)
-    write_text(output / "key_frames.md", text)
-    print(text)
+    print(section(output))
 
 
 if __name__ == "__main__":

@@ -167,7 +167,7 @@ def machine() -> str:
         name = names[0] if names else name
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
-    return f"{cores} CPU cores ({name}), jax {jax.__version__}"
+    return f"{cores} CPU core{'s' * (cores != 1)} ({name}), jax {jax.__version__}"
 
 
 def machine_line(results: Sequence[Result]) -> str:
