@@ -7,8 +7,8 @@ The paper's ablation (2401.12945, section 3.1), at the size of configs/stunet.py
 For each seed one text-to-image run is trained, and inflated twice. Everything else of the two runs
 is the same: clips, noise and all other parameters at the start. Losses, held-out losses (of the
 moving average; the same clips and noise) and oracle scores of held-out captions go to
-OUTPUT/initialization/*.json, a run that is there already is not done again, and the pictures and
-initialization.md are made from those files. --quick tries it all out in a minute or two.
+OUTPUT/initialization/*.json, a run that is there already is not done again, and `section` makes its
+text from those files. --quick tries it all out in minutes.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ from absl import flags
 from PIL import Image
 
 from lumiere_jax import errors
-from lumiere_jax.atomic import write_text, written
+from lumiere_jax.atomic import written
 from lumiere_jax.config import ConfigDict
 from lumiere_jax.held_out import Evaluation
 from lumiere_jax.metrics import oracle, writer
@@ -32,13 +32,6 @@ from lumiere_jax.pipeline import LumierePipeline
 from lumiere_jax.progress import Progress
 from lumiere_jax.samples import write_training_samples
 from lumiere_jax.state import merge
-
-_RUNS = flags.DEFINE_string("runs", "runs/claims", "Folder of the runs.")
-_OUTPUT = flags.DEFINE_string("output", "benchmarks/claims/results", "Folder of the results.")
-_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the runs.")
-_STEPS = flags.DEFINE_integer("steps", 1250, "Steps of each inflated run.", lower_bound=2)
-_CAPTIONS = flags.DEFINE_integer("captions", 64, "Held-out captions that are scored.")
-_QUICK = flags.DEFINE_bool("quick", False, "A few steps and captions of seed 0, to try it out.")
 
 COMMAND = "python benchmarks/claims/initialization.py"
 KINDS = {"nearest": "nearest neighbour", "he": "He"}
@@ -57,7 +50,6 @@ def config_of(kind: str, seed: int, steps: int, image_run: Path, quick: bool) ->
     config.train.eval_every = max(steps // EVALUATIONS, 1)
     config.train.eval_batches = 2 if quick else 16
     config.train.sample_every = max(steps // 2, 1)
-    config.train.checkpoint_every = steps
     _, captions = claims.held_out(config, PROMPTS)
     config.sampling.prompts = tuple(captions)
     return config
@@ -103,13 +95,13 @@ def loss_at(result: claims.Result, share: float) -> float:
     return float(losses[np.abs(steps - share * steps[-1]).argmin()])
 
 
-def make_section(results: list[claims.Result], pictures: list[str]) -> str:
-    """The section about this claim, from its results.
+def section(output: Path) -> str:
+    """The section about this claim for a document in the folder above that of the results.
 
     Args:
-      results: of all runs, see `measure`.
-      pictures: paths, relative to the document.
+      output: folder of the results.
     """
+    results = claims.read_kept(output / FOLDER)
     settings = results[0]["settings"]
     shares = (0, 0.1, 0.2, 0.5, 1)
     head = [
@@ -134,7 +126,7 @@ def make_section(results: list[claims.Result], pictures: list[str]) -> str:
     ]
     seeds = len({result["settings"]["seed"] for result in results})
     text = (
-        f"Runs of {settings['steps']} steps of 8 clips, {seeds} random starts, each from a "
+        f"Runs of {settings['steps']} steps of 8 clips from {seeds} random starts, each from a "
         "text-to-image run of its own that both initialisations share. Median of the starts, and "
         f"their range. Scores are of {settings['captions']} held-out captions."
     )
@@ -146,7 +138,8 @@ def make_section(results: list[claims.Result], pictures: list[str]) -> str:
             verdict(results),
         ]
     )
-    title = "Nearest-neighbour initialisation of temporal resampling trains better than He's"
+    title = "Claim: nearest-neighbour initialisation of temporal resampling trains better than He's"
+    pictures = [f"{output.name}/initialization_{name}.png" for name in ("loss", "samples")]
     return claims.section(title, COMMAND, claims.machine_line(results), body, pictures)
 
 
@@ -233,34 +226,34 @@ def draw_samples(workdirs: dict[str, Path], steps: list[int], path: Path) -> Non
 def main(argv: list[str]) -> None:
     """Trains whatever run is missing, and makes pictures and text of all."""
     del argv
-    quick, runs, output = _QUICK.value, Path(_RUNS.value), Path(_OUTPUT.value)
+    given = flags.FLAGS
+    quick, runs, output = given.quick, Path(given.runs), Path(given.output)
     claims.start(runs)
-    steps, count = (6, 4) if quick else (_STEPS.value, _CAPTIONS.value)
-    seeds = [0] if quick else [int(seed) for seed in _SEEDS.value]
+    steps, count = (6, 4) if quick else (given.steps, given.captions)
+    seeds = [0] if quick else [int(seed) for seed in given.seeds]
     cells = [(seed, kind) for seed in seeds for kind in KINDS]
     progress = Progress("claim: initialisation", len(cells), "runs")
     results, workdirs = [], {}
     for seed, kind in cells:
-        image_run = claims.image_run(runs, seed, 4 if quick else 0)
         workdir = runs / f"{FOLDER}_{kind}_{steps}_seed{seed}"
+
+        def compute(seed: int = seed, kind: str = kind, workdir: Path = workdir) -> claims.Result:
+            image_run = claims.image_run(runs, seed, 4 if quick else 0)
+            return measure(config_of(kind, seed, steps, image_run, quick), workdir, count)
+
         settings: dict[str, Any] = {"initialization": kind, "seed": seed, "steps": steps}
         settings |= {"captions": count}
-        config = config_of(kind, seed, steps, image_run, quick)
-        path = output / FOLDER / f"{kind}_seed{seed}.json"
-        results.append(
-            claims.kept(path, settings, lambda c=config, w=workdir: measure(c, w, count))
-        )
+        results.append(claims.kept(output / FOLDER / f"{kind}_seed{seed}.json", settings, compute))
         workdirs.setdefault(seed, {})[kind] = workdir
         progress.advance()
-    shown = [0, config.train.sample_every, steps]
+    shown = [0, steps // 2, steps]
     draw_losses(results, output / "initialization_loss.png")
     if (workdir / "samples").is_dir():  # results may outlive their runs
         draw_samples(workdirs[seeds[0]], shown, output / "initialization_samples.png")
-    pictures = [f"{output.name}/initialization_{name}.png" for name in ("loss", "samples")]
-    text = make_section(results, pictures)
-    write_text(output / "initialization.md", text)
-    print(text)
+    print(section(output))
 
 
 if __name__ == "__main__":
+    claims.define_flags(1250, 64, "each inflated run")
+    flags.adopt_module_key_flags(claims)
     errors.run(main)

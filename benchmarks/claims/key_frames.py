@@ -8,8 +8,8 @@ training compute, `clip_measures.py` by what.
 
 For each seed one text-to-image run is trained and inflated in both ways; each makes a clip of the
 same held-out captions. Figures go to OUTPUT/key_frames/*.json, one file a seed and method, and what
-is there already is not done again; pictures and key_frames.md are made from those files and the
-clips in the folder of the runs. --quick tries it all out in some minutes.
+is there already is not done again; `section` makes its text from those files, and the slices show
+the clips in RUNS/clips. --quick tries it all out in minutes.
 """
 
 from collections.abc import Callable
@@ -26,21 +26,11 @@ import training_claims as claims
 from absl import flags
 
 from lumiere_jax import errors
-from lumiere_jax.atomic import write_text, written
+from lumiere_jax.atomic import written
 from lumiere_jax.data.scene_captions import parse_caption
 from lumiere_jax.metrics import oracle
 from lumiere_jax.pipeline import LumierePipeline
 from lumiere_jax.progress import Progress
-
-_RUNS = flags.DEFINE_string("runs", "runs/claims", "Folder of the runs.")
-_OUTPUT = flags.DEFINE_string("output", "benchmarks/claims/results", "Folder of the results.")
-_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the runs.")
-_STEPS = flags.DEFINE_integer("steps", 900, "Steps of all frames at once.", lower_bound=1)
-_KEY_SHARE = flags.DEFINE_float(
-    "key_share", 0.5, "Share of the cascade's compute for key frames.", 0.05, 0.95
-)
-_CAPTIONS = flags.DEFINE_integer("captions", 128, "Held-out captions that are sampled.")
-_QUICK = flags.DEFINE_bool("quick", False, "A few steps and captions of seed 0, to try it out.")
 
 COMMAND = "python benchmarks/claims/key_frames.py"
 FOLDER = "key_frames"
@@ -68,6 +58,7 @@ FIGURES = {
     "turns_at_key_frames": ("change of velocity at inner key frames, frame widths", ".4f"),
     "turns_elsewhere": ("change of velocity elsewhere, frame widths", ".4f"),
 }
+HIGHER_IS_BETTER = ("direction", "colour", "colour_kept", "shape_kept", "seen")
 
 
 def measure_clips(videos: np.ndarray, captions: list[str]) -> claims.Result:
@@ -142,19 +133,20 @@ def of_method(results: list[claims.Result], method: str) -> list[claims.Result]:
     return [result for result in results if result["settings"]["method"] == method]
 
 
-def make_section(results: list[claims.Result], pictures: list[str]) -> str:
-    """The section about this claim, from its results.
+def section(output: Path) -> str:
+    """The section about this claim for a document in the folder above that of the results.
 
     Args:
-      results: of all seeds and methods, see `measure_clips`.
-      pictures: paths, relative to the document.
+      output: folder of the results.
     """
+    results = claims.read_kept(output / FOLDER)
     present = {name: runs for name in METHODS if (runs := of_method(results, name))}
-    head = ["", *(METHODS[name] for name in present)]
+    head = ["", *(METHODS[name] for name in present), "all frames at once better"]
     rows = [
         [
             label,
             *(claims.spread([r["figures"][key] for r in runs], form) for runs in present.values()),
+            wins(results, key),
         ]
         for key, (label, form) in FIGURES.items()
     ]
@@ -163,32 +155,34 @@ def make_section(results: list[claims.Result], pictures: list[str]) -> str:
     text = (
         f"Clips of {models.FRAMES} frames of 16×16 of {settings['captions']} held-out captions. "
         f"Median of {seeds} random starts, and their range; true clips and the untrained network "
-        f"once. Equal cost: {results[0]['budget']}"
+        "once. The last column counts the starts in which all frames at once did better: a higher "
+        "share, a ratio nearer to 1, or else a lower figure. Paths, colours and sizes are of the "
+        f"frames that show an object. Equal cost: {results[0]['budget']}"
     )
-    body = "\n\n".join([text, claims.table(head, rows), verdict(results)])
-    title = "All frames at once are more coherent than key frames + temporal super-resolution"
+    body = "\n\n".join([text, claims.table(head, rows)])
+    pictures = [f"{output.name}/{name}.png" for name in ("key_frames", "key_frames_slices")]
+    title = (
+        "Claim: all frames at once are more coherent than key frames + temporal super-resolution"
+    )
     return claims.section(title, COMMAND, claims.machine_line(results), body, pictures)
 
 
-def verdict(results: list[claims.Result]) -> str:
-    """For which figures all frames at once were better, seed by seed."""
-    higher = ("direction", "colour", "colour_kept", "shape_kept", "seen")
+def wins(results: list[claims.Result], key: str) -> str:
+    """In how many pairs of runs all frames at once had the better figure."""
     pairs = {}
     for result in results:
         settings = result["settings"]
         if settings["method"] in COMPARED:
-            pairs.setdefault(settings["seed"], {})[settings["method"]] = result["figures"]
+            pairs.setdefault(settings["seed"], {})[settings["method"]] = result["figures"][key]
     pairs = [pair for pair in pairs.values() if len(pair) == len(COMPARED)]
-    counts = []
-    for key, (label, _) in FIGURES.items():
-        sign = -1 if key in higher else 1
-        ours, theirs = ([sign * pair[method][key] for pair in pairs] for method in COMPARED)
-        better = sum(a < b for a, b in zip(ours, theirs, strict=True))
-        counts.append(f"{label}: {better}")
-    return (
-        f"In how many of the {len(pairs)} pairs of runs all frames at once were better (a higher "
-        f"share, or else a lower figure): {'; '.join(counts)}."
-    )
+
+    def badness(value: float) -> float:
+        if key == "seams":
+            return abs(value - 1)
+        return -value if key in HIGHER_IS_BETTER else value
+
+    better = sum(badness(pair["all_frames"]) < badness(pair["cascade"]) for pair in pairs)
+    return f"{better} of {len(pairs)}"
 
 
 def draw_figures(results: list[claims.Result], path: Path) -> None:
@@ -207,12 +201,15 @@ def draw_figures(results: list[claims.Result], path: Path) -> None:
         for number in models.KEY_FRAMES:
             axes.axvline(number, color="black", lw=0.6, ls=":")
         axes.set(xlabel="frame (dotted: key frames)", title=title, ylim=(0, None))
+        axes.set_xticks(range(0, models.FRAMES, 5))
     panels[0].legend(frameon=False, fontsize=7)
     for axes, key in zip(panels[2:], ("path_error", "colour_change"), strict=True):
         for row, method in enumerate(METHODS):
             values = [result["figures"][key] for result in of_method(results, method)]
             axes.plot(values, [row] * len(values), "o", color=COLOURS[method], alpha=0.7)
-        axes.set_yticks(range(len(METHODS)), METHODS, fontsize=8)
+        names = [name.replace(" + ", "\n+ ").replace(", ", ",\n") for name in METHODS.values()]
+        axes.set_yticks(range(len(METHODS)), names, fontsize=7)
+        axes.set_ylim(-0.5, len(METHODS) - 0.5)
         axes.set_title(FIGURES[key][0], fontsize=9)
         axes.set_xlim(0, None)
         axes.invert_yaxis()
@@ -258,11 +255,12 @@ def draw_slices(clips: dict[str, np.ndarray], captions: list[str], path: Path) -
 def main(argv: list[str]) -> None:
     """Trains and samples whatever is missing, and makes pictures and text of all."""
     del argv
-    quick, runs, output = _QUICK.value, Path(_RUNS.value), Path(_OUTPUT.value)
+    given = flags.FLAGS
+    quick, runs, output = given.quick, Path(given.runs), Path(given.output)
     claims.start(runs)
-    steps, number, image_steps = (20, 4, 4) if quick else (_STEPS.value, _CAPTIONS.value, 0)
-    seeds = [0] if quick else [int(seed) for seed in _SEEDS.value]
-    budget = models.budget(steps, _KEY_SHARE.value)
+    steps, number, image_steps = (20, 4, 4) if quick else (given.steps, given.captions, 0)
+    seeds = [0] if quick else [int(seed) for seed in given.seeds]
+    budget = models.budget(steps, given.key_share)
     budget.check()
     print(budget, flush=True)
     captions = claims.held_out(models.all_frames_config(0, steps), number)[1]
@@ -291,11 +289,12 @@ def main(argv: list[str]) -> None:
     if len(shown) == len(METHODS):
         ordered = {method: shown[method] for method in METHODS}
         draw_slices(ordered, captions, output / "key_frames_slices.png")
-    pictures = [f"{output.name}/{name}.png" for name in ("key_frames", "key_frames_slices")]
-    text = make_section(results, pictures)
-    write_text(output / "key_frames.md", text)
-    print(text)
+    print(section(output))
 
 
 if __name__ == "__main__":
+    claims.define_flags(900, 128, "all frames at once")
+    flags.adopt_module_key_flags(claims)
+    help_text = "Share of the cascade's compute that its model of key frames has."
+    flags.DEFINE_float("key_share", 0.5, help_text, 0.05, 0.95)
     errors.run(main)

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import flags
 from jax.sharding import Mesh
 
 from lumiere_jax import checkpoint, cpu_devices
@@ -31,6 +32,22 @@ from lumiere_jax.train import train
 
 ROOT = Path(__file__).parents[2]
 Result = dict[str, Any]
+
+
+def define_flags(steps: int, captions: int, what: str) -> None:
+    """Defines the flags that the scripts share; not on import, so that one process can have both.
+
+    Args:
+      steps: default of --steps.
+      captions: default of --captions.
+      what: is trained for so many steps.
+    """
+    flags.DEFINE_string("runs", "runs/claims", "Folder of the runs.")
+    flags.DEFINE_string("output", "benchmarks/claims/results", "Folder of the results.")
+    flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the runs.")
+    flags.DEFINE_integer("steps", steps, f"Steps of {what}.", lower_bound=2)
+    flags.DEFINE_integer("captions", captions, "Held-out captions that are used.", lower_bound=2)
+    flags.DEFINE_bool("quick", False, "A few steps and captions of seed 0, to try it out.")
 
 
 def start(runs: Path) -> None:
@@ -150,7 +167,7 @@ def machine() -> str:
         name = names[0] if names else name
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
-    return f"{cores} CPU cores ({name}), jax {jax.__version__}"
+    return f"{cores} CPU core{'s' * (cores != 1)} ({name}), jax {jax.__version__}"
 
 
 def machine_line(results: Sequence[Result]) -> str:

@@ -49,6 +49,13 @@ def test_a_section_has_command_machine_table_and_pictures():
     )
 
 
+def write_all(folder, results):
+    """Results as the scripts keep them."""
+    folder.mkdir(parents=True)
+    for number, result in enumerate(results):
+        (folder / f"{number}.json").write_text(json.dumps(result))
+
+
 def initialization_results():
     """Three seeds; He starts high, and ends lower for one of them."""
     scores = dict.fromkeys(("colour", "shape", "direction", "background", "all"), 0.5)
@@ -73,7 +80,9 @@ def initialization_results():
 
 def test_section_about_initialisation(tmp_path):
     results = initialization_results()
-    text = initialization.make_section(results, ["results/a.png"])
+    write_all(tmp_path / "results" / initialization.FOLDER, results)
+    text = initialization.section(tmp_path / "results")
+    assert "](results/initialization_loss.png)" in text
     assert "| nearest neighbour | 2.0000 (1.0000 to 3.0000) |" in text
     assert "0.1100 (0.1000 to 0.1200) |\n" in text and "| He | 5.0000 (4.0000 to 6.0000) |" in text
     assert "| He, after it | 10% (0% to 20%) | 50% (50% to 50%) |" in text
@@ -110,14 +119,17 @@ def key_frame_results():
 
 def test_section_about_key_frames(tmp_path):
     results = key_frame_results()
-    text = key_frames.make_section(results, [])
+    write_all(tmp_path / "results" / key_frames.FOLDER, results)
+    text = key_frames.section(tmp_path / "results")
+    assert "](results/key_frames_slices.png)" in text
     head = "|  | true clips | all frames at once | key frames + temporal super-resolution | "
     assert head in text
     label = key_frames.FIGURES["path_error"][0]
-    assert f"| {label} | 0.010 | 0.100 (0.100 to 0.100) | 0.105 (0.090 to 0.120) | 0.300 |" in text
-    # Less is better for errors, more for shares: two seeds and one.
-    assert f"of the 3 pairs of runs all frames at once were better" in text
-    assert f"{label}: 2;" in text and f"{key_frames.FIGURES['shape_kept'][0]}: 1;" in text
+    cells = "| 0.010 | 0.100 (0.100 to 0.100) | 0.105 (0.090 to 0.120) | 0.300 | 2 of 3 |"
+    assert f"| {label} {cells}" in text
+    # Less is better for errors, more for shares, and near to 1 for the ratio.
+    counts = {key: key_frames.wins(results, key) for key in ("bend", "shape_kept", "seams")}
+    assert counts == {"bend": "2 of 3", "shape_kept": "1 of 3", "seams": "1 of 3"}
     assert "as much each." in text
     key_frames.draw_figures(results, tmp_path / "figures.png")
     assert (tmp_path / "figures.png").stat().st_size > 5000
