@@ -48,7 +48,8 @@ flags.mark_flags_as_required(["base", "student_base"])
 def main(argv: list[str]) -> None:
     """Measures what is missing, and writes the table."""
     del argv
-    from benchmarks import distillation_table
+    import distillation_table  # beside this script
+
     from lumiere_jax import compilation_cache, cpu_devices
     from lumiere_jax.atomic import write_text
 
@@ -202,7 +203,7 @@ def held_out(pipeline: "LumierePipeline", count: int) -> tuple[list, list[str]]:
 
     data = pipeline.base[0].config.data.copy_and_resolve_references()
     parts = list(data.mixture) if data.name == "mixture" else [{"name": data.name}]
-    (part,) = [dict(p.items()) for p in parts if p["name"] == _SOURCE.value] or [None]
+    part = next((dict(p.items()) for p in parts if p["name"] == _SOURCE.value), None)
     if part is None:
         raise UserError(
             f"--base={_BASE.value} was not trained on {_SOURCE.value}; choose another --source."

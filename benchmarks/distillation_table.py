@@ -29,10 +29,10 @@ def document(folder: Path, ways: Iterable[str] = NAMES) -> str:
         "# Distillation, measured",
         "",
         f"`python benchmarks/distillation.py`, {first['date']}, {seconds['cores']} CPU cores; "
-        f"{captions} held-out captions of `{source}`, one seed each, the same for every row. A clip "
-        "is right if the oracle finds all of its attributes right. Seconds are of one video, the "
-        f"median of {len(seconds['seconds'])} (from least to most), without compilation. Points are "
-        "of 100, with the 95% interval over captions.",
+        f"{captions} held-out captions of `{source}`, one seed each, the same for every row. A "
+        "clip is right if the oracle finds all of its attributes right. Seconds are of one video, "
+        f"the median of {len(seconds['seconds'])} (from least to most), without compilation. "
+        "Points are of 100, with the 95% interval over captions.",
         "",
         HEAD,
         "|" + " --- |" * (HEAD.count("|") - 1),
