@@ -92,9 +92,20 @@ def test_each_sample_has_noise_levels_of_its_own():
     np.testing.assert_array_equal(end, seen[-1])
 
 
+@jax.jit
+def one_step_and_many(z, estimates, levels):
+    """Where the student and its teacher end, with estimates [k, ...] that are given."""
+
+    def denoise(z, log_snr):
+        return estimates[jnp.argmin(abs(levels - log_snr[0]))][None]
+
+    target, end = teacher_target(denoise, z, levels[:, None])
+    return target, end, ddim_step(z, target, levels[:1], levels[-1:])
+
+
 @given(
     start=st.floats(-20, 5),
-    gaps=st.lists(st.floats(0.05, 8), min_size=1, max_size=6),
+    gaps=st.lists(st.floats(0.05, 8), min_size=1, max_size=4),
     to_data=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
@@ -106,12 +117,7 @@ def test_one_step_with_the_target_lands_where_the_teacher_does(start, gaps, to_d
     estimates = generator.uniform(-1, 1, (len(gaps), 6))
     z = generator.normal(size=(1, 6))
     with jax.enable_x64(True):
-        target, end = teacher_target(
-            lambda z, log_snr: jnp.asarray(estimates)[jnp.argmin(abs(levels - log_snr[0]))][None],
-            jnp.asarray(z),
-            jnp.asarray(levels)[:, None],
-        )
-        landed = ddim_step(z, target, jnp.asarray(levels[:1]), jnp.asarray(levels[-1:]))
+        target, end, landed = one_step_and_many(z, estimates, levels)
     queue = iter(estimates)
     _, expected = reference(z, levels, lambda z, log_snr: next(queue))
     np.testing.assert_allclose(end, expected, atol=1e-9)
