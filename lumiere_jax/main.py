@@ -36,10 +36,11 @@ def main(argv: list[str]) -> None:
         compilation_cache.use()
         config = _CONFIG.value
         if _DRY_RUN.value:
-            from lumiere_jax import distill
             from lumiere_jax.planning import dry_run
 
             if "distillation" in config:  # the first round costs most
+                from lumiere_jax import distill
+
                 config, _ = distill.rounds(config, _WORKDIR.value)[0]
             dry_run.print_job(config)
         elif "distillation" in config:
