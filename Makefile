@@ -22,7 +22,7 @@ help:  ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
 
 demo: $(VENV)/.run-time  ## Train the tiny cascade on this machine and write videos to demo/.
-	$(BIN)/python -m lumiere_jax.demo --output demo
+	$(BIN)/python -m lumiere_jax.demo --train --output demo
 
 test: lint  ## Check format and lint, then run the tests.
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

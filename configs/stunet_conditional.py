@@ -15,17 +15,18 @@ from lumiere_jax.config import (
     default_config,
     set_full_scale,
     set_short_run,
+    set_small,
 )
 from lumiere_jax.inherited import inherit, source_of
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
-    """Returns the variant "tiny", "full" or "from=WORKDIR"."""
+    """Returns the variant "tiny", "small", "full" or "from=WORKDIR"."""
     config = default_config("stunet_conditional")
     if source := source_of(variant):
         inherit(config, source)
         return config
-    variant = choose_variant(variant, ("tiny", "full"), "configs/stunet_conditional.py")
+    variant = choose_variant(variant, ("tiny", "small", "full"), "configs/stunet_conditional.py")
     config.model.update(UNET_SIZES[variant])
     config.model.temporal_initialization = "nearest"
     config.model.temporal_conditioning = True
@@ -35,6 +36,11 @@ def get_config(variant: str | None = None) -> ConfigDict:
         config.model.temporal_depth = 1
         config.diffusion.log_snr_shift = -6.0
         config.optimizer.learning_rate = 3e-3
+    elif variant == "small":
+        set_small(config, num_steps=1500, batch_size=8)
+        config.model.temporal_depth = 1
+        config.diffusion.log_snr_shift = -6.0
+        config.optimizer.learning_rate = 2e-3
     else:
         set_full_scale(config, resolution=128, num_frames=80)
         config.model.temporal_depth = 6

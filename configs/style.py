@@ -15,22 +15,28 @@ from lumiere_jax.config import (
     default_config,
     set_full_scale,
     set_short_run,
+    set_small,
 )
 from lumiere_jax.inherited import inherit, source_of
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
-    """Returns the variant "tiny", "full" or "from=WORKDIR"."""
+    """Returns the variant "tiny", "small", "full" or "from=WORKDIR"."""
     config = default_config("style")
     if source := source_of(variant):
         inherit(config, source)
         _set_pictures(config)
         return config
-    variant = choose_variant(variant, ("tiny", "full"), "configs/style.py")
+    variant = choose_variant(variant, ("tiny", "small", "full"), "configs/style.py")
     config.model.update(UNET_SIZES[variant])
     if variant == "tiny":
         set_short_run(config, num_steps=200, batch_size=4)
         config.optimizer.learning_rate = 1e-3
+    elif variant == "small":
+        set_small(config, num_steps=200, batch_size=8)
+        config.data.mixture = ()
+        config.optimizer.learning_rate = 1e-3
+        config.style.rank = 8
     else:
         set_full_scale(config, resolution=128, num_frames=1)
         config.diffusion.log_snr_shift = -1.4

@@ -25,8 +25,10 @@ def get_config(variant: str | None = None) -> ConfigDict:
         set_short_run(config, num_steps=750, batch_size=32)
         config.data.num_frames = 1
     elif variant == "small":
-        set_small(config, num_steps=2000, batch_size=64)
+        set_small(config, num_steps=3000, batch_size=64)
         config.data.num_frames = 1
+        config.diffusion.log_snr_shift = -2.5
+        config.diffusion.weighting = "balanced"  # shapes are a small part of the plain error
     else:
         set_full_scale(config, resolution=128, num_frames=1)
         config.diffusion.log_snr_shift = -1.4  # 2 log(64 / 128), simple diffusion (2301.11093)

@@ -2,7 +2,8 @@
 
     python -m lumiere_jax.main --config=configs/t2i_ssr.py:tiny --workdir=runs/t2i_ssr
 
-`tiny` refines 16×16 to 64×64; `full` has the paper's size: 128×128 to 1024×1024.
+`tiny` refines 16×16 to 64×64, `small` 32×32 to 128×128, and `full`, of the paper's size, 128×128 to
+1024×1024.
 """
 
 from lumiere_jax.config import (
@@ -12,12 +13,13 @@ from lumiere_jax.config import (
     default_config,
     set_full_scale,
     set_short_run,
+    set_small,
 )
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
-    """Returns the variant "tiny" or "full"."""
-    variant = choose_variant(variant, ("tiny", "full"), "configs/t2i_ssr.py")
+    """Returns the variant "tiny", "small" or "full"."""
+    variant = choose_variant(variant, ("tiny", "small", "full"), "configs/t2i_ssr.py")
     config = default_config("t2i_ssr")
     config.model.update(SSR_SIZES[variant])
     config.model.inflated = False
@@ -27,11 +29,17 @@ def get_config(variant: str | None = None) -> ConfigDict:
         config.data.resolution = 64
         config.diffusion.log_snr_shift = -1.0  # the low-resolution clip decides the rest
         config.ssr.update({"factor": 4, "crop": 32, "window": 4})
+    elif variant == "small":
+        set_small(config, num_steps=1000, batch_size=16)
+        config.data.num_frames = 1
+        config.data.resolution = 128
+        config.diffusion.log_snr_shift = -1.0
+        config.ssr.update({"factor": 4, "crop": 64})
     else:
         set_full_scale(config, resolution=1024, num_frames=1)
         config.mesh.fsdp = 16
         config.train.batch_size = 512
         config.train.num_steps = 500_000
-    config.sampling.num_steps = 10 if variant == "tiny" else 50
+    config.sampling.num_steps = 50 if variant == "full" else 10
     config.sampling.guidance_scale = 1.0
     return config

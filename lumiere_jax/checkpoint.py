@@ -20,7 +20,7 @@ from etils import epath
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
-from lumiere_jax import distributed
+from lumiere_jax import bundle, distributed
 from lumiere_jax.config import ConfigDict, with_defaults
 from lumiere_jax.errors import UserError
 from lumiere_jax.sharding import state_shardings, with_shardings
@@ -311,7 +311,7 @@ def load(workdir: str | Path, mesh: Mesh | None = None) -> tuple[ConfigDict, Par
     """Reads the newest checkpoint of a run for inference or to initialise the next stage.
 
     Args:
-      workdir: the run's workdir.
+      workdir: the run's workdir, or a stage of a bundle.
       mesh: places the parameters on it as `sharding.state_shardings` says; None: all on the first
         device of this process.
 
@@ -322,6 +322,10 @@ def load(workdir: str | Path, mesh: Mesh | None = None) -> tuple[ConfigDict, Par
     Raises:
       UserError: if there is no complete checkpoint, or it cannot be read.
     """
+    if bundle.is_stage(workdir):
+        config, params, step = bundle.read(workdir)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, _placed(params, mesh))
+        return ConfigDict(config), jax.device_put(params, shardings), step
     place = _newest(workdir)
     params: Params = {}
     for name in ("frozen", "ema"):
@@ -331,11 +335,13 @@ def load(workdir: str | Path, mesh: Mesh | None = None) -> tuple[ConfigDict, Par
 
 
 def load_config(workdir: str | Path) -> ConfigDict:
-    """The config of the newest checkpoint of a run.
+    """The config of the newest checkpoint of a run, or of a stage of a bundle.
 
     Raises:
       UserError: as `load`.
     """
+    if bundle.is_stage(workdir):
+        return ConfigDict(bundle.read_config(workdir))
     return ConfigDict(read_config(_newest(workdir)))
 
 

@@ -74,6 +74,15 @@ SSR_SIZES = {
         "head_dim": 32,
         "groups": 8,
     },
+    "small": {
+        "widths": (32, 64, 128),
+        "num_blocks": (1, 1, 2),
+        "strides": (2, 2, 2),
+        "middle_blocks": 1,
+        "embedding_features": 128,
+        "head_dim": 32,
+        "groups": 8,
+    },
     "full": {
         "widths": (128, 256, 512, 1536),
         "num_blocks": (2, 4, 8, 8),
@@ -137,6 +146,7 @@ def default_config(stage: str) -> ConfigDict:
             "max_objects": 1,  # moving_shapes
             "textured_probability": 0.5,  # moving_shapes
             "size": 1_000_000,  # moving_shapes: clips of an epoch
+            "segments": 1,  # moving_shapes: a clip is one of so many parts of an object's path
             "folder": "",  # of all other sources
             "captions": "",  # folders: CSV or JSONL; empty looks into the folder
             "clip": "random",  # of longer videos: "random" or "center" part
@@ -152,7 +162,7 @@ def default_config(stage: str) -> ConfigDict:
     config.diffusion = ConfigDict(
         {
             "prediction": "v",  # "v", "epsilon" or "x0"
-            "weighting": "plain",  # or "sigmoid"
+            "weighting": "plain",  # or "sigmoid", "balanced"
             "schedule": "cosine",  # or "discrete": the 1000 steps of DeepFloyd IF
             "learned_variance": False,  # the network also predicts a variance; "discrete" only
             "log_snr_shift": 0.0,  # below 0: more noise; falls with resolution and frames

@@ -1,35 +1,37 @@
-"""Trains the tiny cascade from nothing and shows videos: `python -m lumiere_jax.demo`."""
+"""Shows videos by the shipped weights: `python -m lumiere_jax.demo --prompt=TEXT`.
 
-import ctypes
-import os
+With `--train` it trains the tiny cascade from nothing first, and shows videos by that.
+"""
 
 from lumiere_jax import cpu_devices
 
-# Before JAX is loaded. Less optimisation compiles in half the time what runs at the same speed.
-cpu_devices.one_a_core()
-os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ['XLA_FLAGS']}"
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-
-# XLA frees its buffers after every step; fresh pages for the next one are up to a fifth of it.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of glibc
-if hasattr(libc := ctypes.CDLL(None), "mallopt"):
-    libc.mallopt(_M_MMAP_MAX, 0)
-    libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+cpu_devices.for_small_networks()  # before JAX is loaded
 
 from absl import flags  # noqa: E402
 
 from lumiere_jax import errors  # noqa: E402
 
-_OUTPUT = flags.DEFINE_string("output", "demo", "Folder for runs, videos and index.html.")
-_CONFIGS = flags.DEFINE_string("configs", "configs", "Folder of the config files.")
+_OUTPUT = flags.DEFINE_string("output", "demo", "Folder for videos and index.html.")
+_WEIGHTS = flags.DEFINE_string("weights", "weights/small", "Bundle of the shipped weights.")
+_PROMPT = flags.DEFINE_multi_string("prompt", [], "What to show; may be given several times.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the first video; the others follow.", lower_bound=0)
+_TRAIN = flags.DEFINE_bool("train", False, "Train the tiny cascade from nothing instead.")
+_CONFIGS = flags.DEFINE_string("configs", "configs", "--train: folder of the config files.")
 
 
 def main(argv: list[str]) -> None:
-    """Runs the demo, or what is left of it."""
+    """Shows what the flags ask for."""
     del argv
-    from lumiere_jax.demo_run import run_demo
+    if _TRAIN.value:
+        from lumiere_jax.demo_run import run_demo
 
-    run_demo(_OUTPUT.value, _CONFIGS.value)
+        if _PROMPT.value:
+            raise errors.UserError("--prompt does not go with --train, which shows held-out ones.")
+        run_demo(_OUTPUT.value, _CONFIGS.value)
+    else:
+        from lumiere_jax.demo_show import show
+
+        show(_OUTPUT.value, _WEIGHTS.value, [p for p in _PROMPT.value if p], _SEED.value)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import html
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from lumiere_jax.atomic import write_text
@@ -21,8 +22,8 @@ th:first-child, td:first-child { text-align: left; } tr + tr { border-top: 1px s
 """
 
 
-def write(output: str | Path, scores: dict[str, dict[str, float]]) -> Path:
-    """Writes `OUTPUT/index.html`, which needs nothing but the files beside it.
+def write_trained(output: str | Path, scores: dict[str, dict[str, float]]) -> Path:
+    """Writes `OUTPUT/index.html` of a cascade that was trained here; it needs the files beside it.
 
     Args:
       output: folder of the demo, with `prompts.json`, `videos/` and `runs/`.
@@ -33,32 +34,70 @@ def write(output: str | Path, scores: dict[str, dict[str, float]]) -> Path:
     """
     output = Path(output)
     prompts = json.loads((output / "prompts.json").read_text())
-    clips = "\n".join(_clip(i, prompt) for i, prompt in enumerate(prompts))
     plots = "\n".join(
         f'<figure class="plot"><img src="runs/{stage}/loss.png" alt="loss of stage {stage}">'
         f"<figcaption>Loss of stage {stage}</figcaption></figure>"
         for stage in CASCADE
         if (output / "runs" / stage / "loss.png").is_file()
     )
-    page = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>lumiere_jax: the tiny cascade</title><style>{_STYLE}</style></head><body>
-<h1>The tiny cascade, trained on this machine</h1>
-<p>Every prompt below was held out of training: its combination of shape, colour, direction and
-background was never seen. The base network makes 8 frames of 16×16 in one pass; the
+    body = f"""<p>Every prompt below was held out of training: its combination of shape, colour,
+direction and background was never seen. The base network makes 8 frames of 16×16 in one pass; the
 super-resolution network refines them to 64×64 with temporal MultiDiffusion.</p>
-<div class="grid">{clips}</div>
+<div class="grid">{_clips(prompts)}</div>
 <h2>Does it show what the caption says?</h2>
 <p>Share of base clips that the oracle judges right.</p>
 {_table(scores)}
 <h2>Training</h2>
 <div class="grid" style="grid-template-columns: repeat(auto-fill, minmax(420px, 1fr))">{plots}</div>
-</body></html>
+"""
+    return _write(output, "The tiny cascade, trained on this machine", body)
+
+
+def write_shown(
+    output: str | Path, prompts: Sequence[str], size: Sequence[int], fps: float, vocabulary: str
+) -> Path:
+    """Writes `OUTPUT/index.html` of what shipped weights made.
+
+    Args:
+      output: folder of the demo, with `videos/`.
+      prompts: of the videos, in their order.
+      size: frames, height and width of a video.
+      fps: frames per second.
+      vocabulary: what else can be asked for, a sentence.
+
+    Returns:
+      The path of the page.
+    """
+    frames, height, width = size
+    body = f"""<p>Made on this machine by the weights in <code>weights/small</code>: {frames} frames
+of {height}×{width} at {fps:g} fps, all frames in one pass of the base network, then
+super-resolution with temporal MultiDiffusion.</p>
+<div class="grid">{_clips(prompts)}</div>
+<h2>Your own prompts</h2>
+<pre>make demo PROMPT="{html.escape(prompts[0])}" SEED=1</pre>
+<p>The weights know {html.escape(vocabulary)}</p>
+<p>What they were trained on and how they score: <code>weights/small/MODEL_CARD.md</code>. To
+animate a picture, repaint a region or change a style with them: <code>docs/editing.md</code>. To
+train from nothing on this machine: <code>make demo-train</code>.</p>
+"""
+    return _write(Path(output), "Videos by the shipped weights", body)
+
+
+def _write(output: Path, title: str, body: str) -> Path:
+    page = f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>lumiere_jax: {html.escape(title)}</title><style>{_STYLE}</style></head><body>
+<h1>{html.escape(title)}</h1>
+{body}</body></html>
 """
     path = output / "index.html"
     write_text(path, page)
     return path
+
+
+def _clips(prompts: Sequence[str]) -> str:
+    return "\n".join(_clip(i, prompt) for i, prompt in enumerate(prompts))
 
 
 def _clip(index: int, prompt: str) -> str:

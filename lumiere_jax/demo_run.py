@@ -1,4 +1,4 @@
-"""The demo: train every stage of the tiny cascade, sample held-out prompts, score, show."""
+"""The demo from nothing: train the tiny cascade, sample held-out prompts, score, show."""
 
 import importlib.util
 import json
@@ -45,7 +45,7 @@ def run_demo(output: str | Path, configs: str | Path = "configs") -> Path:
     print(f"\n== {len(CASCADE) + 1}/{len(CASCADE) + 1}: videos of held-out prompts ==", flush=True)
     scores = make_videos(output)
     print(f"\n{oracle.format_table(scores)}\n")
-    page = demo_page.write(output, scores)
+    page = demo_page.write_trained(output, scores)
     print(f"done in {duration(time.monotonic() - begin)}; open {page.resolve()} in a browser")
     return page
 

@@ -33,6 +33,14 @@ def beginning(shape: Shape, generator: np.random.Generator) -> np.ndarray:
     return mask
 
 
+def between(shape: Shape, generator: np.random.Generator) -> np.ndarray:
+    """The first and the last frame are known: temporal super-resolution between key frames."""
+    del generator
+    mask = np.zeros(shape, bool)
+    mask[[0, -1]] = True
+    return mask
+
+
 def boxes(shape: Shape, generator: np.random.Generator) -> np.ndarray:
     """One to three unknown boxes in space, each over some of the frames, which drift."""
     mask = np.ones(shape, bool)
@@ -105,7 +113,7 @@ def nothing(shape: Shape, generator: np.random.Generator) -> np.ndarray:
 GENERATORS: dict[str, Callable[[Shape, np.random.Generator], np.ndarray]] = {
     function.__name__: function
     for function in (
-        first_frame, beginning, boxes, brushes, outpainting, cinemagraph, nothing,
+        first_frame, beginning, between, boxes, brushes, outpainting, cinemagraph, nothing,
     )
 }  # fmt: skip
 

@@ -64,7 +64,8 @@ class MovingShapes:
     The scene depends on index and source seed only, so sources of different resolution or frame
     count show the same scenes. The path is always walked once over the whole clip (45 to 55% of the
     frame's width, whatever `num_frames`), so `fps` only says how fast to play it. With one frame,
-    a random moment of the clip is shown.
+    a random moment of the clip is shown. With `segments`, a clip is one of so many equal parts of
+    the path, at random; its caption is that of the whole.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class MovingShapes:
         max_objects: int = 1,
         two_object_probability: float = 0.5,
         textured_probability: float = 0.5,
+        segments: int = 1,
         seed: int = 0,
     ):
         """Checks the settings and lists the combinations of the split.
@@ -90,13 +92,14 @@ class MovingShapes:
             max_objects: 1, or 2 to allow two objects in a clip.
             two_object_probability: Share of clips with two objects where `max_objects` is 2.
             textured_probability: Share of clips whose background is not plain.
+            segments: How many parts the path is cut into, of which a clip shows one.
             seed: Seed of the whole source.
 
         Raises:
             UserError: A setting is out of range.
         """
         probabilities = (two_object_probability, textured_probability)
-        _check(split, num_frames, resolution, fps, size, max_objects, probabilities)
+        _check(split, num_frames, resolution, fps, size, max_objects, probabilities, segments)
         self.num_frames = num_frames
         self.resolution = resolution
         self.fps = fps
@@ -104,6 +107,7 @@ class MovingShapes:
         self._size = size
         self._two_object_probability = two_object_probability if max_objects == 2 else 0.0
         self._textured_probability = textured_probability
+        self._segments = segments
         self._seed = seed
         held_out = split == "test"
         self._combinations = [c for c in all_combinations() if is_held_out(*c) == held_out]
@@ -119,6 +123,8 @@ class MovingShapes:
         """Names the clips, which depend on the settings alone (`fps` changes none of them)."""
         shares = (self._two_object_probability, self._textured_probability)
         settings = (self.num_frames, self.resolution, self.split, self._size, shares, self._seed)
+        if self._segments > 1:  # sources without segments keep the name they had before
+            settings = (*settings, self._segments)
         return fingerprint("moving_shapes", settings=settings)
 
     def scene(self, index: int) -> Scene:
@@ -145,11 +151,15 @@ class MovingShapes:
         rng = self._rng(index)
         scene = self._draw_scene(rng)
         caption = describe(scene, rng)
+        return render(scene, self._times(rng), self.resolution), caption
+
+    def _times(self, rng: np.random.Generator) -> np.ndarray:
+        """Draws the moments of the frames, [time] in [0, 1]."""
+        segment = int(rng.integers(self._segments)) if self._segments > 1 else 0
+        begin, end = segment / self._segments, (segment + 1) / self._segments
         if self.num_frames == 1:
-            times = np.array([rng.uniform()])
-        else:
-            times = np.linspace(0.0, 1.0, self.num_frames)
-        return render(scene, times, self.resolution), caption
+            return np.array([rng.uniform(begin, end)])
+        return np.linspace(begin, end, self.num_frames)
 
     def _rng(self, index: int) -> np.random.Generator:
         if not 0 <= index < self._size:
@@ -196,13 +206,14 @@ def _build_objects(
     )
 
 
-def _check(split, num_frames, resolution, fps, size, max_objects, probabilities) -> None:
+def _check(split, num_frames, resolution, fps, size, max_objects, probabilities, segments) -> None:
     checks = (
         (split in ("train", "test"), f'split must be "train" or "test", not "{split}"'),
         (num_frames >= 1, f"num_frames must be at least 1, not {num_frames}"),
         (resolution >= 8, f"resolution must be at least 8 pixels, not {resolution}"),
         (fps > 0, f"fps must be positive, not {fps}"),
         (size >= 1, f"size must be at least 1 clip, not {size}"),
+        (segments >= 1, f"segments must be at least 1, not {segments}"),
         (max_objects in (1, 2), f"max_objects must be 1 or 2, not {max_objects}"),
         (
             all(0 <= probability <= 1 for probability in probabilities),

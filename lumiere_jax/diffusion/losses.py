@@ -11,7 +11,7 @@ from lumiere_jax.diffusion.parameterisation import Kind, add_noise, expand_to
 from lumiere_jax.diffusion.schedule import Schedule
 from lumiere_jax.errors import UserError
 
-Weighting = Literal["plain", "sigmoid"]
+Weighting = Literal["plain", "sigmoid", "balanced"]
 WEIGHTINGS: tuple[str, ...] = get_args(Weighting)
 SIGMOID_BIAS = 2.0
 
@@ -52,8 +52,8 @@ def diffusion_loss(
         key: PRNG key for times and noise.
         schedule: from times to log-SNRs.
         kind: what `predict` predicts: "v", "epsilon" or "x0".
-        weighting: "plain" is the mean squared error of the predicted kind; "sigmoid" see
-            `sigmoid_weight`.
+        weighting: "plain" is the mean squared error of the predicted kind; "sigmoid" and
+            "balanced" see `sigmoid_weight` and `balanced_weight`.
         learned_variance: the prediction has twice the channels, and the loss is L_hybrid of
             arXiv 2102.09672 (equation 16): the squared error, and 0.001 times the variational
             bound, which teaches the variance alone. Needs a `DiscreteSchedule` and "epsilon".
@@ -82,7 +82,11 @@ def diffusion_loss(
         bound = discrete.variational_bound(x0, noise, frozen, fraction, log_snr, previous)
     error = jnp.square(prediction.astype(goal.dtype) - goal)
     squared_error = jnp.mean(error, axis=tuple(range(1, error.ndim)))
-    weight = sigmoid_weight(time, schedule, kind) if weighting == "sigmoid" else 1.0
+    weight = 1.0
+    if weighting == "sigmoid":
+        weight = sigmoid_weight(time, schedule, kind)
+    elif weighting == "balanced":
+        weight = balanced_weight(log_snr, kind)
     aux = {"time": time, "log_snr": log_snr, "squared_error": squared_error}
     steps = discrete.NUM_TIMESTEPS  # the whole bound is a sum over them
     return weight * squared_error + discrete.VARIATIONAL_WEIGHT * steps * bound, aux
@@ -118,6 +122,37 @@ def sigmoid_weight(
         "x0": jnp.exp(log_snr),
     }[kind]
     return jax.nn.sigmoid(bias - log_snr) * -slope * noise_error
+
+
+def balanced_weight(log_snr: jax.Array, kind: Kind) -> jax.Array:
+    """Weight of the squared error of `kind` that lets no range of noise levels drown the others.
+
+    An error of x0 gets the weight `min(1, exp(log_snr / 2))`. What cannot be known at much noise,
+    such as where an object is, makes most of the plain error of x0, and most of its gradient's
+    noise; what is decided later, such as the object's shape, is a small part of it. This weight
+    falls about as fast as that error rises (a choice of this project).
+
+    Args:
+        log_snr: [batch].
+        kind: "v", "epsilon" or "x0".
+
+    Returns:
+        [batch].
+
+    Raises:
+        UserError: if `kind` is unknown.
+    """
+    parameterisation.check_kind(kind)
+    weight = jnp.minimum(1.0, jnp.exp(0.5 * log_snr))
+    # Errors of v and noise are those of x0 over sigma^2, and times the signal-to-noise ratio.
+    return (
+        weight
+        * {
+            "x0": jnp.ones_like(log_snr),
+            "v": jax.nn.sigmoid(-log_snr),
+            "epsilon": jnp.exp(-log_snr),
+        }[kind]
+    )
 
 
 def drop_text(

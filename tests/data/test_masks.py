@@ -21,7 +21,10 @@ def test_masks_are_pure_functions_of_shape_and_seed(name, shape, seed):
     np.testing.assert_array_equal(mask, draw(name, shape, seed))
     if name not in ("nothing",) and not (shape[0] == 1 and name == "cinemagraph"):
         assert mask.any() or name in ("boxes", "brushes")
-    assert not mask.all() or shape[0] == 1 or name in ("boxes", "brushes", "outpainting")
+    known_ends = name == "between" and shape[0] == 2
+    assert (
+        not mask.all() or shape[0] == 1 or known_ends or name in ("boxes", "brushes", "outpainting")
+    )
 
 
 @settings(deadline=None, max_examples=30)
@@ -33,6 +36,8 @@ def test_what_each_task_shows(shape, seed):
     begun = draw("beginning", shape, seed).all(axis=(1, 2))
     known = begun.sum()
     assert 1 <= known <= max(frames // 2, 1) and begun[:known].all()
+    ends = draw("between", shape, seed)
+    assert ends[0].all() and ends[-1].all() and not ends[1:-1].any()
     still = draw("cinemagraph", shape, seed)
     assert still[0].all()
     assert (still[1:] == still[-1:]).all() and (frames == 1 or not still[-1].all())

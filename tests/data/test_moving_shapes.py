@@ -253,6 +253,35 @@ def test_two_object_probability_is_their_share():
     assert all(len(MovingShapes().scene(index).objects) == 1 for index in range(100))
 
 
+def test_a_segment_is_a_part_of_the_whole_clip():
+    whole = MovingShapes(16, textured_probability=0.0)
+    parts = MovingShapes(6, textured_probability=0.0, segments=3)
+    found = []
+    for index in range(30):
+        video, caption = whole.example(index)
+        part, same_caption = parts.example(index)
+        assert caption == same_caption and parts.scene(index) == whole.scene(index)
+        errors = [np.abs(part - video[first : first + 6]).max() for first in (0, 5, 10)]
+        if whole.scene(index).objects[0].direction != "still":
+            found.append(int(np.argmin(errors)))
+        assert min(errors) < 1e-5
+    assert set(found) == {0, 1, 2}
+
+
+def test_a_single_frame_of_a_segment_is_a_moment_of_it():
+    source = MovingShapes(1, segments=4)
+    for index in range(20):
+        (time,) = source._times(np.random.default_rng(index))
+        begin = np.random.default_rng(index).integers(4) / 4
+        assert begin <= time <= begin + 0.25
+
+
+def test_a_source_without_segments_is_what_it_was_before_there_were_any():
+    assert MovingShapes().fingerprint == "moving_shapes-c2a68524c96e3df5"
+    assert MovingShapes(segments=1).fingerprint == MovingShapes().fingerprint
+    assert MovingShapes(segments=3).fingerprint != MovingShapes().fingerprint
+
+
 def test_colours_can_be_told_apart():
     everything = {**world.OBJECT_COLOURS, **world.BACKGROUND_COLOURS}
     assert len(everything) == len(world.OBJECT_COLOURS) + len(world.BACKGROUND_COLOURS)
@@ -327,6 +356,7 @@ def test_other_captions_are_refused_in_one_message(caption, part):
     [
         ({"split": "validation"}, "split"),
         ({"num_frames": 0}, "num_frames"),
+        ({"segments": 0}, "segments"),
         ({"resolution": 4}, "resolution"),
         ({"fps": 0}, "fps"),
         ({"size": 0}, "size"),

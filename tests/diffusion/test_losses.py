@@ -106,16 +106,31 @@ def test_sigmoid_weighted_loss_depends_on_neither_kind_nor_schedule():
     np.testing.assert_allclose(means, means[0], rtol=1e-4)
 
 
-def test_weighted_loss_is_weight_times_squared_error():
+def test_balanced_weight_is_of_the_error_of_x0_whatever_is_predicted():
+    log_snr = np.linspace(-12, 8, 41)
+    errors = gaussian_errors(log_snr, 0.5)
+    with jax.enable_x64(True):
+        for kind in KINDS:
+            weight = losses.balanced_weight(jnp.asarray(log_snr), kind)
+            expected = np.minimum(1, np.sqrt(np.exp(log_snr))) * errors["x0"]
+            np.testing.assert_allclose(weight * errors[kind], expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("weighting", ["sigmoid", "balanced"])
+def test_weighted_loss_is_weight_times_squared_error(weighting):
     loss, aux = losses.diffusion_loss(
         lambda z, log_snr: z,
         jnp.ones((4, 10)),
         jax.random.key(0),
         schedule=SCHEDULE,
         kind="v",
-        weighting="sigmoid",
+        weighting=weighting,
     )
-    weight = losses.sigmoid_weight(aux["time"], SCHEDULE, "v")
+    weight = (
+        losses.sigmoid_weight(aux["time"], SCHEDULE, "v")
+        if weighting == "sigmoid"
+        else losses.balanced_weight(aux["log_snr"], "v")
+    )
     np.testing.assert_allclose(loss, weight * aux["squared_error"], rtol=1e-6)
 
 

@@ -3,8 +3,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
-from lumiere_jax.models.layers import ResidualBlock, rematerialise, repeat
+from lumiere_jax.models.layers import (
+    ResidualBlock,
+    depth_to_space,
+    rematerialise,
+    repeat,
+    space_to_depth,
+)
 
 
 class Repeated(nn.Module):
@@ -17,6 +24,15 @@ class Repeated(nn.Module):
     def __call__(self, x, embedding):
         block = rematerialise(ResidualBlock, self.remat, repeated=True)
         return repeat(block(8, groups=4, name="blocks"), self.count, x, embedding)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3])
+def test_space_to_depth_is_pixel_unshuffle(side):
+    x = np.random.default_rng(side).normal(size=(2, 6, 12, 5)).astype(np.float32)
+    expected = torch.nn.functional.pixel_unshuffle(torch.tensor(x).permute(0, 3, 1, 2), side)
+    result = space_to_depth(jnp.asarray(x), side)
+    np.testing.assert_array_equal(result, expected.permute(0, 2, 3, 1).numpy())
+    np.testing.assert_array_equal(depth_to_space(result, side), x)
 
 
 def make_inputs():

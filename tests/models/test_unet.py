@@ -225,11 +225,29 @@ def test_bfloat16_stays_near_float32(small):
     assert {leaf.dtype for leaf in jax.tree.leaves(abstract_params(half, 12))} == {jnp.dtype("f4")}
 
 
+def test_patches_are_pixels_of_a_coarser_image():
+    """A network with patches is one without that works on their values as channels."""
+    x, time, text = inputs((2, 16, 8, 3), SMALL_TEXT_DIM)
+    params = SMALL.clone(patch=2).init(jax.random.key(0), x, time, text)["params"]
+    params = jax.tree.map(lambda leaf: leaf + 0.1, params)
+    result = quick_jit(SMALL.clone(patch=2).apply)({"params": params}, x, time, text)
+    shuffled = torch.nn.functional.pixel_unshuffle(torch.tensor(x).permute(0, 3, 1, 2), 2)
+    coarse = shuffled.permute(0, 2, 3, 1).numpy()
+    expected = quick_jit(SMALL.clone(in_channels=12, out_channels=12).apply)(
+        {"params": params}, coarse, time, text
+    )
+    expected = torch.nn.functional.pixel_shuffle(
+        torch.tensor(np.array(expected)).permute(0, 3, 1, 2), 2
+    )
+    np.testing.assert_allclose(result, expected.permute(0, 2, 3, 1).numpy(), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("fields", "shape", "message"),
     [
         ({}, (1, 7, 8, 3), "7×8 is not divisible by 2"),
         ({}, (1, 8, 9, 3), "8×9 is not divisible by 2"),
+        ({"patch": 2}, (1, 8, 10, 3), "8×10 is not divisible by 4, .* 2 levels of patches of 2"),
         ({"widths": (16, 16, 16)}, (1, 8, 8, 3), "attention_levels has 2 entries for 3 levels"),
         ({"layers_per_level": (1, 2, 3)}, (1, 8, 8, 3), r"layers_per_level=\(1, 2, 3\) for 2"),
         ({}, (1, 8, 8, 4), "takes 3 channels; got 4"),

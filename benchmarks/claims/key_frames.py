@@ -1,0 +1,301 @@
+"""Are all frames at once more coherent than key frames with temporal super-resolution?
+
+The paper's main claim (2401.12945, sections 1 and 3), at the size of the tiny configs but for clips
+of 16 frames of 16x16. `key_frame_models.py` says what is compared, at equal trained parameters and
+training compute, `clip_measures.py` by what.
+
+    python benchmarks/claims/key_frames.py
+
+For each seed one text-to-image run is trained and inflated in both ways; each makes a clip of the
+same held-out captions. Figures go to OUTPUT/key_frames/*.json, one file a seed and method, and what
+is there already is not done again; pictures and key_frames.md are made from those files and the
+clips in the folder of the runs. --quick tries it all out in some minutes.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import clip_measures as measures
+import key_frame_models as models
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import training_claims as claims
+from absl import flags
+
+from lumiere_jax import errors
+from lumiere_jax.atomic import write_text, written
+from lumiere_jax.data.scene_captions import parse_caption
+from lumiere_jax.metrics import oracle
+from lumiere_jax.pipeline import LumierePipeline
+from lumiere_jax.progress import Progress
+
+_RUNS = flags.DEFINE_string("runs", "runs/claims", "Folder of the runs.")
+_OUTPUT = flags.DEFINE_string("output", "benchmarks/claims/results", "Folder of the results.")
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the runs.")
+_STEPS = flags.DEFINE_integer("steps", 900, "Steps of all frames at once.", lower_bound=1)
+_KEY_SHARE = flags.DEFINE_float(
+    "key_share", 0.5, "Share of the cascade's compute for key frames.", 0.05, 0.95
+)
+_CAPTIONS = flags.DEFINE_integer("captions", 128, "Held-out captions that are sampled.")
+_QUICK = flags.DEFINE_bool("quick", False, "A few steps and captions of seed 0, to try it out.")
+
+COMMAND = "python benchmarks/claims/key_frames.py"
+FOLDER = "key_frames"
+METHODS = {
+    "truth": "true clips",
+    "all_frames": "all frames at once",
+    "cascade": "key frames + temporal super-resolution",
+    "untrained": "all frames at once, untrained",
+}
+COMPARED = ("all_frames", "cascade")
+COLOURS = {
+    "truth": "black", "all_frames": "tab:blue", "cascade": "tab:orange", "untrained": "tab:gray",
+}  # fmt: skip
+FIGURES = {
+    "path_error": ("trajectory error against the caption, frame widths, RMS", ".3f"),
+    "bend": ("distance from any straight, even path, frame widths, RMS", ".3f"),
+    "direction": ("direction right, by the oracle", ".0%"),
+    "colour": ("colour right, by the oracle", ".0%"),
+    "colour_change": ("colour distance between frames", ".3f"),
+    "colour_kept": ("frames whose colour reads as the clip's majority", ".0%"),
+    "shape_kept": ("frames whose shape reads as the clip's majority", ".0%"),
+    "size_variation": ("variation of size over the clip", ".3f"),
+    "seen": ("frames that show an object", ".1%"),
+    "seams": ("neighbour-frame difference at key frames / elsewhere", ".2f"),
+    "turns_at_key_frames": ("change of velocity at inner key frames, frame widths", ".4f"),
+    "turns_elsewhere": ("change of velocity elsewhere, frame widths", ".4f"),
+}
+
+
+def measure_clips(videos: np.ndarray, captions: list[str]) -> claims.Result:
+    """All figures of the clips of one seed and method.
+
+    Args:
+      videos: `[clips, 16, height, width, 3]`.
+      captions: one a clip.
+    """
+    tracks = [measures.track(video) for video in videos]
+    directions = [parse_caption(caption).objects[0].direction for caption in captions]
+    judged = [oracle.judge(*pair) for pair in zip(videos, captions, strict=True)]
+    read = [measures.read_frames(video) for video in videos]
+    differences = np.mean([measures.neighbour_differences(video) for video in videos], axis=0)
+    turns = np.nanmean([measures.changes_of_velocity(found) for found in tracks], axis=0)
+    inner = [number - 1 for number in models.KEY_FRAMES[1:-1]]  # turns begin at frame 1
+    errors_of_path = map(measures.path_error, tracks, directions)
+    figures = {
+        "path_error": np.nanmean(list(errors_of_path)),
+        "bend": np.nanmean([measures.bend(found) for found in tracks]),
+        "direction": np.mean([judgement.direction for judgement in judged]),
+        "colour": np.mean([judgement.colour for judgement in judged]),
+        "colour_change": np.nanmean([measures.colour_change(found) for found in tracks]),
+        "colour_kept": np.mean([measures.majority_share(colours) for _, colours in read]),
+        "shape_kept": np.mean([measures.majority_share(shapes) for shapes, _ in read]),
+        "size_variation": np.nanmean([measures.size_variation(found) for found in tracks]),
+        "seen": np.mean([found.seen.mean() for found in tracks]),
+        "seams": measures.at_key_frames(differences, models.KEY_FRAMES),
+        "turns_at_key_frames": turns[inner].mean(),
+        "turns_elsewhere": np.delete(turns, inner).mean(),
+    }
+    return {
+        "figures": {name: float(value) for name, value in figures.items()},
+        "neighbours": differences.tolist(),
+        "turns": turns.tolist(),
+    }
+
+
+def sampled(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """Clips from a file, or made and kept there."""
+    if not path.is_file():
+        videos = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written(path) as temporary:
+            np.save(temporary, videos.astype(np.float16))
+    return np.load(path).astype(np.float32)
+
+
+def make_clips(
+    method: str, runs: Path, seed: int, captions: list[str], budget: models.Budget, image_steps: int
+) -> np.ndarray:
+    """The clips of a seed and method; trains what is missing."""
+    seeds = [seed * 100_000 + number for number in range(len(captions))]
+    config = models.all_frames_config(seed, budget.steps[0])
+    if method == "truth":
+        return claims.held_out(config, len(captions))[0]
+    image_run = claims.image_run(runs, seed, image_steps)
+    if method == "untrained":
+        config.init_from = str(image_run)
+        return claims.untrained_pipeline(config)(captions, seeds=seeds, batch_size=32)
+    if method == "all_frames":
+        workdir = models.train_all_frames(runs, image_run, seed, budget)
+        pipeline = LumierePipeline.from_checkpoints(workdir)
+        return pipeline(captions, seeds=seeds, batch_size=32)
+    workdirs = models.train_cascade(runs, image_run, seed, budget)
+    keys, between = (LumierePipeline.from_checkpoints(workdir) for workdir in workdirs)
+    return models.sample_cascade(keys, between, captions, seeds)
+
+
+def of_method(results: list[claims.Result], method: str) -> list[claims.Result]:
+    """The results of one method."""
+    return [result for result in results if result["settings"]["method"] == method]
+
+
+def make_section(results: list[claims.Result], pictures: list[str]) -> str:
+    """The section about this claim, from its results.
+
+    Args:
+      results: of all seeds and methods, see `measure_clips`.
+      pictures: paths, relative to the document.
+    """
+    present = {name: runs for name in METHODS if (runs := of_method(results, name))}
+    head = ["", *(METHODS[name] for name in present)]
+    rows = [
+        [
+            label,
+            *(claims.spread([r["figures"][key] for r in runs], form) for runs in present.values()),
+        ]
+        for key, (label, form) in FIGURES.items()
+    ]
+    settings = results[0]["settings"]
+    seeds = len({result["settings"]["seed"] for result in of_method(results, COMPARED[0])})
+    text = (
+        f"Clips of {models.FRAMES} frames of 16×16 of {settings['captions']} held-out captions. "
+        f"Median of {seeds} random starts, and their range; true clips and the untrained network "
+        f"once. Equal cost: {results[0]['budget']}"
+    )
+    body = "\n\n".join([text, claims.table(head, rows), verdict(results)])
+    title = "All frames at once are more coherent than key frames + temporal super-resolution"
+    return claims.section(title, COMMAND, claims.machine_line(results), body, pictures)
+
+
+def verdict(results: list[claims.Result]) -> str:
+    """For which figures all frames at once were better, seed by seed."""
+    higher = ("direction", "colour", "colour_kept", "shape_kept", "seen")
+    pairs = {}
+    for result in results:
+        settings = result["settings"]
+        if settings["method"] in COMPARED:
+            pairs.setdefault(settings["seed"], {})[settings["method"]] = result["figures"]
+    pairs = [pair for pair in pairs.values() if len(pair) == len(COMPARED)]
+    counts = []
+    for key, (label, _) in FIGURES.items():
+        sign = -1 if key in higher else 1
+        ours, theirs = ([sign * pair[method][key] for pair in pairs] for method in COMPARED)
+        better = sum(a < b for a, b in zip(ours, theirs, strict=True))
+        counts.append(f"{label}: {better}")
+    return (
+        f"In how many of the {len(pairs)} pairs of runs all frames at once were better (a higher "
+        f"share, or else a lower figure): {'; '.join(counts)}."
+    )
+
+
+def draw_figures(results: list[claims.Result], path: Path) -> None:
+    """Differences and turns over the clip, and the main figures seed by seed."""
+    figure, panels = plt.subplots(1, 4, figsize=(15, 3.6), layout="constrained")
+    curves = {"neighbours": "neighbour-frame difference", "turns": "change of velocity"}
+    for axes, (key, title) in zip(panels[:2], curves.items(), strict=True):
+        for method, name in METHODS.items():
+            found = np.array([result[key] for result in of_method(results, method)])
+            if not len(found):
+                continue
+            # A difference stands between its two frames, a turn at its frame.
+            frames = np.arange(found.shape[1]) + (0.5 if key == "neighbours" else 1)
+            axes.plot(frames, np.median(found, 0), ".-", color=COLOURS[method], label=name)
+            axes.fill_between(frames, found.min(0), found.max(0), color=COLOURS[method], alpha=0.2)
+        for number in models.KEY_FRAMES:
+            axes.axvline(number, color="black", lw=0.6, ls=":")
+        axes.set(xlabel="frame (dotted: key frames)", title=title, ylim=(0, None))
+    panels[0].legend(frameon=False, fontsize=7)
+    for axes, key in zip(panels[2:], ("path_error", "colour_change"), strict=True):
+        for row, method in enumerate(METHODS):
+            values = [result["figures"][key] for result in of_method(results, method)]
+            axes.plot(values, [row] * len(values), "o", color=COLOURS[method], alpha=0.7)
+        axes.set_yticks(range(len(METHODS)), METHODS, fontsize=8)
+        axes.set_title(FIGURES[key][0], fontsize=9)
+        axes.set_xlim(0, None)
+        axes.invert_yaxis()
+    with written(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
+    plt.close(figure)
+
+
+def straight_captions(captions: list[str], number: int) -> list[int]:
+    """The first captions whose object moves along an axis."""
+    axial = ("left", "right", "up", "down")
+    directions = [parse_caption(caption).objects[0].direction for caption in captions]
+    return [index for index, direction in enumerate(directions) if direction in axial][:number]
+
+
+def draw_slices(clips: dict[str, np.ndarray], captions: list[str], path: Path) -> None:
+    """The line of pixels through each object, over time from top to bottom."""
+    chosen = straight_captions(captions, 6)
+    size = (2.3 * max(len(chosen), 1), 2.2 * len(clips))
+    figure, panels = plt.subplots(
+        len(clips), len(chosen), figsize=size, layout="constrained", squeeze=False
+    )
+    for row, (method, videos) in enumerate(clips.items()):
+        for column, index in enumerate(chosen):
+            axes, video = panels[row, column], videos[index]
+            direction = parse_caption(captions[index]).objects[0].direction
+            along_x = direction in ("left", "right")
+            lines = measures.slice_in_time(video, measures.track(video), along_x)
+            axes.imshow(np.clip((lines + 1) / 2, 0, 1), interpolation="nearest")
+            axes.set_xticks([])
+            axes.set_yticks(models.KEY_FRAMES)
+            if row == 0:
+                words = captions[index].split()
+                half = len(words) // 2
+                label = f"{' '.join(words[:half])}\n{' '.join(words[half:])}"
+                axes.set_title(f"{label}\n({'row' if along_x else 'column'} over time)", fontsize=6)
+        panels[row, 0].set_ylabel(METHODS[method].replace(" + ", "\n+ "), fontsize=8)
+    with written(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
+    plt.close(figure)
+
+
+def main(argv: list[str]) -> None:
+    """Trains and samples whatever is missing, and makes pictures and text of all."""
+    del argv
+    quick, runs, output = _QUICK.value, Path(_RUNS.value), Path(_OUTPUT.value)
+    claims.start(runs)
+    steps, number, image_steps = (20, 4, 4) if quick else (_STEPS.value, _CAPTIONS.value, 0)
+    seeds = [0] if quick else [int(seed) for seed in _SEEDS.value]
+    budget = models.budget(steps, _KEY_SHARE.value)
+    budget.check()
+    print(budget, flush=True)
+    captions = claims.held_out(models.all_frames_config(0, steps), number)[1]
+    cells = [(seeds[0], "truth"), (seeds[0], "untrained")]
+    cells += [(seed, method) for seed in seeds for method in COMPARED]
+    progress = Progress("claim: key frames", len(cells), "cells")
+    results, shown = [], {}
+    for seed, method in cells:
+        settings = {"method": method, "seed": seed, "captions": number}
+        settings |= {"steps": list(budget.steps)}
+        name = f"{method}_{'_'.join(map(str, budget.steps))}_seed{seed}_{number}.npy"
+        clips = runs / "clips" / name
+
+        def compute(method: str = method, seed: int = seed, clips: Path = clips) -> claims.Result:
+            videos = sampled(
+                clips, lambda: make_clips(method, runs, seed, captions, budget, image_steps)
+            )
+            return measure_clips(videos, captions) | {"budget": str(budget)}
+
+        path = output / FOLDER / f"{method}_seed{seed}.json"
+        results.append(claims.kept(path, settings, compute))
+        if seed == seeds[0] and clips.is_file():  # results may outlive the clips
+            shown[method] = np.load(clips).astype(np.float32)
+        progress.advance()
+    draw_figures(results, output / "key_frames.png")
+    if len(shown) == len(METHODS):
+        ordered = {method: shown[method] for method in METHODS}
+        draw_slices(ordered, captions, output / "key_frames_slices.png")
+    pictures = [f"{output.name}/{name}.png" for name in ("key_frames", "key_frames_slices")]
+    text = make_section(results, pictures)
+    write_text(output / "key_frames.md", text)
+    print(text)
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,208 @@
+"""Bundles: the trained stages of a cascade as files to ship, without any state of training.
+
+    BUNDLE/manifest.json            what there is: configs, steps, sizes, checksums
+    BUNDLE/STAGE/weights.safetensors
+
+A stage may leave out what it shares, bit for bit, with the stage that it was initialised from: the
+frozen image network is there once. Whatever takes the workdir of a run also takes `BUNDLE/STAGE`.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from lumiere_jax.atomic import write_text
+from lumiere_jax.config import with_defaults
+from lumiere_jax.errors import UserError
+from lumiere_jax.state import Params
+
+MANIFEST = "manifest.json"
+WEIGHTS = "weights.safetensors"
+VERSION = 1
+DTYPES = ("bfloat16", "float32")
+_SEPARATOR = "."  # between the parts of a parameter's path; those of LoRA hold slashes
+
+
+def is_stage(folder: str | Path) -> bool:
+    """Whether a folder is a stage of a bundle."""
+    folder = Path(folder)
+    return "://" not in str(folder) and (folder.parent / MANIFEST).is_file()
+
+
+def write(
+    stages: Mapping[str, tuple[Mapping[str, Any], Params, int]],
+    output: str | Path,
+    shares: Mapping[str, str],
+    dtype: str = "bfloat16",
+) -> None:
+    """Writes a bundle, which is there as a whole or not at all.
+
+    Args:
+      stages: name -> config, parameters and step of a trained stage.
+      output: folder to make; one that exists and is no bundle is left alone.
+      shares: name of a stage -> name of the one whose equal parameters it leaves out.
+      dtype: of the weights, "bfloat16" or "float32".
+
+    Raises:
+      UserError: if `output` is something else, or the dtype unknown.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"dtype {dtype!r} is unknown; choose from {', '.join(DTYPES)}.")
+    output = Path(output)
+    if output.exists() and not (output / MANIFEST).is_file():
+        raise UserError(f"{output} exists and is no bundle; choose another --output.")
+    cast = {
+        name: {
+            _SEPARATOR.join(path): np.asarray(leaf).astype(jnp.dtype(dtype))
+            for path, leaf in flatten_dict(params).items()
+        }
+        for name, (_, params, _) in stages.items()
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    try:
+        described = {}
+        for name, (config, _, step) in stages.items():
+            source = shares.get(name)
+            if source not in cast or not set(cast[source]) <= set(cast[name]):
+                source = None
+            own = _without(cast[name], cast[source]) if source else cast[name]
+            file = temporary / name / WEIGHTS
+            file.parent.mkdir()
+            save_file(own, file)
+            described[name] = {
+                "config": config,
+                "step": step,
+                "shares": source,
+                "parameters": sum(array.size for array in cast[name].values()),
+                "bytes": file.stat().st_size,
+                "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+            }
+        manifest = {"version": VERSION, "dtype": dtype, "stages": described}
+        write_text(temporary / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+        temporary.chmod(0o755)
+        if output.exists():  # what else is there, such as a model card, stays
+            for name in described:
+                shutil.rmtree(output / name, ignore_errors=True)
+                os.replace(temporary / name, output / name)
+            os.replace(temporary / MANIFEST, output / MANIFEST)
+        else:
+            os.replace(temporary, output)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _without(arrays: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays that `others` does not hold bit for bit under the same name."""
+
+    def is_shared(name: str, array: np.ndarray) -> bool:
+        other = others.get(name)
+        return (
+            other is not None and other.shape == array.shape and other.tobytes() == array.tobytes()
+        )
+
+    return {name: array for name, array in arrays.items() if not is_shared(name, array)}
+
+
+def entries(bundle: str | Path) -> dict[str, dict[str, Any]]:
+    """What a bundle says of each of its stages: name -> config, step, bytes, and so on.
+
+    Raises:
+      UserError: if there is no manifest, or it cannot be read.
+    """
+    return _manifest(Path(bundle))["stages"]
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """The config of a stage of a bundle.
+
+    Raises:
+      UserError: see `read`.
+    """
+    return with_defaults(_entry(Path(folder))["config"])
+
+
+def read(folder: str | Path) -> tuple[dict[str, Any], Params, int]:
+    """Reads a stage of a bundle.
+
+    Args:
+      folder: `BUNDLE/STAGE`.
+
+    Returns:
+      Config, parameters (float32, on the host) and step of training.
+
+    Raises:
+      UserError: if a file is missing, truncated or altered, or the bundle of another version.
+    """
+    folder = Path(folder)
+    entry = _entry(folder)
+    arrays = _arrays(folder)
+    params = {
+        tuple(name.split(_SEPARATOR)): array.astype(np.float32) for name, array in arrays.items()
+    }
+    return with_defaults(entry["config"]), unflatten_dict(params), entry["step"]
+
+
+def _arrays(folder: Path) -> dict[str, np.ndarray]:
+    """Own and shared arrays of a stage."""
+    entry, file = _entry(folder), folder / WEIGHTS
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise _broken(file, f"cannot be read ({error.strerror})") from error
+    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        problem = f"has {len(data)} bytes in place of {entry['bytes']}"
+        if len(data) == entry["bytes"]:
+            problem = "is not what its checksum says"
+        raise _broken(file, problem)
+    try:
+        arrays = load_file(file)
+    except SafetensorError as error:
+        raise _broken(file, f"is no safetensors file ({error})") from error
+    shared = _arrays(folder.parent / entry["shares"]) if entry["shares"] else {}
+    return {**shared, **arrays}
+
+
+def _entry(folder: Path) -> dict[str, Any]:
+    """What the manifest says of a stage."""
+    described = entries(folder.parent)
+    if folder.name not in described:
+        raise UserError(
+            f"{folder.parent} has no stage {folder.name!r}; it has {', '.join(described)}."
+        )
+    return described[folder.name]
+
+
+def _manifest(bundle: Path) -> dict[str, Any]:
+    place = bundle / MANIFEST
+    try:
+        manifest = json.loads(place.read_text(encoding="utf-8"))
+        version = manifest["version"]
+    except OSError as error:
+        raise UserError(
+            f"{place} cannot be read ({error.strerror}); give the folder of a bundle."
+        ) from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise _broken(place, "is no manifest of a bundle") from error
+    if version != VERSION:
+        raise UserError(
+            f"{place} is of version {version} of the format, and this program reads {VERSION}; use "
+            f"the {'newer' if version > VERSION else 'older'} program that wrote it, or export "
+            "again."
+        )
+    return manifest
+
+
+def _broken(file: Path, problem: str) -> UserError:
+    return UserError(f"{file} {problem}; get the bundle again (in a clone: git checkout).")
