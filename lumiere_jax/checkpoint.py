@@ -1,8 +1,9 @@
 """A thin layer over Orbax: what is in a checkpoint, where it is, and how it is read.
 
 `WORKDIR/checkpoints/STEP` holds the items `trainable`, `frozen` (where there are any), `ema`,
-`optimizer` and `config` (the run's whole config as JSON), so that a checkpoint says by itself
-what network it is of. Nothing in it is specific to Linen: parameters are nested dicts.
+`optimizer`, `teacher` (of a run that distils) and `config` (the run's whole config as JSON), so
+that a checkpoint says by itself what network it is of. Nothing in it is specific to Linen:
+parameters are nested dicts.
 """
 
 import hashlib
@@ -31,7 +32,10 @@ INHERITED_FIELDS = (
 )  # fmt: skip
 """What a stage must have in common with the one that it is initialised from, beside its sizes."""
 
-_RESUMED_FIELDS = (*INHERITED_FIELDS, "model.", "optimizer.name", "train.trainable")
+_RESUMED_FIELDS = (
+    *INHERITED_FIELDS, "model.", "optimizer.name", "train.trainable", "distillation.",
+)  # fmt: skip
+_OPTIONAL_ITEMS = ("frozen", "teacher")
 # How and where to compute, not what; `text.weights` says what is in the folder.
 _FREE_FIELDS = ("model.dtype", "model.remat", "text.dtype", "text.folder")
 
@@ -104,8 +108,9 @@ class Checkpointer:
             "optimizer": ocp.args.StandardSave(state.optimizer),
             "config": ocp.args.JsonSave(config.to_dict()),
         }
-        if state.frozen:
-            items["frozen"] = ocp.args.StandardSave(state.frozen)
+        for name in _OPTIONAL_ITEMS:
+            if getattr(state, name):
+                items[name] = ocp.args.StandardSave(getattr(state, name))
         metrics = None if eval_loss is None else {"eval_loss": eval_loss}
         self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
 
@@ -153,7 +158,8 @@ class Checkpointer:
             )
         check_same_fields(saved, config, _RESUMED_FIELDS, place, "another --workdir")
         check_same_data(saved, config, place)
-        names = ["trainable", "ema", "optimizer"] + (["frozen"] if state.frozen else [])
+        names = ["trainable", "ema", "optimizer"]
+        names += [name for name in _OPTIONAL_ITEMS if getattr(state, name)]
         items = {name: _read(place / name, getattr(state, name)) for name in names}
         number = jax.device_put(jnp.int32(step), state.step.sharding)
         return TrainState(**{"step": number, "frozen": {}, **items})

@@ -18,8 +18,9 @@ import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, jaxprs_in_params
 from jax.interpreters import partial_eval
 
+from lumiere_jax.objective import training_loss
 from lumiere_jax.stage import Stage, create_network
-from lumiere_jax.state import Params, merge, partition
+from lumiere_jax.state import Params, TrainState, partition
 from lumiere_jax.text import ShapesOnly
 
 
@@ -80,7 +81,8 @@ def training_flops(stage: Stage, batch_size: int) -> Flops:
     trainable, frozen = partition(params, stage.is_trainable)
 
     def loss(trainable: Params, frozen: Params, batch: dict[str, jax.Array]) -> jax.Array:
-        return stage.loss(merge(trainable, frozen), batch, key)
+        state = TrainState(0, trainable, frozen, {}, {}, trainable if stage.is_distilled else {})
+        return training_loss(stage, trainable, state, batch, key)
 
     return count(jax.value_and_grad(loss), trainable, frozen, batch_shapes(stage, batch_size))
 

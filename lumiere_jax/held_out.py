@@ -9,9 +9,10 @@ from jax.sharding import Mesh
 from lumiere_jax import text
 from lumiere_jax.data import pipeline as data_pipeline
 from lumiere_jax.data.sources import create_source
+from lumiere_jax.objective import training_loss
 from lumiere_jax.sharding import global_batch, replicated, use_mesh
 from lumiere_jax.stage import Batch, Stage
-from lumiere_jax.state import TrainState, merge
+from lumiere_jax.state import TrainState
 
 
 class Evaluation:
@@ -37,7 +38,7 @@ class Evaluation:
         self._batches = [next(batches) for _ in range(config.train.eval_batches)]
 
         def loss(state: TrainState, batch: Batch, index: int) -> jax.Array:
-            return stage.loss(merge(state.ema, state.frozen), batch, jax.random.key(index))
+            return training_loss(stage, state.ema, state, batch, jax.random.key(index))
 
         self._loss = jax.jit(loss, out_shardings=replicated(mesh))
 

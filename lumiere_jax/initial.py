@@ -14,7 +14,7 @@ from lumiere_jax.distributed import say
 from lumiere_jax.errors import UserError
 from lumiere_jax.inherited import check_same_network
 from lumiere_jax.sharding import state_shardings, with_shardings
-from lumiere_jax.stage import INPUT_LAYER, STAGES, Stage
+from lumiere_jax.stage import INPUT_LAYER, Stage
 from lumiere_jax.state import Params, TrainState, create_state, merge, partition
 
 
@@ -28,7 +28,10 @@ def state_maker(
         trainable, frozen = partition(params, stage.is_trainable)
         trainable = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), trainable)
         frozen = jax.tree.map(lambda leaf: leaf.astype(frozen_dtype), frozen)
-        return create_state(trainable, frozen, optimizer)
+        teacher = None
+        if stage.is_distilled:  # a student starts as its teacher
+            teacher = jax.tree.map(lambda leaf: jnp.copy(leaf.astype(frozen_dtype)), trainable)
+        return create_state(trainable, frozen, optimizer, teacher)
 
     return make
 
@@ -58,7 +61,7 @@ def initial_params(stage: Stage, mesh: Mesh) -> Params:
       UserError: if the checkpoint named by `init_from` is of the wrong stage or does not fit, or
         an inflated stage has none.
     """
-    config, expected = stage.config, STAGES[stage.name]
+    config, expected = stage.config, stage.starts_from
     if not config.init_from:
         if expected and not config.allow_untrained_start:
             raise UserError(

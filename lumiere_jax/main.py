@@ -1,4 +1,7 @@
-"""Trains one stage: `python -m lumiere_jax.main --config=configs/stunet.py:tiny --workdir=DIR`."""
+"""Trains one stage: `python -m lumiere_jax.main --config=configs/stunet.py:tiny --workdir=DIR`.
+
+With `configs/distill.py` it distils a trained one, in several rounds.
+"""
 
 from absl import flags
 from ml_collections import config_flags
@@ -31,14 +34,23 @@ def main(argv: list[str]) -> None:
     profile_steps = profiling.parse_window(_PROFILE_STEPS.value)
     with distributed.joined(_DISTRIBUTED.value):
         compilation_cache.use()
+        config = _CONFIG.value
         if _DRY_RUN.value:
             from lumiere_jax.planning import dry_run
 
-            dry_run.print_job(_CONFIG.value)
+            if "distillation" in config:  # the first round costs most
+                from lumiere_jax import distill
+
+                config, _ = distill.rounds(config, _WORKDIR.value)[0]
+            dry_run.print_job(config)
+        elif "distillation" in config:
+            from lumiere_jax.distill import distil
+
+            distil(config, _WORKDIR.value, profile_steps)
         else:
             from lumiere_jax.train import train
 
-            train(_CONFIG.value, _WORKDIR.value, profile_steps)
+            train(config, _WORKDIR.value, profile_steps)
 
 
 if __name__ == "__main__":

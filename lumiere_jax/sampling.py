@@ -150,7 +150,7 @@ def make_base_sampler(
     ) -> jax.Array:
         given = given or {}
         condition = {"text": text, "text_mask": mask}
-        null = _unconditional(stage, condition) | _led_away_from(given)
+        null = unconditional(stage, condition) | _led_away_from(given)
         known = [given["known"]] if stage.is_conditional else []
 
         def predict(z: jax.Array, log_snr: jax.Array) -> jax.Array:
@@ -231,7 +231,7 @@ def make_super_resolution_sampler(
         low_resolution = _augment(stage, low_resolution, level, keys)
         low_resolution = constrain(low_resolution, *_LAYOUTS["video"])
         condition = {"text": text, "text_mask": mask, "augmentation_level": level}
-        null = _unconditional(stage, condition)
+        null = unconditional(stage, condition)
 
         def predict(z: jax.Array, log_snr: jax.Array) -> jax.Array:
             def predict_window(z_window: jax.Array, low_window: jax.Array) -> jax.Array:
@@ -312,13 +312,40 @@ def _augment(
     return stage.schedule.augment(low_resolution, level, noise)
 
 
-def _unconditional(stage: Stage, condition: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """The condition with the null text in place of its text."""
+def unconditional(stage: Stage, condition: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """A condition (see `Stage.predict`) with the null text in place of its text."""
     text, mask = stage.null_text()
     return condition | {
         "text": jnp.broadcast_to(text, condition["text"].shape),
         "text_mask": jnp.broadcast_to(mask, condition["text_mask"].shape),
     }
+
+
+def clean_estimate(
+    stage: Stage,
+    options: SamplingOptions,
+    prediction: jax.Array,
+    z: jax.Array,
+    log_snr: jax.Array,
+) -> tuple[jax.Array, jax.Array | None]:
+    """What a sampler makes of the network's prediction, thresholded.
+
+    Args:
+      stage: whose prediction it is.
+      options: of thresholding.
+      prediction: `[batch, time, height, width, channels]`.
+      z: the noisy clips that it was made for, `[batch, time, height, width, 3]`.
+      log_snr: `[batch]`.
+
+    Returns:
+      The clean clips, like `z`, and the interpolation of a learned variance, or None.
+    """
+    fraction = None
+    if stage.learned_variance:
+        prediction, fraction = split_variance(prediction)
+    x0 = to_x0(stage.config.diffusion.prediction, prediction, z, log_snr)
+    x0 = dynamic_threshold(x0, options.threshold_percentile, options.threshold_max or None)
+    return x0, fraction
 
 
 def _run(
@@ -339,11 +366,7 @@ def _run(
         z = constrain(z, *_LAYOUTS["video"])
         if on_call is not None:
             jax.debug.callback(lambda _: on_call(), log_snr)
-        prediction, fraction = predict(z, log_snr), None
-        if stage.learned_variance:
-            prediction, fraction = split_variance(prediction)
-        x0 = to_x0(stage.config.diffusion.prediction, prediction, z, log_snr)
-        x0 = dynamic_threshold(x0, options.threshold_percentile, options.threshold_max or None)
+        x0, fraction = clean_estimate(stage, options, predict(z, log_snr), z, log_snr)
         x0 = constrain(x0, *_LAYOUTS["video"])
         if on_estimate is not None:
             jax.debug.callback(on_estimate, log_snr[0], x0[:, :: max(shape[1] // 4, 1)])

@@ -148,7 +148,8 @@ def _check_diffusion(config: ConfigDict) -> None:
         )
 
 
-def _create_schedule(config: ConfigDict) -> Schedule:
+def create_schedule(config: ConfigDict) -> Schedule:
+    """The noise schedule that a stage's config describes."""
     if config.diffusion.get("schedule", "cosine") == "discrete":
         return DiscreteSchedule(config.sampling.get("timestep_spacing", "leading"))
     return CosineSchedule(shift=config.diffusion.log_snr_shift)
@@ -206,7 +207,7 @@ class Stage:
             name=config.stage,
             config=config,
             network=create_network(config.model),
-            schedule=_create_schedule(config),
+            schedule=create_schedule(config),
             text_encoder=encoder,
         )
 
@@ -229,6 +230,16 @@ class Stage:
     def is_conditional(self) -> bool:
         """Whether the stage is shown some pixels of the clip that it is to make."""
         return self.name == "stunet_conditional"
+
+    @property
+    def is_distilled(self) -> bool:
+        """Whether it learns from a teacher of the same stage, see `lumiere_jax.distill`."""
+        return "distillation" in self.config
+
+    @property
+    def starts_from(self) -> str | None:
+        """The stage of the checkpoint that it is initialised from; None if there is none."""
+        return self.name if self.is_distilled else STAGES[self.name]
 
     @property
     def lora_rank(self) -> int:
@@ -319,11 +330,32 @@ class Stage:
     def loss(self, params: Params, batch: Batch, key: jax.Array) -> jax.Array:
         """Mean diffusion loss of a batch of clips, see `data.pipeline.train_batches`."""
         diffusion = self.config.diffusion
+        video, condition, loss_key = self.training_input(batch, key)
+        loss, _ = diffusion_loss(
+            functools.partial(self.predict, params, condition=condition), video, loss_key,
+            schedule=self.schedule, kind=diffusion.prediction, weighting=diffusion.weighting,
+            learned_variance=self.learned_variance,
+        )  # fmt: skip
+        return loss.mean()
+
+    def training_input(
+        self, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array], jax.Array]:
+        """What is taught by a batch of clips.
+
+        Args:
+          batch: see `data.pipeline.train_batches`.
+          key: PRNG key for text dropout, crops and augmentation.
+
+        Returns:
+          Clean clips `[batch, time, height, width, 3]`, their condition (see `predict`), and a key
+          for noise and its levels.
+        """
         loss_key, text_key, crop_key, augment_key = jax.random.split(key, 4)
         null_text, null_mask = self.null_text()
         embeddings, mask = drop_text(
             batch["text"], batch["text_mask"], null_text, null_mask, text_key,
-            diffusion.text_dropout,
+            self.config.diffusion.text_dropout,
         )  # fmt: skip
         video, condition = batch["video"], {"text": embeddings, "text_mask": mask}
         if self.is_conditional:
@@ -336,12 +368,7 @@ class Stage:
             noise = jax.random.normal(noise_key, low.shape)
             condition["low_resolution"] = self.schedule.augment(low, level, noise)
             condition["augmentation_level"] = level
-        loss, _ = diffusion_loss(
-            functools.partial(self.predict, params, condition=condition), video, loss_key,
-            schedule=self.schedule, kind=diffusion.prediction, weighting=diffusion.weighting,
-            learned_variance=self.learned_variance,
-        )  # fmt: skip
-        return loss.mean()
+        return video, condition, loss_key
 
     def training_crops(self, video: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Random space-time crops for super-resolution.

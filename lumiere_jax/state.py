@@ -27,6 +27,7 @@ class TrainState:
       frozen: the others; `merge(trainable, frozen)` is what a network takes.
       ema: exponential moving average of `trainable`.
       optimizer: optax state for `trainable`.
+      teacher: of a run that distils, what `trainable` is in the teacher; it does not change.
     """
 
     step: jax.Array
@@ -34,6 +35,7 @@ class TrainState:
     frozen: Params
     ema: Params
     optimizer: optax.OptState
+    teacher: Params = flax.struct.field(default_factory=dict)
 
 
 def partition(
@@ -52,11 +54,14 @@ def merge(trainable: Params, frozen: Params) -> Params:
 
 
 def create_state(
-    trainable: Params, frozen: Params, optimizer: optax.GradientTransformation
+    trainable: Params,
+    frozen: Params,
+    optimizer: optax.GradientTransformation,
+    teacher: Params | None = None,
 ) -> TrainState:
     """A state at step 0."""
-    ema = jax.tree.map(jnp.copy, trainable)
-    return TrainState(jnp.int32(0), trainable, frozen, ema, optimizer.init(trainable))
+    ema, start = jax.tree.map(jnp.copy, trainable), jnp.int32(0)
+    return TrainState(start, trainable, frozen, ema, optimizer.init(trainable), teacher or {})
 
 
 def create_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransformation:

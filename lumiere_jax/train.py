@@ -18,6 +18,7 @@ from lumiere_jax.held_out import Evaluation
 from lumiere_jax.initial import initial_state, state_shapes
 from lumiere_jax.interrupt import Interruption
 from lumiere_jax.metrics.writer import create_writer
+from lumiere_jax.objective import check_one_round
 from lumiere_jax.profiling import ProfilerWindow
 from lumiere_jax.progress import Announcement, Progress
 from lumiere_jax.reporting import Goodput, Pending, RateWindow, report
@@ -53,6 +54,7 @@ def train(
     """
     # ---- set-up ---------------------------------------------------------------------------
     begin = time.monotonic()
+    check_one_round(config)
     text.pin_weights(config.text)
     stage = Stage.from_config(config)
     workdir = make_workdir(workdir)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from lumiere_jax.objective import training_loss
 from lumiere_jax.sharding import replicated, use_mesh
 from lumiere_jax.stage import Batch, Stage
 from lumiere_jax.state import (
@@ -13,7 +14,6 @@ from lumiere_jax.state import (
     TrainState,
     first_non_finite,
     leaf_squares,
-    merge,
     update_ema,
 )
 
@@ -59,7 +59,7 @@ def make_step(stage: Stage, optimizer: Any, shardings: Any) -> Any:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
 
         def loss_function(trainable: Params) -> jax.Array:
-            return stage.loss(merge(trainable, state.frozen), batch, key)
+            return training_loss(stage, trainable, state, batch, key)
 
         loss, gradient = jax.value_and_grad(loss_function)(state.trainable)
         # From here on a device works on its part of a gradient; XLA still sums whole ones.
@@ -73,6 +73,9 @@ def make_step(stage: Stage, optimizer: Any, shardings: Any) -> Any:
             "gradient_norm": jnp.sqrt(squares.sum()),
             "bad_leaf": first_non_finite(squares),
         }
-        return TrainState(state.step + 1, trainable, state.frozen, ema, optimizer_state), metrics
+        state = state.replace(
+            step=state.step + 1, trainable=trainable, ema=ema, optimizer=optimizer_state
+        )
+        return state, metrics
 
     return step_function

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from lumiere_jax.diffusion.discrete import log_variance
-from lumiere_jax.diffusion.parameterisation import add_noise
+from lumiere_jax.diffusion.parameterisation import add_noise, expand_to
 from lumiere_jax.diffusion.schedule import Schedule, alpha_sigma
 from lumiere_jax.errors import UserError
 
@@ -134,17 +134,37 @@ def _normal(keys: jax.Array, stream: jax.typing.ArrayLike, shape: tuple[int, ...
     return jax.vmap(lambda key: jax.random.normal(key, shape[1:]))(keys)
 
 
+def ddim_step(
+    z: jax.Array, x0: jax.Array, log_snr: jax.Array, log_snr_next: jax.Array
+) -> jax.Array:
+    """One deterministic DDIM step (arXiv 2010.02502, equation 12 with sigma 0).
+
+    Args:
+        z: noisy samples, [batch, ...].
+        x0: the estimate of clean data there, same shape.
+        log_snr: of z, [batch] or a scalar.
+        log_snr_next: where the step ends, likewise; infinite for clean data.
+
+    Returns:
+        The samples at `log_snr_next`, same shape.
+    """
+    alpha, sigma = alpha_sigma(expand_to(log_snr, z))
+    alpha_next, sigma_next = alpha_sigma(expand_to(log_snr_next, z))
+    epsilon = (z - alpha * x0) / sigma
+    return alpha_next * x0 + sigma_next * epsilon
+
+
 def _ddim(z, x0, _, step: Step, *, keys: jax.Array, eta: jax.typing.ArrayLike) -> jax.Array:
     """DDIM: keeps the implied noise but for a fresh part of standard deviation `eta` times DDPM's.
 
     In log-SNRs the posterior variance is `sigma_next^2 fresh` with
     `fresh = 1 - exp(log_snr - log_snr_next)`.
     """
+    if isinstance(eta, int | float) and eta == 0:
+        return ddim_step(z, x0, step.log_snr, step.log_snr_next)
     alpha, sigma = alpha_sigma(step.log_snr)
     alpha_next, sigma_next = alpha_sigma(step.log_snr_next)
     epsilon = (z - alpha * x0) / sigma
-    if isinstance(eta, int | float) and eta == 0:
-        return alpha_next * x0 + sigma_next * epsilon
     fresh = -jnp.expm1(step.log_snr - step.log_snr_next) * jnp.square(eta)
     epsilon = jnp.sqrt(1.0 - fresh) * epsilon
     epsilon += jnp.sqrt(fresh) * _normal(keys, step.index + 1, z.shape)

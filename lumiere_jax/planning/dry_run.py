@@ -37,7 +37,7 @@ def parameter_table(state: TrainState) -> str:
     """
     rows = [("parameters of", "trained", "frozen", "on each device")]
     groups: dict[str, list[int]] = {}
-    for column, tree in enumerate((state.trainable, state.frozen)):
+    for column, tree in ((0, state.trainable), (1, state.frozen), (1, state.teacher)):
         for path, leaf in flatten_dict(tree).items():
             numbers = groups.setdefault(path[0], [0, 0, 0])
             numbers[column] += leaf.size

@@ -1,0 +1,172 @@
+"""Progressive distillation: a student whose one DDIM step does what its teacher does in several.
+
+Salimans & Ho, arXiv 2202.00512, whose teacher takes two steps for one of the student's. Where the
+teacher's estimates are guided, the student learns guidance as well (Meng et al., arXiv 2210.03142,
+here for one guidance scale) and needs none of its own.
+
+In units of `r = alpha / sigma` a deterministic DDIM step is a straight line, `z / sigma` moves by
+`(r_next - r) x0`. Hence the one estimate that leads from the first noise level to the last in one
+step is the mean of the teacher's estimates, weighted by how far r rises in each of its steps. That
+is exact, needs no division by small numbers, and stays in the range of the teacher's estimates; in
+the last step, to clean data, where r is infinite, it is the teacher's last estimate.
+"""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lumiere_jax.diffusion import parameterisation
+from lumiere_jax.diffusion.losses import stratified_times
+from lumiere_jax.diffusion.parameterisation import Kind, add_noise, expand_to, to_x0
+from lumiere_jax.diffusion.samplers import ddim_step
+from lumiere_jax.diffusion.schedule import Schedule
+from lumiere_jax.errors import UserError
+
+StudentWeighting = Literal["plain", "truncated_snr"]
+STUDENT_WEIGHTINGS: tuple[str, ...] = get_args(StudentWeighting)
+
+
+def log_snr_table(schedule: Schedule, teacher_steps: int, student_steps: int) -> jax.Array:
+    """Noise levels that student and teacher visit, by steps of the student.
+
+    Call it outside of a trace.
+
+    Args:
+        schedule: whose `sampling_times` both follow.
+        teacher_steps: DDIM steps of the teacher, from noise to data.
+        student_steps: those of the student; a divisor of the teacher's.
+
+    Returns:
+        Log-SNRs, [student_steps, teacher_steps / student_steps + 1]. Row i holds those from the
+        beginning of the student's step i to its end, which is infinite in the last row.
+
+    Raises:
+        UserError: if the teacher does not visit the student's noise levels.
+    """
+    if student_steps < 1 or teacher_steps % student_steps:
+        raise UserError(
+            f"a student of {student_steps} steps cannot learn from {teacher_steps} steps of its "
+            f"teacher; use a multiple of {student_steps}."
+        )
+    stride = teacher_steps // student_steps
+    teacher = _visited(schedule, teacher_steps)
+    student = _visited(schedule, student_steps)
+    if not np.allclose(teacher[:-1:stride], student[:-1], rtol=0, atol=1e-3):
+        raise UserError(
+            f"{student_steps} steps of this schedule do not begin where every step number "
+            f"{stride} of {teacher_steps} does; use sampling.timestep_spacing='trailing'."
+        )
+    inside = teacher[:-1].reshape(student_steps, stride)[:, 1:]
+    table = np.concatenate([student[:-1, None], inside, student[1:, None]], axis=1)
+    return jnp.asarray(table)
+
+
+def _visited(schedule: Schedule, num_steps: int) -> np.ndarray:
+    log_snr = np.asarray(schedule.log_snr(schedule.sampling_times(num_steps)))
+    return np.append(log_snr, np.asarray(np.inf, log_snr.dtype))
+
+
+def estimate_weights(log_snrs: jax.Array) -> jax.Array:
+    """How much each of the teacher's estimates counts, see the head of this file.
+
+    Args:
+        log_snrs: [k + 1, ...], rising along the first axis; the last may be infinite.
+
+    Returns:
+        `(r[j + 1] - r[j]) / (r[k] - r[0])`, [k, ...]: positive, and of sum 1.
+    """
+    # Relative to the last one, so that an infinite one is like any other.
+    ratio = jnp.exp(0.5 * (log_snrs[:-1] - log_snrs[-1:]))
+    ratio = jnp.concatenate([ratio, jnp.ones_like(ratio[:1])])
+    return jnp.diff(ratio, axis=0) / (1.0 - ratio[0])
+
+
+def teacher_target(
+    denoise: Callable[[jax.Array, jax.Array], jax.Array], z: jax.Array, log_snrs: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Runs the teacher, and solves for the estimate that takes the student to the same place.
+
+    Args:
+        denoise: the teacher, `denoise(z, log_snr)` with log_snr [batch]: its estimate of clean
+            data, guided and thresholded as at sampling; the shape of z.
+        z: noisy samples, [batch, ...], in float32 or wider.
+        log_snrs: [k + 1, batch], rising: where the teacher's k steps begin, and where the last
+            one ends.
+
+    Returns:
+        The x0 with which one DDIM step from the first noise level to the last ends where the
+        teacher ends, and that place; the shape of z.
+    """
+    steps = (log_snrs[:-1], log_snrs[1:], estimate_weights(log_snrs))
+
+    def step(carry: tuple[jax.Array, jax.Array], now: tuple[jax.Array, ...]):
+        z, mean = carry
+        log_snr, log_snr_next, weight = now
+        x0 = denoise(z, log_snr).astype(z.dtype)
+        mean = mean + expand_to(weight.astype(z.dtype), z) * x0
+        return (ddim_step(z, x0, log_snr, log_snr_next).astype(z.dtype), mean), None
+
+    (end, target), _ = jax.lax.scan(step, (z, jnp.zeros_like(z)), steps)
+    return target, end
+
+
+def student_loss(
+    predict: Callable[[jax.Array, jax.Array], jax.Array],
+    denoise: Callable[[jax.Array, jax.Array], jax.Array],
+    x0: jax.Array,
+    key: jax.Array,
+    *,
+    table: jax.Array,
+    kind: Kind,
+    weighting: StudentWeighting = "truncated_snr",
+) -> jax.Array:
+    """Draws a step of the student and noise for every sample, and scores the student's estimate.
+
+    Args:
+        predict: the student, `predict(z, log_snr)`: its raw prediction, the shape of z.
+        denoise: the teacher, see `teacher_target`.
+        x0: clean data, [batch, ...].
+        key: PRNG key for steps and noise.
+        table: of `log_snr_table`.
+        kind: what `predict` predicts: "v", "epsilon" or "x0".
+        weighting: "plain" is the mean squared error of the predicted kind; "truncated_snr" that of
+            x0, times the signal-to-noise ratio but at least 1 (arXiv 2202.00512, section 4).
+
+    Returns:
+        The loss, [batch].
+
+    Raises:
+        UserError: if `kind` or `weighting` is unknown.
+    """
+    check_weighting(weighting)
+    time_key, noise_key = jax.random.split(key)
+    # A step is as likely as any other: times are uniform, and a step lasts 1 / steps.
+    step = jnp.floor(stratified_times(time_key, x0.shape[0]) * len(table)).astype(int)
+    log_snrs = table[jnp.minimum(step, len(table) - 1)].T
+    log_snr = log_snrs[0]
+    noise = jax.random.normal(noise_key, x0.shape, x0.dtype)
+    z = add_noise(x0, noise, log_snr).astype(x0.dtype)
+    target, _ = teacher_target(denoise, z, log_snrs)
+    target = jax.lax.stop_gradient(target)
+    prediction = predict(z, log_snr).astype(z.dtype)
+    if weighting == "plain":
+        goal = parameterisation.convert(target, z, log_snr, "x0", kind)
+        return _mean_square(prediction - goal)
+    weight = jnp.maximum(jnp.exp(log_snr), 1.0)
+    return weight * _mean_square(to_x0(kind, prediction, z, log_snr) - target)
+
+
+def check_weighting(weighting: str) -> None:
+    """Raises a `UserError` that names the known weightings if this is none of them."""
+    if weighting not in STUDENT_WEIGHTINGS:
+        raise UserError(
+            f"distillation.weighting {weighting!r} is unknown; use one of "
+            f"{', '.join(STUDENT_WEIGHTINGS)}."
+        )
+
+
+def _mean_square(error: jax.Array) -> jax.Array:
+    return jnp.mean(jnp.square(error), axis=tuple(range(1, error.ndim)))

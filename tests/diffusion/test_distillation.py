@@ -1,0 +1,250 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lumiere_jax.diffusion.discrete import DiscreteSchedule
+from lumiere_jax.diffusion.distillation import (
+    estimate_weights,
+    log_snr_table,
+    student_loss,
+    teacher_target,
+)
+from lumiere_jax.diffusion.samplers import ddim_step, sample
+from lumiere_jax.diffusion.schedule import CosineSchedule
+from lumiere_jax.errors import UserError
+
+MEAN, DEVIATION = 0.3, 0.5
+
+
+@pytest.fixture(name="float64")
+def fixture_float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def amplitudes(log_snr):
+    """alpha and sigma in NumPy; infinite log-SNRs are clean data."""
+    return np.sqrt(1 / (1 + np.exp(-log_snr))), np.sqrt(1 / (1 + np.exp(log_snr)))
+
+
+def best_estimate(z, log_snr, np=np):
+    """The exact denoiser of data N(MEAN, DEVIATION^2), of NumPy or jax.numpy."""
+    alpha, sigma = np.sqrt(1 / (1 + np.exp(-log_snr))), np.sqrt(1 / (1 + np.exp(log_snr)))
+    gain = alpha * DEVIATION**2 / (alpha**2 * DEVIATION**2 + sigma**2)
+    return MEAN + gain * (z - alpha * MEAN)
+
+
+def denoise(z, log_snr):
+    return best_estimate(z, log_snr.reshape(-1, *(1,) * (z.ndim - 1)), jnp)
+
+
+def reference(z, log_snrs, estimate=best_estimate):
+    """The teacher's steps one by one, then arXiv 2202.00512, algorithm 2: the target and the end.
+
+    Args:
+      z: of one noise level.
+      log_snrs: [k + 1].
+      estimate: `estimate(z, log_snr)`.
+    """
+    end = z
+    for now, after in zip(log_snrs[:-1], log_snrs[1:], strict=True):
+        (alpha, sigma), (alpha_next, sigma_next) = amplitudes(now), amplitudes(after)
+        x0 = estimate(end, now)
+        end = alpha_next * x0 + sigma_next / sigma * (end - alpha * x0)
+    (alpha, sigma), (alpha_end, sigma_end) = amplitudes(log_snrs[0]), amplitudes(log_snrs[-1])
+    ratio = sigma_end / sigma
+    return (end - ratio * z) / (alpha_end - ratio * alpha), end
+
+
+@pytest.mark.parametrize("log_snrs", [(-9.0, -4.0, -1.0), (-3.0, 0.0, 2.0, np.inf), (1.0, np.inf)])
+def test_target_of_gaussian_data_is_that_of_the_paper(float64, log_snrs):
+    z = np.random.default_rng(0).normal(size=(3, 4, 2))
+    levels = np.repeat(np.array(log_snrs)[:, None], 3, axis=1)
+    target, end = jax.jit(lambda z: teacher_target(denoise, z, jnp.asarray(levels)))(z)
+    expected_target, expected_end = reference(z, log_snrs)
+    np.testing.assert_allclose(target, expected_target, rtol=1e-9)
+    np.testing.assert_allclose(end, expected_end, rtol=1e-9)
+
+
+def test_each_sample_has_noise_levels_of_its_own():
+    z = np.random.default_rng(1).normal(size=(2, 5)).astype(np.float32)
+    levels = np.array([[-6.0, -2.0, 1.0], [-1.0, 2.0, np.inf]], np.float32)
+    target, end = teacher_target(denoise, jnp.asarray(z), jnp.asarray(levels.T))
+    for i in range(2):
+        expected = reference(z[i].astype(np.float64), levels[i].astype(np.float64))
+        np.testing.assert_allclose(target[i], expected[0], atol=2e-6)
+        np.testing.assert_allclose(end[i], expected[1], atol=2e-6)
+    # In the last step it is what the teacher saw there, bit for bit.
+    seen = []
+    levels = jnp.asarray(levels.T[:, 1:])
+
+    def remember(z, log_snr):
+        x0 = denoise(z, log_snr)
+        jax.debug.callback(seen.append, x0)
+        return x0
+
+    target, end = teacher_target(remember, jnp.asarray(z[1:]), levels)
+    jax.effects_barrier()
+    np.testing.assert_array_equal(target, seen[-1])
+    np.testing.assert_array_equal(end, seen[-1])
+
+
+@jax.jit
+def one_step_and_many(z, estimates, levels):
+    """Where the student and its teacher end, with estimates [k, ...] that are given."""
+
+    def denoise(z, log_snr):
+        return estimates[jnp.argmin(abs(levels - log_snr[0]))][None]
+
+    target, end = teacher_target(denoise, z, levels[:, None])
+    return target, end, ddim_step(z, target, levels[:1], levels[-1:])
+
+
+@given(
+    start=st.floats(-20, 5),
+    gaps=st.lists(st.floats(0.05, 8), min_size=1, max_size=4),
+    to_data=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_one_step_with_the_target_lands_where_the_teacher_does(start, gaps, to_data, seed):
+    """Whatever the teacher estimates, and whatever the noise levels."""
+    levels = np.cumsum([start, *gaps])
+    levels[-1] = np.inf if to_data else levels[-1]
+    generator = np.random.default_rng(seed)
+    estimates = generator.uniform(-1, 1, (len(gaps), 6))
+    z = generator.normal(size=(1, 6))
+    with jax.enable_x64(True):
+        target, end, landed = one_step_and_many(z, estimates, levels)
+    queue = iter(estimates)
+    _, expected = reference(z, levels, lambda z, log_snr: next(queue))
+    np.testing.assert_allclose(end, expected, atol=1e-9)
+    np.testing.assert_allclose(landed, expected, atol=1e-9)
+    assert (np.asarray(target) <= estimates.max(axis=0) + 1e-12).all()
+    assert (np.asarray(target) >= estimates.min(axis=0) - 1e-12).all()
+
+
+def test_weights_are_a_mean(float64):
+    levels = jnp.asarray([[-21.0, -3.0], [-20.0, 4.0], [9.0, jnp.inf]])
+    weights = np.asarray(estimate_weights(levels))
+    np.testing.assert_allclose(weights.sum(axis=0), 1, rtol=1e-12)
+    assert (weights >= 0).all()
+    np.testing.assert_array_equal(weights[:, 1], [0, 1])
+
+
+def visited(schedule, num_steps):
+    """The noise levels at which the sampler calls the network."""
+    seen = []
+
+    def remember(z, log_snr):
+        jax.debug.callback(lambda x: seen.append(float(x[0])), log_snr, ordered=True)
+        return z
+
+    keys = jax.random.split(jax.random.key(0), 1)
+    sample(remember, keys, (1, 1), schedule=schedule, num_steps=num_steps)
+    jax.effects_barrier()
+    return np.array(seen)
+
+
+@pytest.mark.parametrize(
+    "schedule", [CosineSchedule(shift=-6.0), CosineSchedule(), DiscreteSchedule("trailing")]
+)
+@pytest.mark.parametrize(("teacher", "student"), [(8, 4), (12, 3), (4, 4), (2, 1)])
+def test_table_holds_what_the_samplers_visit(schedule, teacher, student):
+    table = np.asarray(log_snr_table(schedule, teacher, student))
+    assert table.shape == (student, teacher // student + 1)
+    np.testing.assert_allclose(table[:, :-1].ravel(), visited(schedule, teacher), atol=1e-4)
+    np.testing.assert_allclose(table[:, 0], visited(schedule, student), atol=1e-6)
+    np.testing.assert_array_equal(table[:-1, -1], table[1:, 0])
+    assert np.isposinf(table[-1, -1])
+
+
+def test_steps_that_do_not_meet_are_refused():
+    with pytest.raises(UserError, match="3 steps cannot learn from 8 steps.*a multiple of 3"):
+        log_snr_table(CosineSchedule(), 8, 3)
+    with pytest.raises(UserError, match="student of 0 steps"):
+        log_snr_table(CosineSchedule(), 8, 0)
+    with pytest.raises(UserError, match="use sampling.timestep_spacing='trailing'"):
+        log_snr_table(DiscreteSchedule("leading"), 8, 4)
+
+
+def test_a_perfect_student_samples_what_its_teacher_does_in_more_steps(float64):
+    schedule = CosineSchedule(shift=-2.0)
+    table = log_snr_table(schedule, 12, 3)
+
+    def student(z, log_snr):
+        row = table[jnp.argmin(abs(table[:, 0] - log_snr[0]))]
+        return teacher_target(denoise, z, jnp.repeat(row[:, None], len(z), axis=1))[0]
+
+    keys = jax.random.split(jax.random.key(1), 4)
+    few = sample(student, keys, (4, 6), schedule=schedule, num_steps=3)
+    many = sample(denoise, keys, (4, 6), schedule=schedule, num_steps=12)
+    np.testing.assert_allclose(few, many, atol=1e-9)
+    assert np.abs(few - sample(denoise, keys, (4, 6), schedule=schedule, num_steps=3)).max() > 0.01
+
+
+def numpy_predicted(kind, x0, z, alpha, sigma):
+    return {"x0": x0, "epsilon": (z - alpha * x0) / sigma, "v": (alpha * z - x0) / sigma}[kind]
+
+
+@pytest.mark.parametrize("kind", ["x0", "v", "epsilon"])
+@pytest.mark.parametrize("weighting", ["plain", "truncated_snr"])
+def test_loss_by_hand(float64, kind, weighting):
+    """Eight samples meet each of the student's four steps twice."""
+    table = log_snr_table(CosineSchedule(shift=1.0), 8, 4)
+    x0 = np.random.default_rng(2).normal(size=(8, 5))
+    called = []
+
+    def predict(z, log_snr):
+        called.append((np.asarray(z), np.asarray(log_snr)))
+        return 0.4 * z - 0.2
+
+    loss = student_loss(
+        predict, denoise, jnp.asarray(x0), jax.random.key(3),
+        table=table, kind=kind, weighting=weighting,
+    )  # fmt: skip
+    ((z, log_snr),) = called
+    np.testing.assert_array_equal(np.sort(log_snr), np.repeat(np.asarray(table)[:, 0], 2))
+    for i in range(8):
+        row = np.asarray(table)[np.argmin(abs(np.asarray(table)[:, 0] - log_snr[i]))]
+        alpha, sigma = amplitudes(row[0])
+        target, _ = reference(z[i], row)
+        made = 0.4 * z[i] - 0.2
+        if weighting == "plain":
+            expected = np.mean((made - numpy_predicted(kind, target, z[i], alpha, sigma)) ** 2)
+        else:
+            back = {
+                "x0": made,
+                "epsilon": (z[i] - sigma * made) / alpha,
+                "v": alpha * z[i] - sigma * made,
+            }
+            expected = max(np.exp(row[0]), 1) * np.mean((back[kind] - target) ** 2)
+        np.testing.assert_allclose(loss[i], expected, rtol=1e-8)
+    noise = (z - amplitudes(log_snr)[0][:, None] * x0) / amplitudes(log_snr)[1][:, None]
+    assert abs(noise.mean()) < 0.5 and 0.7 < noise.std() < 1.3
+
+
+def test_the_teacher_is_no_part_of_the_gradient_and_its_own_student_has_no_loss():
+    table = log_snr_table(CosineSchedule(), 4, 4)
+    x0 = jax.random.normal(jax.random.key(0), (4, 3))
+
+    def loss(gain, student_gain):
+        return student_loss(
+            lambda z, log_snr: student_gain * denoise(z, log_snr),
+            lambda z, log_snr: gain * denoise(z, log_snr),
+            x0, jax.random.key(1), table=table, kind="x0",
+        ).mean()  # fmt: skip
+
+    assert jax.grad(loss)(1.1, 0.7) == 0
+    assert abs(jax.grad(loss, 1)(1.1, 0.7)) > 0.01
+    np.testing.assert_allclose(loss(0.9, 0.9), 0, atol=1e-8)
+
+
+def test_unknown_weighting():
+    with pytest.raises(UserError, match="weighting 'snr' is unknown; use one of plain, truncated"):
+        student_loss(
+            denoise, denoise, jnp.zeros((1, 2)), jax.random.key(0),
+            table=jnp.zeros((1, 2)), kind="x0", weighting="snr",
+        )  # fmt: skip

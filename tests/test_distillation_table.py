@@ -1,0 +1,41 @@
+"""The table of benchmarks/distillation.py, from made-up results."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks.distillation_table import NAMES, difference, document
+
+
+def write(folder, way, steps, seconds, right):
+    stages = [{"steps": steps, "calls": 2 * steps}, {"steps": steps, "calls": 3 * steps}]
+    settings = {"stages": stages, "captions": len(right), "source": "moving_shapes"}
+    common = {"settings": settings, "date": "2030-01-02", "cores": 7}
+    scores = {"base": {"all": [True] * len(right)}, "final": {"all": right}}
+    (folder / f"{way}_scores.json").write_text(json.dumps(common | scores))
+    (folder / f"{way}_seconds.json").write_text(json.dumps(common | {"seconds": seconds}))
+
+
+def test_table(tmp_path):
+    for way in NAMES:
+        write(tmp_path, way, 20, [8.0, 6.0, 7.0], [True, True, True, False])
+    write(tmp_path, "student", 4, [1.0, 3.0, 2.0], [True, False, True, False])
+    text = document(tmp_path)
+    assert "2030-01-02, 7 CPU cores; 4 held-out captions of `moving_shapes`" in text
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(table) == 6 and len({line.count("|") for line in table}) == 1
+    assert table[2] == ("| teacher | 20 + 20 | 40 + 60 | 7 (6 to 8) | 1.00 | 100.0% | 75.0% | - |")
+    lost = "25.0 ± 49.0"
+    assert table[5] == (
+        f"| student | 4 + 4 | 8 + 12 | 2 (1 to 3) | 3.50 | 100.0% | 50.0% | {lost} |"
+    )
+
+
+def test_difference_is_of_pairs():
+    generator = np.random.default_rng(0)
+    before, after = (generator.random((2, 50)) < 0.7).tolist()
+    lost, margin = difference(before, after)
+    changes = 100 * (np.array(before, float) - np.array(after, float))
+    assert lost == pytest.approx(changes.mean())
+    assert margin == pytest.approx(1.96 * changes.std(ddof=1) / np.sqrt(50))
