@@ -46,12 +46,16 @@ class STUNet(UNet):
       temporal_conditioning: whether the inflation blocks see time, frame and pooled text by
         scale-shift (this project's choice; the paper is silent).
       temporal_text: whether temporal attention also attends to the text (likewise).
+      temporal_resampling: whether time is down- and up-sampled where space is. Without, all
+        levels work at the full frame rate, as in networks that inflate space alone, and any number
+        of frames will do; the paper compares with those.
     """
 
     temporal_initialization: str = "nearest"
     temporal_depth: int = 4
     temporal_conditioning: bool = True
     temporal_text: bool = True
+    temporal_resampling: bool = True
 
     @nn.nowrap
     def condition(
@@ -66,7 +70,8 @@ class STUNet(UNet):
             raise UserError(
                 f"a space-time U-Net takes [batch, time, height, width, channels]; got {x.shape}."
             )
-        batch, frames, factor = x.shape[0], x.shape[1], 2 ** (len(self.widths) - 1)
+        batch, frames = x.shape[:2]
+        factor = 2 ** (len(self.widths) - 1) if self.temporal_resampling else 1
         if frames % factor:
             raise UserError(
                 f"{frames} frames are not divisible by {factor}, the factor by which a space-time "
@@ -106,6 +111,8 @@ class STUNet(UNet):
     @nn.nowrap
     def inflate_downsample(self, x: Array, context: TemporalContext, level: int) -> Array:
         """Halves the frame rate after the spatial down-sampling that leaves `level`."""
+        if not self.temporal_resampling:
+            return x
         name = f"{TEMPORAL_PREFIX}down_{level}_resample"
         down = rematerialise(TemporalDownsample, self.remat, static=(2,))(
             self.temporal_initialization, self.dtype, name=name
@@ -115,6 +122,8 @@ class STUNet(UNet):
     @nn.nowrap
     def inflate_upsample(self, x: Array, context: TemporalContext, level: int) -> Array:
         """Doubles the frame rate after the spatial up-sampling that leaves `level`."""
+        if not self.temporal_resampling:
+            return x
         name = f"{TEMPORAL_PREFIX}up_{level}_resample"
         # Or it would store every frame twice.
         up = rematerialise(TemporalUpsample, self.remat, static=(2,))(

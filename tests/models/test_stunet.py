@@ -326,6 +326,40 @@ def test_switches(conditioning, text):
     assert any(p.endswith("/attention/text_key/kernel") for p in temporal) == text
 
 
+@pytest.fixture(scope="module")
+def full_rate():
+    """The smallest network without resampling in time, just inflated."""
+    model = TWO_LEVELS.clone(temporal_resampling=False)
+    return inflate(model), quick_jit(lambda params, *args: model.apply({"params": params}, *args))
+
+
+def test_without_resampling_every_frame_starts_as_an_image(full_rate):
+    params, apply = full_rate
+    assert not any(is_resampling((name,)) for name in params)
+    assert {name for name in params if is_temporal((name,))} < set(abstract_params(TWO_LEVELS))
+    image = T2I.clone(widths=TWO_LEVELS.widths, attention_levels=TWO_LEVELS.attention_levels)
+    images = {name: leaf for name, leaf in params.items() if is_image((name,))}
+    x, *conditioning = inputs(frames=5)  # odd: nothing has to divide it
+    expected = quick_jit(image.apply)({"params": images}, x, *conditioning)
+    assert np.std(expected) > 0.1
+    tolerance = ULPS * np.abs(expected).max()
+    np.testing.assert_allclose(apply(params, x, *conditioning), expected, rtol=0, atol=tolerance)
+    frozen = apply(params, np.repeat(x[:, :1], 5, axis=1), *conditioning)
+    still = np.repeat(expected[:, :1], 5, axis=1)
+    np.testing.assert_allclose(frozen, still, rtol=0, atol=tolerance)
+
+
+def test_without_resampling_frames_still_see_each_other(full_rate):
+    params, apply = randomise(full_rate[0]), full_rate[1]
+    x, *conditioning = inputs(frames=5)
+    changed = x.copy()
+    changed[:, 4] += 1.0
+    assert (
+        np.abs(apply(params, changed, *conditioning) - apply(params, x, *conditioning))[:, 0].max()
+        > 1e-4
+    )
+
+
 def test_plain_reading_of_the_paper_runs():
     plain = {"temporal_conditioning": False, "temporal_text": False}
     model = TWO_LEVELS.clone(**plain)
