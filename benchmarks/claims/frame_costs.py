@@ -49,7 +49,7 @@ def measure_here(settings: dict[str, Any]) -> report.Cell:
     Args:
       settings: "variant", "mode", "frames", "resampling" and "batch".
     """
-
+    before = peak_memory()
     jax.config.update("jax_platforms", "cpu")
     config = network_config(*(settings[k] for k in ("variant", "frames", "resampling", "batch")))
     config.allow_untrained_start = True
@@ -65,7 +65,7 @@ def measure_here(settings: dict[str, Any]) -> report.Cell:
         "temporaries": memory.temp_size_in_bytes,
         "outputs": memory.output_size_in_bytes - memory.alias_size_in_bytes,
     }
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    growth = peak_memory() - before
     if operations is None:
         operations = flops.training_flops(stage, config.train.batch_size)
     return {
@@ -75,10 +75,16 @@ def measure_here(settings: dict[str, Any]) -> report.Cell:
         "flops": operations.total,
         **parts,
         "needed": sum(parts.values()),
-        "process_peak": peak * (1 if sys.platform == "darwin" else 1024),
+        "process_growth": growth,
         "step_seconds": float(np.median(seconds)),
         "steps": len(seconds),
     }
+
+
+def peak_memory() -> int:
+    """The most memory that this process had, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024)
 
 
 def step_times(run: Callable[[], None]) -> list[float]:
@@ -93,7 +99,6 @@ def step_times(run: Callable[[], None]) -> list[float]:
 
 
 def _training_step(stage: Any) -> tuple[Any, Callable[[], None], None]:
-
     config = stage.config
     mesh = create_mesh(config.mesh)
     optimizer = create_optimizer(config.optimizer, config.train.num_steps)
@@ -111,19 +116,17 @@ def _training_step(stage: Any) -> tuple[Any, Callable[[], None], None]:
 
 
 def _forward_pass(stage: Any) -> tuple[Any, Callable[[], None], Any]:
-
     params = initial_params(stage, create_mesh(stage.config.mesh))
     shapes = flops.batch_shapes(stage, stage.config.train.batch_size)
     batch = {name: _filled(shape, jax.random.key(1)) for name, shape in shapes.items()}
     noisy = batch.pop("video")
     arguments = (params, noisy, jnp.zeros(len(noisy)), batch)
-    compiled = jax.jit(stage.predict).lower(*arguments).compile()
+    compiled = jax.jit(lambda *given: stage.predict(*given)).lower(*arguments).compile()
     operations = flops.count(stage.predict, *arguments)
     return compiled, lambda: jax.block_until_ready(compiled(*arguments)), operations
 
 
 def _filled(shape: Any, key: Any) -> Any:
-
     is_mask = shape.dtype == bool
     return jnp.ones(shape.shape, bool) if is_mask else jax.random.normal(key, shape.shape)
 
@@ -150,7 +153,6 @@ def compile_for_tpu(settings: dict[str, Any], cache: str) -> report.Cell:
       settings: those of `measure_here`, and "topology".
       cache: folder of former plans, see `lumiere_jax.plan`.
     """
-
     config = network_config(*(settings[k] for k in ("variant", "frames", "resampling", "batch")))
     if settings["variant"] != "full":  # trying it out
         config.mesh.fsdp = 1

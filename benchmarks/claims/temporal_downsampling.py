@@ -86,8 +86,10 @@ def verdict(cells: Sequence[report.Cell]) -> str:
     )
 
 
-HEAD = ("frames", "temporal down-sampling", "parameters", "TFLOP a clip", "memory: arguments + rest",
-        "peak of the process", "step")  # fmt: skip
+HEAD = (
+    "frames", "temporal down-sampling", "parameters", "TFLOP a clip", "memory: arguments + rest",
+    "growth of the process", "step",
+)  # fmt: skip
 
 
 def make_rows(cells: Sequence[report.Cell], variant: str, mode: str) -> list[list[str]]:
@@ -103,7 +105,7 @@ def make_rows(cells: Sequence[report.Cell], variant: str, mode: str) -> list[lis
 
 def _row(cell: report.Cell) -> list[str]:
     settings = cell["settings"]
-    peak, seconds = cell.get("process_peak"), cell.get("step_seconds")
+    peak, seconds = cell.get("process_growth"), cell.get("step_seconds")
     known = "trainable" in cell
     return [
         str(settings["frames"]),
@@ -136,7 +138,7 @@ def _ratio_row(frames: int, without: report.Cell, with_it: report.Cell) -> list[
 
     parameters = [cell.get("trainable", 0) + cell.get("frozen", 0) for cell in (with_it, without)]
     share = f"{parameters[0] / parameters[1]:.2f}×" if parameters[1] else "-"
-    figures = (ratio(key) for key in ("flops", "needed", "process_peak", "step_seconds"))
+    figures = (ratio(key) for key in ("flops", "needed", "process_growth", "step_seconds"))
     return [str(frames), "with / without", share, *figures]
 
 
@@ -145,10 +147,10 @@ def section(output: Path) -> str:
     cells = report.read_kept(output / FOLDER)
     body = [
         "Both networks at every number of frames. Memory is what the compiled step needs for "
-        "arguments (state and batch) and all else, by the compiler; on the CPU, the peak of the "
-        "process includes Python and compilation. Operations are those that mathematics needs "
-        "(lumiere_jax/flops.py). Times are medians on the CPU, and the compiler's estimate for a "
-        "TPU, which was not used; there, figures are of one chip."
+        "arguments (state and batch) and all else, by the compiler; on the CPU, growth of the "
+        "process is its peak less what it had before the network was made, compilation included. "
+        "Operations are those that mathematics needs (lumiere_jax/flops.py). Times are medians on "
+        "the CPU, and the compiler's estimate for a TPU, which was not used; there, figures are of one chip."
     ]
     for variant, place in PLACES.items():
         for mode, name in MODES.items():
