@@ -150,7 +150,8 @@ def section(output: Path) -> str:
         "arguments (state and batch) and all else, by the compiler; on the CPU, growth of the "
         "process is its peak less what it had before the network was made, compilation included. "
         "Operations are those that mathematics needs (lumiere_jax/flops.py). Times are medians on "
-        "the CPU, and the compiler's estimate for a TPU, which was not used; there, figures are of one chip."
+        "the CPU, and the compiler's estimate for a TPU, which was not used; there, figures are of "
+        "one chip."
     ]
     for variant, place in PLACES.items():
         for mode, name in MODES.items():
