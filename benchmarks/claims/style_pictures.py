@@ -8,7 +8,9 @@ import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
 from lumiere_jax.atomic import written
+from lumiere_jax.data.image_folder import ImageFolder
 from lumiere_jax.data.moving_shapes import MovingShapes
+from lumiere_jax.data.video_io import resize_and_crop, to_float, to_uint8
 
 DRAWN_PIXELS = 64  # drawn so large, and scaled down after it
 _SOURCE_SEED = 7  # other clips than those that are scored
@@ -46,10 +48,9 @@ def in_style(frames: np.ndarray, style: str, size: int) -> np.ndarray:
     """
     pictures = []
     for frame in np.asarray(frames):
-        image = Image.fromarray(np.uint8(np.clip((frame + 1) * 127.5 + 0.5, 0, 255)))
-        image = STYLES[style](image).resize((size, size), Image.Resampling.BOX)
-        pictures.append(np.asarray(image, np.float32) / 127.5 - 1)
-    return np.stack(pictures)
+        image = Image.fromarray(to_uint8(frame))
+        pictures.append(resize_and_crop(np.asarray(STYLES[style](image)), (size, size)))
+    return to_float(np.stack(pictures))
 
 
 def write_pictures(folder: Path, style: str, count: int) -> Path:
@@ -65,8 +66,8 @@ def write_pictures(folder: Path, style: str, count: int) -> Path:
     rows = []
     for index in range(count):
         frames, caption = source.example(index)
-        picture = np.uint8((in_style(frames, style, DRAWN_PIXELS)[0] + 1) * 127.5 + 0.5)
-        Image.fromarray(picture).save(folder / f"{index:04d}.png")
+        picture = in_style(frames, style, DRAWN_PIXELS)[0]
+        Image.fromarray(to_uint8(picture)).save(folder / f"{index:04d}.png")
         rows.append((f"{index:04d}.png", caption))
     with written(folder / "captions.csv") as path, path.open("w", newline="") as file:
         csv.writer(file).writerows([("path", "caption"), *rows])
@@ -75,9 +76,8 @@ def write_pictures(folder: Path, style: str, count: int) -> Path:
 
 def read_pictures(folder: Path, size: int) -> np.ndarray:
     """The pictures of `write_pictures` as training sees them, `[count, size, size, 3]`."""
-    images = [Image.open(path).convert("RGB") for path in sorted(folder.glob("*.png"))]
-    scaled = [image.resize((size, size), Image.Resampling.BOX) for image in images]
-    return np.stack([np.asarray(image, np.float32) / 127.5 - 1 for image in scaled])
+    source = ImageFolder(folder, resolution=size)
+    return np.concatenate([source.example(index)[0] for index in range(len(source))])
 
 
 def statistics(frames: np.ndarray) -> np.ndarray:

