@@ -1,0 +1,164 @@
+"""What a step of the space-time U-Net costs, by its number of frames; see temporal_downsampling.py.
+
+A cell's settings are "variant" of configs/stunet.py, "mode" ("train" or "forward"), "frames",
+"resampling" (whether time is down-sampled) and "batch".
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import report
+import runs
+
+from lumiere_jax import flops
+from lumiere_jax.config import ConfigDict
+from lumiere_jax.errors import UserError
+from lumiere_jax.initial import initial_params, initial_state
+from lumiere_jax.planning import topology
+from lumiere_jax.planning.plan import make_plan
+from lumiere_jax.sharding import create_mesh
+from lumiere_jax.stage import Stage
+from lumiere_jax.state import count, create_optimizer, partition
+from lumiere_jax.training_step import compile_step
+
+LEAST_SECONDS, LEAST_STEPS = 5.0, 5
+SCRIPT = Path(__file__).with_name("temporal_downsampling.py")
+
+
+def network_config(variant: str, frames: int, resampling: bool, batch: int) -> ConfigDict:
+    """The config of a stunet with or without temporal resampling."""
+    config = runs.config_of("stunet", variant)
+    config.data.num_frames = frames
+    config.model.temporal_resampling = resampling
+    config.train.batch_size = batch
+    return config
+
+
+def measure_here(settings: dict[str, Any]) -> report.Cell:
+    """Compiles and runs a step on this machine's CPU; call it in a fresh process.
+
+    Args:
+      settings: "variant", "mode", "frames", "resampling" and "batch".
+    """
+    before = peak_memory()
+    jax.config.update("jax_platforms", "cpu")
+    config = network_config(*(settings[k] for k in ("variant", "frames", "resampling", "batch")))
+    config.allow_untrained_start = True
+    stage = Stage.from_config(config)
+    params = jax.eval_shape(stage.init_params, jax.random.key(0))
+    trainable, frozen = partition(params, stage.is_trainable)
+    prepare = _training_step if settings["mode"] == "train" else _forward_pass
+    compiled, run, operations = prepare(stage)
+    seconds = step_times(run)
+    memory = compiled.memory_analysis()
+    parts = {
+        "arguments": memory.argument_size_in_bytes,
+        "temporaries": memory.temp_size_in_bytes,
+        "outputs": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+    }
+    growth = peak_memory() - before
+    if operations is None:
+        operations = flops.training_flops(stage, config.train.batch_size)
+    return {
+        "fits": True,
+        "trainable": count(trainable),
+        "frozen": count(frozen),
+        "flops": operations.total,
+        **parts,
+        "needed": sum(parts.values()),
+        "process_growth": growth,
+        "step_seconds": float(np.median(seconds)),
+        "steps": len(seconds),
+    }
+
+
+def peak_memory() -> int:
+    """The most memory that this process had, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024)
+
+
+def step_times(run: Callable[[], None]) -> list[float]:
+    """Seconds of each of some calls, after one that is not counted."""
+    run()
+    seconds: list[float] = []
+    while len(seconds) < LEAST_STEPS or sum(seconds) < LEAST_SECONDS:
+        begin = time.monotonic()
+        run()
+        seconds.append(time.monotonic() - begin)
+    return seconds
+
+
+def _training_step(stage: Any) -> tuple[Any, Callable[[], None], None]:
+    config = stage.config
+    mesh = create_mesh(config.mesh)
+    optimizer = create_optimizer(config.optimizer, config.train.num_steps)
+    state = initial_state(stage, optimizer, mesh)
+    shapes = flops.batch_shapes(stage, config.train.batch_size)
+    batch = {name: _filled(shape, jax.random.key(1)) for name, shape in shapes.items()}
+    compiled = compile_step(stage, optimizer, mesh, state, batch)
+
+    def run() -> None:
+        nonlocal state  # the step takes the old one's memory
+        state, metrics = compiled(state, batch)
+        jax.block_until_ready((state, metrics))
+
+    return compiled, run, None
+
+
+def _forward_pass(stage: Any) -> tuple[Any, Callable[[], None], Any]:
+    params = initial_params(stage, create_mesh(stage.config.mesh))
+    shapes = flops.batch_shapes(stage, stage.config.train.batch_size)
+    batch = {name: _filled(shape, jax.random.key(1)) for name, shape in shapes.items()}
+    noisy = batch.pop("video")
+    arguments = (params, noisy, jnp.zeros(len(noisy)), batch)
+    compiled = jax.jit(lambda *given: stage.predict(*given)).lower(*arguments).compile()
+    operations = flops.count(stage.predict, *arguments)
+    return compiled, lambda: jax.block_until_ready(compiled(*arguments)), operations
+
+
+def _filled(shape: Any, key: Any) -> Any:
+    is_mask = shape.dtype == bool
+    return jnp.ones(shape.shape, bool) if is_mask else jax.random.normal(key, shape.shape)
+
+
+def in_fresh_process(settings: dict[str, Any]) -> report.Cell:
+    """What `measure_here` finds in a process of its own, for its peak of memory.
+
+    Raises:
+      UserError: if that process fails, with the end of its messages.
+    """
+    command = [sys.executable, str(SCRIPT), "--part=measure", f"--settings={json.dumps(settings)}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode == -9:  # the system had no memory left
+        return {"fits": False, "reason": "the process was killed for lack of memory"}
+    if done.returncode:
+        raise UserError(f"{' '.join(command)} failed: {done.stderr[-1000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compile_for_tpu(settings: dict[str, Any], cache: str) -> report.Cell:
+    """What the TPU's compiler says of the training step; bytes and operations are of one chip.
+
+    Args:
+      settings: those of `measure_here`, and "topology".
+      cache: folder of former plans, see `lumiere_jax.plan`.
+    """
+    config = network_config(*(settings[k] for k in ("variant", "frames", "resampling", "batch")))
+    if settings["variant"] != "full":  # trying it out
+        config.mesh.fsdp = 1
+    target = topology.describe_slice(settings["topology"])
+    plan = make_plan(config, target, cache=cache, name=f"configs/stunet.py:{settings['variant']}")
+    names = ("fits", "trainable", "frozen", "arguments", "temporaries", "outputs", "needed", "hbm",
+             "remat", "reason", "compile_seconds", "utilisation", "versions")  # fmt: skip
+    found = {name: getattr(plan, name) for name in names}
+    return found | {"flops": plan.model_flops, "step_seconds": plan.seconds}
