@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import report
-import runs
+import training_runs as runs
 
 from lumiere_jax import flops
 from lumiere_jax.config import ConfigDict

@@ -16,23 +16,20 @@ what is there is not done again. --quick tries it all out in minutes.
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import matplotlib
 import numpy as np
 import report
-import runs
+import training_runs as runs
 from absl import flags
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lumiere_jax import checkpoint, errors
-from lumiere_jax.initial import initial_state
 from lumiere_jax.metrics import oracle
 from lumiere_jax.models.stunet import is_temporal
 from lumiere_jax.pipeline import LumierePipeline
 from lumiere_jax.progress import Progress
-from lumiere_jax.sharding import create_mesh
 from lumiere_jax.stage import Stage
-from lumiere_jax.state import Params, create_optimizer, merge
+from lumiere_jax.state import Params
 
 COMMAND = "python benchmarks/claims/frozen_images.py"
 FOLDER = "frozen_images"
@@ -103,17 +100,6 @@ def differing_bits(images: Params, videos: Params) -> tuple[list[str], int]:
     return ["/".join(path) for path in names if not same(path)], len(names)
 
 
-def untrained(image_run: Path, seed: int) -> LumierePipeline:
-    """An inflated network before its first step."""
-    config = runs.tiny_config("stunet", seed)
-    config.init_from = str(image_run)
-    stage, mesh = Stage.from_config(config), create_mesh(config.mesh)
-    optimizer = create_optimizer(config.optimizer, config.train.num_steps)
-    state = initial_state(stage, optimizer, mesh)
-    params = jax.device_put(merge(state.ema, state.frozen), jax.local_devices()[0])
-    return LumierePipeline((stage, params))
-
-
 def images_after_all(image_run: Path, video_run: Path) -> LumierePipeline:
     """The image network with the weights that it has in an inflated one."""
     config = checkpoint.load_config(image_run)
@@ -140,10 +126,13 @@ def measure(model: str, seed: int, folder: Path, count: int, steps: tuple[int, i
     if model == "images":
         pipeline = LumierePipeline.from_checkpoints(image_run)
     elif model == "inflated":
-        pipeline = untrained(image_run, seed)
+        config = runs.tiny_config("stunet", seed)
+        config.init_from = str(image_run)
+        pipeline = runs.untrained_pipeline(config)
     else:
         trainable = "temporal" if model == "frozen" else "all"
-        video_run = runs.video_run(folder, seed, trainable, *steps)
+        config = runs.video_config(seed, steps[1], trainable)
+        video_run = runs.video_run(folder, config, steps[0])
         images, videos = (checkpoint.load(run)[1] for run in (image_run, video_run))
         names, number = differing_bits(images, videos)
         found = {"differing": names, "image_parameters": number}
@@ -275,17 +264,6 @@ def main(argv: list[str]) -> None:
     print(section(output))
 
 
-def define_flags() -> None:
-    """Defines the flags; not on import, so that one process can have several scripts."""
-    flags.DEFINE_string("runs", "runs/claims", "Folder of the runs.")
-    flags.DEFINE_string("output", report.OUTPUT, "Folder of the results.")
-    flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the runs.")
-    flags.DEFINE_integer("steps", 1250, "Steps of each inflated run.", lower_bound=2)
-    flags.DEFINE_integer("image_steps", 750, "Steps of each image run.", lower_bound=2)
-    flags.DEFINE_integer("captions", 128, "Held-out captions.", lower_bound=2)
-    flags.DEFINE_bool("quick", False, "A few steps and captions of seed 0, to try it out.")
-
-
 if __name__ == "__main__":
-    define_flags()
+    runs.define_flags(1250, 128)
     errors.run(main)

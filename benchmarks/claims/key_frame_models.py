@@ -13,7 +13,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import training_claims as claims
+import training_runs as runs
 
 from lumiere_jax.config import ConfigDict
 from lumiere_jax.errors import UserError
@@ -32,7 +32,7 @@ TOLERANCE = 0.05
 
 def all_frames_config(seed: int, steps: int) -> ConfigDict:
     """The space-time U-Net on all 16 frames; deep enough to have the cascade's parameters."""
-    config = claims.tiny_config("stunet", seed)
+    config = runs.tiny_config("stunet", seed)
     config.data.num_frames = FRAMES
     config.model.temporal_depth = DEPTH
     config.train.num_steps = steps
@@ -41,7 +41,7 @@ def all_frames_config(seed: int, steps: int) -> ConfigDict:
 
 def key_frames_config(seed: int, steps: int) -> ConfigDict:
     """The model of key frames: clips of 4 frames, over the whole path of the object."""
-    config = claims.tiny_config("stunet", seed)
+    config = runs.tiny_config("stunet", seed)
     config.data.num_frames = len(KEY_FRAMES)
     config.model.temporal_resampling = False
     config.train.num_steps = steps
@@ -50,7 +50,7 @@ def key_frames_config(seed: int, steps: int) -> ConfigDict:
 
 def between_config(seed: int, steps: int) -> ConfigDict:
     """Temporal super-resolution: segments of 6 frames, whose first and last are known."""
-    config = claims.tiny_config("stunet_conditional", seed)
+    config = runs.tiny_config("stunet_conditional", seed)
     config.data.num_frames, config.data.segments = SEGMENT, SEGMENTS
     config.model.temporal_resampling = False
     config.masks = ConfigDict({**dict.fromkeys(config.masks, 0.0), "between": 1.0})
@@ -138,22 +138,22 @@ def budget(steps: int, key_share: float) -> Budget:
     )
 
 
-def train_all_frames(runs: Path, image_run: Path, seed: int, found: Budget) -> Path:
+def train_all_frames(folder: Path, image_run: Path, seed: int, found: Budget) -> Path:
     """Trains all frames at once, if it is missing; returns its workdir."""
     config = all_frames_config(seed, found.steps[0])
     config.init_from = str(image_run)
-    return claims.train_once(config, runs / f"all_frames_{found.steps[0]}_seed{seed}")
+    return runs.train_once(config, folder / f"all_frames_{found.steps[0]}_seed{seed}")
 
 
-def train_cascade(runs: Path, image_run: Path, seed: int, found: Budget) -> tuple[Path, Path]:
+def train_cascade(folder: Path, image_run: Path, seed: int, found: Budget) -> tuple[Path, Path]:
     """Trains the cascade, if it is missing; returns the workdirs of its two networks."""
     config = key_frames_config(seed, found.steps[1])
     config.init_from = str(image_run)
-    keys = claims.train_once(config, runs / f"key_frames_{found.steps[1]}_seed{seed}")
+    keys = runs.train_once(config, folder / f"key_frames_{found.steps[1]}_seed{seed}")
     config = between_config(seed, found.steps[2])
     config.init_from = str(keys)
     name = f"between_{found.steps[2]}_after_{found.steps[1]}_seed{seed}"
-    return keys, claims.train_once(config, runs / name)
+    return keys, runs.train_once(config, folder / name)
 
 
 def sample_cascade(

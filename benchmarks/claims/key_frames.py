@@ -12,7 +12,6 @@ is there already is not done again; `section` makes its text from those files, a
 the clips in RUNS/clips. --quick tries it all out in minutes.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import clip_measures as measures
@@ -22,11 +21,11 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-import training_claims as claims
+import report
+import training_runs as runs
 from absl import flags
 
 from lumiere_jax import errors
-from lumiere_jax.atomic import written
 from lumiere_jax.data.scene_captions import parse_caption
 from lumiere_jax.metrics import oracle
 from lumiere_jax.pipeline import LumierePipeline
@@ -61,7 +60,7 @@ FIGURES = {
 HIGHER_IS_BETTER = ("direction", "colour", "colour_kept", "shape_kept", "seen")
 
 
-def measure_clips(videos: np.ndarray, captions: list[str]) -> claims.Result:
+def measure_clips(videos: np.ndarray, captions: list[str]) -> report.Cell:
     """All figures of the clips of one seed and method.
 
     Args:
@@ -97,40 +96,35 @@ def measure_clips(videos: np.ndarray, captions: list[str]) -> claims.Result:
     }
 
 
-def sampled(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """Clips from a file, or made and kept there."""
-    if not path.is_file():
-        videos = make()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written(path) as temporary:
-            np.save(temporary, videos.astype(np.float16))
-    return np.load(path).astype(np.float32)
-
-
 def make_clips(
-    method: str, runs: Path, seed: int, captions: list[str], budget: models.Budget, image_steps: int
+    method: str,
+    folder: Path,
+    seed: int,
+    captions: list[str],
+    budget: models.Budget,
+    image_steps: int,
 ) -> np.ndarray:
     """The clips of a seed and method; trains what is missing."""
     seeds = [seed * 100_000 + number for number in range(len(captions))]
     config = models.all_frames_config(seed, budget.steps[0])
     if method == "truth":
-        return claims.held_out(config, len(captions))[0]
-    image_run = claims.image_run(runs, seed, image_steps)
+        return runs.held_out(config, len(captions))[0]
+    image_run = runs.image_run(folder, seed, image_steps)
     if method == "untrained":
         config.init_from = str(image_run)
-        return claims.untrained_pipeline(config)(captions, seeds=seeds, batch_size=32)
+        return runs.untrained_pipeline(config)(captions, seeds=seeds, batch_size=32)
     if method == "all_frames":
-        workdir = models.train_all_frames(runs, image_run, seed, budget)
+        workdir = models.train_all_frames(folder, image_run, seed, budget)
         pipeline = LumierePipeline.from_checkpoints(workdir)
         return pipeline(captions, seeds=seeds, batch_size=32)
-    workdirs = models.train_cascade(runs, image_run, seed, budget)
+    workdirs = models.train_cascade(folder, image_run, seed, budget)
     keys, between = (LumierePipeline.from_checkpoints(workdir) for workdir in workdirs)
     return models.sample_cascade(keys, between, captions, seeds)
 
 
-def of_method(results: list[claims.Result], method: str) -> list[claims.Result]:
+def of_method(results: list[report.Cell], method: str) -> list[report.Cell]:
     """The results of one method."""
-    return [result for result in results if result["settings"]["method"] == method]
+    return report.matching(results, method=method)
 
 
 def section(output: Path) -> str:
@@ -139,13 +133,13 @@ def section(output: Path) -> str:
     Args:
       output: folder of the results.
     """
-    results = claims.read_kept(output / FOLDER)
+    results = report.read_kept(output / FOLDER)
     present = {name: runs for name in METHODS if (runs := of_method(results, name))}
     head = ["", *(METHODS[name] for name in present), "all frames at once better"]
     rows = [
         [
             label,
-            *(claims.spread([r["figures"][key] for r in runs], form) for runs in present.values()),
+            *(report.spread([r["figures"][key] for r in runs], form) for runs in present.values()),
             wins(results, key),
         ]
         for key, (label, form) in FIGURES.items()
@@ -159,15 +153,38 @@ def section(output: Path) -> str:
         "share, a ratio nearer to 1, or else a lower figure. Paths, colours and sizes are of the "
         f"frames that show an object. Equal cost: {results[0]['budget']}"
     )
-    body = "\n\n".join([text, claims.table(head, rows)])
-    pictures = [f"{output.name}/{name}.png" for name in ("key_frames", "key_frames_slices")]
-    title = (
-        "Claim: all frames at once are more coherent than key frames + temporal super-resolution"
+    return report.section(
+        title="all frames at once are more coherent than key frames + temporal super-resolution",
+        paper=(
+            "The paper makes all frames in one pass, where earlier work makes distant key frames "
+            "and fills in the frames between them segment by segment, and says that this is what "
+            "makes its motion globally coherent."
+        ),
+        command=COMMAND,
+        cells=results,
+        body=[text, report.table(head, rows)],
+        pictures=[f"{output.name}/{name}.png" for name in ("key_frames", "key_frames_slices")],
+        verdict=verdict(results),
     )
-    return claims.section(title, COMMAND, claims.machine_line(results), body, pictures)
 
 
-def wins(results: list[claims.Result], key: str) -> str:
+DECISIVE = ("path_error", "bend", "colour_change", "shape_kept", "size_variation")
+
+
+def verdict(results: list[report.Cell]) -> str:
+    """For how many figures all frames at once did better, by the rule that it states."""
+    counts = {key: wins(results, key) for key in DECISIVE}
+    always = [key for key, text in counts.items() if len(set(text.split(" of "))) == 1]
+    most = len(DECISIVE)
+    word = "Holds" if len(always) == most else "Does not hold" if not always else "Holds partly"
+    details = "; ".join(f"{FIGURES[key][0].split(',')[0]}: {text}" for key, text in counts.items())
+    return (
+        f"{word} here, by the rule that all frames at once must do better in every start by each "
+        f"of {most} figures of coherence: so it is for {len(always)} ({details})."
+    )
+
+
+def wins(results: list[report.Cell], key: str) -> str:
     """In how many pairs of runs all frames at once had the better figure."""
     pairs = {}
     for result in results:
@@ -185,7 +202,7 @@ def wins(results: list[claims.Result], key: str) -> str:
     return f"{better} of {len(pairs)}"
 
 
-def draw_figures(results: list[claims.Result], path: Path) -> None:
+def draw_figures(results: list[report.Cell], path: Path) -> None:
     """Differences and turns over the clip, and the main figures seed by seed."""
     figure, panels = plt.subplots(1, 4, figsize=(15, 3.6), layout="constrained")
     curves = {"neighbours": "neighbour-frame difference", "turns": "change of velocity"}
@@ -213,9 +230,7 @@ def draw_figures(results: list[claims.Result], path: Path) -> None:
         axes.set_title(FIGURES[key][0], fontsize=9)
         axes.set_xlim(0, None)
         axes.invert_yaxis()
-    with written(path) as temporary:
-        figure.savefig(temporary, dpi=130, format="png")
-    plt.close(figure)
+    report.save_figure(figure, path)
 
 
 def straight_captions(captions: list[str], number: int) -> list[int]:
@@ -247,43 +262,42 @@ def draw_slices(clips: dict[str, np.ndarray], captions: list[str], path: Path) -
                 label = f"{' '.join(words[:half])}\n{' '.join(words[half:])}"
                 axes.set_title(f"{label}\n({'row' if along_x else 'column'} over time)", fontsize=6)
         panels[row, 0].set_ylabel(METHODS[method].replace(" + ", "\n+ "), fontsize=8)
-    with written(path) as temporary:
-        figure.savefig(temporary, dpi=130, format="png")
-    plt.close(figure)
+    report.save_figure(figure, path)
 
 
 def main(argv: list[str]) -> None:
     """Trains and samples whatever is missing, and makes pictures and text of all."""
     del argv
     given = flags.FLAGS
-    quick, runs, output = given.quick, Path(given.runs), Path(given.output)
-    claims.start(runs)
-    steps, number, image_steps = (20, 4, 4) if quick else (given.steps, given.captions, 0)
+    quick, folder, output = given.quick, Path(given.runs), Path(given.output)
+    runs.start(folder)
+    own = (given.steps, given.captions, given.image_steps)
+    steps, number, image_steps = (20, 4, 4) if quick else own
     seeds = [0] if quick else [int(seed) for seed in given.seeds]
     budget = models.budget(steps, given.key_share)
     budget.check()
     print(budget, flush=True)
-    captions = claims.held_out(models.all_frames_config(0, steps), number)[1]
+    captions = runs.held_out(models.all_frames_config(0, steps), number)[1]
     cells = [(seeds[0], "truth"), (seeds[0], "untrained")]
     cells += [(seed, method) for seed in seeds for method in COMPARED]
     progress = Progress("claim: key frames", len(cells), "cells")
     results, shown = [], {}
     for seed, method in cells:
         settings = {"method": method, "seed": seed, "captions": number}
-        settings |= {"steps": list(budget.steps)}
+        settings |= {"image_steps": image_steps, "steps": list(budget.steps)}
         name = f"{method}_{'_'.join(map(str, budget.steps))}_seed{seed}_{number}.npy"
-        clips = runs / "clips" / name
+        clips = folder / "clips" / name
 
-        def compute(method: str = method, seed: int = seed, clips: Path = clips) -> claims.Result:
-            videos = sampled(
-                clips, lambda: make_clips(method, runs, seed, captions, budget, image_steps)
+        def compute(method: str = method, seed: int = seed, clips: Path = clips) -> report.Cell:
+            videos = runs.sampled(
+                clips, lambda: make_clips(method, folder, seed, captions, budget, image_steps)
             )
             return measure_clips(videos, captions) | {"budget": str(budget)}
 
         path = output / FOLDER / f"{method}_seed{seed}.json"
-        results.append(claims.kept(path, settings, compute))
+        results.append(report.kept(path, settings, compute))
         if seed == seeds[0] and clips.is_file():  # results may outlive the clips
-            shown[method] = np.load(clips).astype(np.float32)
+            shown[method] = np.load(clips)
         progress.advance()
     draw_figures(results, output / "key_frames.png")
     if len(shown) == len(METHODS):
@@ -293,8 +307,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    claims.define_flags(900, 128, "all frames at once")
-    flags.adopt_module_key_flags(claims)
+    runs.define_flags(900, 128, "all frames at once")
     help_text = "Share of the cascade's compute that its model of key frames has."
     flags.DEFINE_float("key_share", 0.5, help_text, 0.05, 0.95)
     errors.run(main)

@@ -42,6 +42,7 @@ def kept(path: Path, settings: Mapping[str, Any], compute: Callable[[], Cell]) -
                 f"{path} was measured with {found['settings']}, but this run asks for {settings}; "
                 "give another --output, or remove the file."
             )
+        print(f"{path} is there already", flush=True)
         return found
     path.parent.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()

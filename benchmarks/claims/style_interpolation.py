@@ -20,8 +20,8 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import report
-import runs
 import style_pictures
+import training_runs as runs
 from absl import flags
 from style_pictures import STYLES, flat, style_distance
 
@@ -117,7 +117,8 @@ class Setting:
     def style_run(self, style: str, seed: int) -> Path:
         """The image network of a seed, fine-tuned on a style; trained if it is missing."""
         pictures = style_pictures.write_pictures(self.folder / f"pictures_{style}", style, PICTURES)
-        config = runs.tiny_config("style", seed, self.style_steps)
+        config = runs.tiny_config("style", seed)
+        config.train.num_steps = self.style_steps
         config.init_from = str(runs.image_run(self.folder, seed, self.image_steps))
         config.data.folder = str(pictures)
         name = f"style_{style}_{config.train.num_steps}_seed{seed}"
@@ -133,9 +134,8 @@ class Setting:
         """Clips of the held-out captions, made or read; the same noise for all alphas."""
 
         def make() -> np.ndarray:
-            video_run = runs.video_run(
-                self.folder, seed, image_steps=self.image_steps, steps=self.steps
-            )
+            config = runs.video_config(seed, self.steps)
+            video_run = runs.video_run(self.folder, config, self.image_steps)
             pipeline = LumierePipeline.from_checkpoints(video_run)
             pipeline = pipeline.with_style(self.style_run(style, seed), alpha)
             seeds = [seed * 100_000 + number for number in range(self.captions)]
@@ -312,18 +312,7 @@ def main(argv: list[str]) -> None:
     print(section(output))
 
 
-def define_flags() -> None:
-    """Defines the flags; not on import, so that one process can have several scripts."""
-    flags.DEFINE_string("runs", "runs/claims", "Folder of the runs.")
-    flags.DEFINE_string("output", report.OUTPUT, "Folder of the results.")
-    flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the runs.")
-    flags.DEFINE_integer("steps", 1250, "Steps of each inflated run.", lower_bound=2)
-    flags.DEFINE_integer("image_steps", 750, "Steps of each image run.", lower_bound=2)
-    flags.DEFINE_integer("style_steps", 200, "Steps of each style.", lower_bound=2)
-    flags.DEFINE_integer("captions", 64, "Held-out captions.", lower_bound=2)
-    flags.DEFINE_bool("quick", False, "A few steps and captions of seed 0, to try it out.")
-
-
 if __name__ == "__main__":
-    define_flags()
+    runs.define_flags(1250, 64)
+    flags.DEFINE_integer("style_steps", 200, "Steps of each style.", lower_bound=2)
     errors.run(main)

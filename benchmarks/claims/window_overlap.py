@@ -25,7 +25,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import report
-import runs
+import training_runs as runs
 from absl import flags
 
 from lumiere_jax import checkpoint, errors

@@ -11,42 +11,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "claims"))
 import initialization  # noqa: E402
 import key_frame_models as models  # noqa: E402
 import key_frames  # noqa: E402
-import training_claims as claims  # noqa: E402
+import training_runs as runs  # noqa: E402
 
 STAMP = {"machine": "2 CPU cores (made up), jax 0", "date": "2000-01-01"}
-
-
-def test_a_result_is_computed_once(tmp_path):
-    path, calls = tmp_path / "deep" / "cell.json", []
-
-    def compute():
-        calls.append(1)
-        return {"value": 3.5}
-
-    first = claims.kept(path, {"steps": 7}, compute)
-    assert claims.kept(path, {"steps": 7}, compute) == first == json.loads(path.read_text())
-    assert first["value"] == 3.5 and len(calls) == 1
-    assert claims.read_kept(path.parent) == [first]
-    with pytest.raises(UserError, match="'steps': 7.*asks for.*'steps': 8.*--output"):
-        claims.kept(path, {"steps": 8}, compute)
-
-
-def test_spread_is_median_and_range():
-    assert claims.spread([0.5]) == "0.500"
-    assert claims.spread([3, 1, 2.5], ".1f") == "2.5 (1.0 to 3.0)"
-    assert claims.spread([0.25, 0.75], ".0%") == "50% (25% to 75%)"
-
-
-def test_a_section_has_command_machine_table_and_pictures():
-    results = [STAMP, STAMP | {"date": "2000-01-03"}]
-    where = claims.machine_line(results)
-    assert where == "Measured 2000-01-01 to 2000-01-03 on 2 CPU cores (made up), jax 0."
-    text = claims.section(
-        "A claim", "python x.py", where, claims.table(["a"], [["1"]]), ["r/p.png"]
-    )
-    assert text == (
-        f"## A claim\n\n    python x.py\n\n{where}\n\n| a |\n| --- |\n| 1 |\n\n![p](r/p.png)\n"
-    )
 
 
 def write_all(folder, results):
@@ -136,7 +103,7 @@ def test_section_about_key_frames(tmp_path):
 
 
 def test_figures_and_slices_of_true_clips(tmp_path):
-    videos, captions = claims.held_out(models.all_frames_config(0, 1), 12)
+    videos, captions = runs.held_out(models.all_frames_config(0, 1), 12)
     found = key_frames.measure_clips(videos, captions)
     figures = found["figures"]
     assert set(figures) == set(key_frames.FIGURES)
@@ -152,15 +119,15 @@ def test_figures_and_slices_of_true_clips(tmp_path):
 
 
 def test_key_frames_and_segments_are_parts_of_a_clip():
-    whole, captions = claims.held_out(models.all_frames_config(0, 1), 3)
-    keys, same_captions = claims.held_out(models.key_frames_config(0, 1), 3)
+    whole, captions = runs.held_out(models.all_frames_config(0, 1), 3)
+    keys, same_captions = runs.held_out(models.key_frames_config(0, 1), 3)
     assert captions == same_captions
     np.testing.assert_allclose(keys, whole[:, list(models.KEY_FRAMES)], atol=1e-5)
     known, mask = models.known_ends(keys)
     assert known.shape == (9, 6, 16, 16, 3) and mask.shape == (9, 6, 16, 16, 1)
     segments = np.stack([whole[:, first : first + 6] for first in (0, 5, 10)], axis=1)
     np.testing.assert_allclose(known, segments.reshape(known.shape) * mask, atol=1e-5)
-    drawn = claims.Stage.from_config(models.between_config(0, 1)).draw_mask((6, 16, 16), 5)
+    drawn = runs.Stage.from_config(models.between_config(0, 1)).draw_mask((6, 16, 16), 5)
     np.testing.assert_array_equal(drawn, mask[0])
     rest = np.where(mask, 7.0, segments.reshape(known.shape))  # what is known is not taken
     np.testing.assert_allclose(models.joined(keys, rest), whole, atol=1e-5)
