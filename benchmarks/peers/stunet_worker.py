@@ -1,0 +1,103 @@
+"""Runs a space-time U-Net of ours by the same protocol as `torch_worker.py`."""
+
+import argparse
+import functools
+import json
+import resource
+import sys
+import time
+
+from lumiere_jax import cpu_devices
+
+TEXT_LENGTH, TEXT_DIM = 24, 768
+SAMPLING_STEPS = 8
+
+
+def main() -> None:
+    """Builds the network, then answers requests until stdin ends."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--fields", type=json.loads, required=True, help="of STUNet")
+    parser.add_argument("--frames", type=int, required=True)
+    parser.add_argument("--size", type=int, required=True)
+    parser.add_argument("--batch", type=int, required=True)
+    parser.add_argument("--frozen", action="store_true", help="train temporal parameters alone")
+    parser.add_argument("--one_device", action="store_true", help="in place of one a core")
+    given = parser.parse_args()
+    if not given.one_device:
+        cpu_devices.one_a_core()
+
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    import optax
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    from benchmarks.peers.matching import create, flops_of
+    from lumiere_jax.models.stunet import is_temporal
+    from lumiere_jax.state import merge, partition
+
+    answers, sys.stdout = sys.stdout, sys.stderr
+    network = create(given.fields)
+    mesh = Mesh(np.array(jax.devices()), ("clips",))
+    if given.batch % mesh.size:
+        raise SystemExit(f"a batch of {given.batch} cannot be split over {mesh.size} devices")
+    by_clip = NamedSharding(mesh, PartitionSpec("clips"))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    rng = np.random.default_rng(0)
+    shape = (given.batch, given.frames, given.size, given.size, 3)
+    text_shape = (given.batch, TEXT_LENGTH, TEXT_DIM)
+    video, text = (
+        jax.device_put(rng.normal(size=size).astype(np.float32), by_clip)
+        for size in (shape, text_shape)
+    )
+    times = jax.device_put(rng.uniform(size=given.batch).astype(np.float32), by_clip)
+    params = jax.jit(network.init)(jax.random.key(0), video[:1], times[:1], text[:1])["params"]
+    params = jax.device_put(params, everywhere)
+
+    def predict(params: dict, z: jax.Array) -> jax.Array:
+        return network.apply({"params": params}, z, times, text)
+
+    def sampled(params: dict, noise: jax.Array) -> jax.Array:
+        def step(z: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
+            x0 = jnp.clip(predict(params, z), -1, 1)
+            return x0 + (1 - (number + 1) / SAMPLING_STEPS) * (z - x0), None
+
+        return jax.lax.scan(step, noise, jnp.arange(SAMPLING_STEPS))[0]
+
+    trainable, frozen = partition(params, lambda path: not given.frozen or is_temporal(path))
+    optimizer = optax.adamw(1e-3)
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def train(trainable: dict, state: object) -> tuple[dict, object]:
+        def loss(trainable: dict) -> jax.Array:
+            return jnp.square(predict(merge(trainable, frozen), video) - video).mean()
+
+        updates, state = optimizer.update(jax.grad(loss)(trainable), state, trainable)
+        return optax.apply_updates(trainable, updates), state
+
+    forward, sample = jax.jit(predict), jax.jit(sampled)
+    held = {}
+
+    def run(name: str) -> None:
+        if name == "train":
+            if not held:
+                copy = jax.tree.map(jnp.copy, trainable)
+                held["state"] = (copy, jax.jit(optimizer.init)(copy))
+            held["state"] = jax.block_until_ready(train(*held["state"]))
+        else:
+            jax.block_until_ready({"forward": forward, "sample": sample}[name](params, video))
+
+    def tell(**values: object) -> None:
+        print(json.dumps(values), file=answers, flush=True)
+
+    counted = flops_of(given.fields, shape, TEXT_LENGTH, TEXT_DIM, given.frozen)
+    tell(parameters=sum(x.size for x in jax.tree.leaves(params)), flops=counted)
+    for line in sys.stdin:
+        begin = time.perf_counter()
+        run(json.loads(line)["run"])
+        seconds = time.perf_counter() - begin
+        tell(seconds=seconds, peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+if __name__ == "__main__":
+    main()
