@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import report
 import training_runs as runs
+from jax.sharding import Mesh
 
 from lumiere_jax import flops
 from lumiere_jax.config import ConfigDict
@@ -25,7 +26,7 @@ from lumiere_jax.errors import UserError
 from lumiere_jax.initial import initial_params, initial_state
 from lumiere_jax.planning import topology
 from lumiere_jax.planning.plan import make_plan
-from lumiere_jax.sharding import create_mesh
+from lumiere_jax.sharding import by_clip, check_batch, create_mesh, use_mesh
 from lumiere_jax.stage import Stage
 from lumiere_jax.state import count, create_optimizer, partition
 from lumiere_jax.training_step import compile_step
@@ -56,7 +57,7 @@ def measure_here(settings: dict[str, Any]) -> report.Cell:
     stage = Stage.from_config(config)
     params = jax.eval_shape(stage.init_params, jax.random.key(0))
     trainable, frozen = partition(params, stage.is_trainable)
-    prepare = _training_step if settings["mode"] == "train" else _forward_pass
+    prepare = training_step if settings["mode"] == "train" else forward_pass
     compiled, run, operations = prepare(stage)
     seconds = step_times(run)
     memory = compiled.memory_analysis()
@@ -66,8 +67,6 @@ def measure_here(settings: dict[str, Any]) -> report.Cell:
         "outputs": memory.output_size_in_bytes - memory.alias_size_in_bytes,
     }
     growth = peak_memory() - before
-    if operations is None:
-        operations = flops.training_flops(stage, config.train.batch_size)
     return {
         "fits": True,
         "trainable": count(trainable),
@@ -98,13 +97,19 @@ def step_times(run: Callable[[], None]) -> list[float]:
     return seconds
 
 
-def _training_step(stage: Any) -> tuple[Any, Callable[[], None], None]:
-    config = stage.config
-    mesh = create_mesh(config.mesh)
+def training_step(stage: Stage) -> tuple[Any, Callable[[], None], flops.Flops]:
+    """A training step, with clips split over the devices.
+
+    Args:
+      stage: whose config may start untrained.
+
+    Returns:
+      The compiled step, a function that runs it, and its operations.
+    """
+    config, mesh = stage.config, create_mesh(stage.config.mesh)
     optimizer = create_optimizer(config.optimizer, config.train.num_steps)
     state = initial_state(stage, optimizer, mesh)
-    shapes = flops.batch_shapes(stage, config.train.batch_size)
-    batch = {name: _filled(shape, jax.random.key(1)) for name, shape in shapes.items()}
+    batch = _made_up_batch(stage, mesh)
     compiled = compile_step(stage, optimizer, mesh, state, batch)
 
     def run() -> None:
@@ -112,21 +117,32 @@ def _training_step(stage: Any) -> tuple[Any, Callable[[], None], None]:
         state, metrics = compiled(state, batch)
         jax.block_until_ready((state, metrics))
 
-    return compiled, run, None
+    return compiled, run, flops.training_flops(stage, config.train.batch_size)
 
 
-def _forward_pass(stage: Any) -> tuple[Any, Callable[[], None], Any]:
-    params = initial_params(stage, create_mesh(stage.config.mesh))
-    shapes = flops.batch_shapes(stage, stage.config.train.batch_size)
-    batch = {name: _filled(shape, jax.random.key(1)) for name, shape in shapes.items()}
+def forward_pass(stage: Stage) -> tuple[Any, Callable[[], None], flops.Flops]:
+    """A pass of the network; see `training_step`."""
+    mesh = create_mesh(stage.config.mesh)
+    params = initial_params(stage, mesh)
+    batch = _made_up_batch(stage, mesh)
     noisy = batch.pop("video")
-    arguments = (params, noisy, jnp.zeros(len(noisy)), batch)
-    compiled = jax.jit(lambda *given: stage.predict(*given)).lower(*arguments).compile()
+    times = jax.device_put(jnp.zeros(len(noisy)), by_clip(mesh))
+    arguments = (params, noisy, times, batch)
+    with use_mesh(mesh):
+        compiled = jax.jit(lambda *given: stage.predict(*given)).lower(*arguments).compile()
     operations = flops.count(stage.predict, *arguments)
     return compiled, lambda: jax.block_until_ready(compiled(*arguments)), operations
 
 
-def _filled(shape: Any, key: Any) -> Any:
+def _made_up_batch(stage: Stage, mesh: Mesh) -> dict[str, jax.Array]:
+    batch_size = stage.config.train.batch_size
+    check_batch(batch_size, mesh)
+    shapes = flops.batch_shapes(stage, batch_size)
+    filled = {name: _filled(shape, jax.random.key(1)) for name, shape in shapes.items()}
+    return jax.device_put(filled, by_clip(mesh))
+
+
+def _filled(shape: jax.ShapeDtypeStruct, key: jax.Array) -> jax.Array:
     is_mask = shape.dtype == bool
     return jnp.ones(shape.shape, bool) if is_mask else jax.random.normal(key, shape.shape)
 

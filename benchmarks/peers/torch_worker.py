@@ -1,8 +1,9 @@
 """Runs one of the other implementations, in their environment: JSON lines on stdin and stdout.
 
-The first line out tells parameters and FLOPs; each line in, `{"run": "forward"}`, "train" or
-"sample", is answered with the seconds that it took and the peak memory of the process. See
-`benchmarks/vs_peers.py`; this file is read by a Python that has no lumiere_jax.
+The first line out tells the number of parameters and the peak memory of the process; each line in,
+`{"run": "forward"}`, "train" or "sample", is answered with the seconds that it took and the peak
+memory so far. With --count it tells parameters and FLOPs, and ends. See `benchmarks/vs_peers.py`;
+this file is read by a Python that has no lumiere_jax.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 TEXT_LENGTH, TEXT_DIM = 24, 768
-SAMPLING_STEPS = 8
+SAMPLING_STEPS = 4
 # Imported by the packages, used by none of their networks.
 _ABSENT = (
     "torchvision", "torchvision.transforms", "torchvision.utils", "torchvision.datasets",
@@ -84,6 +85,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--count", action="store_true", help="tell FLOPs, and end")
     given = parser.parse_args()
     answers, sys.stdout = sys.stdout, sys.stderr  # what packages print is no answer
     for name in _ABSENT:
@@ -120,18 +122,22 @@ def main() -> None:
                 x0 = predict(z).clamp(-1, 1)
                 z = x0 + ratio * (z - x0)
 
-    network = model
-    flops = {}
-    for name, run in (("forward", forward), ("train", train)):
-        optimizer = torch.optim.AdamW(model.parameters())
-        model.train(name == "train")
-        with FlopCounterMode(display=False) as counter:
-            run()
-        flops[name] = counter.get_total_flops()
-    tell(parameters=sum(p.numel() for p in model.parameters()), flops=flops)
+    def peak() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
     network = torch.compile(model) if given.compile else model
     optimizer = torch.optim.AdamW(model.parameters())
     runs = {"forward": forward, "train": train, "sample": sample}
+    parameters = sum(p.numel() for p in model.parameters())
+    if given.count:  # in a process of its own, since it needs the memory of a step
+        flops = {}
+        for name in ("forward", "train"):
+            with FlopCounterMode(display=False) as counter:
+                runs[name]()
+            flops[name] = counter.get_total_flops()
+        tell(parameters=parameters, flops=flops)
+        return
+    tell(parameters=parameters, peak=peak())
     for line in sys.stdin:
         name = json.loads(line)["run"]
         model.train(name == "train")
@@ -142,7 +148,7 @@ def main() -> None:
         except Exception as error:  # torch.compile may refuse a model: that is a result
             tell(error=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")
             continue
-        tell(seconds=seconds, peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        tell(seconds=seconds, peak=peak())
 
 
 if __name__ == "__main__":

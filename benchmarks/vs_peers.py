@@ -1,0 +1,180 @@
+"""Speed of the space-time U-Net beside other open implementations, on this machine's CPU.
+
+    python3.11 -m venv runs/peers
+    runs/peers/bin/pip install --no-deps -r benchmarks/peers/requirements.txt
+    python benchmarks/vs_peers.py --peers_python=runs/peers/bin/python
+
+The others are `lumiere-pytorch` (the model of its README, wider), `video-diffusion-pytorch` and
+`imagen-pytorch`'s Unet3D, each as it is and with `torch.compile`. Each is compared with two
+space-time U-Nets of the family of configs/stunet.py:small, one of as many FLOPs of the forward pass
+and one of as many parameters. All have the same clips, float32, batch, threads and optimizer
+(AdamW, all parameters trained); a sampling run is 4 steps of DDIM.
+
+Every network is a process of its own. They take turns, so that a slow moment of the machine hits
+all of them, and what counts is the median over rounds of the ratio within a round. The first run of
+each kind, which compiles, is told apart. JSON goes to OUTPUT/NAME.json, one file an implementation,
+and what is there is not done again; `benchmarks/peers.md` is written from it and from what
+`benchmarks/small_profile.py` measured. --quick tries it all out in minutes.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from claims import report
+from peers import matching, processes, table
+
+from lumiere_jax import errors
+from lumiere_jax.atomic import write_text
+from lumiere_jax.errors import UserError
+from lumiere_jax.progress import Progress
+
+PEERS = ("lumiere-pytorch", "video-diffusion-pytorch", "imagen-pytorch")
+RUNS = ("forward", "sample", "train")  # in this order: the peak of memory only rises
+TEXT_LENGTH, TEXT_DIM = 24, 768
+
+_PYTHON = flags.DEFINE_string(
+    "peers_python", "runs/peers/bin/python", "Python that has the others."
+)
+_OUTPUT = flags.DEFINE_string("output", "benchmarks/results/peers", "Folder of the results.")
+_PEERS = flags.DEFINE_list("peers", list(PEERS), "Which of them.")
+_FRAMES = flags.DEFINE_integer("frames", 16, "Frames of a clip.", lower_bound=1)
+_SIZE = flags.DEFINE_integer("size", 64, "Height and width of a frame.", lower_bound=8)
+_BATCH = flags.DEFINE_integer("batch", 2, "Clips of a run.", lower_bound=1)
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Runs of each kind that count.", lower_bound=1)
+_QUICK = flags.DEFINE_bool("quick", False, "Small clips and one round, to try it out.")
+
+
+def describe_machine(python: str) -> dict[str, Any]:
+    """Machine, threads, version of torch and date."""
+    code = "import torch; print(torch.__version__)"
+    torch = subprocess.run([python, "-c", code], capture_output=True, text=True).stdout.strip()
+    return {
+        "machine": report.machine(),
+        "threads": len(os.sched_getaffinity(0)),
+        "torch": torch,
+        "date": date.today().isoformat(),
+    }
+
+
+def measure_rounds(
+    workers: Mapping[str, processes.Worker], runs: Sequence[str], rounds: int
+) -> dict[str, dict[str, Any]]:
+    """Runs all networks in turns.
+
+    Args:
+      workers: by name.
+      runs: kinds of run, in their order.
+      rounds: runs of each kind that count, after one that does not.
+
+    Returns:
+      For each worker and kind of run: seconds of the "first" run and of those that count
+      ("seconds"), and "peak" memory in bytes; or an "error".
+    """
+    found: dict[str, dict[str, Any]] = {name: {} for name in workers}
+    for run in runs:
+        progress = Progress(f"{run}, {len(workers)} networks", rounds + 1, "rounds")
+        for number in range(rounds + 1):
+            for name, worker in workers.items():
+                cell = found[name].setdefault(run, {"seconds": []})
+                if "error" in cell:
+                    continue
+                answer = worker.ask(run)
+                if "error" in answer:
+                    found[name][run] = answer
+                elif not number:
+                    cell["first"] = answer["seconds"]
+                else:
+                    cell["seconds"].append(answer["seconds"])
+                    cell["peak"] = answer["peak"]
+            progress.advance()
+    return found
+
+
+def measure(peer: str, python: str, shape: tuple[int, ...], rounds: int) -> dict[str, Any]:
+    """Compares one implementation with its matches.
+
+    Args:
+      peer: its name.
+      python: of its environment.
+      shape: of the clips, [batch, time, height, width, 3].
+      rounds: of each kind of run.
+    """
+    batch, frames, size = shape[:3]
+    setting = [f"--batch={batch}", f"--frames={frames}", f"--size={size}"]
+    theirs = {"model": peer, "threads": len(os.sched_getaffinity(0))}
+    with processes.torch_worker(python, setting, count=True, **theirs) as counting:
+        counted = counting.hello
+    targets = {"flops": counted["flops"]["forward"], "parameters": counted["parameters"]}
+    networks: dict[str, dict[str, Any]] = {"torch": counted, "torch.compile": counted}
+    fields = {}
+    for what, target in targets.items():
+        fields[what] = matching.matched(target, what, shape, TEXT_LENGTH, TEXT_DIM)
+        for is_frozen in (False, True):
+            name = f"STUNet, same {what}" + ", temporal weights alone" * is_frozen
+            flops = matching.flops_of(fields[what], shape, TEXT_LENGTH, TEXT_DIM, is_frozen)
+            networks[name] = {"widths": fields[what]["widths"], "flops": flops}
+    with contextlib.ExitStack() as stack:
+        workers = {
+            "torch": stack.enter_context(processes.torch_worker(python, setting, **theirs)),
+            "torch.compile": stack.enter_context(
+                processes.torch_worker(python, setting, compile=True, **theirs)
+            ),
+        }
+        frozen_workers = {}
+        for what in targets:
+            text = json.dumps(fields[what])
+            name = f"STUNet, same {what}"
+            workers[name] = stack.enter_context(processes.stunet_worker(setting, fields=text))
+            frozen = stack.enter_context(processes.stunet_worker(setting, fields=text, frozen=True))
+            frozen_workers[f"{name}, temporal weights alone"] = frozen
+        for name, worker in (workers | frozen_workers).items():
+            networks[name] = networks[name] | worker.hello
+        found = measure_rounds(workers, RUNS[:-1], rounds)
+        trained = measure_rounds(workers | frozen_workers, RUNS[-1:], rounds)
+    runs = {name: found.get(name, {}) | trained[name] for name in trained}
+    return {"networks": {name: networks[name] | {"runs": runs[name]} for name in networks}}
+
+
+def main(argv: list[str]) -> None:
+    """Measures whatever is missing, and writes the page."""
+    del argv
+    python, output = _PYTHON.value, Path(_OUTPUT.value)
+    if not Path(python).is_file():
+        raise UserError(
+            f"--peers_python={python} is not there; make it as the beginning of "
+            "benchmarks/vs_peers.py says."
+        )
+    if unknown := sorted(set(_PEERS.value) - set(PEERS)):
+        raise UserError(f"--peers={','.join(unknown)} is not known; there are {', '.join(PEERS)}.")
+    size, rounds = (16, 1) if _QUICK.value else (_SIZE.value, _ROUNDS.value)
+    frames = 8 if _QUICK.value else _FRAMES.value
+    shape = (_BATCH.value, frames, size, size, 3)
+    for peer in _PEERS.value:
+        path = output / f"{peer}.json"
+        settings = {"peer": peer, "shape": list(shape), "rounds": rounds}
+        if path.is_file():
+            if json.loads(path.read_text())["settings"] != settings:
+                raise UserError(
+                    f"{path} is of other settings; remove it, or give another --output."
+                )
+            print(f"{path} is there already", flush=True)
+            continue
+        print(f"== {peer} ==", flush=True)
+        result = {"settings": settings} | describe_machine(python)
+        result |= measure(peer, python, shape, rounds)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(result, indent=1) + "\n")
+    page = output.parent.parent / "peers.md"
+    write_text(page, table.page(output))
+    print(page)
+
+
+if __name__ == "__main__":
+    errors.run(main)
