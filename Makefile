@@ -16,13 +16,24 @@ unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX ?= $(CURDIR)/.cache/bytecode
 
 .DEFAULT_GOAL := help
-.PHONY: help demo eval-demo test test-beam lint plan format clean
+.PHONY: help demo demo-train scores eval-demo test test-beam lint plan format clean
 
 help:  ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
 
-demo: $(VENV)/.run-time  ## Train the tiny cascade on this machine and write videos to demo/.
-	$(BIN)/python -m lumiere_jax.demo --train --output demo
+# Prompts go through the environment: a quote in one must not end the command.
+export PROMPT
+SEED ?= 0
+
+demo: $(VENV)/.run-time  ## Make videos with the shipped weights: PROMPT="..." SEED=1 for your own.
+	@$(BIN)/python -m lumiere_jax.demo --output demo --seed "$(SEED)" --prompt "$$PROMPT"
+
+demo-train: $(VENV)/.run-time  ## Train the tiny cascade from nothing and write videos to demo-train/.
+	$(BIN)/python -m lumiere_jax.demo --train --output demo-train
+
+scores: $(VENV)/.eval  ## Measure the scores in weights/small/MODEL_CARD.md again (an hour or more).
+	rm -rf weights/small/scores
+	$(BIN)/python benchmarks/shipped_scores.py
 
 test: lint  ## Check format and lint, then run the tests.
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -33,10 +44,10 @@ test-beam:  ## Run the tests of the Beam pipeline, in an environment of their ow
 	.venv-beam/bin/python -m pytest tests/preparation/test_beam_engine.py
 
 # Tiny base clips have 8 frames, I3D needs 9: generated here with 16.
-EVAL_DEMO := --task=held_out --base=demo/runs/stunet --ssr=demo/runs/ssr --output=demo/eval \
+EVAL_DEMO := --task=held_out --base=demo-train/runs/stunet --ssr=demo-train/runs/ssr --output=demo-train/eval \
   --num_videos=96 --sample_frames=16 --batch_size=32
 
-eval-demo: $(VENV)/.eval  ## Score the demo's model by FVD with real I3D weights (after make demo).
+eval-demo: $(VENV)/.eval  ## Score the model of demo-train by FVD with real I3D weights.
 	$(BIN)/python -m lumiere_jax.eval $(EVAL_DEMO)
 
 lint: $(VENV)/.test  ## Check format and lint.
@@ -50,8 +61,8 @@ format: $(VENV)/.test  ## Format the code and mend what lint can mend.
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-clean:  ## Remove the environment, the caches and the demo's output.
-	rm -rf $(VENV) $(INCOMPLETE) .venv-beam .venv-beam.incomplete .cache .hypothesis .pytest_cache .ruff_cache demo
+clean:  ## Remove the environment, the caches and what the demos wrote.
+	rm -rf $(VENV) $(INCOMPLETE) .venv-beam .venv-beam.incomplete .cache .hypothesis .pytest_cache .ruff_cache demo demo-train
 	find lumiere_jax tests configs -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/.run-time: requirements.txt setup.py

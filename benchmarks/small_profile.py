@@ -28,10 +28,6 @@ from lumiere_jax.atomic import write_text
 sys.path.append(str(Path(__file__).parent / "claims"))
 import report  # noqa: E402
 
-_OUTPUT = flags.DEFINE_string("output", "benchmarks/results/small_profile.json", "The file.")
-_STAGES = flags.DEFINE_list("stages", ["t2i", "stunet", "ssr"], "Stages, see configs/.")
-_VARIANT = flags.DEFINE_string("variant", "small", "Variant of the configs.")
-
 LEAST_SECONDS, LEAST_RUNS, PROFILED = 10.0, 3, 2
 KINDS = {
     "convolution": "convolutions, forward",
@@ -125,24 +121,33 @@ def measure(stage_name: str, variant: str, mode: str) -> dict[str, Any]:
     }
 
 
+def define_flags() -> None:
+    """Defines the flags of this script; not on import, so that tests can import it."""
+    flags.DEFINE_string("output", "benchmarks/results/small_profile.json", "The file.")
+    flags.DEFINE_list("stages", ["t2i", "stunet", "ssr"], "Stages, see configs/.")
+    flags.DEFINE_string("variant", "small", "Variant of the configs.")
+
+
 def main(argv: list[str]) -> None:
     """Measures all stages."""
     del argv
+    given = flags.FLAGS
     cpu_devices.for_small_networks()
     names = {"forward": "forward pass", "train": "training step"}
     result: dict[str, Any] = {"date": date.today().isoformat(), "runs": {}}
     result["peak"] = matrix_peak()
     print(f"matrix peak: {result['peak'] / 1e9:.0f} GFLOP/s", flush=True)
-    for stage in _STAGES.value:
+    for stage in given.stages:
         for mode, name in names.items():
-            cell = measure(stage, _VARIANT.value, mode)
+            cell = measure(stage, given.variant, mode)
             rate = cell["flops"] / cell["seconds"]
             print(f"{stage}, {name}: {cell['seconds']:.3f} s, {rate / 1e9:.0f} GFLOP/s "
                   f"({rate / result['peak']:.0%})", cell["kinds"], flush=True)  # fmt: skip
             result["runs"][f"{stage}, {name}"] = cell
     result["machine"] = report.machine()
-    write_text(Path(_OUTPUT.value), json.dumps(result, indent=1) + "\n")
+    write_text(Path(given.output), json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
+    define_flags()
     errors.run(main)

@@ -3,7 +3,7 @@
 Temporal MultiDiffusion (2401.12945, section 3.2 and its figure of neighbouring frames), with the
 tiny super-resolution network.
 
-    make demo
+    make demo-train
     python benchmarks/claims/window_overlap.py
 
 Held-out clips of 16 frames are refined in windows of several lengths and overlaps: true clips after
@@ -344,8 +344,8 @@ def main(argv: list[str]) -> None:
 
 def define_flags() -> None:
     """Defines the flags; not on import, so that one process can have several scripts."""
-    flags.DEFINE_string("base", "demo/runs/stunet", "Workdir of a run of the stage stunet.")
-    flags.DEFINE_string("ssr", "demo/runs/ssr", "Workdir of a run of the stage ssr.")
+    flags.DEFINE_string("base", "demo-train/runs/stunet", "Workdir of a run of the stage stunet.")
+    flags.DEFINE_string("ssr", "demo-train/runs/ssr", "Workdir of a run of the stage ssr.")
     flags.DEFINE_string("runs", "runs/claims", "Folder that keeps compiled programs.")
     flags.DEFINE_string("output", report.OUTPUT, "Folder of the results.")
     flags.DEFINE_integer("frames", 16, "Frames of a clip.", lower_bound=2)
