@@ -3,7 +3,8 @@
     python benchmarks/shipped_scores.py --weights=weights/small        (or: make scores)
 
 Held-out captions only. Whatever depends on weights that have not changed is taken from
-BUNDLE/scores/; delete that folder to measure everything again. Needs the extra `.[eval]`.
+BUNDLE/scores/; delete that folder to measure everything again. Clips are made once, for all scores,
+and kept in --clips while the weights are the same. Needs the extra `.[eval]`.
 """
 
 import datetime
@@ -11,61 +12,137 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import flags
 
 from lumiere_jax import bundle, cpu_devices, errors
-from lumiere_jax.atomic import write_text
+from lumiere_jax.atomic import write_text, written
 from lumiere_jax.errors import UserError
 from lumiere_jax.progress import Progress
-
-_WEIGHTS = flags.DEFINE_string("weights", "weights/small", "Bundle to score.")
-_CAPTIONS = flags.DEFINE_integer("captions", 256, "Held-out captions of a kind.", lower_bound=2)
-_ONLY = flags.DEFINE_list("only", [], "Some of the scores: shapes, digits, fvd, diversity.")
 
 CARD = "MODEL_CARD.md"
 PROMPT = "a large red circle moving right on a plain black background"
 SAMPLES = 16
-BATCH = 32
+BATCH, REFINED_BATCH = 32, 8
+SOURCES = ("moving_shapes", "moving_digits")
 Cell = dict[str, dict[str, float | int | str]]
 
 
-def held_out(config, name: str, count: int, first: int = 0):
-    """Clips of one source of the mixture that the weights were trained on, and their captions."""
-    from lumiere_jax.data.sources import create_source
+class Shipped:
+    """The shipped pipeline, its sources, and the clips that it made of their captions.
 
-    data = config.data.copy_and_resolve_references()
-    data.name = name
-    data.max_objects = 2 if name == "moving_digits" else 1
-    source = create_source(data, "test")
-    return tuple(zip(*(source.example(first + i) for i in range(count)), strict=True))
+    Attributes:
+      pipeline: base and super-resolution.
+      config: of the base.
+    """
+
+    def __init__(self, weights: Path, clips: Path):
+        """Loads the weights.
+
+        Args:
+          weights: the bundle.
+          clips: folder that keeps what is made.
+        """
+        from lumiere_jax.pipeline import LumierePipeline
+
+        sums = [bundle.entries(weights)[stage]["sha256"] for stage in ("stunet", "ssr")]
+        self._sums = {"base": sums[0][:12], "untrained": sums[0][:12], "refined": sums[1][:12]}
+        self._clips = clips / sums[0][:12]
+        self.pipeline = LumierePipeline.from_checkpoints(weights / "stunet", [weights / "ssr"])
+        self.config = self.pipeline.base[0].config
+
+    def held_out(self, name: str, count: int, first: int = 0) -> tuple[list[np.ndarray], list[str]]:
+        """Clips of one source of the mixture that the weights learnt from, and their captions."""
+        from lumiere_jax.data.sources import create_source
+
+        data = self.config.data.copy_and_resolve_references()
+        data.name = name
+        data.max_objects = 2 if name == "moving_digits" else 1
+        source = create_source(data, "test")
+        videos, captions = zip(*(source.example(first + i) for i in range(count)), strict=True)
+        return list(videos), list(captions)
+
+    def base(self, name: str, count: int) -> np.ndarray:
+        """Clips of the first held-out captions of a source, `[count, time, h, w, 3]`."""
+        captions = self.held_out(name, count)[1]
+        return self._kept(
+            "base", name, count,
+            lambda n: self.pipeline(captions[n:], seeds=range(n, count), base_only=True,
+                                    batch_size=BATCH),
+        )  # fmt: skip
+
+    def refined(self, name: str, count: int) -> np.ndarray:
+        """The same clips after super-resolution."""
+        captions = self.held_out(name, count)[1]
+
+        def make(done: int) -> np.ndarray:
+            base, made = self.base(name, count), []
+            for begin in range(done, count, REFINED_BATCH):
+                chosen = slice(begin, begin + REFINED_BATCH)
+                seeds = list(range(count))[chosen]
+                made.append(np.asarray(self.pipeline.refine(base[chosen], captions[chosen], seeds)))
+            return np.concatenate(made)
+
+        return self._kept("refined", name, count, make)
+
+    def untrained(self, name: str, count: int) -> np.ndarray:
+        """Clips by the same base network without training, without guidance."""
+        import jax
+
+        from lumiere_jax.pipeline import LumierePipeline
+
+        captions = self.held_out(name, count)[1]
+        stage, _ = self.pipeline.base
+        made = LumierePipeline((stage, jax.jit(stage.init_params)(jax.random.key(0))))
+        return self._kept(
+            "untrained", name, count,
+            lambda n: made(captions[n:], seeds=range(n, count), guidance_scale=1.0,
+                           batch_size=BATCH),
+        )  # fmt: skip
+
+    def _kept(
+        self, kind: str, name: str, count: int, make: Callable[[int], np.ndarray]
+    ) -> np.ndarray:
+        """Clips from their file; `make` is given how many there are, and makes the others."""
+        path = self._clips / f"{kind}_{self._sums[kind]}_{name}.npy"
+        have = np.load(path) if path.is_file() else None
+        number = 0 if have is None else len(have)
+        if number < count:
+            made = make(number)
+            have = made if have is None else np.concatenate([have, made])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with written(path) as temporary:
+                np.save(temporary, have)
+        return have[:count]
 
 
-def shapes(pipelines: dict, count: int) -> Cell:
+def shapes(shipped: Shipped, count: int, refined: int) -> Cell:
     """Does a clip show what its caption says? Base clips, refined ones, truth and chance."""
     from lumiere_jax.metrics import oracle
 
-    pipeline = pipelines["trained"]
-    truth, captions = held_out(pipeline.base[0].config, "moving_shapes", count)
-    base, refined = _base_and_refined(pipeline, captions)
+    truth, captions = shipped.held_out("moving_shapes", count)
+    base = shipped.base("moving_shapes", count)
+    few, first = list(shipped.refined("moving_shapes", refined)), captions[:refined]
     return {
-        "base, 32×32": oracle.score(list(base), list(captions)),
-        "after super-resolution, 128×128": oracle.score(list(refined), list(captions)),
-        "true clips, 32×32": oracle.score(list(truth), list(captions)),
-        "true clips with another's caption": oracle.chance(list(truth), list(captions)),
+        "base, 32×32": oracle.score(list(base), captions),
+        f"the first {refined}, 32×32": oracle.score(list(base[:refined]), first),
+        f"the first {refined} after super-resolution, 128×128": oracle.score(few, first),
+        "true clips, 32×32": oracle.score(truth, captions),
+        "true clips with another's caption": oracle.chance(truth, captions),
     }
 
 
-def digits(pipelines: dict, count: int) -> Cell:
+def digits(shipped: Shipped, count: int, refined: int) -> Cell:
     """Are the digits read as the caption says, by a classifier that knows real digits only?"""
     from lumiere_jax.metrics import digit_oracle
 
-    pipeline = pipelines["trained"]
-    truth, captions = held_out(pipeline.base[0].config, "moving_digits", count)
-    base, refined = _base_and_refined(pipeline, captions)
+    truth, captions = shipped.held_out("moving_digits", count)
+    base = shipped.base("moving_digits", count)
+    few, first = shipped.refined("moving_digits", refined), captions[:refined]
 
-    def score(videos, captions) -> dict[str, float]:
+    def score(videos: Any, captions: list[str]) -> dict[str, float]:
         judged = [digit_oracle.judge(*pair) for pair in zip(videos, captions, strict=True)]
         two = np.array([" and digit " in caption for caption in captions])
         right = np.array([j.digit for j in judged])
@@ -78,28 +155,27 @@ def digits(pipelines: dict, count: int) -> Cell:
 
     return {
         "base, 32×32": score(base, captions),
-        "after super-resolution, 128×128": score(refined, captions),
+        f"the first {refined}, 32×32": score(base[:refined], first),
+        f"the first {refined} after super-resolution, 128×128": score(few, first),
         "true clips, 32×32": score(truth, captions),
         "true clips with another's caption": score(truth, captions[1:] + captions[:1]),
     }
 
 
-def fvd(pipelines: dict, count: int) -> Cell:
+def fvd(shipped: Shipped, count: int, refined: int) -> Cell:
     """Fréchet distance of I3D features to one half of real held-out clips."""
     from lumiere_jax.data.video_io import to_uint8
     from lumiere_jax.evaluation.networks import i3d_network
     from lumiere_jax.evaluation.profiles import profile
     from lumiere_jax.metrics.frechet import Moments, frechet_distance
 
-    config, settings = pipelines["trained"].base[0].config, profile("unterthiner")
+    del refined
+    settings = profile("unterthiner")
     network = i3d_network(settings)
     half = count // 2
 
-    def both(first: int) -> tuple[list, list]:
-        pairs = [held_out(config, name, half, first) for name in ("moving_shapes", "moving_digits")]
-        return [v for videos, _ in pairs for v in videos], [c for _, found in pairs for c in found]
-
-    def features(name: str, videos) -> Moments:
+    def features(name: str, parts: list[Any]) -> Moments:
+        videos = [video for part in parts for video in part]
         progress, found = Progress(f"I3D: {name}", len(videos), "clips"), []
         for begin in range(0, len(videos), network.batch_size):
             chunk = [to_uint8(v) for v in videos[begin : begin + network.batch_size]]
@@ -107,28 +183,30 @@ def fvd(pipelines: dict, count: int) -> Cell:
             progress.advance(len(chunk))
         return Moments.of(np.concatenate(found))
 
-    (first, captions), (second, _) = both(0), both(half)
-    real = features("real, second half", second)
-    sets = {"real, first half": lambda: first}
-    for name in ("trained", "untrained"):
-        sets[f"generated, {name}"] = lambda name=name: pipelines[name](
-            captions, base_only=True, batch_size=BATCH
-        )
+    sets = {
+        "real, first half": lambda name: shipped.held_out(name, half)[0],
+        "generated, trained": lambda name: shipped.base(name, half),
+        "generated, untrained": lambda name: shipped.untrained(name, half),
+    }
+    real = features("real, second half", [shipped.held_out(n, half, half)[0] for n in SOURCES])
     return {
-        name: {"FVD": frechet_distance(real, features(name, make()), settings.ddof)}
+        name: {
+            "FVD": frechet_distance(
+                real, features(name, [make(source) for source in SOURCES]), settings.ddof
+            )
+        }
         for name, make in sets.items()
     }
 
 
-def diversity(pipelines: dict, count: int) -> Cell:
+def diversity(shipped: Shipped, count: int, refined: int) -> Cell:
     """How different are samples of one prompt, beside true clips with that caption?"""
     from lumiere_jax.data.moving_shapes import MovingShapes
     from lumiere_jax.data.scene_captions import attributes, parse_caption
 
-    del count
-    pipeline = pipelines["trained"]
-    data = pipeline.base[0].config.data
-    made = pipeline([PROMPT] * SAMPLES, base_only=True, batch_size=SAMPLES)
+    del count, refined
+    data = shipped.config.data
+    made = shipped.pipeline([PROMPT] * SAMPLES, base_only=True, batch_size=SAMPLES)
     source, truth, index = MovingShapes(data.num_frames, data.resolution), [], 0
     asked = parse_caption(PROMPT)
     while len(truth) < SAMPLES:
@@ -136,7 +214,7 @@ def diversity(pipelines: dict, count: int) -> Cell:
             truth.append(source.example(index)[0])
         index += 1
 
-    def spread(videos) -> dict[str, float]:
+    def spread(videos: Any) -> dict[str, float]:
         videos = np.asarray(videos)
         pairs = [(i, j) for i in range(len(videos)) for j in range(i)]
         rmse = [np.sqrt(np.mean(np.square(videos[i] - videos[j]))) for i, j in pairs]
@@ -151,7 +229,7 @@ def diversity(pipelines: dict, count: int) -> Cell:
     return {f"{SAMPLES} samples": spread(made), f"{SAMPLES} true clips": spread(truth)}
 
 
-SCORES: dict[str, Callable[[dict, int], Cell]] = {
+SCORES: dict[str, Callable[[Shipped, int, int], Cell]] = {
     "shapes": shapes, "digits": digits, "fvd": fvd, "diversity": diversity,
 }  # fmt: skip
 STAGES = {"shapes": ("stunet", "ssr"), "digits": ("stunet", "ssr")}
@@ -165,47 +243,24 @@ def _centre(frame: np.ndarray) -> np.ndarray:
     return (grid * weights).sum(axis=(1, 2)) / weights.sum()
 
 
-def _base_and_refined(pipeline, captions) -> tuple[np.ndarray, np.ndarray]:
-    base = pipeline(captions, base_only=True, batch_size=BATCH)
-    seeds, refined = list(range(len(captions))), []
-    for begin in range(0, len(base), BATCH):
-        chosen = slice(begin, begin + BATCH)
-        refined.append(pipeline.refine(base[chosen], captions[chosen], seeds[chosen]))
-    return base, np.concatenate([np.asarray(video) for video in refined])
-
-
-def load(weights: Path) -> dict:
-    """The shipped pipeline, and the same networks without training."""
-    import jax
-
-    from lumiere_jax.pipeline import LumierePipeline
-
-    trained = LumierePipeline.from_checkpoints(weights / "stunet", [weights / "ssr"])
-    stage, _ = trained.base
-    fresh = jax.jit(stage.init_params)(jax.random.key(0))
-    return {"trained": trained, "untrained": LumierePipeline((stage, fresh))}
-
-
-def measured(weights: Path, name: str, count: int, pipelines: Callable[[], dict]) -> dict:
+def measured(
+    weights: Path, name: str, count: int, refined: int, shipped: Callable[[], Shipped]
+) -> dict[str, Any]:
     """A score, from its file where the weights have not changed."""
     entries = bundle.entries(weights)
-    used = STAGES.get(name, ("stunet",))
-    sums = {stage: entries[stage]["sha256"] for stage in used}
+    sums = {stage: entries[stage]["sha256"] for stage in STAGES.get(name, ("stunet",))}
+    asked = {"weights": sums, "captions": count, "refined": refined}
     path = weights / "scores" / f"{name}.json"
     if path.is_file():
         saved = json.loads(path.read_text())
-        if saved["weights"] == sums and saved["captions"] == count:
+        if all(saved.get(key) == value for key, value in asked.items()):
             print(f"{name}: from {path}")
             return saved
     print(f"{name}: measuring", flush=True)
-    found = {
-        "weights": sums,
-        "captions": count,
-        "date": datetime.date.today().isoformat(),
-        "rows": SCORES[name](pipelines(), count),
-    }
+    rows = SCORES[name](shipped(), count, refined)
+    found = asked | {"date": datetime.date.today().isoformat(), "rows": rows}
     path.parent.mkdir(exist_ok=True)
-    write_text(path, json.dumps(found, indent=1) + "\n")
+    write_text(path, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     return found
 
 
@@ -240,21 +295,33 @@ def put_into_card(card: str, name: str, text: str) -> str:
     return re.sub(pattern, lambda _: f"{begin}\n{text}\n{end}", card, flags=re.DOTALL)
 
 
+def define_flags() -> None:
+    """Defines the flags of this script; not on import, so that tests can import it."""
+    flags.DEFINE_string("weights", "weights/small", "Bundle to score.")
+    flags.DEFINE_integer("captions", 256, "Held-out captions of a kind.", lower_bound=2)
+    flags.DEFINE_integer("refined", 64, "Those of them that are refined as well.", lower_bound=2)
+    flags.DEFINE_list("only", [], f"Some of the scores: {', '.join(SCORES)}.")
+    flags.DEFINE_string("clips", "runs/scores", "Folder that keeps the clips that are made.")
+
+
 def main(argv: list[str]) -> None:
     """Measures and writes what the flags ask for."""
     del argv
+    given = flags.FLAGS
     cpu_devices.one_a_core()
-    weights, made = Path(_WEIGHTS.value), {}
+    weights, loaded = Path(given.weights), []
     bundle.entries(weights)  # made sure of now
-
-    def pipelines() -> dict:
-        return made or made.update(load(weights)) or made
-
-    unknown = set(_ONLY.value) - set(SCORES)
+    unknown = set(given.only) - set(SCORES)
     if unknown:
         raise UserError(f"--only={min(unknown)} is unknown; there are {', '.join(SCORES)}.")
-    for name in _ONLY.value or SCORES:
-        found = measured(weights, name, _CAPTIONS.value, pipelines)
+
+    def shipped() -> Shipped:
+        loaded[:] = loaded or [Shipped(weights, Path(given.clips))]
+        return loaded[0]
+
+    count, refined = given.captions, min(given.refined, given.captions)
+    for name in given.only or SCORES:
+        found = measured(weights, name, count, refined, shipped)
         text = f"{table(found['rows'])}\n\n{found['captions']} captions, {found['date']}."
         print(f"\n{text}\n", flush=True)
         card = weights / CARD
@@ -263,4 +330,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    define_flags()
     errors.run(main)

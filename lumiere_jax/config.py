@@ -121,7 +121,7 @@ def default_config(stage: str) -> ConfigDict:
     config.stage = stage
     config.seed = 0
     config.imported_from = ""  # directory of the weights of another project, see import_weights
-    config.init_from = ""  # workdir of the stage before; empty where there is none
+    config.init_from = ""  # workdir of the stage before, or of this one, to train it further
     config.allow_untrained_start = False  # start an inflated stage without `init_from`
     config.model = ConfigDict({"name": NETWORKS[stage], "dtype": "float32"})
     config.text = ConfigDict(

@@ -55,7 +55,7 @@ def initial_state(stage: Stage, optimizer: optax.GradientTransformation, mesh: M
 
 
 def initial_params(stage: Stage, mesh: Mesh) -> Params:
-    """Fresh parameters, with those of the stage before in their place.
+    """Fresh parameters, with those of the stage before, or of another run of this one, in their place.
 
     Raises:
       UserError: if the checkpoint named by `init_from` is of the wrong stage or does not fit, or
@@ -72,10 +72,11 @@ def initial_params(stage: Stage, mesh: Mesh) -> Params:
         say("initialising all parameters at random")
         return fresh_params(stage, {}, mesh)
     saved_config, saved, step = checkpoint.load(config.init_from, mesh)
-    if saved_config.stage != expected:
+    if saved_config.stage not in (expected, stage.name):
+        or_before = f"stage {expected!r}, or " if expected and expected != stage.name else ""
         raise UserError(
             f"init_from={config.init_from} is a checkpoint of stage {saved_config.stage!r}; stage "
-            f"{stage.name!r} is initialised from {f'stage {expected!r}' if expected else 'none'}."
+            f"{stage.name!r} starts from {or_before}another run of its own stage."
         )
     inherited = checkpoint.INHERITED_FIELDS
     checkpoint.check_same_fields(

@@ -10,6 +10,7 @@ import av
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from PIL import Image
 
 from lumiere_jax import checkpoint, samples
@@ -18,6 +19,7 @@ from lumiere_jax.data import sources
 from lumiere_jax.data.moving_shapes import MovingShapes
 from lumiere_jax.errors import UserError
 from lumiere_jax.reporting import NonFiniteError
+from lumiere_jax.state import merge
 from lumiere_jax.train import train
 from tests.tiny_runs import (
     STEPS,
@@ -186,7 +188,7 @@ def test_loss_that_is_not_finite_names_the_first_leaf(tmp_path, monkeypatch):
         ("stunet", {"data__num_frames": 7}, "7 frames are not divisible by 2"),
         ("stunet", {}, "starts from a trained stage 't2i'.*init_from"),
         ("ssr", {}, "starts from a trained stage 't2i_ssr'.*init_from"),
-        ("t2i", {"init_from": "stunet"}, "stage 'stunet'; stage 't2i' is initialised from none"),
+        ("t2i", {"init_from": "stunet"}, "stage 'stunet'; stage 't2i' starts from another run of"),
         ("stunet", {"init_from": "ssr"}, "of stage 'ssr'; stage 'stunet'.*from stage 't2i'"),
         ("stunet", {"init_from": "nowhere"}, "no checkpoint in .*nowhere"),
         (
@@ -218,6 +220,18 @@ def test_run_that_cannot_start(cascade, tmp_path, stage, fields, message):
     with pytest.raises(UserError, match=message):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("name", ["t2i", "stunet", "ssr"])
+def test_a_run_starts_from_the_weights_of_another_of_its_stage(cascade, tmp_path, capsys, name):
+    config = tiny_config(name, cascade[name], train__num_steps=1, optimizer__learning_rate=0.0)
+    state = train(config, tmp_path / "further")
+    assert f"initialising from step {STEPS} of {cascade[name]}" in capsys.readouterr().out
+    expected = flatten_dict(checkpoint.load(cascade[name])[1])
+    params = flatten_dict(merge(state.trainable, state.frozen))
+    assert params.keys() == expected.keys()
+    for path, array in params.items():
+        np.testing.assert_array_equal(array, expected[path], err_msg="/".join(path))
 
 
 def test_a_mixture_is_trained_and_resumed_but_not_on_other_data(tmp_path, capsys):
