@@ -55,7 +55,7 @@ def initial_state(stage: Stage, optimizer: optax.GradientTransformation, mesh: M
 
 
 def initial_params(stage: Stage, mesh: Mesh) -> Params:
-    """Fresh parameters, with those of the stage before, or of another run of this one, in their place.
+    """Fresh parameters, with those of the stage before in their place, or of a run of this stage.
 
     Raises:
       UserError: if the checkpoint named by `init_from` is of the wrong stage or does not fit, or
