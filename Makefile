@@ -32,7 +32,7 @@ demo-train: $(VENV)/.run-time  ## Train the tiny cascade from nothing and write 
 	$(BIN)/python -m lumiere_jax.demo --train --output demo-train
 
 scores: $(VENV)/.eval  ## Measure the scores in weights/small/MODEL_CARD.md again (an hour or more).
-	rm -rf weights/small/scores
+	rm -rf weights/small/scores runs/scores
 	$(BIN)/python benchmarks/shipped_scores.py
 
 test: lint  ## Check format and lint, then run the tests.

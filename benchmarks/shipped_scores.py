@@ -8,9 +8,10 @@ and kept in --clips while the weights are the same. Needs the extra `.[eval]`.
 """
 
 import datetime
+import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,9 @@ class Shipped:
         """
         from lumiere_jax.pipeline import LumierePipeline
 
-        sums = [bundle.entries(weights)[stage]["sha256"] for stage in ("stunet", "ssr")]
-        self._sums = {"base": sums[0][:12], "untrained": sums[0][:12], "refined": sums[1][:12]}
-        self._clips = clips / sums[0][:12]
+        base, ssr = identities(weights, ("stunet", "ssr")).values()
+        self._sums = {"base": base[:12], "untrained": base[:12], "refined": ssr[:12]}
+        self._clips = clips / base[:12]
         self.pipeline = LumierePipeline.from_checkpoints(weights / "stunet", [weights / "ssr"])
         self.config = self.pipeline.base[0].config
 
@@ -116,6 +117,13 @@ class Shipped:
             with written(path) as temporary:
                 np.save(temporary, have)
         return have[:count]
+
+
+def identities(weights: Path, stages: Sequence[str]) -> dict[str, str]:
+    """What scores depend on: a checksum of each stage's weights and config."""
+    found = bundle.entries(weights)
+    text = {s: found[s]["sha256"] + json.dumps(found[s]["config"], sort_keys=True) for s in stages}
+    return {s: hashlib.sha256(text[s].encode()).hexdigest() for s in stages}
 
 
 def shapes(shipped: Shipped, count: int, refined: int) -> Cell:
@@ -247,9 +255,11 @@ def measured(
     weights: Path, name: str, count: int, refined: int, shipped: Callable[[], Shipped]
 ) -> dict[str, Any]:
     """A score, from its file where the weights have not changed."""
-    entries = bundle.entries(weights)
-    sums = {stage: entries[stage]["sha256"] for stage in STAGES.get(name, ("stunet",))}
-    asked = {"weights": sums, "captions": count, "refined": refined}
+    asked = {
+        "weights": identities(weights, STAGES.get(name, ("stunet",))),
+        "captions": count,
+        "refined": refined,
+    }
     path = weights / "scores" / f"{name}.json"
     if path.is_file():
         saved = json.loads(path.read_text())

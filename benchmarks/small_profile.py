@@ -135,7 +135,7 @@ def main(argv: list[str]) -> None:
     cpu_devices.for_small_networks()
     names = {"forward": "forward pass", "train": "training step"}
     result: dict[str, Any] = {"date": date.today().isoformat(), "runs": {}}
-    result["peak"] = matrix_peak()
+    result |= {"machine": report.machine(), "peak": matrix_peak()}
     print(f"matrix peak: {result['peak'] / 1e9:.0f} GFLOP/s", flush=True)
     for stage in given.stages:
         for mode, name in names.items():
@@ -144,8 +144,7 @@ def main(argv: list[str]) -> None:
             print(f"{stage}, {name}: {cell['seconds']:.3f} s, {rate / 1e9:.0f} GFLOP/s "
                   f"({rate / result['peak']:.0%})", cell["kinds"], flush=True)  # fmt: skip
             result["runs"][f"{stage}, {name}"] = cell
-    result["machine"] = report.machine()
-    write_text(Path(given.output), json.dumps(result, indent=1) + "\n")
+            write_text(Path(given.output), json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -127,17 +127,18 @@ def measure(peer: str, python: str, shape: tuple[int, ...], rounds: int) -> dict
                 processes.torch_worker(python, setting, compile=True, **theirs)
             ),
         }
-        frozen_workers = {}
         for what in targets:
             text = json.dumps(fields[what])
-            name = f"STUNet, same {what}"
-            workers[name] = stack.enter_context(processes.stunet_worker(setting, fields=text))
-            frozen = stack.enter_context(processes.stunet_worker(setting, fields=text, frozen=True))
-            frozen_workers[f"{name}, temporal weights alone"] = frozen
-        for name, worker in (workers | frozen_workers).items():
-            networks[name] = networks[name] | worker.hello
+            worker = stack.enter_context(processes.stunet_worker(setting, fields=text))
+            workers[f"STUNet, same {what}"] = worker
         found = measure_rounds(workers, RUNS[:-1], rounds)
-        trained = measure_rounds(workers | frozen_workers, RUNS[-1:], rounds)
+        for what in targets:  # only now, since each takes memory
+            text = json.dumps(fields[what])
+            worker = stack.enter_context(processes.stunet_worker(setting, fields=text, frozen=True))
+            workers[f"STUNet, same {what}, temporal weights alone"] = worker
+        for name, worker in workers.items():
+            networks[name] = networks[name] | worker.hello
+        trained = measure_rounds(workers, RUNS[-1:], rounds)
     runs = {name: found.get(name, {}) | trained[name] for name in trained}
     return {"networks": {name: networks[name] | {"runs": runs[name]} for name in networks}}
 

@@ -81,7 +81,12 @@ def measure_here(settings: dict[str, Any]) -> report.Cell:
 
 
 def peak_memory() -> int:
-    """The most memory that this process had, in bytes."""
+    """The most memory that this process had, in bytes; on Linux without what its parent had."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        lines = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        if lines:
+            return int(lines[0].split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024)
 
@@ -127,6 +132,10 @@ def forward_pass(stage: Stage) -> tuple[Any, Callable[[], None], flops.Flops]:
     batch = _made_up_batch(stage, mesh)
     noisy = batch.pop("video")
     times = jax.device_put(jnp.zeros(len(noisy)), by_clip(mesh))
+    if stage.is_super_resolution:  # a crop, as in training
+        noisy = jnp.ones((len(noisy), *stage.clip_shape()))
+        noisy = jax.device_put(noisy, by_clip(mesh))
+        batch |= {"low_resolution": noisy, "augmentation_level": times}
     arguments = (params, noisy, times, batch)
     with use_mesh(mesh):
         compiled = jax.jit(lambda *given: stage.predict(*given)).lower(*arguments).compile()
@@ -147,13 +156,20 @@ def _filled(shape: jax.ShapeDtypeStruct, key: jax.Array) -> jax.Array:
     return jnp.ones(shape.shape, bool) if is_mask else jax.random.normal(key, shape.shape)
 
 
-def in_fresh_process(settings: dict[str, Any]) -> report.Cell:
-    """What `measure_here` finds in a process of its own, for its peak of memory.
+def in_fresh_process(settings: dict[str, Any], cache: str) -> report.Cell:
+    """What `measure_here` or `compile_for_tpu` finds, in a process of its own.
+
+    So its peak of memory is its own, and one that takes all memory is a result.
+
+    Args:
+      settings: of the cell; those with a "topology" are compiled for a TPU.
+      cache: folder of former plans.
 
     Raises:
       UserError: if that process fails, with the end of its messages.
     """
-    command = [sys.executable, str(SCRIPT), "--part=measure", f"--settings={json.dumps(settings)}"]
+    command = [sys.executable, str(SCRIPT), "--part=measure", f"--cache={cache}"]
+    command.append(f"--settings={json.dumps(settings)}")
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode == -9:  # the system had no memory left
         return {"fits": False, "reason": "the process was killed for lack of memory"}

@@ -161,20 +161,24 @@ def verdict(cells: Sequence[report.Cell]) -> str:
     changes = {
         model: [
             mean_score(video) - mean_score(image)
-            for image, video in zip(of_model(cells, "images"), of_model(cells, model), strict=True)
+            for video in of_model(cells, model)
+            for image in report.matching(of_model(cells, "images"), seed=video["settings"]["seed"])
         ]
         for model in ("frozen", "all", "images_after_all")
     }
     frozen = of_model(cells, "frozen")
+    if not all(changes.values()):
+        return "Not decided: some of the models were not measured yet."
     same = sum(not cell["differing"] for cell in frozen)
     median = {model: float(np.median(found)) for model, found in changes.items()}
     holds = same == len(frozen) and median["frozen"] >= -TOLERANCE
     points = {model: f"{100 * value:+.1f}" for model, value in median.items()}
     return (
         f"{'Holds' if holds else 'Does not hold'} here, by the rule that frozen weights stay the "
-        f"same bit by bit (they did in {same} of {len(frozen)} runs) and the mean score of frames "
-        f"is at most {100 * TOLERANCE:.0f} points below that of images (median over seeds: "
-        f"{points['frozen']} points); with all weights trained it is {points['all']} points, and "
+        f"same bit by bit (as they must; they did in {same} of {len(frozen)} runs) and the mean "
+        f"score of frames is at most {100 * TOLERANCE:.0f} points below that of images (median "
+        f"over seeds: {points['frozen']} points); with all weights trained it is "
+        f"{points['all']} points, and "
         f"{points['images_after_all']} for images of the weights that are left."
     )
 
@@ -242,7 +246,8 @@ def draw(cells: Sequence[report.Cell], path: Path) -> None:
 def main(argv: list[str]) -> None:
     """Trains and scores whatever is missing, and makes picture and text of all."""
     del argv
-    given, output, folder = flags.FLAGS, Path(flags.FLAGS.output), Path(flags.FLAGS.runs)
+    given, folder = flags.FLAGS, Path(flags.FLAGS.runs)
+    output = report.output_folder(given)
     runs.start(folder)
     steps = (4, 4) if given.quick else (given.image_steps, given.steps)
     seeds = [0] if given.quick else [int(seed) for seed in given.seeds]

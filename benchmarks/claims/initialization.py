@@ -48,7 +48,7 @@ def measure(config: ConfigDict, folder: Path, image_steps: int, count: int) -> r
       image_steps: of the image run.
       count: of held-out captions.
     """
-    workdir = runs.video_workdir(folder, config)
+    workdir = runs.video_workdir(folder, config, image_steps)
     config.init_from = str(runs.image_run(folder, config.seed, image_steps))
     stage, state, mesh = runs.untrained(config)
     first_loss = Evaluation(stage, mesh)(state, lambda: None)
@@ -155,13 +155,14 @@ def verdict(results: list[report.Cell]) -> str:
         for share in (0, 0.5, 1)
     ]
     first, middle, last = (f"{count} of {len(pairs)}" for count in counts)
-    all_of = len(pairs)
-    word = (
-        "Holds" if min(counts) == all_of else "Does not hold" if not counts[-1] else "Holds partly"
-    )
+    if not pairs:
+        return "Not decided: there is no pair of runs yet."
+    word = "Holds" if min(counts) == len(pairs) else "Holds partly"
+    word = "Does not hold" if 2 * counts[-1] < len(pairs) else word
     return (
         f"{word} here, by the rule that its held-out loss is lower in every pair of runs all "
-        f"along: nearest neighbour had the lower held-out loss in {first} pairs of runs before "
+        f"along, and does not where it is lower in less than half of them at the end: "
+        f"nearest neighbour had the lower held-out loss in {first} pairs of runs before "
         f"training, in {middle} in the middle, and in {last} at the end."
     )
 
@@ -201,6 +202,11 @@ def draw_losses(results: list[report.Cell], path: Path) -> None:
     report.save_figure(figure, path)
 
 
+def sample_file(workdir: Path, step: int) -> Path:
+    """The picture of the samples that a run made at a step."""
+    return workdir / "samples" / f"{step:08d}" / "samples.png"
+
+
 def draw_samples(workdirs: dict[str, Path], steps: list[int], path: Path) -> None:
     """First samples above last ones, the initialisations side by side."""
     figure, panels = plt.subplots(
@@ -213,7 +219,7 @@ def draw_samples(workdirs: dict[str, Path], steps: list[int], path: Path) -> Non
     for column, (kind, workdir) in enumerate(workdirs.items()):
         for row, step in enumerate(steps):
             axes = panels[row, column]
-            axes.imshow(Image.open(workdir / "samples" / f"{step:08d}" / "samples.png"))
+            axes.imshow(Image.open(sample_file(workdir, step)))
             axes.set_title(f"{KINDS[kind]}, step {step}")
             axes.axis("off")
     report.save_figure(figure, path)
@@ -223,7 +229,7 @@ def main(argv: list[str]) -> None:
     """Trains whatever run is missing, and makes pictures and text of all."""
     del argv
     given = flags.FLAGS
-    quick, folder, output = given.quick, Path(given.runs), Path(given.output)
+    quick, folder, output = given.quick, Path(given.runs), report.output_folder(given)
     runs.start(folder)
     own = (given.steps, given.image_steps, given.captions)
     steps, image_steps, count = (6, 4, 4) if quick else own
@@ -240,12 +246,13 @@ def main(argv: list[str]) -> None:
         settings: dict[str, Any] = {"initialization": kind, "seed": seed, "steps": steps}
         settings |= {"image_steps": image_steps, "captions": count}
         results.append(report.kept(output / FOLDER / f"{kind}_seed{seed}.json", settings, compute))
-        workdirs.setdefault(seed, {})[kind] = runs.video_workdir(folder, config)
+        workdirs.setdefault(seed, {})[kind] = runs.video_workdir(folder, config, image_steps)
         progress.advance()
     shown = [0, steps // 2, steps]
     draw_losses(results, output / "initialization_loss.png")
     first = workdirs[seeds[0]]
-    if all((workdir / "samples").is_dir() for workdir in first.values()):  # runs may be gone
+    pictures = [sample_file(workdir, step) for workdir in first.values() for step in shown]
+    if all(picture.is_file() for picture in pictures):  # runs may be gone
         draw_samples(first, shown, output / "initialization_samples.png")
     print(section(output))
 

@@ -142,17 +142,17 @@ def train_all_frames(folder: Path, image_run: Path, seed: int, found: Budget) ->
     """Trains all frames at once, if it is missing; returns its workdir."""
     config = all_frames_config(seed, found.steps[0])
     config.init_from = str(image_run)
-    return runs.train_once(config, folder / f"all_frames_{found.steps[0]}_seed{seed}")
+    return runs.train_once(config, folder / f"all_frames_{found.steps[0]}_{image_run.name}")
 
 
 def train_cascade(folder: Path, image_run: Path, seed: int, found: Budget) -> tuple[Path, Path]:
     """Trains the cascade, if it is missing; returns the workdirs of its two networks."""
     config = key_frames_config(seed, found.steps[1])
     config.init_from = str(image_run)
-    keys = runs.train_once(config, folder / f"key_frames_{found.steps[1]}_seed{seed}")
+    keys = runs.train_once(config, folder / f"key_frames_{found.steps[1]}_{image_run.name}")
     config = between_config(seed, found.steps[2])
     config.init_from = str(keys)
-    name = f"between_{found.steps[2]}_after_{found.steps[1]}_seed{seed}"
+    name = f"between_{found.steps[2]}_after_{found.steps[1]}_{image_run.name}"
     return keys, runs.train_once(config, folder / name)
 
 

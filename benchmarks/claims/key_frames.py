@@ -12,6 +12,7 @@ is there already is not done again; `section` makes its text from those files, a
 the clips in RUNS/clips. --quick tries it all out in minutes.
 """
 
+import operator
 from pathlib import Path
 
 import clip_measures as measures
@@ -151,7 +152,8 @@ def section(output: Path) -> str:
         f"Median of {seeds} random starts, and their range; true clips and the untrained network "
         "once. The last column counts the starts in which all frames at once did better: a higher "
         "share, a ratio nearer to 1, or else a lower figure. Paths, colours and sizes are of the "
-        f"frames that show an object. Equal cost: {results[0]['budget']}"
+        f"frames that show an object. Equal cost, of the networks in training "
+        f"(neither the optimiser nor sampling counts): {results[0]['budget']}"
     )
     return report.section(
         title="all frames at once are more coherent than key frames + temporal super-resolution",
@@ -168,19 +170,22 @@ def section(output: Path) -> str:
     )
 
 
-DECISIVE = ("path_error", "bend", "colour_change", "shape_kept", "size_variation")
+DECISIVE = ("path_error", "bend", "colour_change", "shape_kept", "size_variation", "seen")
 
 
 def verdict(results: list[report.Cell]) -> str:
     """For how many figures all frames at once did better, by the rule that it states."""
     counts = {key: wins(results, key) for key in DECISIVE}
+    if all(text.endswith(" of 0") for text in counts.values()):
+        return "Not decided: there is no pair of runs yet."
     always = [key for key, text in counts.items() if len(set(text.split(" of "))) == 1]
     most = len(DECISIVE)
     word = "Holds" if len(always) == most else "Does not hold" if not always else "Holds partly"
     details = "; ".join(f"{FIGURES[key][0].split(',')[0]}: {text}" for key, text in counts.items())
     return (
         f"{word} here, by the rule that all frames at once must do better in every start by each "
-        f"of {most} figures of coherence: so it is for {len(always)} ({details})."
+        f"of {most} figures of coherence (an object must be seen in no fewer "
+        f"frames): so it is for {len(always)} ({details})."
     )
 
 
@@ -198,7 +203,10 @@ def wins(results: list[report.Cell], key: str) -> str:
             return abs(value - 1)
         return -value if key in HIGHER_IS_BETTER else value
 
-    better = sum(badness(pair["all_frames"]) < badness(pair["cascade"]) for pair in pairs)
+    is_better = operator.le if key == "seen" else operator.lt  # all can be seen by both
+    better = sum(
+        is_better(*(badness(pair[m]) for m in ("all_frames", "cascade"))) for pair in pairs
+    )
     return f"{better} of {len(pairs)}"
 
 
@@ -269,7 +277,7 @@ def main(argv: list[str]) -> None:
     """Trains and samples whatever is missing, and makes pictures and text of all."""
     del argv
     given = flags.FLAGS
-    quick, folder, output = given.quick, Path(given.runs), Path(given.output)
+    quick, folder, output = given.quick, Path(given.runs), report.output_folder(given)
     runs.start(folder)
     own = (given.steps, given.captions, given.image_steps)
     steps, number, image_steps = (20, 4, 4) if quick else own
@@ -285,7 +293,8 @@ def main(argv: list[str]) -> None:
     for seed, method in cells:
         settings = {"method": method, "seed": seed, "captions": number}
         settings |= {"image_steps": image_steps, "steps": list(budget.steps)}
-        name = f"{method}_{'_'.join(map(str, budget.steps))}_seed{seed}_{number}.npy"
+        steps_of_all = "_".join(map(str, (image_steps, *budget.steps)))
+        name = f"{method}_{steps_of_all}_seed{seed}_{number}.npy"
         clips = folder / "clips" / name
 
         def compute(method: str = method, seed: int = seed, clips: Path = clips) -> report.Cell:

@@ -53,6 +53,11 @@ def kept(path: Path, settings: Mapping[str, Any], compute: Callable[[], Cell]) -
     return cell
 
 
+def output_folder(given: Any) -> Path:
+    """Where a script's results go: with --quick not among the ones that count."""
+    return Path(given.output) / "quick" if given.quick else Path(given.output)
+
+
 def read_kept(folder: Path) -> list[Cell]:
     """All cells of a folder, in the order of their names.
 

@@ -26,9 +26,11 @@ from absl import flags
 from style_pictures import STYLES, flat, style_distance
 
 from lumiere_jax import errors
-from lumiere_jax.data.scene import DIRECTIONS
+from lumiere_jax.config import ConfigDict
+from lumiere_jax.data.scene import BACKGROUND_COLOURS, DIRECTIONS, OBJECT_COLOURS
 from lumiere_jax.data.scene_captions import parse_caption
 from lumiere_jax.data.video_io import write_contact_sheet
+from lumiere_jax.errors import UserError
 from lumiere_jax.metrics import oracle
 from lumiere_jax.pipeline import LumierePipeline
 from lumiere_jax.progress import Progress
@@ -38,6 +40,7 @@ FOLDER = "style_interpolation"
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 TRUTH, STYLED_TRUTH = "true clips", "true clips in the style"
 PICTURES, SHOWN = 16, 3
+CONTRAST = 0.1  # of luminance, between object and ground
 STILL = 0.2  # of the frame's width: a shorter path is none, as for the oracle
 TOLERANCE = 0.05
 COLOURS = {"duotone": "tab:blue", "outline": "tab:orange"}
@@ -104,6 +107,13 @@ def measure(
     }
 
 
+def grey_contrast(caption: str) -> float:
+    """Difference of luminance (ITU-R BT.601) of object and background, of a range of 1."""
+    said = parse_caption(caption)
+    pair = OBJECT_COLOURS[said.objects[0].colour], BACKGROUND_COLOURS[said.background_colour]
+    return abs(float(np.dot(np.subtract(*pair), (0.299, 0.587, 0.114))))
+
+
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """What is trained and sampled: folder of the runs, steps of the three stages, captions."""
@@ -121,7 +131,7 @@ class Setting:
         config.train.num_steps = self.style_steps
         config.init_from = str(runs.image_run(self.folder, seed, self.image_steps))
         config.data.folder = str(pictures)
-        name = f"style_{style}_{config.train.num_steps}_seed{seed}"
+        name = f"style_{style}_{self.style_steps}_after_{self.image_steps}_seed{seed}"
         return runs.train_once(config, self.folder / name)
 
     def clips_path(self, style: str, seed: int, alpha: float) -> Path:
@@ -144,8 +154,23 @@ class Setting:
         return runs.sampled(self.clips_path(style, seed, alpha), make)
 
     def truth(self) -> tuple[np.ndarray, list[str]]:
-        """The held-out clips, and their captions."""
-        return runs.held_out(runs.tiny_config("stunet", 0), self.captions)
+        """The held-out clips that are scored, and their captions."""
+        return self.scored(runs.tiny_config("stunet", 0))
+
+    def scored(self, config: ConfigDict) -> tuple[np.ndarray, list[str]]:
+        """The first held-out clips whose object can be told from the ground without colours.
+
+        One of the styles has none: an object that it hides would look like lost motion.
+        """
+        videos, captions = runs.held_out(config, 2 * self.captions)
+        chosen = [i for i, caption in enumerate(captions) if grey_contrast(caption) >= CONTRAST]
+        if len(chosen) < self.captions:
+            raise UserError(
+                f"only {len(chosen)} of {len(captions)} captions have an object that stands out in "
+                f"grey, and --captions={self.captions} are asked for; ask for fewer."
+            )
+        chosen = chosen[: self.captions]
+        return videos[chosen], [captions[i] for i in chosen]
 
     def cell(self, style: str, seed: int, alpha: float | str) -> report.Cell:
         """The figures of an alpha, or of true clips."""
@@ -156,7 +181,7 @@ class Setting:
         if alpha == STYLED_TRUTH:
             config = runs.tiny_config("stunet", 0)
             config.data.resolution = style_pictures.DRAWN_PIXELS
-            large, _ = runs.held_out(config, self.captions)
+            large, _ = self.scored(config)
             truth = np.stack([style_pictures.in_style(clip, style, size) for clip in large])
         videos = truth if isinstance(alpha, str) else self.clips(style, seed, alpha)
         return {"figures": measure(videos, captions, pictures)}
@@ -217,7 +242,8 @@ def section(output: Path) -> str:
     text = (
         f"{seeds} random starts (median and range); {settings['steps'][2]} steps of the stage "
         f"`style` on {PICTURES} pictures; clips of 8 frames of 16×16 of {settings['captions']} "
-        "held-out captions. Distance from the style: of the mean Gram matrix of the frames from "
+        "held-out captions, whose objects stand out in grey as well. Distance "
+        "from the style: of the mean Gram matrix of the frames from "
         "that of the pictures, over ten features a pixel (1, colours, and their differences from "
         "the pixels to the right and below). Direction: of the path of whatever differs from the "
         "ground, which needs no colours; the oracle looks for the named colours, so that a style "
@@ -282,7 +308,7 @@ def draw_clips(setting: Setting, styles: Sequence[str], seed: int, path: Path) -
 def main(argv: list[str]) -> None:
     """Trains and samples whatever is missing, and makes pictures and text of all."""
     del argv
-    given, output = flags.FLAGS, Path(flags.FLAGS.output)
+    given, output = flags.FLAGS, report.output_folder(flags.FLAGS)
     steps = (4, 4, 4) if given.quick else (given.image_steps, given.steps, given.style_steps)
     seeds = [0] if given.quick else [int(seed) for seed in given.seeds]
     setting = Setting(Path(given.runs), *steps, 8 if given.quick else given.captions)

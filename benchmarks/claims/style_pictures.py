@@ -56,13 +56,13 @@ def in_style(frames: np.ndarray, style: str, size: int) -> np.ndarray:
 def write_pictures(folder: Path, style: str, count: int) -> Path:
     """Writes pictures of a style with captions beside them, for the stage "style".
 
-    They show random moments of held-out clips, other ones than those that are scored. Nothing is
-    done if they are there.
+    They show random moments of clips for training, none of the combinations that are scored.
+    Nothing is done if they are there.
     """
     if (folder / "captions.csv").is_file():  # which is written last
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    source = MovingShapes(1, DRAWN_PIXELS, split="test", textured_probability=0, seed=_SOURCE_SEED)
+    source = MovingShapes(1, DRAWN_PIXELS, split="train", textured_probability=0, seed=_SOURCE_SEED)
     rows = []
     for index in range(count):
         frames, caption = source.example(index)

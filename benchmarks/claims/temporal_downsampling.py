@@ -138,7 +138,9 @@ def _ratio_row(frames: int, without: report.Cell, with_it: report.Cell) -> list[
 
     parameters = [cell.get("trainable", 0) + cell.get("frozen", 0) for cell in (with_it, without)]
     share = f"{parameters[0] / parameters[1]:.2f}×" if parameters[1] else "-"
-    figures = (ratio(key) for key in ("flops", "needed", "process_growth", "step_seconds"))
+    rest = [cell["needed"] - cell["arguments"] for cell in (with_it, without)]
+    needed = f"{ratio('needed')} (all but arguments: {rest[0] / rest[1]:.2f}×)"
+    figures = (ratio("flops"), needed, ratio("process_growth"), ratio("step_seconds"))
     return [str(frames), "with / without", share, *figures]
 
 
@@ -237,11 +239,20 @@ def cells_to_do(given: Any) -> list[dict[str, Any]]:
 def main(argv: list[str]) -> None:
     """Measures whatever is missing of a part, and makes picture and text of all there is."""
     del argv
-    given, output = flags.FLAGS, Path(flags.FLAGS.output)
+    given, output = flags.FLAGS, report.output_folder(flags.FLAGS)
     if given.part == "measure":  # in the process that `in_fresh_process` starts
+        settings = json.loads(given.settings)
+        if "topology" in settings:
+            topology.prepare_environment()
         import frame_costs
 
-        print(json.dumps(frame_costs.measure_here(json.loads(given.settings))))
+        is_for_tpu = "topology" in settings
+        found = (
+            frame_costs.compile_for_tpu(settings, given.cache)
+            if is_for_tpu
+            else frame_costs.measure_here(settings)
+        )
+        print(json.dumps(found))
         return
     topology.prepare_environment()  # before JAX is imported
     import frame_costs
@@ -251,9 +262,7 @@ def main(argv: list[str]) -> None:
     for settings in todo:
 
         def compute(settings: dict[str, Any] = settings) -> report.Cell:
-            if given.part == "tpu":
-                return frame_costs.compile_for_tpu(settings, given.cache)
-            return frame_costs.in_fresh_process(settings)
+            return frame_costs.in_fresh_process(settings, given.cache)
 
         report.kept(output / FOLDER / name_of(settings), settings, compute)
         progress.advance(name_of(settings))

@@ -108,10 +108,11 @@ def video_config(
     return config
 
 
-def video_workdir(folder: Path, config: ConfigDict) -> Path:
+def video_workdir(folder: Path, config: ConfigDict, image_steps: int) -> Path:
     """Where a run of a `video_config` is, so that claims share it."""
     kinds = f"{config.train.trainable}_{config.model.temporal_initialization}"
-    return folder / f"stunet_{kinds}_{config.train.num_steps}_seed{config.seed}"
+    steps = f"{config.train.num_steps}_after_{image_steps}"
+    return folder / f"stunet_{kinds}_{steps}_seed{config.seed}"
 
 
 def video_run(folder: Path, config: ConfigDict, image_steps: int) -> Path:
@@ -123,7 +124,7 @@ def video_run(folder: Path, config: ConfigDict, image_steps: int) -> Path:
       image_steps: of the image run.
     """
     config.init_from = str(image_run(folder, config.seed, image_steps))
-    return train_once(config, video_workdir(folder, config))
+    return train_once(config, video_workdir(folder, config, image_steps))
 
 
 def untrained(config: ConfigDict) -> tuple[Stage, TrainState, Mesh]:

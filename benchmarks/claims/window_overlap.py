@@ -1,9 +1,8 @@
 """Do overlapping windows remove the spikes at window borders, and what does that cost?
 
 Temporal MultiDiffusion (2401.12945, section 3.2 and its figure of neighbouring frames), with the
-tiny super-resolution network.
+shipped super-resolution network.
 
-    make demo-train
     python benchmarks/claims/window_overlap.py
 
 Held-out clips of 16 frames are refined in windows of several lengths and overlaps: true clips after
@@ -251,7 +250,8 @@ def section(output: Path) -> str:
     settings = cells[0]["settings"]
     text = (
         f"{settings['clips']} held-out captions, clips of {settings['frames']} frames refined from "
-        f"16×16 to 64×64 in {settings['steps']} steps (the network was trained on windows of "
+        f"{settings['low']}×{settings['low']} to {settings['high']}×{settings['high']} in "
+        f"{settings['steps']} steps (the network was trained on windows of "
         f"{settings['trained_window']} frames). A spike is the mean squared difference of "
         "neighbouring frames of the error at window borders, where the set of windows that hold a "
         "frame changes, by that elsewhere; 1 is none. The interval is a bootstrap over clips. "
@@ -316,7 +316,7 @@ def _draw_panel(axes: Any, cells: Sequence[report.Cell], length: int) -> None:
 def main(argv: list[str]) -> None:
     """Measures whatever is missing, and makes picture and text of all."""
     del argv
-    given, output = flags.FLAGS, Path(flags.FLAGS.output)
+    given, output = flags.FLAGS, report.output_folder(flags.FLAGS)
     runs.start(Path(given.runs))
     lengths, overlaps = ([int(x) for x in values] for values in (given.windows, given.overlaps))
     clips, config_steps = (2 * BATCH, 2) if given.quick else (given.clips, given.steps)
@@ -330,6 +330,8 @@ def main(argv: list[str]) -> None:
     for kind, cut in todo:
         settings = {"input": kind, **dataclasses.asdict(cut), "frames": given.frames}
         settings |= {"clips": clips, "steps": steps, "trained_window": config.ssr.window, **marks}
+        high = config.data.resolution
+        settings |= {"low": high // config.ssr.factor, "high": high}
         name = f"{kind}_window{cut.window}_overlap{cut.overlap}_{cut.weights}.json"
 
         def compute(kind: str = kind, cut: Windows = cut) -> report.Cell:
@@ -344,8 +346,8 @@ def main(argv: list[str]) -> None:
 
 def define_flags() -> None:
     """Defines the flags; not on import, so that one process can have several scripts."""
-    flags.DEFINE_string("base", "demo-train/runs/stunet", "Workdir of a run of the stage stunet.")
-    flags.DEFINE_string("ssr", "demo-train/runs/ssr", "Workdir of a run of the stage ssr.")
+    flags.DEFINE_string("base", "weights/small/stunet", "A run of the stage stunet.")
+    flags.DEFINE_string("ssr", "weights/small/ssr", "A run of the stage ssr.")
     flags.DEFINE_string("runs", "runs/claims", "Folder that keeps compiled programs.")
     flags.DEFINE_string("output", report.OUTPUT, "Folder of the results.")
     flags.DEFINE_integer("frames", 16, "Frames of a clip.", lower_bound=2)

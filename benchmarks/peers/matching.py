@@ -7,22 +7,16 @@ import jax
 import jax.numpy as jnp
 
 from lumiere_jax import flops
+from lumiere_jax.config import UNET_SIZES
 from lumiere_jax.models.stunet import STUNet, is_temporal
 from lumiere_jax.state import merge, partition
 
-# The family of the variant `small`: only the widths differ.
+# Only the widths differ from the variant `small`, and the text, which is the others'.
 _FAMILY = {
-    "patch": 2,
-    "layers_per_level": 1,
-    "attention_levels": [False, False, True],
-    "embedding_features": 256,
-    "head_dim": 32,
-    "text_features": 256,
-    "pooling_heads": 8,
-    "groups": 8,
+    **{k: list(v) if isinstance(v, tuple) else v for k, v in UNET_SIZES["small"].items()},
     "temporal_depth": 1,
 }
-_STEP = 8
+_STEP = 16
 
 
 def create(fields: dict[str, Any]) -> STUNet:
@@ -31,8 +25,9 @@ def create(fields: dict[str, Any]) -> STUNet:
 
 
 def widths_of(finest: int) -> list[int]:
-    """Widths of all levels: 1, 2 and 4 times the finest, the coarsest a multiple of 32."""
-    return [finest, 2 * finest, 4 * finest]
+    """Widths of all levels: 1, 2 and about 3 times the finest; heads divide all but the finest."""
+    head = _FAMILY["head_dim"]
+    return [finest, 2 * finest, max(round(3 * finest / head), 1) * head]
 
 
 @functools.cache

@@ -40,10 +40,16 @@ class Worker:
         self.hello = self._answer()
 
     def ask(self, run: str) -> dict[str, Any]:
-        """One run of "forward", "train" or "sample": "seconds" and "peak", or an "error"."""
-        self._process.stdin.write(json.dumps({"run": run}) + "\n")
-        self._process.stdin.flush()
-        return self._answer()
+        """One run of "forward", "train" or "sample": "seconds" and "peak", or an "error".
+
+        A process that ends, say for lack of memory, is an error as well.
+        """
+        try:
+            self._process.stdin.write(json.dumps({"run": run}) + "\n")
+            self._process.stdin.flush()
+            return self._answer()
+        except (UserError, BrokenPipeError):
+            return {"error": f"its process ended with exit code {self._process.wait()}"}
 
     def _answer(self) -> dict[str, Any]:
         line = self._process.stdout.readline()

@@ -13,6 +13,14 @@ TEXT_LENGTH, TEXT_DIM = 24, 768
 SAMPLING_STEPS = 4
 
 
+def peak() -> int:
+    """The most memory that this process had, in bytes; what its parent had does not count."""
+    for line in open("/proc/self/status"):
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def main() -> None:
     """Builds the network, then answers requests until stdin ends."""
     parser = argparse.ArgumentParser()
@@ -54,12 +62,13 @@ def main() -> None:
     params = jax.jit(network.init)(jax.random.key(0), video[:1], times[:1], text[:1])["params"]
     params = jax.device_put(params, everywhere)
 
-    def predict(params: dict, z: jax.Array) -> jax.Array:
+    # What is captured in place of given would be a constant: whole on every device.
+    def predict(params: dict, z: jax.Array, times: jax.Array, text: jax.Array) -> jax.Array:
         return network.apply({"params": params}, z, times, text)
 
-    def sampled(params: dict, noise: jax.Array) -> jax.Array:
+    def sampled(params: dict, noise: jax.Array, times: jax.Array, text: jax.Array) -> jax.Array:
         def step(z: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
-            x0 = jnp.clip(predict(params, z), -1, 1)
+            x0 = jnp.clip(predict(params, z, times, text), -1, 1)
             return x0 + (1 - (number + 1) / SAMPLING_STEPS) * (z - x0), None
 
         return jax.lax.scan(step, noise, jnp.arange(SAMPLING_STEPS))[0]
@@ -68,9 +77,12 @@ def main() -> None:
     optimizer = optax.adamw(1e-3)
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))
-    def train(trainable: dict, state: object) -> tuple[dict, object]:
+    def train(
+        trainable: dict, state: object, frozen: dict, video: jax.Array, *given: jax.Array
+    ) -> tuple[dict, object]:
         def loss(trainable: dict) -> jax.Array:
-            return jnp.square(predict(merge(trainable, frozen), video) - video).mean()
+            predicted = predict(merge(trainable, frozen), video, *given)
+            return jnp.square(predicted - video).mean()
 
         updates, state = optimizer.update(jax.grad(loss)(trainable), state, trainable)
         return optax.apply_updates(trainable, updates), state
@@ -83,15 +95,14 @@ def main() -> None:
             if not held:
                 copy = jax.tree.map(jnp.copy, trainable)
                 held["state"] = (copy, jax.jit(optimizer.init)(copy))
-            held["state"] = jax.block_until_ready(train(*held["state"]))
+            made = train(*held["state"], frozen, video, times, text)
+            held["state"] = jax.block_until_ready(made)
         else:
-            jax.block_until_ready({"forward": forward, "sample": sample}[name](params, video))
+            chosen = {"forward": forward, "sample": sample}[name]
+            jax.block_until_ready(chosen(params, video, times, text))
 
     def tell(**values: object) -> None:
         print(json.dumps(values), file=answers, flush=True)
-
-    def peak() -> int:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     tell(parameters=sum(x.size for x in jax.tree.leaves(params)), peak=peak())
     for line in sys.stdin:

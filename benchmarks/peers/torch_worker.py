@@ -76,6 +76,14 @@ MODELS = {
 }
 
 
+def peak() -> int:
+    """The most memory that this process had, in bytes; what its parent had does not count."""
+    for line in open("/proc/self/status"):
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def main() -> None:
     """Builds the model, then answers requests until stdin ends."""
     parser = argparse.ArgumentParser()
@@ -122,13 +130,14 @@ def main() -> None:
                 x0 = predict(z).clamp(-1, 1)
                 z = x0 + ratio * (z - x0)
 
-    def peak() -> int:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
     network = torch.compile(model) if given.compile else model
-    optimizer = torch.optim.AdamW(model.parameters())
+    # Lumiere's own `parameters` names what inflation added alone, and the rest is frozen.
+    own = list(torch.nn.Module.parameters(model))
+    for parameter in own:
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.AdamW(own)
     runs = {"forward": forward, "train": train, "sample": sample}
-    parameters = sum(p.numel() for p in model.parameters())
+    parameters = sum(parameter.numel() for parameter in own)
     if given.count:  # in a process of its own, since it needs the memory of a step
         flops = {}
         for name in ("forward", "train"):

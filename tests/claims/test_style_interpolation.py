@@ -73,7 +73,7 @@ def test_pictures_are_what_training_reads(tmp_path):
     assert (folder / "0001.png").stat().st_mtime_ns == before
     read = pictures.read_pictures(folder, 16)
     assert read.shape == (3, 16, 16, 3) and len(ImageFolder(folder, resolution=16)) == 3
-    source = MovingShapes(1, pictures.DRAWN_PIXELS, split="test", textured_probability=0, seed=7)
+    source = MovingShapes(1, pictures.DRAWN_PIXELS, split="train", textured_probability=0, seed=7)
     drawn = np.stack([source.example(index)[0][0] for index in range(3)])
     np.testing.assert_allclose(read, pictures.in_style(drawn, "outline", 16), atol=0.02)
 

@@ -19,7 +19,7 @@ from peers import processes, table  # noqa: E402
 
 SHAPE = (2, 4, 16, 16, 3)
 SETTING = ["--batch=2", "--frames=4", "--size=16"]
-TINY = matching._FAMILY | {"widths": [8, 16, 32]}
+TINY = matching._FAMILY | {"widths": matching.widths_of(matching._STEP)}
 
 
 @pytest.mark.parametrize("what", ["flops", "parameters"])
@@ -32,9 +32,9 @@ def test_the_matched_network_comes_nearest_of_its_family(what):
         return {"flops": flops, "parameters": parameters}[what]
 
     finest = found["widths"][0]
-    assert found["widths"] == [finest, 2 * finest, 4 * finest]
+    assert found["widths"] == matching.widths_of(finest)
     off = abs(number(finest) - target)
-    assert all(abs(number(finest + step) - target) >= off for step in (-8, 8))
+    assert all(abs(number(finest + step) - target) >= off for step in (-16, 16))
     assert off < 0.2 * target
 
 
@@ -47,7 +47,7 @@ def test_parameters_of_a_match_are_those_of_the_network():
         jnp.zeros((2, 4, 8)),
     )
     total = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(sizes["params"]))
-    assert matching._counted(8, SHAPE, 4, 8)[1] == total
+    assert matching._counted(matching._STEP, SHAPE, 4, 8)[1] == total
 
 
 def test_training_temporal_weights_alone_takes_fewer_operations():
@@ -64,6 +64,13 @@ def test_a_worker_answers_and_its_peak_only_rises():
     assert all(answer["seconds"] > 0 for answer in answers)
     peaks = [worker.hello["peak"], *(answer["peak"] for answer in answers)]
     assert peaks == sorted(peaks) and peaks[0] > 2**26
+
+
+def test_a_worker_that_dies_between_runs_is_an_error_and_no_end():
+    with processes.stunet_worker(SETTING, fields=json.dumps(TINY)) as worker:
+        worker._process.kill()
+        assert worker.ask("forward") == {"error": "its process ended with exit code -9"}
+        assert "ended with exit code" in worker.ask("train")["error"]
 
 
 def test_a_worker_that_ends_says_why():
