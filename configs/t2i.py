@@ -2,7 +2,9 @@
 
     python -m lumiere_jax.main --config=configs/t2i.py:tiny --workdir=runs/t2i
 
-`tiny` is what the tests train, `small` is shipped (MODEL_CARD.md), `full` has the paper's size.
+`tiny` is what the tests train, `full` has the paper's size. `small` is shipped
+(weights/small/MODEL_CARD.md): on 2 CPU cores 50 min, and single frames of 64 held-out captions then
+had the right colour in 100%, background in 100% and shape in 94% by the oracle (2026-11-26).
 """
 
 from lumiere_jax.config import (
@@ -25,7 +27,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
         set_short_run(config, num_steps=750, batch_size=32)
         config.data.num_frames = 1
     elif variant == "small":
-        set_small(config, num_steps=3000, batch_size=64)
+        set_small(config, num_steps=1900, batch_size=48)
         config.data.num_frames = 1
         config.diffusion.log_snr_shift = -2.5
         config.diffusion.weighting = "balanced"  # shapes are a small part of the plain error

@@ -47,9 +47,10 @@ def test_rows_have_ratios_and_what_does_not_fit():
     rows = claim.make_rows(cells(1.25), "full", "train")
     assert rows[0] == ["16", "without", "4.00M", "32", "20 GiB: 1 + 19", "-", "8 s"]
     assert rows[1] == ["16", "with", "4.50M", "32", "8 GiB: 1 + 7", "-", "8 s"]
-    assert rows[2] == ["16", "with / without", "1.12×", "1.00×", "0.40×", "-", "1.00×"]
+    ratio = "0.40× (all but arguments: 0.37×)"
+    assert rows[2] == ["16", "with / without", "1.12×", "1.00×", ratio, "-", "1.00×"]
     assert rows[3][4:] == ["**does not fit**: 120 GiB of 95 GiB", "-", "-"]
-    assert rows[5][4:] == ["0.21×", "-", "-"]
+    assert rows[5][4:] == ["0.21× (all but arguments: 0.20×)", "-", "-"]
     killed = {"settings": rows and cells(1)[0]["settings"], "fits": False, "reason": "no memory"}
     assert claim.make_rows([STAMP | killed], "full", "train") == [
         ["16", "without", "-", "-", "**does not fit**: ?", "-", "-"]

@@ -51,6 +51,7 @@ def cells(without, overlapping):
             differences[:, 3] = 1.0 if cut.window == 8 else excess[kind]
             settings = {"input": kind, "window": cut.window, "overlap": cut.overlap}
             settings |= {"weights": cut.weights, "frames": 8, "clips": 3, "steps": 5}
+            settings |= {"low": 16, "high": 64}
             windows = len(cut.starts(8))
             cell = {"settings": settings | {"trained_window": 4}, "windows": windows}
             cell |= {"network_calls": 5 * windows, "seconds_a_clip": 0.25 * windows}
