@@ -24,7 +24,7 @@ TINY = matching._FAMILY | {"widths": matching.widths_of(matching._STEP)}
 
 @pytest.mark.parametrize("what", ["flops", "parameters"])
 def test_the_matched_network_comes_nearest_of_its_family(what):
-    target = {"flops": 2_000_000_000, "parameters": 3_000_000}[what]
+    target = {"flops": 2_000_000_000, "parameters": 12_000_000}[what]
     found = matching.matched(target, what, SHAPE, 4, 8)
 
     def number(finest):
