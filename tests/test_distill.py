@@ -220,7 +220,7 @@ def test_teachers_and_workdirs_that_are_refused(cascade, teacher, student, tmp_p
         distil(distill_config(teacher, distillation__steps=(1,)), student)
     with pytest.raises(UserError, match=r"distillation.steps=\(2, 1\) are several rounds"):
         train(config, tmp_path / "run")
-    with pytest.raises(UserError, match="of stage 'ssr'; stage 'stunet' is init.* stage 'stunet'"):
+    with pytest.raises(UserError, match="of stage 'ssr'; stage 'stunet' starts from another run"):
         one = distill_config(teacher, init_from=str(cascade["ssr"]))
         distil(one, tmp_path / "other")
 

@@ -37,7 +37,11 @@ class Worker:
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said,
             text=True,
         )  # fmt: skip
-        self.hello = self._answer()
+        try:
+            self.hello = self._answer()
+        except UserError:
+            self.__exit__()
+            raise
 
     def ask(self, run: str) -> dict[str, Any]:
         """One run of "forward", "train" or "sample": "seconds" and "peak", or an "error".
