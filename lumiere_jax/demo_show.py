@@ -81,7 +81,8 @@ def check_prompt(prompt: str) -> None:
             raise UserError("one shape a video is all that they know")
     except UserError as error:
         raise UserError(
-            f"the shipped weights cannot show {prompt!r}: {error}. They know {vocabulary()}"
+            f"the shipped weights cannot show {prompt!r}: {str(error).rstrip('.')}. They know "
+            f"{vocabulary()}"
         ) from error
 
 
