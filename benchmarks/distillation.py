@@ -5,8 +5,9 @@
 
 Four ways to sample the same held-out captions with the same seeds: the teachers in their own steps,
 the teachers in as few steps as the students (by their own sampler, and by DPM-Solver++, which is
-made for few steps), and the students. Each result is a JSON file in --output; one that is there
-for the same weights and settings is not measured again. The table is written anew from them.
+made for few steps), and the students. Their times are taken in turns. Each result is a JSON file in
+--output; one that is there for the same weights and settings is not measured again. The page is
+written anew from them, with a table for every --source that was measured.
 """
 
 import dataclasses
@@ -61,15 +62,15 @@ def main(argv: list[str]) -> None:
     cpu_devices.one_a_core()
     compilation_cache.use()
     folder = Path(_OUTPUT.value)
-    folder.mkdir(parents=True, exist_ok=True)
     ways = all_ways()
+    described = {name: describe(pipeline) for name, pipeline in ways.items()}
     for name, pipeline in ways.items():
-        settings = describe(pipeline) | {"source": _SOURCE.value}
-        scores = (folder / f"{name}_scores.json", settings | {"captions": captions})
-        found(*scores, lambda p=pipeline, n=name: judge_all(p, n, captions, batch))
-        seconds = (folder / f"{name}_seconds.json", settings | {"runs": runs})
-        found(*seconds, lambda p=pipeline, n=name: time_one(p, n, runs))
-    text = distillation_table.document(folder, ways)
+        settings = described[name] | {"source": _SOURCE.value, "captions": captions}
+        path = folder / _SOURCE.value / f"{name}.json"
+        found(path, settings, lambda p=pipeline, n=name: judge_all(p, n, captions, batch))
+    timing = {"ways": described, "runs": runs}
+    found(folder / "seconds.json", timing, lambda: time_in_turns(ways, runs))
+    text = distillation_table.document(folder)
     write_text(_TABLE.value, text)
     print(text)
 
@@ -83,6 +84,7 @@ def found(path: Path, settings: dict[str, Any], measure: Any) -> dict[str, Any]:
         if saved["settings"] == json.loads(json.dumps(settings)):
             print(f"{path} is up to date")
             return saved
+    path.parent.mkdir(parents=True, exist_ok=True)
     result = {
         "settings": settings,
         "date": datetime.date.today().isoformat(),
@@ -215,18 +217,26 @@ def held_out(pipeline: "LumierePipeline", count: int) -> tuple[list, list[str]]:
     return list(clips), list(captions)
 
 
-def time_one(pipeline: "LumierePipeline", name: str, runs: int) -> dict[str, Any]:
-    """Seconds from a prompt to its final video: of the first, with compilation, and of others."""
+def time_in_turns(ways: dict[str, "LumierePipeline"], runs: int) -> dict[str, Any]:
+    """Seconds from a prompt to its final video: of the first, with compilation, and of others.
+
+    Every way makes a video before any makes its next, so that a slow minute meets all of them.
+    """
     from lumiere_jax.progress import Progress
 
-    (caption, *_) = held_out(pipeline, 1)[1]
-    progress, seconds = Progress(f"{name}: seconds a video", runs + 1, "videos"), []
+    caption = held_out(next(iter(ways.values())), 1)[1][0]
+    progress = Progress("seconds a video", (runs + 1) * len(ways), "videos")
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(runs + 1):
-        begin = time.perf_counter()
-        pipeline([caption], seeds=[number])
-        seconds.append(time.perf_counter() - begin)
-        progress.advance()
-    return {"first": seconds[0], "seconds": seconds[1:]}
+        for name, pipeline in ways.items():
+            begin = time.perf_counter()
+            pipeline([caption], seeds=[number])
+            seconds[name].append(time.perf_counter() - begin)
+            progress.advance()
+    return {
+        "first": {name: times[0] for name, times in seconds.items()},
+        "seconds": {name: times[1:] for name, times in seconds.items()},
+    }
 
 
 if __name__ == "__main__":

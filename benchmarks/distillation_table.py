@@ -1,9 +1,8 @@
-"""The table of `benchmarks/distillation.py`, from its JSON files."""
+"""The page of `benchmarks/distillation.py`, from its JSON files."""
 
 import json
 import math
 import statistics
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,44 +18,49 @@ HEAD = (
 )
 
 
-def document(folder: Path, ways: Iterable[str] = NAMES) -> str:
-    """The page, from `WAY_scores.json` and `WAY_seconds.json` in a folder."""
-    rows = {way: _read(folder, way) for way in ways}
-    first = rows["teacher"]["scores"]
-    captions, source = first["settings"]["captions"], first["settings"]["source"]
-    seconds = rows["teacher"]["seconds"]
+def document(folder: Path) -> str:
+    """The page, from `seconds.json` and `SOURCE/WAY.json` in a folder."""
+    seconds = _read(folder / "seconds.json")
+    sources = sorted(path.parent for path in folder.glob("*/teacher.json"))
+    parts = [_table(source, seconds) for source in reversed(sources)]  # shapes before digits
+    head = (
+        f"`python benchmarks/distillation.py`, {seconds['cores']} CPU cores. Held-out captions, "
+        "one seed each, the same for every row. A clip is right if the oracle finds all of its "
+        "attributes right. Seconds are of one video, the ways taken in turns, the median of "
+        f"{len(seconds['seconds']['teacher'])} (from least to most), without compilation, "
+        f"{seconds['date']}. Points are of 100, with the 95% interval over captions."
+    )
+    return "\n\n".join(["# Distillation, measured", head, *parts]) + "\n"
+
+
+def _table(source: Path, seconds: dict[str, Any]) -> str:
+    scores = {way: _read(source / f"{way}.json") for way in NAMES}
+    first = scores["teacher"]
     lines = [
-        "# Distillation, measured",
-        "",
-        f"`python benchmarks/distillation.py`, {first['date']}, {seconds['cores']} CPU cores; "
-        f"{captions} held-out captions of `{source}`, one seed each, the same for every row. A "
-        "clip is right if the oracle finds all of its attributes right. Seconds are of one video, "
-        f"the median of {len(seconds['seconds'])} (from least to most), without compilation. "
-        "Points are of 100, with the 95% interval over captions.",
+        f"{first['settings']['captions']} captions of `{source.name}`, {first['date']}:",
         "",
         HEAD,
         "|" + " --- |" * (HEAD.count("|") - 1),
-        *(row(way, rows) for way in rows),
+        *(row(way, scores, seconds["seconds"]) for way in NAMES),
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
-def row(way: str, rows: dict[str, dict[str, Any]]) -> str:
+def row(way: str, scores: dict[str, dict[str, Any]], seconds: dict[str, list[float]]) -> str:
     """The line of one way to sample."""
-    scores, seconds = rows[way]["scores"], rows[way]["seconds"]
-    stages = scores["settings"]["stages"]
-    median = statistics.median(seconds["seconds"])
-    faster = statistics.median(rows["teacher"]["seconds"]["seconds"]) / median
-    place = "final" if "final" in scores else "base"
-    lost, margin = difference(rows["teacher"]["scores"][place]["all"], scores[place]["all"])
+    stages = scores[way]["settings"]["stages"]
+    median = statistics.median(seconds[way])
+    faster = statistics.median(seconds["teacher"]) / median
+    place = "final" if "final" in scores[way] else "base"
+    lost, margin = difference(scores["teacher"][place]["all"], scores[way][place]["all"])
     cells = [
         NAMES[way],
         " + ".join(str(stage["steps"]) for stage in stages),
         " + ".join(str(stage["calls"]) for stage in stages),
-        f"{median:.3g} ({min(seconds['seconds']):.3g} to {max(seconds['seconds']):.3g})",
+        f"{median:.3g} ({min(seconds[way]):.3g} to {max(seconds[way]):.3g})",
         f"{faster:.2f}",
-        _share(scores["base"]["all"]),
-        _share(scores["final"]["all"]) if "final" in scores else "-",
+        _share(scores[way]["base"]["all"]),
+        _share(scores[way]["final"]["all"]) if place == "final" else "-",
         "-" if way == "teacher" else f"{lost:.1f} ± {margin:.1f}",
     ]
     return "| " + " | ".join(cells) + " |"
@@ -72,8 +76,5 @@ def _share(right: list[bool]) -> str:
     return f"{100 * sum(right) / len(right):.1f}%"
 
 
-def _read(folder: Path, way: str) -> dict[str, Any]:
-    return {
-        kind: json.loads((folder / f"{way}_{kind}.json").read_text())
-        for kind in ("scores", "seconds")
-    }
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
