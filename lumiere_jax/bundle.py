@@ -1,6 +1,7 @@
 """Bundles: the trained stages of a cascade as files to ship, without any state of training.
 
-    BUNDLE/manifest.json            what there is: configs, steps, sizes, checksums
+    BUNDLE/README.md                model card
+    BUNDLE/manifest.json            what there is: licence, configs, steps, sizes, checksums
     BUNDLE/STAGE/weights.safetensors
 
 A stage may leave out what it shares, bit for bit, with the stage that it was initialised from: the
@@ -16,22 +17,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from lumiere_jax import __version__, quantization
 from lumiere_jax.atomic import write_text
 from lumiere_jax.config import with_defaults
 from lumiere_jax.errors import UserError
 from lumiere_jax.state import Params
 
 MANIFEST = "manifest.json"
+CARD = "README.md"
 WEIGHTS = "weights.safetensors"
 VERSION = 1
-DTYPES = ("bfloat16", "float32")
-_SEPARATOR = "."  # between the parts of a parameter's path; those of LoRA hold slashes
+DTYPES = ("bfloat16", "float32", "int8")
+_FIELDS = {"config", "config_sha256", "step", "shares", "parameters", "bytes", "sha256"}
+SEPARATOR = "."
+"""Between the parts of a parameter's path; those of LoRA hold slashes."""
 
 
 def is_stage(folder: str | Path) -> bool:
@@ -41,18 +47,21 @@ def is_stage(folder: str | Path) -> bool:
 
 
 def write(
-    stages: Mapping[str, tuple[Mapping[str, Any], Params, int]],
+    stages: Mapping[str, tuple[Mapping[str, Any], Params, int | None]],
     output: str | Path,
     shares: Mapping[str, str],
     dtype: str = "bfloat16",
+    licence: str = "",
 ) -> None:
     """Writes a bundle, which is there as a whole or not at all.
 
     Args:
-      stages: name -> config, parameters and step of a trained stage.
+      stages: name -> config, parameters and step of a trained stage; None where it is not known.
       output: folder to make; one that exists and is no bundle is left alone.
       shares: name of a stage -> name of the one whose equal parameters it leaves out.
-      dtype: of the weights, "bfloat16" or "float32".
+      dtype: of the weights, "bfloat16", "float32", or "int8": kernels by `quantization.quantize`
+        and all else in bfloat16.
+      licence: of the weights; an SPDX identifier or a sentence.
 
     Raises:
       UserError: if `output` is something else, or the dtype unknown.
@@ -63,17 +72,17 @@ def write(
     if output.exists() and not (output / MANIFEST).is_file():
         raise UserError(f"{output} exists and is no bundle; choose another --output.")
     cast = {
-        name: {
-            _SEPARATOR.join(path): np.asarray(leaf).astype(jnp.dtype(dtype))
-            for path, leaf in flatten_dict(params).items()
-        }
+        name: _as_stored(
+            {SEPARATOR.join(path): np.asarray(leaf) for path, leaf in flatten_dict(params).items()},
+            dtype,
+        )
         for name, (_, params, _) in stages.items()
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
     try:
         described = {}
-        for name, (config, _, step) in stages.items():
+        for name, (config, params, step) in stages.items():
             source = shares.get(name)
             if source not in cast or not set(cast[source]) <= set(cast[name]):
                 source = None
@@ -83,24 +92,49 @@ def write(
             save_file(own, file)
             described[name] = {
                 "config": config,
+                "config_sha256": _config_sum(config),
                 "step": step,
                 "shares": source,
-                "parameters": sum(array.size for array in cast[name].values()),
+                "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(params)),
                 "bytes": file.stat().st_size,
                 "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
             }
-        manifest = {"version": VERSION, "dtype": dtype, "stages": described}
+        manifest = {
+            "version": VERSION,
+            "program": f"lumiere_jax {__version__}",
+            "licence": licence,
+            "dtype": dtype,
+            "stages": described,
+        }
         write_text(temporary / MANIFEST, json.dumps(manifest, indent=1) + "\n")
         temporary.chmod(0o755)
         if output.exists():  # what else is there, such as a model card, stays
-            for name in described:
+            for name in {*entries(output), *described}:
                 shutil.rmtree(output / name, ignore_errors=True)
+            for name in described:
                 os.replace(temporary / name, output / name)
             os.replace(temporary / MANIFEST, output / MANIFEST)
         else:
             os.replace(temporary, output)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _as_stored(arrays: dict[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
+    """Arrays as they are in a file."""
+    if dtype != "int8":
+        return {name: array.astype(jnp.dtype(dtype)) for name, array in arrays.items()}
+    stored = {}
+    for name, array in arrays.items():
+        if quantization.is_kernel(name, array):
+            stored[name], stored[name + quantization.SCALE] = quantization.quantize(array)
+        else:
+            stored[name] = array.astype(jnp.bfloat16)
+    return stored
+
+
+def _config_sum(config: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 def _without(arrays: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -122,6 +156,24 @@ def entries(bundle: str | Path) -> dict[str, dict[str, Any]]:
       UserError: if there is no manifest, or it cannot be read.
     """
     return _manifest(Path(bundle))["stages"]
+
+
+def licence(bundle: str | Path) -> str:
+    """The licence of a bundle's weights, "" if it states none.
+
+    Raises:
+      UserError: if there is no manifest, or it cannot be read.
+    """
+    return _manifest(Path(bundle)).get("licence", "")
+
+
+def dtype(bundle: str | Path) -> str:
+    """The dtype of a bundle's weights.
+
+    Raises:
+      UserError: if there is no manifest, or it cannot be read.
+    """
+    return _manifest(Path(bundle))["dtype"]
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
@@ -147,9 +199,9 @@ def read(folder: str | Path) -> tuple[dict[str, Any], Params, int]:
     """
     folder = Path(folder)
     entry = _entry(folder)
-    arrays = _arrays(folder)
+    arrays = quantization.dequantize(_arrays(folder))
     params = {
-        tuple(name.split(_SEPARATOR)): array.astype(np.float32) for name, array in arrays.items()
+        tuple(name.split(SEPARATOR)): array.astype(np.float32) for name, array in arrays.items()
     }
     return with_defaults(entry["config"]), unflatten_dict(params), entry["step"]
 
@@ -181,7 +233,10 @@ def _entry(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{folder.parent} has no stage {folder.name!r}; it has {', '.join(described)}."
         )
-    return described[folder.name]
+    entry = described[folder.name]
+    if _config_sum(entry["config"]) != entry["config_sha256"]:
+        raise _broken(folder.parent / MANIFEST, f"has another config of {folder.name} than written")
+    return entry
 
 
 def _manifest(bundle: Path) -> dict[str, Any]:
@@ -201,6 +256,9 @@ def _manifest(bundle: Path) -> dict[str, Any]:
             f"the {'newer' if version > VERSION else 'older'} program that wrote it, or export "
             "again."
         )
+    stages = manifest.get("stages")
+    if not isinstance(stages, dict) or not all(_FIELDS <= set(e) for e in stages.values()):
+        raise _broken(place, "is no manifest of a bundle")
     return manifest
 
 

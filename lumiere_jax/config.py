@@ -310,7 +310,7 @@ def set_short_run(config: ConfigDict, *, num_steps: int, batch_size: int) -> Non
 
 
 def set_small(config: ConfigDict, *, num_steps: int, batch_size: int) -> None:
-    """What all small variants share: the weights that travel with the project (MODEL_CARD.md).
+    """What all small variants share: the weights that travel with the project (weights/small).
 
     Shapes and handwritten digits, half and half, in clips of 2 s; otherwise as `set_short_run`.
     """

@@ -76,7 +76,7 @@ super-resolution with temporal MultiDiffusion.</p>
 <h2>Your own prompts</h2>
 <pre>make demo PROMPT="{html.escape(prompts[0])}" SEED=1</pre>
 <p>The weights know {html.escape(vocabulary)}</p>
-<p>What they were trained on and how they score: <code>weights/small/MODEL_CARD.md</code>. To
+<p>What they were trained on and how they score: <code>weights/small/README.md</code>. To
 animate a picture, repaint a region or change a style with them: <code>docs/editing.md</code>. To
 train from nothing on this machine: <code>make demo-train</code>.</p>
 """

@@ -2,9 +2,10 @@
 
     python -m lumiere_jax.export --stage=runs/t2i --stage=runs/stunet --stage=runs/ssr \\
         --output=my_model
-    python -m lumiere_jax.sample --base=my_model/stunet --ssr=my_model/ssr --output=video.mp4 …
+    python -m lumiere_jax.sample --bundle=my_model --output=video.mp4 …
 
-A bundle holds the averaged weights (EMA) and configs, and nothing of the training's state.
+A bundle holds the averaged weights (EMA) and configs, and nothing of the training's state. Its
+README.md is a model card; `--evaluation` and `--plan` add what was measured and planned.
 """
 
 from absl import flags
@@ -15,7 +16,12 @@ _STAGE = flags.DEFINE_multi_string(
     "stage", None, "WORKDIR of a stage, or NAME=WORKDIR where its name is not to be the stage's."
 )
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the bundle.")
-_DTYPE = flags.DEFINE_string("dtype", "bfloat16", "Of the weights: bfloat16 or float32.")
+_DTYPE = flags.DEFINE_string("dtype", "bfloat16", "Of the weights: bfloat16, float32 or int8.")
+_LICENCE = flags.DEFINE_string(
+    "licence", "", "Of the weights: an SPDX identifier, as in Apache-2.0, or a sentence."
+)
+_EVALUATION = flags.DEFINE_string("evaluation", None, "--output of lumiere_jax.eval, for the card.")
+_PLAN = flags.DEFINE_string("plan", None, "--output of lumiere_jax.plan, for the card.")
 flags.mark_flags_as_required(["stage", "output"])
 
 
@@ -24,7 +30,12 @@ def main(argv: list[str]) -> None:
     del argv
     from lumiere_jax.exporting import export
 
-    print(export(_STAGE.value, _OUTPUT.value, _DTYPE.value))
+    print(
+        export(
+            _STAGE.value, _OUTPUT.value, _DTYPE.value,
+            licence=_LICENCE.value, evaluation=_EVALUATION.value, plans=_PLAN.value,
+        )
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

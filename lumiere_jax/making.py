@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 _BASE = flags.DEFINE_string("base", None, "Workdir of the base stage's training run.")
 _SSR = flags.DEFINE_list("ssr", [], "Workdirs of super-resolution stages, in order.")
+_BUNDLE = flags.DEFINE_string(
+    "bundle", None, "Bundle to take base and super-resolution from: a folder, or OWNER/NAME."
+)
+_DISTILLED = flags.DEFINE_bool("distilled", False, "Of a bundle, the stages of few steps.")
 _PROMPT = flags.DEFINE_string("prompt", None, "What to show.")
 _PROMPTS_FILE = flags.DEFINE_string("prompts_file", None, "A text file with one prompt a line.")
 _NEGATIVE_PROMPT = flags.DEFINE_string("negative_prompt", "", "What to be led away from.")
@@ -51,6 +55,7 @@ _EXPECT = flags.DEFINE_list(
     "expect_checkpoints", [], "Fingerprints that the weights must have, as --describe shows them."
 )
 
+_SHOWN_PIXELS = ("animate", "cinemagraph", "inpaint", "outpaint", "extend")
 SUFFIXES = (".mp4", ".gif", ".png")
 _NOT_NOTED = (
     "prompts_file", "output", "formats", "samples", "storyboard", "expect_checkpoints", "alphas",
@@ -115,6 +120,41 @@ def output_paths(output: str, formats: list[str], num_videos: int, is_file: bool
     return [[path / f"{i:04d}.{name}" for name in formats] for i in range(num_videos)]
 
 
+def check_weights_given() -> None:
+    """Makes sure that the flags name a base once.
+
+    Raises:
+      UserError: if they do not.
+    """
+    if (_BASE.value is None) == (_BUNDLE.value is None):
+        raise UserError("give the weights as either --bundle=BUNDLE, or --base=WORKDIR and --ssr.")
+    if _BUNDLE.value is not None and _SSR.value:
+        raise UserError("--bundle brings its own super-resolution; leave --ssr out.")
+
+
+def load_pipeline(is_conditional: bool = False) -> "LumierePipeline":
+    """The pipeline that the flags name.
+
+    Args:
+      is_conditional: of a bundle, whether to take the base that is shown pixels.
+
+    Raises:
+      UserError: if it cannot be loaded.
+    """
+    from lumiere_jax.pipeline import LumierePipeline
+
+    if _BUNDLE.value is None:
+        return LumierePipeline.from_checkpoints(
+            _BASE.value, _SSR.value, text_folder=_TEXT_FOLDER.value
+        )
+    return LumierePipeline.from_pretrained(
+        _BUNDLE.value,
+        base="stunet_conditional" if is_conditional else None,
+        distilled=_DISTILLED.value,
+        text_folder=_TEXT_FOLDER.value,
+    )
+
+
 def run(command: str, arguments: Callable[["LumierePipeline"], dict[str, Any]]) -> None:
     """Makes the videos that the flags ask for, and writes them as they are done.
 
@@ -127,9 +167,9 @@ def run(command: str, arguments: Callable[["LumierePipeline"], dict[str, Any]]) 
     Raises:
       UserError: for flags, files or checkpoints that cannot be used.
     """
-    for name, flag in (("base", _BASE), ("output", _OUTPUT)):
-        if flag.value is None:
-            raise UserError(f"--{name} is missing; see --help.")
+    if _OUTPUT.value is None:
+        raise UserError("--output is missing; see --help.")
+    check_weights_given()
     prompts = read_prompts(_PROMPT.value, _PROMPTS_FILE.value)
     prompts = [prompt for prompt in prompts for _ in range(_SAMPLES.value)]
     in_folder = _PROMPTS_FILE.value is not None or _SAMPLES.value > 1
@@ -142,12 +182,9 @@ def run(command: str, arguments: Callable[["LumierePipeline"], dict[str, Any]]) 
     from lumiere_jax import compilation_cache, storyboard
     from lumiere_jax.data.video_io import write_contact_sheet
     from lumiere_jax.interrupt import Interruption
-    from lumiere_jax.pipeline import LumierePipeline
 
     compilation_cache.use()
-    pipeline = LumierePipeline.from_checkpoints(
-        _BASE.value, _SSR.value, text_folder=_TEXT_FOLDER.value
-    )
+    pipeline = load_pipeline(command in _SHOWN_PIXELS)
     if _STYLE.value:
         pipeline = pipeline.with_style(_STYLE.value, _ALPHA.value)
     checkpoints = pipeline.fingerprints()

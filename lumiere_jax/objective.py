@@ -6,11 +6,12 @@ See `lumiere_jax.distill` for the rounds of a distillation.
 import jax
 
 from lumiere_jax.config import ConfigDict
+from lumiere_jax.denoising import clean_estimate, unconditional
 from lumiere_jax.diffusion.discrete import split_variance
 from lumiere_jax.diffusion.distillation import log_snr_table, student_loss
 from lumiere_jax.diffusion.guidance import guided
 from lumiere_jax.errors import UserError
-from lumiere_jax.sampling import SamplingOptions, clean_estimate, unconditional
+from lumiere_jax.sampling_options import SamplingOptions
 from lumiere_jax.stage import Batch, Stage
 from lumiere_jax.state import Params, TrainState, merge
 

@@ -8,9 +8,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from lumiere_jax import checkpoint, style, text
+from lumiere_jax import checkpoint, style
 from lumiere_jax.editing import Editing
 from lumiere_jax.errors import UserError
+from lumiere_jax.pretrained import Pretrained
 from lumiere_jax.progress import Progress
 from lumiere_jax.sampling import (
     SamplingOptions,
@@ -24,7 +25,7 @@ from lumiere_jax.stage import IMAGE_STAGES, Stage
 from lumiere_jax.state import Params
 
 
-class LumierePipeline(Editing):
+class LumierePipeline(Editing, Pretrained):
     """Text to video: a base stage, then any number of super-resolution stages.
 
     Attributes:
@@ -69,35 +70,6 @@ class LumierePipeline(Editing):
         self._mesh = mesh
         self._samplers: dict[tuple, object] = {}
         self._progress: Progress | None = None
-
-    @classmethod
-    def from_checkpoints(
-        cls,
-        base: str | Path,
-        ssr: Sequence[str | Path] = (),
-        *,
-        show_progress: bool = True,
-        text_folder: str | Path | None = None,
-    ) -> "LumierePipeline":
-        """Loads the newest checkpoint of each stage's workdir.
-
-        Args:
-          base: workdir of the base stage.
-          ssr: workdirs of super-resolution stages, in order.
-          show_progress: whether to print progress to stderr.
-          text_folder: where the text encoder's weights are on this machine; None for where they
-            were in training.
-
-        Raises:
-          UserError: if a workdir has no readable checkpoint, or one of the wrong stage.
-        """
-
-        def load(workdir: str | Path) -> tuple[Stage, Params]:
-            config, params, _ = checkpoint.load(workdir)
-            text.move_folder(config.text, text_folder, workdir)
-            return Stage.from_config(config), params
-
-        return cls(load(base), [load(path) for path in ssr], show_progress=show_progress)
 
     def with_style(self, workdir: str | Path, alpha: float) -> "LumierePipeline":
         """A pipeline whose base makes images in a style, see `style.interpolate`.

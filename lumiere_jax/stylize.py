@@ -12,7 +12,7 @@ from lumiere_jax.errors import UserError
 
 _ALPHAS = flags.DEFINE_list("alphas", ["0", "0.5", "0.6", "0.7", "0.8", "0.9", "1"], "Shares.")
 _NUM_FRAMES = flags.DEFINE_integer("num_frames", None, "Frames of the videos.")
-flags.mark_flags_as_required(["base", "style_checkpoint", "output"])
+flags.mark_flags_as_required(["style_checkpoint", "output"])
 
 
 def read_alphas(values: list[str]) -> list[float]:
@@ -37,6 +37,7 @@ def main(argv: list[str]) -> None:
     values = flags.FLAGS
     if values.prompt is None:
         raise UserError("--prompt is missing: a sweep shows one prompt.")
+    making.check_weights_given()
     names = [f"alpha_{alpha:.2f}.mp4" for alpha in alphas]
     making.output_paths(values.output, ["mp4"], len(alphas), True)
 
@@ -45,13 +46,10 @@ def main(argv: list[str]) -> None:
     from lumiere_jax import compilation_cache
     from lumiere_jax.data.video_io import write_contact_sheet
     from lumiere_jax.interrupt import Interruption
-    from lumiere_jax.pipeline import LumierePipeline
     from lumiere_jax.samples import write_viewable
 
     compilation_cache.use()
-    pipeline = LumierePipeline.from_checkpoints(
-        values.base, values.ssr, text_folder=values.text_folder
-    )
+    pipeline = making.load_pipeline()
     videos = []
     with Interruption() as interruption:
         for alpha, name in zip(alphas, names, strict=True):

@@ -99,9 +99,9 @@ def test_placed_on_a_mesh(made):
 
 
 def test_written_again_it_keeps_other_files(cascade, copy):
-    (copy / "MODEL_CARD.md").write_text("about")
+    (copy / "README.md").write_text("about")
     export([f"again={cascade['t2i']}"], copy)
-    assert (copy / "MODEL_CARD.md").read_text() == "about"
+    assert (copy / "README.md").read_text() == "about"
     assert list(bundle.entries(copy)) == ["again"]
     assert not list(copy.parent.glob(".*"))
 

@@ -139,7 +139,7 @@ class UNet(nn.Module):
                 "the network takes [batch, height, width, channels] or "
                 f"[batch, time, height, width, channels]; got an input of shape {x.shape}."
             )
-        rows = [len(y) for y in (time, text, mask) if y is not None]
+        rows = [y.shape[0] for y in (time, text, mask) if y is not None]
         if any(count != x.shape[0] for count in rows):
             raise UserError(
                 f"time, text and text_mask need one row for each example of a batch of "

@@ -1,0 +1,42 @@
+"""StableHLO of a bundle: `python -m lumiere_jax.export_programs --bundle=BUNDLE --output=FOLDER`.
+
+Writes the denoising step and the whole sampler of every stage as programs that need no lumiere_jax,
+for CPU, TPU and CUDA at once and any batch (docs/bundles.md). The weights stay in the bundle.
+"""
+
+from absl import flags
+
+from lumiere_jax import errors
+
+_BUNDLE = flags.DEFINE_string("bundle", None, "The bundle: a folder, or OWNER/NAME.")
+_BASE = flags.DEFINE_string("base", None, "Name or kind of its base, if not `stunet`.")
+_DISTILLED = flags.DEFINE_bool("distilled", False, "Take the stages of few steps.")
+_NUM_FRAMES = flags.DEFINE_integer("num_frames", None, "Frames of a video.", lower_bound=1)
+_PLATFORMS = flags.DEFINE_list("platforms", ["cpu", "tpu", "cuda"], "Where the programs can run.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder for the programs.")
+flags.mark_flags_as_required(["bundle", "output"])
+
+
+def main(argv: list[str]) -> None:
+    """Writes the programs."""
+    del argv
+    from lumiere_jax import bundle, hub
+    from lumiere_jax.pipeline import LumierePipeline
+    from lumiere_jax.programs import export_programs
+
+    folder = hub.find(_BUNDLE.value)
+    pipeline = LumierePipeline.from_pretrained(
+        folder, base=_BASE.value, distilled=_DISTILLED.value, show_progress=False
+    )
+    for path in export_programs(
+        pipeline,
+        _OUTPUT.value,
+        num_frames=_NUM_FRAMES.value,
+        dtype=bundle.dtype(folder),
+        platforms=_PLATFORMS.value,
+    ):
+        print(path)
+
+
+if __name__ == "__main__":
+    errors.run(main)

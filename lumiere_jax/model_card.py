@@ -1,0 +1,187 @@
+"""The model card of a bundle, `README.md`: what it holds, how it was made, what was measured."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lumiere_jax import bundle
+from lumiere_jax.atomic import write_text
+from lumiere_jax.errors import UserError
+from lumiere_jax.stage import IMAGE_STAGES
+
+LOSSES = "losses"
+"""Folder of a bundle that holds the loss curve of each stage, `STAGE.png`."""
+
+_OURS = "<!-- Written by lumiere_jax.export, and anew at the next; without this line it stays. -->"
+_SPDX = re.compile(r"[A-Za-z0-9.+-]+")
+_TASKS = {"stunet": "text-to-video", "stunet_conditional": "image-to-video"}
+
+
+def write(
+    folder: Path, plans: Sequence[str] = (), evaluation: Mapping[str, Any] | None = None
+) -> None:
+    """Writes the card of a bundle, see `text`, unless somebody has written one."""
+    place = folder / bundle.CARD
+    if not place.is_file() or _OURS in place.read_text(encoding="utf-8"):
+        write_text(place, text(folder, plans, evaluation))
+
+
+def text(
+    folder: Path, plans: Sequence[str] = (), evaluation: Mapping[str, Any] | None = None
+) -> str:
+    """The card of a bundle, in Markdown with the header that model hubs read.
+
+    Args:
+      folder: the bundle.
+      plans: what the TPU compiler said of its stages, see `read_plans`.
+      evaluation: a protocol card, see `read_evaluation`.
+
+    Raises:
+      UserError: if the bundle cannot be read.
+    """
+    entries, licence = bundle.entries(folder), bundle.licence(folder)
+    kinds = {entry["config"]["stage"] for entry in entries.values()}
+    parts = [
+        _header(licence, kinds),
+        _OURS,
+        f"# {folder.resolve().name}: model card",
+        "Weights of a Lumiere cascade (arXiv 2401.12945) by lumiere_jax.",
+        f"Licence: {licence or 'none is stated; ask those who made these weights'}.",
+        "## Stages",
+        _stages(entries),
+        "Files are safetensors; `manifest.json` holds configs and SHA-256, which are checked on "
+        "loading. A stage that leaves something out shares it, bit for bit, with the one named.",
+        *_use(folder.resolve().name, kinds),
+        "## Training",
+        _training(entries),
+        *[
+            f"![Loss of stage {name}]({LOSSES}/{name}.png)"
+            for name in entries
+            if (folder / LOSSES / f"{name}.png").is_file()
+        ],
+        "## Sampling",
+        _sampling(entries),
+        "## Evaluation",
+        _evaluation(evaluation),
+    ]
+    if plans:
+        parts += ["## Plan", *(f"```\n{plan.strip()}\n```" for plan in plans)]
+    return "\n\n".join(parts) + "\n"
+
+
+def read_evaluation(place: str | Path) -> dict[str, Any]:
+    """The protocol card that the eval binary wrote.
+
+    Args:
+      place: its folder, or `card.json` itself.
+
+    Raises:
+      UserError: if there is none.
+    """
+    path = Path(place)
+    path = path / "card.json" if path.is_dir() else path
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        card["scores"], card["run"], card["warnings"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is no protocol card ({error!r}); give the --output of lumiere_jax.eval."
+        ) from error
+    return card
+
+
+def read_plans(place: str | Path) -> list[str]:
+    """Plans as text, from the file that `lumiere_jax.plan --output` wrote.
+
+    Raises:
+      UserError: if it holds something else.
+    """
+    from lumiere_jax.planning import report
+    from lumiere_jax.planning.plan import Plan
+
+    names = {field.name for field in dataclasses.fields(Plan)}
+    try:
+        lines = [json.loads(line) for line in Path(place).read_text(encoding="utf-8").splitlines()]
+        plans = [Plan(**{k: v for k, v in line.items() if k in names}) for line in lines]
+        return [report.text(plan) for plan in plans]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{place} holds no plans ({error}); give the --output of lumiere_jax.plan."
+        ) from error
+
+
+def _header(licence: str, kinds: set[str]) -> str:
+    task = next((_TASKS[kind] for kind in _TASKS if kind in kinds), "text-to-image")
+    name = licence.lower() if _SPDX.fullmatch(licence) else "other" if licence else "unknown"
+    return f"---\nlicense: {name}\nlibrary_name: lumiere_jax\npipeline_tag: {task}\n---"
+
+
+def _stages(entries: Mapping[str, Mapping[str, Any]]) -> str:
+    rows = [("stage", "kind", "parameters", "step", "file", "leaves out")]
+    for name, entry in entries.items():
+        step = "unknown" if entry["step"] is None else f"{entry['step']:,}"
+        size, shared = f"{entry['bytes'] / 1e6:.1f} MB", entry["shares"]
+        rows.append((f"`{name}`", entry["config"]["stage"], f"{entry['parameters']:,}", step, size,
+                     f"what `{shared}` has" if shared else "nothing"))  # fmt: skip
+    return _table(rows)
+
+
+def _use(name: str, kinds: set[str]) -> list[str]:
+    if not kinds & {"t2i", *_TASKS}:
+        return []
+    return [
+        "## Use",
+        "```python\n"
+        "from lumiere_jax.pipeline import LumierePipeline\n\n"
+        f'pipeline = LumierePipeline.from_pretrained("{name}")\n'
+        'videos = pipeline(["..."])  # [1, time, height, width, 3] in [-1, 1]\n'
+        "```",
+    ]
+
+
+def _training(entries: Mapping[str, Mapping[str, Any]]) -> str:
+    rows = [("stage", "network", "text encoder", "diffusion", "data", "steps × batch", "optimiser")]
+    for name, entry in entries.items():
+        config = entry["config"]
+        model, diffusion, data = config["model"], config["diffusion"], config["data"]
+        widths = ", ".join(str(width) for width in model.get("widths", ()))
+        frames = 1 if config["stage"] in IMAGE_STAGES else data["num_frames"]
+        parts = [part["name"] for part in data.get("mixture", ())] or [data["name"]]
+        rows.append(
+            (
+                f"`{name}`",
+                f"{model['name']}, widths {widths}; {frames} × {data['resolution']}²",
+                f"{config['text']['name']}, {config['text']['dim']} features",
+                f"{diffusion['prediction']}, {diffusion['schedule']}, log-SNR shift "
+                f"{diffusion['log_snr_shift']:g}",
+                " and ".join(parts),
+                f"{entry['step'] or 'unknown'} × {config['train']['batch_size']}",
+                f"{config['optimizer']['name']}, {config['optimizer']['learning_rate']:g}",
+            )
+        )
+    return _table(rows)
+
+
+def _sampling(entries: Mapping[str, Mapping[str, Any]]) -> str:
+    rows = [("stage", "sampler", "steps", "guidance")]
+    for name, entry in entries.items():
+        sampling = entry["config"]["sampling"]
+        rows.append((f"`{name}`", sampling["sampler"], str(sampling["num_steps"]),
+                     f"{sampling['guidance_scale']:g}"))  # fmt: skip
+    return _table(rows)
+
+
+def _evaluation(card: Mapping[str, Any] | None) -> str:
+    from lumiere_jax.evaluation.card import format_table
+
+    if card is None:
+        return "None was given when these weights were exported."
+    return f"```\n{format_table(card).strip()}\n```"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
