@@ -32,10 +32,10 @@ def test_rounding(kernel):
     most = np.abs(kernel.astype(np.float64)).max(axis=axes, keepdims=True)
     assert rounded.dtype == np.int8 and rounded.shape == kernel.shape
     assert scale.shape == quantization.scale_shape(kernel.shape) == most.shape
-    is_tiny = most < 1e-30
+    is_tiny = most < 1e-6  # rounded to 0
     np.testing.assert_allclose(scale[~is_tiny], (most / 127)[~is_tiny], rtol=1e-2)
     back = quantization.dequantize({"a.kernel": rounded, "a.kernel_scale": scale})["a.kernel"]
-    assert (np.abs(back - kernel) <= 0.51 * most / 127 + 1e-30).all()
+    assert (np.abs(back - kernel) <= 0.51 * most / 127 + 1e-6).all()
 
 
 def test_what_is_no_kernel_stays():
