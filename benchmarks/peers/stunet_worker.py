@@ -6,6 +6,7 @@ import json
 import resource
 import sys
 import time
+from typing import TextIO
 
 from lumiere_jax import cpu_devices
 
@@ -19,6 +20,10 @@ def peak() -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _tell(answers: TextIO, **values: object) -> None:
+    print(json.dumps(values), file=answers, flush=True)
 
 
 def main() -> None:
@@ -73,7 +78,6 @@ def main() -> None:
 
         return jax.lax.scan(step, noise, jnp.arange(SAMPLING_STEPS))[0]
 
-    trainable, frozen = partition(params, lambda path: not given.frozen or is_temporal(path))
     optimizer = optax.adamw(1e-3)
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))
@@ -88,23 +92,25 @@ def main() -> None:
         return optax.apply_updates(trainable, updates), state
 
     forward, sample = jax.jit(predict), jax.jit(sampled)
-    held = {}
+    tell = functools.partial(_tell, answers)
+    tell(parameters=sum(x.size for x in jax.tree.leaves(params)), peak=peak())
+    held = {"params": params}
+    del params
 
     def run(name: str) -> None:
         if name == "train":
-            if not held:
-                copy = jax.tree.map(jnp.copy, trainable)
-                held["state"] = (copy, jax.jit(optimizer.init)(copy))
-            made = train(*held["state"], frozen, video, times, text)
+            if "params" in held:  # no copy stays: many networks wait in memory for their turn
+                trainable, held["frozen"] = partition(
+                    held.pop("params"), lambda path: not given.frozen or is_temporal(path)
+                )
+                held["state"] = (trainable, jax.jit(optimizer.init)(trainable))
+                del trainable
+            made = train(*held.pop("state"), held["frozen"], video, times, text)
             held["state"] = jax.block_until_ready(made)
         else:
             chosen = {"forward": forward, "sample": sample}[name]
-            jax.block_until_ready(chosen(params, video, times, text))
+            jax.block_until_ready(chosen(held["params"], video, times, text))
 
-    def tell(**values: object) -> None:
-        print(json.dumps(values), file=answers, flush=True)
-
-    tell(parameters=sum(x.size for x in jax.tree.leaves(params)), peak=peak())
     for line in sys.stdin:
         begin = time.perf_counter()
         run(json.loads(line)["run"])

@@ -118,9 +118,9 @@ def main() -> None:
             predict(video)
 
     def train() -> None:
-        optimizer.zero_grad(set_to_none=True)
         torch.nn.functional.mse_loss(predict(video), video).backward()
         optimizer.step()
+        optimizer.zero_grad(set_to_none=True)  # many networks wait in memory for their turn
 
     def sample() -> None:
         with torch.no_grad():
