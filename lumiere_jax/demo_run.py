@@ -13,6 +13,7 @@ from lumiere_jax.config import ConfigDict
 from lumiere_jax.data.sources import create_source
 from lumiere_jax.data.video_io import write_contact_sheet
 from lumiere_jax.errors import UserError
+from lumiere_jax.exporting import export
 from lumiere_jax.metrics import oracle
 from lumiere_jax.pipeline import LumierePipeline
 from lumiere_jax.progress import duration
@@ -45,6 +46,8 @@ def run_demo(output: str | Path, configs: str | Path = "configs") -> Path:
     print(f"\n== {len(CASCADE) + 1}/{len(CASCADE) + 1}: videos of held-out prompts ==", flush=True)
     scores = make_videos(output)
     print(f"\n{oracle.format_table(scores)}\n")
+    print(export([str(output / "runs" / stage) for stage in CASCADE], output / "bundle"))
+    print(f"{output / 'bundle'}: these weights to take along, see docs/bundles.md\n")
     page = demo_page.write_trained(output, scores)
     print(f"done in {duration(time.monotonic() - begin)}; open {page.resolve()} in a browser")
     return page
