@@ -30,7 +30,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
         config.diffusion.log_snr_shift = -1.0  # the low-resolution clip decides the rest
         config.ssr.update({"factor": 4, "crop": 32, "window": 4})
     elif variant == "small":
-        set_small(config, num_steps=400, batch_size=16)
+        set_small(config, num_steps=600, batch_size=16)
         config.data.num_frames = 1
         config.data.resolution = 128
         config.diffusion.log_snr_shift = -1.0

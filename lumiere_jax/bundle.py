@@ -90,6 +90,7 @@ def write(
             file = temporary / name / WEIGHTS
             file.parent.mkdir()
             save_file(own, file)
+            file.chmod(0o644)  # for others to read as well
             described[name] = {
                 "config": config,
                 "config_sha256": _config_sum(config),

@@ -66,6 +66,11 @@ def test_what_is_shared_is_there_once(made):
     }
 
 
+def test_others_can_read_the_files(made):
+    files = [path for path in made.rglob("*") if path.is_file()]
+    assert files and all(path.stat().st_mode & 0o044 == 0o044 for path in files)
+
+
 def test_float32_is_kept_exactly(cascade, tmp_path):
     export([str(cascade["stunet"])], tmp_path / "exact", "float32")
     expected, params = (
