@@ -12,11 +12,12 @@ import jax
 import numpy as np
 
 import lumiere_jax
-from lumiere_jax import bundle, compilation_cache, style
+from lumiere_jax import compilation_cache, style
 from lumiere_jax.errors import UserError
 from lumiere_jax.pipeline import LumierePipeline
 from lumiere_jax.samples import write_viewable
 from lumiere_jax.serving import uploads
+from lumiere_jax.serving.model import Models
 from lumiere_jax.serving.settings import Settings
 from lumiere_jax.serving.store import Job
 from lumiere_jax.serving.tasks import TASKS
@@ -63,8 +64,13 @@ class Runner:
     """Makes videos. For one thread at a time."""
 
     def __init__(self, settings: Settings):
-        """Loads nothing yet."""
+        """Loads no weights yet.
+
+        Raises:
+          UserError: if the bundle cannot be read.
+        """
         self._settings = settings
+        self._models = Models.read(settings.bundle, distilled=settings.distilled)
         self._pipelines: dict[str, ServedPipeline] = {}
         self._fingerprints: dict[str, list[str]] = {}
         self._styled: collections.OrderedDict[tuple, Params] = collections.OrderedDict()
@@ -72,23 +78,12 @@ class Runner:
 
     def stages(self, job: Job) -> int:
         """How many stages a job goes through."""
-        names = bundle.entries(self._settings.bundle).values()
-        refining = [entry for entry in names if entry["config"]["stage"] == "ssr"]
-        following = 0 if job.options.get("base_only") else len(refining)
+        model = self._models.of(TASKS[job.task])
+        following = 0 if job.options.get("base_only") else len(model.refining)
         if job.task != "extend":
             return 1 + following
-        clip = self._clip_length(job)
-        context = job.options.get("context") or max(clip // 4, 1)
-        return math.ceil(job.options["num_frames"] / max(clip - context, 1)) + following
-
-    def _clip_length(self, job: Job) -> int:
-        kind = TASKS[job.task].base
-        stages = bundle.entries(self._settings.bundle).values()
-        return next(
-            entry["config"]["data"]["num_frames"]
-            for entry in stages
-            if entry["config"]["stage"] == kind
-        )
+        context = job.options.get("context") or max(model.frames // 4, 1)
+        return math.ceil(job.options["num_frames"] / max(model.frames - context, 1)) + following
 
     def run(self, jobs: Sequence[Job], files: Mapping[str, bytes], watch: Watch) -> list[bytes]:
         """Makes the videos of jobs that have the same batch key, or of one job.
@@ -135,6 +130,8 @@ class Runner:
             options.pop(name, None)
         for name, array in given.items():
             options[_NAMES.get(name, name)] = array
+        if first.task == "cinemagraph":
+            (options["region"],) = given["mask"]
         method = pipeline if TASKS[first.task].batches else getattr(pipeline, first.task)
         return method(
             prompts=[job.options["prompt"] for job in jobs] + [""] * missing,

@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from typing import Any, Protocol
 from sqlalchemy.exc import SQLAlchemyError
 
 from lumiere_jax.progress import duration
+from lumiere_jax.serving import log
 from lumiere_jax.serving.database import Database
 from lumiere_jax.serving.leases import Leases
 from lumiere_jax.serving.settings import Settings
@@ -185,6 +187,8 @@ class _Made:
 
 def main(name: str, settings: Settings) -> None:
     """The process of a worker; ends when it is told to, or when its parent is gone."""
+    log.plainly()
+    tempfile.tempdir = str(settings.scratch)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent tells
