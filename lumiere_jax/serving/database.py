@@ -36,7 +36,11 @@ class Database:
         self.shown = parsed.render_as_string(hide_password=True)
         try:
             self._engine = _postgres(parsed) if self.is_postgres else _sqlite(parsed)
-            self._prepare()
+            try:
+                self._prepare()
+            except BaseException:
+                self._engine.dispose()
+                raise
         except ImportError as error:
             raise UserError(
                 f"--database={self.shown} needs {error.name}: pip install 'lumiere_jax[postgres]'"
