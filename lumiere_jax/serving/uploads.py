@@ -126,6 +126,10 @@ def _check_picture(name: str, content: bytes, limits: Limits) -> None:
             width, height = picture.size
             _check_pixels(name, width, height, limits)
             picture.load()
+    except Image.DecompressionBombError as error:
+        raise UploadError(
+            f"{name}: has more than {limits.pixels / 1e6:.3g} million pixels; send a smaller one."
+        ) from error
     except UnidentifiedImageError as error:
         raise UploadError(
             f"{name}: is no picture that is taken; send a PNG, JPEG or WebP file.", is_foreign=True
@@ -160,7 +164,8 @@ def _check_video(name: str, content: bytes, fps: float, limits: Limits) -> None:
         _check_pixels(name, round(stream.width * aspect), stream.height, limits)
         pixels = round(stream.width * aspect) * stream.height
         _check_packets(name, content, options, pixels, fps, limits)
-        stream.codec_context.options = {"max_pixels": str(limits.pixels)}
+        # Sizes that the header hides; twice as many, since codecs round sizes up.
+        stream.codec_context.options = {"max_pixels": str(2 * limits.pixels)}
         size, frames = None, 0
         for frame in container.decode(stream):
             size, frames = size or (frame.width, frame.height), frames + 1

@@ -47,7 +47,7 @@ class LiveServer:
 
     def submit(self, files=None, **fields) -> str:
         reply = self.client.post(
-            "/jobs", data={"task": "text_to_video", "prompt": PROMPT} | fields, files=files or {"": b""}
+            "/jobs", data={"task": "text_to_video", "prompt": PROMPT} | fields, files=files
         )
         assert reply.status_code == 202, reply.text
         return reply.json()["id"]
