@@ -37,7 +37,9 @@ class Site:
         self.worker = Leases(self.database, "w", 30)
         models = Models.read(bundle)
         self.app = make_app(self.store, models, self.settings, keys)
-        self.client = TestClient(self.app, base_url="http://x/api/v1", raise_server_exceptions=False)
+        self.client = TestClient(
+            self.app, base_url="http://x/api/v1", raise_server_exceptions=False
+        )
 
     def post(self, files=None, **fields):
         return self.client.post("/jobs", data=JOB | fields, files=files)
@@ -65,7 +67,9 @@ def test_a_job_from_its_begin_to_its_end(site):
     }  # fmt: skip
     url = job["url"].removeprefix("/api/v1")
     assert site.client.get(f"{url}/preview.png").status_code == 404
-    assert site.client.get(f"{url}/video").json() == {"detail": "there is no video: the job is queued"}
+    assert site.client.get(f"{url}/video").json() == {
+        "detail": "there is no video: the job is queued"
+    }
     claimed = site.worker.claim()
     progress = {"stage": "base", "step": 1, "total": 2, "fraction": 0.5, "seconds_left": None}
     site.worker.report([claimed], progress, {claimed.id: b"PNG"})
@@ -130,7 +134,12 @@ def test_files(site, tmp_path):
         ("animate", {"image": ("x.png", b"no", "image/png")}, 415, "image: is no picture"),
         ("animate", {"image": picture()[:60]}, 422, "image: is damaged"),
         ("animate", {"image": picture(), "mask": mask()}, 422, "mask: does not go with"),
-        ("inpaint", {"video": clip, "mask": mask((9, 9), (0, 0, 9, 9))}, 422, "mask mask.png is 9×9"),
+        (
+            "inpaint",
+            {"video": clip, "mask": mask((9, 9), (0, 0, 9, 9))},
+            422,
+            "mask mask.png is 9×9",
+        ),
         ("outpaint", {"video": picture()}, 415, "video: is no video"),
         ("video_to_video", {"video": video(tmp_path, 1)}, 422, "video: has 1 frames"),
         ("extend", {"video": clip}, 422, "num_frames: is missing"),
@@ -307,7 +316,12 @@ def test_info(site):
     ]  # fmt: skip
     animate = info["tasks"]["animate"]
     assert animate["files"] == ["image"] and "fit" in animate["options"]
-    assert (animate["fps"], animate["frames"], animate["sizes"], animate["steps"]) == (8, 8, [16, 64], 2)
+    assert (animate["fps"], animate["frames"], animate["sizes"], animate["steps"]) == (
+        8,
+        8,
+        [16, 64],
+        2,
+    )
     assert info["styles"] == ["style"] and info["licence"] == "MIT"
     assert info["limits"]["steps"] == 9 and info["limits"]["keep_seconds"] == 86400
 

@@ -26,9 +26,7 @@ def fixture_store(database):
 
 
 def submit(store, key=None, files=None, max_queue=100, **options):
-    return store.submit(
-        "text_to_video", options, files or {}, batch_key=key, max_queue=max_queue
-    )
+    return store.submit("text_to_video", options, files or {}, batch_key=key, max_queue=max_queue)
 
 
 def expire(database):

@@ -42,7 +42,10 @@ class Setting:
 
     def __init__(self, tmp_path):
         self.settings = Settings(
-            bundle=tmp_path, database=f"sqlite:///{tmp_path / 'q'}", scratch=tmp_path, batch_wait=0.1
+            bundle=tmp_path,
+            database=f"sqlite:///{tmp_path / 'q'}",
+            scratch=tmp_path,
+            batch_wait=0.1,
         )
         self.database = Database(self.settings.database)
         self.store, self.runner, self.left = Store(self.database), Runner(), []
@@ -146,7 +149,10 @@ def test_the_limit_of_time(setting):
     job = setting.submit("slow")
     setting.start(job_timeout=1)
     failed = setting.wait(job)
-    assert failed.state == "failed" and failed.error == "it took longer than the 1 s that a job may take"
+    assert (
+        failed.state == "failed"
+        and failed.error == "it took longer than the 1 s that a job may take"
+    )
     setting.stop()
     assert setting.left == [EXIT_REPLACE]
 
