@@ -1,6 +1,6 @@
 """Fuzzes a live server: requests by schemathesis from its own schema, and malformed uploads.
 
-    PYTHONPATH=. python benchmarks/serving/fuzz.py --bundle=weights/small
+    PYTHONPATH=. python benchmarks/serving/fuzz.py
 
 Starts `lumiere_jax.serve` on the loopback, and ends with code 1 if there was an answer of 5xx, a
 path or traceback in an answer, a file outside of the data folder, or an accepted job that does not
@@ -25,7 +25,9 @@ from PIL import Image
 from schemathesis.generation import GenerationMode
 from starting import Server, serving, write_section
 
-_BUNDLE = flags.DEFINE_string("bundle", "weights/small", "Weights to serve.")
+import tests.conftest  # noqa: F401  what compiles fast
+
+_BUNDLE = flags.DEFINE_string("bundle", None, "Weights to serve; None for those of the tests.")
 _CASES = flags.DEFINE_integer("cases", 1000, "Requests by schemathesis.", 1)
 _UPLOADS = flags.DEFINE_integer("uploads", 200, "Malformed uploads.", 0)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of both.")
@@ -188,6 +190,17 @@ def wait_for_jobs(url: str, findings: Findings, seconds: float = 600) -> collect
     return ended
 
 
+def tiny_bundle(folder: Path) -> Path:
+    """Weights for every task, trained for a few steps."""
+    from lumiere_jax.exporting import export
+    from tests.tiny_runs import train_cascade
+
+    workdirs = train_cascade(folder / "cascade")
+    stages = ("t2i", "stunet", "stunet_conditional", "t2i_ssr", "ssr", "style")
+    export([str(workdirs[stage]) for stage in stages], folder / "bundle")
+    return folder / "bundle"
+
+
 def held(server: Server) -> tuple[int, float]:
     """File descriptors and MiB of the server's own process."""
     main = server.processes()[0]
@@ -199,7 +212,7 @@ def main(argv: list[str]) -> int:
     del argv
     findings, begun = Findings(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fuzz-") as root:
-        bundle = str(Path(_BUNDLE.value).absolute())
+        bundle = str(Path(_BUNDLE.value or tiny_bundle(Path(root))).absolute())
         with serving(Path(root), bundle, *_LIMITS) as server:
             before = held(server)
             fuzz_uploads(server.url, _UPLOADS.value, _SEED.value, findings)

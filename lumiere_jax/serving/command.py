@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import os
 import shutil
 import signal
 import socket
@@ -152,8 +153,10 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
+        # What Python makes of it repeats the address; names that are not found have no errno.
+        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror
         raise UserError(
-            f"cannot serve at {host}:{port} ({error.strerror}); give another --port or --host."
+            f"cannot serve at {host}:{port} ({reason}); give another --port or --host."
         ) from error
 
 

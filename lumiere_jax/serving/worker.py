@@ -121,7 +121,9 @@ class Worker:
             if own is not None and not own and told_at is None:
                 watch.stop()
                 told_at = now
-            if told_at is not None and now - told_at > _STOP_SECONDS:
+            # Loading and compiling cannot be stopped, but the next job has the use of them.
+            is_deaf = told_at is not None and now - told_at > _STOP_SECONDS
+            if is_deaf and watch.progress()["step"]:
                 self._leave(EXIT_REPLACE)
                 return
         self._hand_in(batch, made)

@@ -66,8 +66,11 @@ class LiveServer:
 
     def workers(self) -> list[psutil.Process]:
         """Processes that make videos."""
-        children = psutil.Process(self.process.pid).children()
-        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        found = []
+        for child in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.ZombieProcess, psutil.NoSuchProcess):
+                found += [child] if "spawn_main" in " ".join(child.cmdline()) else []
+        return found
 
     def terminate(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -75,6 +78,7 @@ class LiveServer:
 
     def kill(self) -> None:
         """SIGKILL to the server alone: its workers must notice."""
+        self.client.close()
         with contextlib.suppress(psutil.NoSuchProcess):
             workers = self.workers() if self.process.poll() is None else []
             self.process.kill()

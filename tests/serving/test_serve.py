@@ -3,6 +3,9 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,6 +13,10 @@ import httpx
 import pytest
 
 from lumiere_jax.data.video_io import read_video
+from lumiere_jax.errors import UserError
+from lumiere_jax.serving import command
+from lumiere_jax.serving.database import Database
+from lumiere_jax.serving.store import Store
 from tests.serving.test_uploads import picture
 from tests.test_verbs import run
 
@@ -23,7 +30,7 @@ def test_from_a_prompt_to_a_video(start_server, tmp_path):
     image = server.submit({"image": picture()}, task="animate", base_only=True, steps=1)
     for job in server.wait(*texts, image):
         assert job["state"] == "done", job
-        reply = httpx.get(server.url + job["video_url"].lstrip("/"))
+        reply = httpx.get(server.url + job["video_url"])
         (tmp_path / "x.mp4").write_bytes(reply.content)
         assert len(read_video(tmp_path / "x.mp4", fps=8)) == 8
     assert [path.name for path in (server.data / "tmp").iterdir()] == []
@@ -55,30 +62,30 @@ def test_a_worker_that_is_killed_and_a_job_that_kills_every_worker(start_server)
 
 
 def test_the_limit_of_time_replaces_the_worker(start_server):
-    server = start_server(STEPS, "--job_timeout=8")
-    (warm,) = server.wait(server.submit(base_only=True, steps=1))
+    server = start_server(STEPS, "--job_timeout=1")  # less than loading takes
     (before,) = server.workers()
     (failed,) = server.wait(server.submit(**SLOW))
-    assert failed["state"] == "failed" and "longer than the 8 s" in failed["error"]
+    assert failed["state"] == "failed" and "longer than the 1 s" in failed["error"]
+    assert failed["attempts"] == 1
     before.wait(20)
-    (done,) = server.wait(server.submit(base_only=True, steps=1))
-    assert warm["state"] == done["state"] == "done"
+    server._wait(lambda: [worker.pid for worker in server.workers()] not in ([], [before.pid]))
 
 
 def test_jobs_go_back_when_the_server_is_told_to_end(start_server):
     server = start_server(STEPS)
-    runs, waits = server.submit(**SLOW), server.submit(base_only=True, steps=1)
-    server.wait(runs, states=["running"])
-    time.sleep(1.0)
-    with server.client.stream("GET", f"/jobs/{runs}/events") as stream:
+    job = server.submit(**SLOW)
+    server.wait(job, states=["running"])
+    workers = server.workers()
+    with server.client.stream("GET", f"/jobs/{job}/events") as stream:
         assert next(stream.iter_lines())
         assert server.terminate() == 0
     assert "Traceback" not in server.log.read_text()
-    again = start_server(STEPS)
-    job = again.job(runs)
-    assert job["state"] in ("queued", "running") and job["attempts"] <= 1
-    again.client.delete(f"/jobs/{runs}")
-    assert again.wait(waits)[0]["state"] == "done"
+    assert not any(worker.is_running() for worker in workers)
+    database = Database(f"sqlite:///{server.data / 'queue.sqlite'}")
+    found = Store(database).get(job)
+    assert (found.state, found.attempts) == ("queued", 0)
+    assert Store(database).living_workers(3600) == []
+    database.close()
 
 
 def test_no_accepted_job_is_lost_when_the_server_is_killed_under_load(start_server):
@@ -143,16 +150,10 @@ def _holds(server, url) -> bool:
 def test_what_cannot_be_served(bundle, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        (tmp_path / "keys").write_text("short\n")
-        (tmp_path / "file").write_text("")
         for flags, message in (
             ({"bundle": tmp_path / "none"}, f"there is no folder {tmp_path / 'none'}"),
-            ({"bundle": tmp_path}, "is no bundle: it has no manifest.json"),
             ({"port": port}, f"cannot serve at 127.0.0.1:{port} (Address already in use)"),
             ({"database": "postgresql://a:secret@127.0.0.1:1/x"}, "a:***@127.0.0.1:1/x cannot be"),
-            ({"api_key_file": tmp_path / "none"}, "cannot be read"),
-            ({"api_key_file": tmp_path / "keys"}, "at least one key of 16 characters"),
-            ({"data": tmp_path / "file" / "x"}, "cannot be written (Not a directory)"),
             ({"worker_only": True, "workers": 0}, "would do nothing"),
         ):
             flags = {"bundle": bundle, "data": tmp_path / "data", "port": 0} | flags
@@ -161,19 +162,44 @@ def test_what_cannot_be_served(bundle, tmp_path):
             assert "secret" not in errors
 
 
-def test_one_server_a_folder(start_server, bundle):
-    server = start_server("--workers=0", is_ready=False)
-    code, _, errors = run("serve", bundle=bundle, data=server.data, port=0)
-    assert code == 2 and "is used by another server that runs" in errors
+def test_keys_that_cannot_be_used(tmp_path):
+    path = tmp_path / "keys"
+    for content, message in (
+        (None, "cannot be read"), (b"", "at least one key of 16"), (b"short\n", "at least one key"),
+        (b"\xff" * 20, "cannot be read"),
+    ):  # fmt: skip
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(UserError, match=message):
+            command.read_keys(str(path))
+    path.write_text(f"{'a' * 16}\n\n  {'b' * 20}\n")
+    assert command.read_keys(str(path)) == ["a" * 16, "b" * 20] and command.read_keys(None) == []
 
 
-@pytest.mark.parametrize("package", ["fastapi", "sqlalchemy"])
-def test_missing_packages_are_told_with_the_extra(package, tmp_path):
-    import subprocess
-    import sys
+def test_a_data_folder_belongs_to_one_server(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written .Not a directory"):
+        with command.data_folder(tmp_path / "file" / "x"):
+            pass
+    with command.data_folder(tmp_path / "data") as scratch:
+        assert tempfile.gettempdir() == str(scratch)
+        (scratch / "left").write_text("")
+        with pytest.raises(UserError, match="is used by another server that runs"):
+            with command.data_folder(tmp_path / "data"):
+                pass
+        assert (scratch / "left").exists()
+    assert not scratch.exists() and tempfile.gettempdir() != str(scratch)
 
+
+def test_the_address_that_is_printed():
+    assert command.address("127.0.0.1", 80) == "http://127.0.0.1:80/"
+    assert command.address("::1", 80) == "http://[::1]:80/"
+    assert "0.0.0.0" not in command.address("0.0.0.0", 80)
+
+
+def test_missing_packages_are_told_with_the_extra():
     code = (
-        f"import sys; sys.modules[{package!r}] = None\n"
+        "import sys; sys.modules['fastapi'] = None\n"
         "sys.argv = ['serve', '--bundle=x']\n"
         "from lumiere_jax import errors, serve\n"
         "errors.run(serve.main)"

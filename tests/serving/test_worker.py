@@ -28,8 +28,9 @@ class Runner:
     def run(self, jobs, files, watch):
         self.batches.append([job.options["prompt"] for job in jobs])
         watch.start("base", self.steps)
-        for _ in range(self.steps):
-            time.sleep(self.seconds)
+        for step in range(self.steps):
+            is_list = isinstance(self.seconds, list)
+            time.sleep(self.seconds[step] if is_list else self.seconds)
             watch.estimate(np.float32(1), np.zeros((len(jobs), 2, 4, 4, 3), np.float32))
             watch.advance()
         if self.error:
@@ -159,10 +160,11 @@ def test_the_limit_of_time(setting):
 
 def test_a_program_that_does_not_stop_is_left(setting, monkeypatch):
     monkeypatch.setattr("lumiere_jax.serving.worker._STOP_SECONDS", 0.5)
-    setting.runner.seconds = 30
+    setting.runner.seconds, setting.runner.steps = [0.0, 30.0], 2
     job = setting.submit("deaf")
     setting.start()
-    setting.wait(job, "running")
+    while not (setting.store.get(job).progress or {}).get("step"):
+        time.sleep(0.05)
     setting.store.cancel(job)
     until = time.monotonic() + 20
     while not setting.left and time.monotonic() < until:
