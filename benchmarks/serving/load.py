@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from starting import serving, write_section
 
 _BUNDLE = flags.DEFINE_string("bundle", "weights/small", "Weights to serve.")
@@ -73,6 +73,7 @@ def _percentiles(name: str, values: list[float]) -> dict[str, float]:
 def main(argv: list[str]) -> None:
     """Measures."""
     del argv
+    logging.set_verbosity(logging.WARNING)  # httpx tells every request
     results = {}
     for batch in _BATCHES.value:
         with tempfile.TemporaryDirectory(prefix="load-") as root:

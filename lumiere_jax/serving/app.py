@@ -55,7 +55,10 @@ class JobForm(requests.Options):
 
 
 def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
-    return {code: {"model": Problem} for code in (*codes, 503)}
+    """How errors look: as JSON, whatever the route gives otherwise."""
+    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    problem = {"description": "Why it is refused.", "content": {"application/json": schema}}
+    return {code: problem for code in (*codes, 503)}
 
 
 def make_app(
@@ -97,7 +100,7 @@ def make_app(
             416: {"content": {"video/mp4": {}}}} | _problems(404, 409, 422)}),
         ("/jobs/{job_id}/preview.png", routes.preview, {"response_class": Response, "responses": {
             200: {"content": {"image/png": {}}}} | _problems(404, 422)}),
-        ("/info", routes.info, {}),
+        ("/info", routes.info, {"responses": {503: {"model": Problem}}}),
         ("/health", routes.health, {"responses": {503: {"model": Health}}}),
         ("/health/live", routes.live, {}),
         ("/metrics", routes.metrics, {"response_class": Response, "responses": {
@@ -282,7 +285,8 @@ async def _tell_invalid(request: Request, error: RequestValidationError) -> JSON
     for mistake in error.errors()[:5]:
         place = ".".join(str(part) for part in mistake["loc"][1:]) or str(mistake["loc"][0])
         told.append(f"{place}: {mistake['msg']}")
-    return JSONResponse({"detail": "; ".join(told)[:1000]}, 422)
+    detail = "; ".join(dict.fromkeys(told))  # a dependency and its route complain of the same
+    return JSONResponse({"detail": detail[:1000]}, 422)
 
 
 async def _tell_unreachable(request: Request, error: SQLAlchemyError) -> JSONResponse:
