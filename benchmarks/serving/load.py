@@ -16,10 +16,10 @@ from absl import app, flags, logging
 from starting import serving, write_section
 
 _BUNDLE = flags.DEFINE_string("bundle", "weights/small", "Weights to serve.")
-_JOBS = flags.DEFINE_integer("jobs", 60, "Jobs of each setting.", 1, 10_000)
+_JOBS = flags.DEFINE_integer("jobs", 32, "Jobs of each setting.", 1, 10_000)
 _CLIENTS = flags.DEFINE_integer("clients", 8, "Clients at once.", 1, 100)
 _BATCHES = flags.DEFINE_list("batches", ["1", "4"], "Settings of --max_batch, one after the other.")
-_STEPS = flags.DEFINE_integer("steps", 4, "Steps of the base, without super-resolution.", 1)
+_STEPS = flags.DEFINE_integer("steps", 2, "Steps of the base, without super-resolution.", 1)
 _WRITE = flags.DEFINE_bool("write", False, "Write the figures into the page beside this file.")
 
 

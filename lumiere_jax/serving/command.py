@@ -20,6 +20,7 @@ from lumiere_jax.serving.supervisor import Supervisor
 
 _GRACE_SECONDS = 5  # for requests that are being answered when the server ends
 _SHORTEST_KEY = 16
+_CACHES = ("KERAS_HOME", "MPLCONFIGDIR")  # where libraries write as they are imported
 
 
 def serve(
@@ -112,6 +113,8 @@ def data_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)  # of one that was killed
         scratch.mkdir()
         before, tempfile.tempdir = tempfile.tempdir, str(scratch)
+        for name in _CACHES:
+            os.environ.setdefault(name, str(folder / "cache" / name.lower()))
         try:
             yield scratch
         finally:

@@ -42,7 +42,7 @@ def test_from_a_prompt_to_a_video(start_server, tmp_path):
     (job,) = server.wait(server.submit(base_only=True, steps=1))
     assert job["state"] == "done" and server.job(slow)["state"] == "cancelled"
     assert server.terminate() == 0
-    assert {path.name for path in server.data.iterdir()} <= {"lock", "queue.sqlite"}
+    assert {path.name for path in server.data.iterdir()} <= {"lock", "queue.sqlite", "cache"}
 
 
 def test_a_worker_that_is_killed_and_a_job_that_kills_every_worker(start_server):

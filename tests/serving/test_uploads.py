@@ -97,7 +97,7 @@ def test_videos_that_are_refused(check, tmp_path):
     for content, message in (
         (video(tmp_path, 40), "is 4.9 s long; at most 4 s"),
         (video(tmp_path, 30), "has 29 frames at the model's 8 fps; at most 24"),
-        (video(tmp_path, 20, (96, 100)), "frames of 0.0096 million pixels; send a smaller"),
+        (video(tmp_path, 22, (96, 100)), "frames of 0.0096 million pixels; send a smaller"),
         (video(tmp_path, 4, (112, 112)), "has 112×112 pixels"),
         (video(tmp_path, 1), "has 1 frames at 8 fps; at least 2"),
         (video(tmp_path)[:600], "damaged|no video|no frames"),
