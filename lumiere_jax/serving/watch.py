@@ -29,6 +29,7 @@ class Watch:
         self._stages, self._done_stages = max(stages, 1), -1
         self._label, self._step, self._total = "loading", 0, 0
         self._first: tuple[float, float] | None = None  # time and fraction after the first step
+        self._last = 0.0
         self._estimate: tuple[float, np.ndarray] | None = None
         self._is_new = False
         self._stop = threading.Event()
@@ -66,8 +67,9 @@ class Watch:
         self.raise_if_stopped()
         with self._lock:
             self._step = min(self._step + 1, self._total)
+            self._last = time.monotonic()
             if self._first is None:
-                self._first = time.monotonic(), self._fraction()
+                self._first = self._last, self._fraction()
 
     def estimate(self, log_snr: np.ndarray, frames: np.ndarray) -> None:
         """Keeps the latest `[batch, time, height, width, 3]`; they come in any order."""
@@ -87,9 +89,11 @@ class Watch:
         """Stage, step, total, fraction, and seconds left (None while nobody knows)."""
         with self._lock:
             fraction, left = self._fraction(), None
-            if self._first is not None and fraction > self._first[1]:
-                rate = (fraction - self._first[1]) / (time.monotonic() - self._first[0])
-                left = round((1 - fraction) / rate, 1) if rate > 0 else None
+            is_known = self._first is not None and fraction > self._first[1]
+            if is_known and self._last > self._first[0]:
+                # As of the last step: it is not to change while nothing happens.
+                left = (1 - fraction) * (self._last - self._first[0]) / (fraction - self._first[1])
+                left = round(left, 1)
             return {
                 "stage": self._label,
                 "step": self._step,

@@ -229,6 +229,8 @@ def test_fractions_of_stages_and_seconds_left(monkeypatch):
     assert watch.progress() == {
         "stage": "base", "step": 2, "total": 4, "fraction": 0.25, "seconds_left": 6.0
     }  # fmt: skip
+    now[0] = 150.0
+    assert watch.progress()["seconds_left"] == 6.0
     watch.start("super-resolution 1", 1)
     assert watch.progress()["fraction"] == 0.5
     watch.advance()
