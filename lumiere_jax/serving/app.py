@@ -1,0 +1,303 @@
+"""The HTTP interface: its routes, and how they end."""
+
+import logging
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio.to_thread
+from anyio import CapacityLimiter
+from fastapi import (
+    Depends,
+    FastAPI,
+    Form,
+    Header,
+    HTTPException,
+    Query,
+    Request,
+    Response,
+    UploadFile,
+)
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi.staticfiles import StaticFiles
+from fastapi_offline import FastAPIOffline
+from sqlalchemy.exc import SQLAlchemyError
+
+import lumiere_jax
+from lumiere_jax.errors import UserError
+from lumiere_jax.serving import replies, requests, uploads
+from lumiere_jax.serving.guard import Guard
+from lumiere_jax.serving.metrics import Metrics
+from lumiere_jax.serving.model import Models
+from lumiere_jax.serving.replies import Health, Info, JobReply, Problem
+from lumiere_jax.serving.settings import Settings
+from lumiere_jax.serving.store import Job, QueueFull, Store
+from lumiere_jax.serving.tables import DONE, QUEUED
+from lumiere_jax.serving.tasks import FILES, TASKS
+
+PAGE = Path(__file__).parent / "page"
+_DECODERS = 2  # uploads that are looked at at once: each may take much memory
+_EVENT_SECONDS = 0.5
+_RETRY_SECONDS = 15
+
+_log = logging.getLogger("lumiere_jax.serving")
+
+
+class JobForm(requests.Options):
+    """A job to do: its fields, and its files."""
+
+    image: UploadFile | None = None
+    video: UploadFile | None = None
+    mask: UploadFile | None = None
+
+
+def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
+    """How errors look: as JSON, whatever the route gives otherwise."""
+    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    problem = {"description": "Why it is refused.", "content": {"application/json": schema}}
+    return {code: problem for code in (*codes, 503)}
+
+
+def make_app(
+    store: Store,
+    models: Models,
+    settings: Settings,
+    keys: Sequence[str] = (),
+    is_stopping: Callable[[], bool] = lambda: False,
+) -> FastAPI:
+    """The application.
+
+    Args:
+      store: of the jobs.
+      models: what the weights can do.
+      settings: see there.
+      keys: API keys, one of which is needed to submit and to cancel; none: open to all.
+      is_stopping: whether streams are to end.
+    """
+    app = FastAPIOffline(
+        title="lumiere_jax",
+        version=lumiere_jax.__version__,
+        redoc_url=None,
+        description="Videos from texts, pictures and videos. A job is submitted, followed and "
+        "fetched by its id, which whoever knows it may read.",
+    )
+    metrics = Metrics(store, settings.lease)
+    routes = _Routes(store, models, settings, metrics, bool(keys), is_stopping)
+    for path, view, options in (
+        ("/jobs", routes.submit, {"methods": ["POST"], "status_code": 202, "responses": _problems(
+            400, 401, 403, 413, 415, 422, 429)}),
+        ("/jobs", routes.list_jobs, {"responses": _problems(422)}),
+        ("/jobs/{job_id}", routes.show, {"responses": _problems(404, 422)}),
+        ("/jobs/{job_id}", routes.cancel, {"methods": ["DELETE"], "responses": _problems(
+            401, 403, 404, 422)}),
+        ("/jobs/{job_id}/events", routes.events, {"response_class": EventSourceResponse,
+            "dependencies": [Depends(routes.check_stream)], "responses": _problems(404, 422, 429)}),
+        ("/jobs/{job_id}/video", routes.video, {"response_class": Response, "responses": {
+            200: {"content": {"video/mp4": {}}}, 206: {"content": {"video/mp4": {}}},
+            416: {"content": {"video/mp4": {}}}} | _problems(404, 409, 422)}),
+        ("/jobs/{job_id}/preview.png", routes.preview, {"response_class": Response, "responses": {
+            200: {"content": {"image/png": {}}}} | _problems(404, 422)}),
+        ("/info", routes.info, {"responses": {503: {"model": Problem}}}),
+        ("/health", routes.health, {"responses": {503: {"model": Health}}}),
+        ("/health/live", routes.live, {}),
+        ("/metrics", routes.metrics, {"response_class": Response, "responses": {
+            200: {"content": {"text/plain": {}}}} | _problems(401)}),
+    ):  # fmt: skip
+        options = {"methods": ["GET"]} | options
+        app.add_api_route(f"/api/v1{path}", view, **options)
+    app.add_exception_handler(RequestValidationError, _tell_invalid)
+    app.add_exception_handler(SQLAlchemyError, _tell_unreachable)
+    app.add_exception_handler(Exception, _tell_defect)
+    app.mount("/", StaticFiles(directory=PAGE, html=True))
+    app.add_middleware(Guard, max_bytes=settings.limits.upload_bytes, keys=list(keys))
+    app.add_middleware(metrics.middleware)
+    return app
+
+
+class _Routes:
+    """What the routes do."""
+
+    def __init__(
+        self,
+        store: Store,
+        models: Models,
+        settings: Settings,
+        metrics: Metrics,
+        needs_key: bool,
+        is_stopping: Callable[[], bool],
+    ):
+        self._store, self._models, self._settings = store, models, settings
+        self._metrics, self._info = metrics, replies.info(models, settings, needs_key)
+        self._is_stopping = is_stopping
+        self._decoders, self._streams = CapacityLimiter(_DECODERS), 0
+
+    async def submit(self, form: Annotated[JobForm, Form()]) -> JobReply:
+        """Accept a job, or say why not."""
+        if await anyio.to_thread.run_sync(self._store.is_full, self._settings.limits.queue):
+            raise self._full()
+        files = {name: await getattr(form, name).read() for name in FILES if getattr(form, name)}
+        options = requests.Options.model_validate(form.model_dump(exclude=set(FILES)))
+        try:
+            asked = requests.check(options, set(files), self._models, self._settings.limits)
+            if files:
+                await anyio.to_thread.run_sync(
+                    self._check_files, options.task, files, limiter=self._decoders
+                )
+            job = await anyio.to_thread.run_sync(self._accept, options.task, asked, files)
+        except QueueFull as error:
+            raise self._full() from error
+        except UserError as error:
+            is_foreign = isinstance(error, uploads.UploadError) and error.is_foreign
+            raise HTTPException(415 if is_foreign else 422, str(error)) from error
+        self._metrics.accepted.labels(job.task).inc()
+        return await anyio.to_thread.run_sync(self._reply, job)
+
+    def _check_files(self, task: str, files: dict[str, bytes]) -> None:
+        model, settings = self._models.of(TASKS[task]), self._settings
+        least = 1 if task == "extend" else model.multiple
+        uploads.check(files, model.fps, least, settings.limits, settings.scratch)
+
+    def _accept(self, task: str, asked: dict[str, Any], files: dict[str, bytes]) -> Job:
+        key = requests.batch_key(task, asked)
+        limit = self._settings.limits.queue
+        return self._store.submit(task, asked, files, batch_key=key, max_queue=limit)
+
+    def _full(self) -> HTTPException:
+        self._metrics.refused.inc()
+        return HTTPException(
+            429,
+            f"{self._settings.limits.queue} jobs wait already; try again later",
+            {"Retry-After": str(_RETRY_SECONDS)},
+        )
+
+    def list_jobs(
+        self,
+        ids: Annotated[list[uuid.UUID], Query(max_length=100, description="Jobs to look at.")],
+    ) -> list[JobReply]:
+        """Those of some jobs that there are, the newest first."""
+        return [self._reply(job) for job in self._store.get_many([str(job) for job in ids])]
+
+    def show(self, job_id: uuid.UUID) -> JobReply:
+        """A job as it is now."""
+        return self._reply(self._found(job_id))
+
+    def cancel(self, job_id: uuid.UUID) -> JobReply:
+        """End a job that waits or runs; one that has ended stays as it is."""
+        job = self._store.cancel(str(job_id))
+        if job is None:
+            raise _no_such_job()
+        return self._reply(job)
+
+    async def check_stream(self, job_id: uuid.UUID) -> None:
+        """Refuses a stream while that can still be told by a code."""
+        await anyio.to_thread.run_sync(self._found, job_id)
+        if self._streams >= self._settings.limits.streams:
+            raise HTTPException(
+                429,
+                "too many clients follow jobs now; ask for the job itself now and then",
+                {"Retry-After": str(_RETRY_SECONDS)},
+            )
+
+    async def events(self, job_id: uuid.UUID) -> AsyncIterator[ServerSentEvent]:
+        """A job whenever it changes, until it has ended: server-sent events named `job`.
+
+        Each event is the whole state, so nothing is missed when a client connects again.
+        """
+        self._streams += 1
+        try:
+            last, number = None, 0
+            while not self._is_stopping():
+                job = await anyio.to_thread.run_sync(self._store.get, str(job_id))
+                if job is None:
+                    return
+                reply = await anyio.to_thread.run_sync(self._reply, job)
+                if reply != last:
+                    last, number = reply, number + 1
+                    yield ServerSentEvent(event="job", data=reply, id=str(number))
+                if job.is_finished:
+                    return
+                await anyio.sleep(_EVENT_SECONDS)
+        finally:
+            self._streams -= 1
+
+    def video(
+        self, job_id: uuid.UUID, range: Annotated[str | None, Header(max_length=200)] = None
+    ) -> Response:
+        """The video of a job that is done, an MP4; also in ranges."""
+        job = self._found(job_id)
+        content = self._store.video(job.id) if job.state == DONE else None
+        if content is None:
+            raise HTTPException(409, f"there is no video: the job is {job.state}")
+        return replies.ranged(content, "video/mp4", f"lumiere-{job.id[:8]}.mp4", range)
+
+    def preview(self, job_id: uuid.UUID) -> Response:
+        """Some frames of the video as it is coming about, a PNG."""
+        content = self._store.preview(self._found(job_id).id)
+        if content is None:
+            raise HTTPException(404, "there is no preview of this job yet")
+        return Response(content, media_type="image/png", headers={"Cache-Control": "no-cache"})
+
+    def info(self) -> Info:
+        """What this server can do, and its limits."""
+        return self._info
+
+    def health(self, response: Response) -> Health:
+        """Whether jobs are accepted and made; 503 if not."""
+        health = Health(live=True, ready=False, workers=0, queued=None, reason=None)
+        try:
+            health.workers = len(self._store.living_workers(self._settings.lease))
+            health.queued = self._store.counts()[QUEUED]
+            health.reason = None if health.workers else "no worker gives a sign of life"
+        except SQLAlchemyError:
+            health.reason = "the database cannot be reached"
+        health.ready = health.reason is None
+        response.status_code = 200 if health.ready else 503
+        return health
+
+    def live(self) -> dict[str, bool]:
+        """Whether this process answers."""
+        return {"live": True}
+
+    def metrics(self) -> Response:
+        """Numbers for Prometheus."""
+        return Response(self._metrics.page(), media_type="text/plain; version=0.0.4")
+
+    def _found(self, job_id: uuid.UUID) -> Job:
+        job = self._store.get(str(job_id))
+        if job is None:
+            raise _no_such_job()
+        return job
+
+    def _reply(self, job: Job) -> JobReply:
+        return replies.job_reply(job, self._store.position(job))
+
+
+def _no_such_job() -> HTTPException:
+    return HTTPException(404, "there is no such job; finished ones are deleted after some time")
+
+
+async def _tell_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    """One sentence a mistake, in place of FastAPI's list."""
+    told = []
+    for mistake in error.errors()[:5]:
+        place = ".".join(str(part) for part in mistake["loc"][1:]) or str(mistake["loc"][0])
+        told.append(f"{place}: {mistake['msg']}")
+    detail = "; ".join(dict.fromkeys(told))  # a dependency and its route complain of the same
+    return JSONResponse({"detail": detail[:1000]}, 422)
+
+
+async def _tell_unreachable(request: Request, error: SQLAlchemyError) -> JSONResponse:
+    _log.error("the database: %s", error)
+    return JSONResponse(
+        {"detail": "the database of jobs cannot be reached; try again later"},
+        503,
+        {"Retry-After": str(_RETRY_SECONDS)},
+    )
+
+
+async def _tell_defect(request: Request, error: Exception) -> JSONResponse:
+    """A defect of the server: the log has it, the client must not."""
+    return JSONResponse({"detail": "something went wrong in the server; its log has more"}, 500)

@@ -1,0 +1,144 @@
+"""The database of the queue: SQLite in a file, or PostgreSQL by its URL."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from lumiere_jax.errors import UserError
+from lumiere_jax.serving import tables
+
+_LOCK_SECONDS = 30.0
+_SCHEMA_LOCK = 0x4C756D31  # any number that others are unlikely to take for theirs
+_SUBMIT_LOCK = 0x4C756D32
+
+
+class Database:
+    """Transactions on the queue's database. Safe for threads and processes at once.
+
+    Attributes:
+      is_postgres: whether it is PostgreSQL.
+    """
+
+    def __init__(self, url: str):
+        """Opens it, and makes the tables where there are none.
+
+        Raises:
+          UserError: if the URL is not of SQLite or PostgreSQL, the database cannot be reached or
+            written, or is of another version.
+        """
+        parsed = _parse(url)
+        self.is_postgres = parsed.get_backend_name() == "postgresql"
+        # Whoever reads this may have no right to the password.
+        self.shown = parsed.render_as_string(hide_password=True)
+        try:
+            self._engine = _postgres(parsed) if self.is_postgres else _sqlite(parsed)
+            try:
+                self._prepare()
+            except BaseException:
+                self._engine.dispose()
+                raise
+        except ImportError as error:
+            raise UserError(
+                f"--database={self.shown} needs {error.name}: pip install 'lumiere_jax[postgres]'"
+            ) from error
+        except SQLAlchemyError as error:
+            reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+            raise UserError(
+                f"the database {self.shown} cannot be used ({reason}); give another --database, or "
+                "start it."
+            ) from error
+
+    def _prepare(self) -> None:
+        with self.writing() as connection:
+            if self.is_postgres:  # servers that start at once must not both make the tables
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+            tables.metadata.create_all(connection)
+            found = connection.scalar(sa.select(tables.versions.c.version))
+            if found is None:
+                connection.execute(sa.insert(tables.versions).values(version=tables.VERSION))
+            elif found != tables.VERSION:
+                raise UserError(
+                    f"the database {self.shown} is of version {found}, and this program uses "
+                    f"{tables.VERSION}; give another --database."
+                )
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """A transaction that is kept whole, or not at all; on SQLite the only one that writes."""
+        with self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A transaction that sees one state, and waits for nobody."""
+        with self._engine.connect() as connection:
+            connection = connection.execution_options(lumiere_reads=True)
+            with connection.begin():
+                yield connection
+
+    def now(self, connection: sa.Connection) -> float:
+        """Seconds since 1970 by the clock that all share."""
+        if not self.is_postgres:
+            return time.time()
+        seconds = sa.func.extract("epoch", sa.func.clock_timestamp())
+        return float(connection.scalar(sa.select(seconds)))
+
+    def serialise_submissions(self, connection: sa.Connection) -> None:
+        """Lets one transaction at a time count the queue and add to it."""
+        if self.is_postgres:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SUBMIT_LOCK)))
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        self._engine.dispose()
+
+
+def _parse(url: str) -> sa.URL:
+    try:
+        parsed = sa.make_url(url)
+    except ArgumentError as error:
+        raise UserError(
+            "--database is no URL; write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME."
+        ) from error
+    kind = parsed.get_backend_name()
+    if kind not in ("sqlite", "postgresql"):
+        raise UserError(f"--database is of {kind!r}; use sqlite:///FILE or postgresql://….")
+    if kind == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise UserError("--database=sqlite:/// lacks a file, which workers could share; name one.")
+    return parsed
+
+
+def _postgres(url: sa.URL) -> sa.Engine:
+    return sa.create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        pool_pre_ping=True,
+        pool_size=5,
+        max_overflow=20,
+        connect_args={"connect_timeout": 10},
+    )
+
+
+def _sqlite(url: sa.URL) -> sa.Engine:
+    engine = sa.create_engine(
+        url.set(drivername="sqlite+pysqlite"),
+        pool_size=5,
+        max_overflow=40,
+        connect_args={"timeout": _LOCK_SECONDS, "check_same_thread": False},
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def prepare(connection: Any, record: Any) -> None:
+        connection.isolation_level = None  # else Python's module begins transactions of its own
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        reads = connection.get_execution_options().get("lumiere_reads")
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+    return engine

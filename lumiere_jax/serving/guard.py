@@ -1,0 +1,109 @@
+"""What stands before the routes: keys, sizes and kinds of bodies, and headers of safety."""
+
+import contextlib
+import hmac
+from collections.abc import Callable
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+_FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
+_HEADERS = {
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+    b"referrer-policy": b"no-referrer",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"cross-origin-opener-policy": b"same-origin",
+}
+_POLICY = (
+    b"default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
+    b"object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+# The page of the interface begins with a script of its own.
+_DOCS_POLICY = _POLICY + b"; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'"
+
+
+class TooLarge(Exception):
+    """A body that goes on for longer than it may."""
+
+
+class Guard:
+    """ASGI middleware; refuses a request before its body is read, or where it grows too long."""
+
+    def __init__(self, app: Callable[..., Any], *, max_bytes: int, keys: list[str]):
+        """Takes the application, the most bytes of a body, and API keys; none: open to all."""
+        self._app, self._max_bytes = app, max_bytes
+        self._keys = [key.encode() for key in keys]
+
+    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
+        """Handles a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        received = 0
+
+        async def counted_receive() -> dict:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_bytes:
+                raise TooLarge
+            return message
+
+        async def guarded_send(message: dict) -> None:
+            if received > self._max_bytes:
+                return  # whatever the application made of half a body
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *_safety(scope["path"])]
+            await send(message)
+
+        refusal = self._refusal(scope, headers)
+        if refusal is not None:
+            await refusal(scope, receive, guarded_send)
+            return
+        with contextlib.suppress(TooLarge):
+            await self._app(scope, counted_receive, guarded_send)
+        if received > self._max_bytes:
+            received = 0
+            await self._too_large()(scope, receive, guarded_send)
+
+    def _refusal(self, scope: dict, headers: dict[bytes, bytes]) -> JSONResponse | None:
+        path, changes = scope["path"], scope["method"] not in ("GET", "HEAD", "OPTIONS")
+        needs_key = path.startswith("/api/") and (changes or path == "/api/v1/metrics")
+        if self._keys and needs_key and not self._has_key(headers):
+            reply = _refuse(401, "an API key is missing or wrong: Authorization: Bearer KEY")
+            reply.headers["WWW-Authenticate"] = "Bearer"
+            return reply
+        # A page elsewhere must not use a server that its visitor can reach.
+        if changes and headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site"):
+            return _refuse(403, "requests from pages of other sites are not taken")
+        if int(headers.get(b"content-length", b"0")) > self._max_bytes:
+            return self._too_large()
+        kind = headers.get(b"content-type", b"").decode("latin-1").split(";")[0].strip().lower()
+        if scope["method"] == "POST" and path == "/api/v1/jobs" and kind not in _FORMS:
+            return _refuse(415, "send the job as multipart/form-data")
+        return None
+
+    def _has_key(self, headers: dict[bytes, bytes]) -> bool:
+        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+        given = given.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
+        # All are compared, each in constant time: how long it takes tells nothing.
+        return any([hmac.compare_digest(given, key) for key in self._keys])
+
+    def _too_large(self) -> JSONResponse:
+        most = f"{self._max_bytes / 2**20:g} MiB"
+        reply = _refuse(413, f"the request is too large; at most {most} are taken")
+        reply.headers["Connection"] = "close"  # what is left of the body is not read
+        return reply
+
+
+def _refuse(code: int, detail: str) -> JSONResponse:
+    return JSONResponse({"detail": detail}, code)
+
+
+def _safety(path: str) -> list[tuple[bytes, bytes]]:
+    headers = dict(_HEADERS)
+    is_docs = path.startswith(("/docs", "/redoc"))
+    headers[b"content-security-policy"] = _DOCS_POLICY if is_docs else _POLICY
+    return list(headers.items())

@@ -1,0 +1,185 @@
+"""From a batch of jobs to their videos, by pipelines that stay loaded."""
+
+import collections
+import json
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import lumiere_jax
+from lumiere_jax import compilation_cache, style
+from lumiere_jax.errors import UserError
+from lumiere_jax.pipeline import LumierePipeline
+from lumiere_jax.samples import write_viewable
+from lumiere_jax.serving import uploads
+from lumiere_jax.serving.model import Models
+from lumiere_jax.serving.settings import Settings
+from lumiere_jax.serving.store import Job
+from lumiere_jax.serving.tasks import TASKS
+from lumiere_jax.serving.watch import Watch
+from lumiere_jax.stage import Stage
+from lumiere_jax.state import Params
+
+_PROGRAMS = 24  # compiled ones that are kept; clients may ask for ever new options
+_STYLES = 2  # mixed parameters that are kept
+
+_NAMES = {"steps": "num_steps", "mask": "region"}
+"""Names of options and files that the pipeline calls otherwise."""
+
+
+class JobError(Exception):
+    """A job that cannot be done, with a reason that its client may read."""
+
+
+class ServedPipeline(LumierePipeline):
+    """A pipeline that tells a `Watch` how far it is, and forgets its oldest programs."""
+
+    watch: Watch
+
+    def estimate(self, log_snr: np.ndarray, frames: np.ndarray) -> None:
+        """Hands what the base estimates on."""
+        self.watch.estimate(log_snr, frames)
+
+    def _start(self, label: str, num_steps: int) -> None:
+        self.watch.start(label, num_steps)
+
+    def _advance(self) -> None:
+        self.watch.advance()
+
+    def _run(
+        self, name: tuple, stage: Stage, params: Params, frames: int, inputs: tuple
+    ) -> jax.Array:
+        self._samplers[name] = self._samplers.pop(name)  # the newest is the last
+        while len(self._samplers) > _PROGRAMS:
+            del self._samplers[next(iter(self._samplers))]
+        return super()._run(name, stage, params, frames, inputs)
+
+
+class Runner:
+    """Makes videos. For one thread at a time."""
+
+    def __init__(self, settings: Settings):
+        """Loads no weights yet.
+
+        Raises:
+          UserError: if the bundle cannot be read.
+        """
+        self._settings = settings
+        self._models = Models.read(settings.bundle, distilled=settings.distilled)
+        self._pipelines: dict[str, ServedPipeline] = {}
+        self._fingerprints: dict[str, list[str]] = {}
+        self._styled: collections.OrderedDict[tuple, Params] = collections.OrderedDict()
+        compilation_cache.use()
+
+    def stages(self, job: Job) -> int:
+        """How many stages a job goes through."""
+        model = self._models.of(TASKS[job.task])
+        following = 0 if job.options.get("base_only") else len(model.refining)
+        if job.task != "extend":
+            return 1 + following
+        context = job.options.get("context") or max(model.frames // 4, 1)
+        return math.ceil(job.options["num_frames"] / max(model.frames - context, 1)) + following
+
+    def run(self, jobs: Sequence[Job], files: Mapping[str, bytes], watch: Watch) -> list[bytes]:
+        """Makes the videos of jobs that have the same batch key, or of one job.
+
+        Args:
+          jobs: what to make.
+          files: what was uploaded with the one job.
+          watch: is told how far it is, and may stop it.
+
+        Returns:
+          An MP4 for each job.
+
+        Raises:
+          JobError: if the job cannot be done as it was asked for.
+          Stopped: if `watch` says so; JAX makes an error of its own of it.
+        """
+        first = jobs[0]
+        pipeline = self._pipeline(TASKS[first.task].base)
+        pipeline.watch = watch
+        watch.raise_if_stopped()
+        stage, params = pipeline.base
+        if "style" in first.options:
+            pipeline.base = stage, self._mixed(pipeline, first.options)
+        try:
+            given = uploads.read(files, pipeline.fps, self._settings.scratch)
+            videos = self._call(pipeline, jobs, given)
+        except UserError as error:
+            raise JobError(self._without_paths(str(error))) from error
+        finally:
+            pipeline.base = stage, params
+        watch.finishing()
+        return [
+            self._encoded(video, pipeline.fps, job) for job, video in zip(jobs, videos, strict=True)
+        ]
+
+    def _call(
+        self, pipeline: ServedPipeline, jobs: Sequence[Job], given: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        first = jobs[0]
+        # Batches of 3 and 4 share a program: sizes are powers of two.
+        missing = 2 ** math.ceil(math.log2(len(jobs))) - len(jobs)
+        options = {_NAMES.get(name, name): value for name, value in first.options.items()}
+        for name in ("prompt", "seed", "style", "alpha"):
+            options.pop(name, None)
+        for name, array in given.items():
+            options[_NAMES.get(name, name)] = array
+        if first.task == "cinemagraph":
+            (options["region"],) = given["mask"]
+        method = pipeline if TASKS[first.task].batches else getattr(pipeline, first.task)
+        return method(
+            prompts=[job.options["prompt"] for job in jobs] + [""] * missing,
+            seeds=[job.options["seed"] for job in jobs] + [0] * missing,
+            on_estimate=pipeline.estimate,
+            batch_size=len(jobs) + missing,
+            **options,
+        )[: len(jobs)]
+
+    def _pipeline(self, base: str) -> ServedPipeline:
+        if base not in self._pipelines:
+            settings = self._settings
+            self._pipelines[base] = ServedPipeline.from_pretrained(
+                settings.bundle,
+                base=base,
+                distilled=settings.distilled,
+                show_progress=False,
+                text_folder=settings.text_folder,
+            )
+            self._fingerprints[base] = self._pipelines[base].fingerprints()
+        return self._pipelines[base]
+
+    def _mixed(self, pipeline: ServedPipeline, options: Mapping[str, Any]) -> Params:
+        """The base's parameters in a style."""
+        key = options["style"], options["alpha"]
+        if key not in self._styled:
+            stage, params = pipeline.base
+            folder = self._settings.bundle / options["style"]
+            self._styled[key] = style.interpolate(stage.config, params, folder, options["alpha"])
+        self._styled.move_to_end(key)
+        while len(self._styled) > _STYLES:
+            self._styled.popitem(last=False)
+        return self._styled[key]
+
+    def _encoded(self, video: np.ndarray, fps: float, job: Job) -> bytes:
+        note = {
+            "program": f"lumiere_jax {lumiere_jax.__version__}",
+            "command": TASKS[job.task].command,
+            "flags": job.options,  # no paths: those of the server are nobody's business
+            "checkpoints": self._fingerprints[TASKS[job.task].base],
+        }
+        with tempfile.TemporaryDirectory(dir=self._settings.scratch) as folder:
+            path = Path(folder) / "video.mp4"
+            comment = json.dumps(note, ensure_ascii=False)
+            write_viewable(path, video, fps, job.options["prompt"], comment)
+            return path.read_bytes()
+
+    def _without_paths(self, message: str) -> str:
+        for folder in (self._settings.bundle, self._settings.scratch):
+            message = message.replace(str(folder), "…")
+        return message

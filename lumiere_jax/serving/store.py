@@ -1,0 +1,204 @@
+"""The jobs as clients see them: submitted, looked at, cancelled, and deleted in the end."""
+
+import dataclasses
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from lumiere_jax.serving.database import Database
+from lumiere_jax.serving.tables import (
+    CANCELLED,
+    FINISHED,
+    QUEUED,
+    RUNNING,
+    STATES,
+    inputs,
+    jobs,
+    previews,
+    videos,
+    workers,
+)
+
+
+class QueueFull(Exception):
+    """As many jobs wait as may wait."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """A job as it was at one moment; times are seconds since 1970.
+
+    Attributes:
+      id: unguessable name.
+      task: name of what to do.
+      state: one of `STATES`.
+      options: as they were checked, all that the task needs beside its inputs.
+      batch_key: equal for jobs that can be made at once; None: alone.
+      attempts: times that a worker began it.
+      worker: who has it, or had it last.
+      lease_until: when that worker is taken for lost.
+      progress: stage, step, total, fraction and seconds left; None before it begins.
+      previews: how many there were so far.
+      video_bytes: of the result.
+      error: why it failed.
+      created_at: when it was accepted.
+      started_at: when a worker last began it.
+      finished_at: when it was done, failed or cancelled.
+    """
+
+    id: str
+    task: str
+    state: str
+    options: dict[str, Any]
+    batch_key: str | None
+    attempts: int
+    worker: str | None
+    lease_until: float | None
+    progress: dict[str, Any] | None
+    previews: int
+    video_bytes: int | None
+    error: str | None
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing will change any more."""
+        return self.state in FINISHED
+
+
+class Store:
+    """What the HTTP interface does with jobs. Safe for threads and processes at once."""
+
+    def __init__(self, database: Database):
+        """Takes an open database."""
+        self._database = database
+
+    def submit(
+        self,
+        task: str,
+        options: Mapping[str, Any],
+        files: Mapping[str, bytes],
+        *,
+        batch_key: str | None,
+        max_queue: int,
+    ) -> Job:
+        """Accepts a job: it is in the database when this returns.
+
+        Raises:
+          QueueFull: if `max_queue` jobs wait already.
+        """
+        job = {"id": str(uuid.uuid4()), "task": task, "state": QUEUED, "options": dict(options)}
+        with self._database.writing() as connection:
+            self._database.serialise_submissions(connection)
+            if _count_queued(connection) >= max_queue:
+                raise QueueFull
+            job |= {"batch_key": batch_key, "created_at": self._database.now(connection)}
+            connection.execute(sa.insert(jobs).values(**job, attempts=0, previews=0))
+            if files:
+                rows = [{"job": job["id"], "name": n, "content": c} for n, c in files.items()]
+                connection.execute(sa.insert(inputs), rows)
+            return _job(connection.execute(sa.select(jobs).where(jobs.c.id == job["id"])).one())
+
+    def is_full(self, max_queue: int) -> bool:
+        """Whether a job would be refused now."""
+        with self._database.reading() as connection:
+            return _count_queued(connection) >= max_queue
+
+    def get(self, job: str) -> Job | None:
+        """A job, if there is one of this name."""
+        found = self.get_many([job])
+        return found[0] if found else None
+
+    def get_many(self, ids: Sequence[str]) -> list[Job]:
+        """Those of some jobs that there are, the newest first."""
+        query = sa.select(jobs).where(jobs.c.id.in_(ids)).order_by(jobs.c.created_at.desc())
+        with self._database.reading() as connection:
+            return [_job(row) for row in connection.execute(query)]
+
+    def position(self, job: Job) -> int | None:
+        """How many jobs are before one that waits; None if it does not."""
+        if job.state != QUEUED:
+            return None
+        before = sa.select(sa.func.count()).where(
+            jobs.c.state == QUEUED, jobs.c.created_at < job.created_at
+        )
+        with self._database.reading() as connection:
+            return connection.scalar(before)
+
+    def video(self, job: str) -> bytes | None:
+        """The result of a job, an MP4."""
+        return self._blob(videos, job)
+
+    def preview(self, job: str) -> bytes | None:
+        """The newest picture of a job's intermediate frames, a PNG."""
+        return self._blob(previews, job)
+
+    def _blob(self, table: sa.Table, job: str) -> bytes | None:
+        with self._database.reading() as connection:
+            return connection.scalar(sa.select(table.c.content).where(table.c.job == job))
+
+    def cancel(self, job: str) -> Job | None:
+        """Ends a job that waits or runs; one that is finished stays as it is."""
+        with self._database.writing() as connection:
+            unfinished = (jobs.c.id == job) & jobs.c.state.in_((QUEUED, RUNNING))
+            end(connection, unfinished, CANCELLED, self._database.now(connection))
+            row = connection.execute(sa.select(jobs).where(jobs.c.id == job)).one_or_none()
+        return None if row is None else _job(row)
+
+    def tidy(self, keep: float) -> int:
+        """Deletes jobs that ended `keep` seconds ago or earlier, and workers that are gone.
+
+        Returns:
+          How many jobs.
+        """
+        with self._database.writing() as connection:
+            before = self._database.now(connection) - keep
+            connection.execute(sa.delete(workers).where(workers.c.seen_at < before))
+            old = sa.delete(jobs).where(jobs.c.state.in_(FINISHED), jobs.c.finished_at <= before)
+            return connection.execute(old).rowcount
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs there are in each state."""
+        query = sa.select(jobs.c.state, sa.func.count()).group_by(jobs.c.state)
+        with self._database.reading() as connection:
+            return dict.fromkeys(STATES, 0) | dict(connection.execute(query).tuples().all())
+
+    def oldest_wait(self) -> float:
+        """Seconds that the job at the head of the queue has waited; 0 for an empty queue."""
+        query = sa.select(sa.func.min(jobs.c.created_at)).where(jobs.c.state == QUEUED)
+        with self._database.reading() as connection:
+            created = connection.scalar(query)
+            return 0.0 if created is None else max(self._database.now(connection) - created, 0.0)
+
+    def living_workers(self, within: float) -> list[str]:
+        """Workers that gave a sign of life in the last seconds."""
+        with self._database.reading() as connection:
+            since = self._database.now(connection) - within
+            return list(
+                connection.scalars(sa.select(workers.c.name).where(workers.c.seen_at >= since))
+            )
+
+
+def end(connection: sa.Connection, which: Any, state: str, now: float, **values: Any) -> list[str]:
+    """Ends jobs, whose uploads are not needed any more; returns their names."""
+    ended = (
+        sa.update(jobs)
+        .where(which)
+        .values(state=state, finished_at=now, **values)
+        .returning(jobs.c.id)
+    )
+    ids = list(connection.scalars(ended))
+    connection.execute(sa.delete(inputs).where(inputs.c.job.in_(ids)))
+    return ids
+
+
+def _count_queued(connection: sa.Connection) -> int:
+    return connection.scalar(sa.select(sa.func.count()).where(jobs.c.state == QUEUED))
+
+
+def _job(row: sa.Row) -> Job:
+    return Job(**row._mapping)

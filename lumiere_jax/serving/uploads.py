@@ -1,0 +1,209 @@
+"""Pictures, videos and masks that clients send: judged by what they hold, never by their names.
+
+`check` is for what a stranger sent: it looks at sizes before anything is decoded, and lets FFmpeg
+and Pillow try the listed formats alone, none of which can name other files. `read` is for what was
+checked.
+"""
+
+import io
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from lumiere_jax import given
+from lumiere_jax.data.video_io import read_video, to_float
+from lumiere_jax.errors import UserError
+from lumiere_jax.serving.settings import Limits
+
+PICTURES = ("PNG", "JPEG", "WEBP")
+_DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
+_MAX_PACKETS = 100_000
+
+
+class UploadError(UserError):
+    """A file that cannot be used; `is_foreign` if it is of no format that is taken."""
+
+    def __init__(self, message: str, *, is_foreign: bool = False):
+        super().__init__(message)
+        self.is_foreign = is_foreign
+
+
+def check(
+    files: Mapping[str, bytes], fps: float, least_frames: int, limits: Limits, scratch: Path
+) -> dict[str, np.ndarray]:
+    """Makes sure that files are what they are to be.
+
+    Args:
+      files: name ("image", "video", "mask") -> content.
+      fps: frame rate of the model.
+      least_frames: of a video.
+      limits: see there.
+      scratch: folder for temporary files, which are gone afterwards.
+
+    Returns:
+      See `read`.
+
+    Raises:
+      UploadError: naming the file and what is wrong with it.
+    """
+    for name, content in files.items():
+        try:
+            if name == "video" or (name == "mask" and not _is_picture(content)):
+                _check_video(name, content, fps, limits)
+            else:
+                _check_picture(name, content, limits)
+        except UserError:
+            raise
+        except MemoryError as error:
+            raise UploadError(f"{name}: is too large to be decoded; make it smaller.") from error
+        except Exception as error:  # decoders raise all kinds of errors for damaged files
+            raise UploadError(f"{name}: is damaged, or no picture or video.") from error
+    arrays = read(files, fps, scratch)
+    if "video" in arrays and len(arrays["video"]) < least_frames:
+        raise UploadError(
+            f"video: has {len(arrays['video'])} frames at {fps:g} fps; at least {least_frames} are "
+            "needed."
+        )
+    return arrays
+
+
+def read(files: Mapping[str, bytes], fps: float, scratch: Path) -> dict[str, np.ndarray]:
+    """Decodes files that were checked.
+
+    Args:
+      files: see `check`.
+      fps: see `check`.
+      scratch: see `check`.
+
+    Returns:
+      "image" `[height, width, 3]` and "video" `[time, height, width, 3]`, float32 in [-1, 1];
+      "mask", bool `[time or 1, height, width]`.
+
+    Raises:
+      UploadError: see `check`.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        for name in sorted(files):  # the mask comes after what it lies on
+            is_video = name == "video" or (name == "mask" and not _is_picture(files[name]))
+            path = Path(folder) / (f"{name}.mp4" if is_video else f"{name}.png")
+            path.write_bytes(files[name])
+        try:
+            if "image" in files:
+                arrays["image"] = given.read_picture(str(Path(folder, "image.png")))
+            if "video" in files:
+                arrays["video"] = to_float(read_video(Path(folder, "video.mp4"), fps=fps))
+            if "mask" in files:
+                ground = arrays["video"] if "video" in arrays else arrays["image"][None]
+                (path,) = Path(folder).glob("mask.*")
+                arrays["mask"] = given.read_region(str(path), fps, ground.shape[:3])
+        except UserError as error:
+            raise UploadError(_without_paths(str(error), folder)) from error
+        except Exception as error:
+            raise UploadError("a file is damaged and cannot be decoded.") from error
+    return arrays
+
+
+def _without_paths(message: str, folder: str) -> str:
+    return message.replace(f"{folder}/", "").replace(folder, "the server")
+
+
+def _is_picture(content: bytes) -> bool:
+    try:
+        with Image.open(io.BytesIO(content), formats=PICTURES):
+            return True
+    except Exception:
+        return False
+
+
+def _check_picture(name: str, content: bytes, limits: Limits) -> None:
+    try:
+        with Image.open(io.BytesIO(content), formats=PICTURES) as picture:
+            width, height = picture.size
+            _check_pixels(name, width, height, limits)
+            picture.load()
+    except Image.DecompressionBombError as error:
+        raise UploadError(
+            f"{name}: has more than {limits.pixels / 1e6:.3g} million pixels; send a smaller one."
+        ) from error
+    except UnidentifiedImageError as error:
+        raise UploadError(
+            f"{name}: is no picture that is taken; send a PNG, JPEG or WebP file.", is_foreign=True
+        ) from error
+
+
+def _check_pixels(name: str, width: int, height: int, limits: Limits) -> None:
+    if width * height > limits.pixels:
+        raise UploadError(
+            f"{name}: has {width}×{height} pixels; at most {limits.pixels / 1e6:.3g} million are "
+            "taken."
+        )
+
+
+def _check_video(name: str, content: bytes, fps: float, limits: Limits) -> None:
+    """Decodes all frames, one after the other, within the limits."""
+    # Playlists and the like, which make FFmpeg open other files and addresses, are not listed.
+    options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": ""}
+    try:
+        container = av.open(io.BytesIO(content), options=options, metadata_errors="replace")
+    except (av.error.FFmpegError, ValueError) as error:
+        raise UploadError(
+            f"{name}: is no video that is taken; send an MP4, MOV, WebM, MKV, AVI or GIF file.",
+            is_foreign=True,
+        ) from error
+    with container:
+        if not container.streams.video:
+            raise UploadError(f"{name}: has no pictures in it.")
+        stream = container.streams.video[0]
+        # Pixels that are not square are made so, by more of them.
+        aspect = max(float(stream.sample_aspect_ratio or 1), 1.0)
+        _check_pixels(name, round(stream.width * aspect), stream.height, limits)
+        pixels = round(stream.width * aspect) * stream.height
+        _check_packets(name, content, options, pixels, fps, limits)
+        # Sizes that the header hides; twice as many, since codecs round sizes up.
+        stream.codec_context.options = {"max_pixels": str(2 * limits.pixels)}
+        size, frames = None, 0
+        for frame in container.decode(stream):
+            size, frames = size or (frame.width, frame.height), frames + 1
+            if (frame.width, frame.height) != size:
+                raise UploadError(f"{name}: changes its size; send frames of one size.")
+    if not frames:
+        raise UploadError(f"{name}: has no frames that can be decoded.")
+
+
+def _check_packets(
+    name: str, content: bytes, options: dict[str, str], pixels: int, fps: float, limits: Limits
+) -> None:
+    """Duration and work, from timestamps; headers promise what they like."""
+    times, count = [], 0
+    with av.open(io.BytesIO(content), options=options, metadata_errors="replace") as container:
+        stream = container.streams.video[0]
+        for packet in container.demux(stream):
+            if not packet.size:
+                continue
+            time = packet.dts if packet.pts is None else packet.pts
+            times.append(count if time is None else time)
+            count += 1
+            if count > _MAX_PACKETS or count * pixels > limits.decoded_pixels:
+                raise UploadError(
+                    f"{name}: has too many frames of this size to decode; make it shorter, smaller "
+                    "or slower."
+                )
+        seconds = float((max(times) - min(times)) * stream.time_base) if times else 0.0
+    if seconds > limits.seconds:
+        raise UploadError(f"{name}: is {seconds:.1f} s long; at most {limits.seconds:g} s.")
+    frames = seconds * fps
+    if frames > limits.frames:
+        raise UploadError(
+            f"{name}: has {frames:.0f} frames at the model's {fps:g} fps; at most {limits.frames} "
+            "are taken."
+        )
+    if (frames + 1) * pixels > limits.video_pixels:
+        raise UploadError(
+            f"{name}: has {frames:.0f} frames of {pixels / 1e6:.2g} million pixels; send a smaller "
+            "or shorter one."
+        )

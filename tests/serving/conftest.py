@@ -1,0 +1,86 @@
+"""Databases, bundles and servers for the tests of serving."""
+
+import os
+import pwd
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.serving.live import LiveServer
+
+_POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+
+
+@pytest.fixture(name="bundle", scope="session")
+def fixture_bundle(cascade, tmp_path_factory):
+    from lumiere_jax.exporting import export
+
+    folder = tmp_path_factory.mktemp("serving") / "bundle"
+    stages = ("t2i", "stunet", "stunet_conditional", "t2i_ssr", "ssr", "style")
+    export([str(cascade[stage]) for stage in stages], folder, licence="MIT")
+    return folder
+
+
+@pytest.fixture(name="postgres", scope="session")
+def fixture_postgres(tmp_path_factory):
+    """Address of a PostgreSQL server without databases of ours, on a socket of its own."""
+    if not _POSTGRES or shutil.which("runuser") is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    folder = Path(subprocess.check_output(["mktemp", "-d"], text=True).strip())
+    user = []
+    if os.getuid() == 0:  # it refuses to run as root
+        try:
+            owner = pwd.getpwnam("postgres")
+        except KeyError:
+            pytest.skip("there is no user postgres to run it")
+        os.chown(folder, owner.pw_uid, owner.pw_gid)
+        user = ["runuser", "-u", "postgres", "--"]
+    data = folder / "data"
+
+    def call(program: str, *arguments: str) -> None:
+        command = [*user, str(_POSTGRES[0] / program), *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder, timeout=60)
+
+    call("initdb", f"--pgdata={data}", "--username=lumiere", "--auth=trust", "--no-sync")
+    options = f"-k {folder} -c listen_addresses= -c fsync=off -c max_connections=200"
+    call("pg_ctl", "-w", f"--pgdata={data}", f"--log={folder}/log", "-o", options, "start")
+    yield folder
+    call("pg_ctl", "-w", f"--pgdata={data}", "-m", "immediate", "stop")
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(name="new_postgres")
+def fixture_new_postgres(postgres, tmp_path):
+    """URL of an empty database."""
+    import psycopg
+
+    name = f"t{os.urandom(6).hex()}"
+    with psycopg.connect(
+        host=str(postgres), user="lumiere", dbname="postgres", autocommit=True
+    ) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return f"postgresql://lumiere@/{name}?host={postgres}"
+
+
+@pytest.fixture(name="url", params=["sqlite", "postgres"])
+def fixture_url(request, tmp_path):
+    """URL of an empty database, of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'queue.sqlite'}"
+    return request.getfixturevalue("new_postgres")
+
+
+@pytest.fixture(name="start_server")
+def fixture_start_server(bundle, tmp_path):
+    """Starts `python -m lumiere_jax.serve`, as often as asked; the data folder stays the same."""
+    started = []
+
+    def start(*flags: str, data: Path = tmp_path / "data", **more) -> LiveServer:
+        started.append(LiveServer(bundle, data, *flags, **more))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.kill()

@@ -1,0 +1,387 @@
+"""The interface: what it takes, refuses and gives; the worker is played by the tests."""
+
+import json
+import re
+import threading
+import time
+
+import pytest
+from fastapi.testclient import TestClient
+
+from lumiere_jax.serving.app import make_app
+from lumiere_jax.serving.database import Database
+from lumiere_jax.serving.leases import Leases
+from lumiere_jax.serving.model import Models
+from lumiere_jax.serving.settings import Limits, Settings
+from lumiere_jax.serving.store import Store
+from tests.serving.live import PROMPT
+from tests.serving.test_uploads import mask, picture, video
+
+JOB = {"task": "text_to_video", "prompt": PROMPT}
+NOBODY = "00000000-0000-4000-8000-000000000000"
+LIMITS = Limits(queue=4, prompt=50, frames=20, steps=9, upload_bytes=60_000, seconds=4, streams=1)
+
+
+class Site:
+    """An application and its queue."""
+
+    def __init__(self, bundle, folder, keys=(), **limits):
+        self.settings = Settings(
+            bundle=bundle,
+            database=f"sqlite:///{folder / 'q'}",
+            scratch=folder,
+            limits=Limits(**{**LIMITS.__dict__, **limits}),
+        )
+        self.database = Database(self.settings.database)
+        self.store = Store(self.database)
+        self.worker = Leases(self.database, "w", 30)
+        models = Models.read(bundle)
+        self.app = make_app(self.store, models, self.settings, keys)
+        self.client = TestClient(
+            self.app, base_url="http://x/api/v1", raise_server_exceptions=False
+        )
+
+    def post(self, files=None, **fields):
+        return self.client.post("/jobs", data=JOB | fields, files=files)
+
+    def done(self, content=b"0123456789"):
+        job = self.post().json()["id"]
+        assert self.worker.finish(self.worker.claim(), content)
+        return job
+
+
+@pytest.fixture(name="site")
+def fixture_site(bundle, tmp_path):
+    site = Site(bundle, tmp_path)
+    yield site
+    site.database.close()
+
+
+def test_a_job_from_its_begin_to_its_end(site):
+    reply = site.post(seed=5, steps=2, negative_prompt="blur")
+    assert reply.status_code == 202
+    job = reply.json()
+    assert job["state"] == "queued" and job["queue_position"] == 0 and job["progress"] is None
+    assert job["options"] == {
+        "prompt": PROMPT, "negative_prompt": "blur", "seed": 5, "steps": 2, "base_only": False
+    }  # fmt: skip
+    url = job["url"].removeprefix("/api/v1")
+    assert site.client.get(f"{url}/preview.png").status_code == 404
+    refused = site.client.get(f"{url}/video")
+    assert refused.status_code == 409
+    assert refused.json() == {"detail": "there is no video: the job is queued"}
+    claimed = site.worker.claim()
+    progress = {"stage": "base", "step": 1, "total": 2, "fraction": 0.5, "seconds_left": None}
+    site.worker.report([claimed], progress, {claimed.id: b"PNG"})
+    job = site.client.get(url).json()
+    assert (job["state"], job["progress"], job["previews"]) == ("running", progress, 1)
+    assert site.client.get(job["preview_url"].removeprefix("/api/v1")).content == b"PNG"
+    site.worker.finish(claimed, b"MP4")
+    job = site.client.get(url).json()
+    assert job["state"] == "done" and job["video_bytes"] == 3 and job["finished_at"]
+    reply = site.client.get(job["video_url"].removeprefix("/api/v1"))
+    assert reply.content == b"MP4" and reply.headers["content-type"] == "video/mp4"
+
+
+def test_a_seed_is_drawn_where_none_is_given(site):
+    seeds = {site.post().json()["options"]["seed"] for _ in range(3)}
+    assert len(seeds) == 3 and all(0 <= seed < 2**32 for seed in seeds)
+
+
+@pytest.mark.parametrize(
+    ("fields", "detail"),
+    [
+        ({"task": "paint"}, "task: Input should be 'text_to_video'"),
+        ({"prompt": ""}, "prompt: "),
+        ({"prompt": "  "}, "prompt: is empty"),
+        ({"prompt": "x" * 51}, "prompt: has 51 characters; at most 50"),
+        ({"prompt": "a\0b"}, "prompt: has control characters"),
+        ({"negative_prompt": "\x1b[2J"}, "negative_prompt: has control"),
+        ({"seed": "-1"}, "seed: "),
+        ({"seed": str(2**32)}, "seed: "),
+        ({"steps": "10"}, "steps: 10 are more than the 9"),
+        ({"steps": "0"}, "steps: "),
+        ({"steps": "many"}, "steps: "),
+        ({"guidance_scale": "nan"}, "guidance_scale: "),
+        ({"guidance_scale": "inf"}, "guidance_scale: "),
+        ({"guidance_from": "0.2", "guidance_to": "0.4"}, "guidance from time 0.2 to 0.4"),
+        ({"sampler": "ddpm"}, "sampler: 'ddpm' is not one of ddim"),
+        ({"num_frames": "21"}, "num_frames: 21 are more than the 20"),
+        ({"num_frames": "7"}, "num_frames: fewer than 8 must be a multiple of 2"),
+        ({"strength": "0.5"}, "strength: does not go with the task 'text_to_video'"),
+        ({"colour": "red"}, "colour: Extra inputs are not permitted"),
+        ({"task": "stylize", "style": "../style"}, "style: there is none of this name; use style"),
+        ({"task": "animate"}, "image: is missing; the task 'animate' needs this file"),
+    ],
+)  # fmt: skip
+def test_fields_that_are_refused(site, fields, detail):
+    reply = site.post(**fields)
+    assert reply.status_code == 422 and reply.json()["detail"].startswith(detail), reply.text
+    assert site.store.counts()["queued"] == 0
+
+
+def test_files(site, tmp_path):
+    clip = video(tmp_path)
+    for task, files, more in (
+        ("animate", {"image": picture()}, {}),
+        ("inpaint", {"video": clip, "mask": mask()}, {}),
+        ("extend", {"video": clip}, {"num_frames": 3}),
+    ):
+        reply = site.post(files, task=task, **more)
+        assert reply.status_code == 202, reply.text
+    assert site.worker.files(site.worker.claim()) == {"image": picture()}
+    for task, files, code, detail in (
+        ("animate", {"image": ("x.png", b"no", "image/png")}, 415, "image: is no picture"),
+        ("animate", {"image": picture()[:60]}, 422, "image: is damaged"),
+        ("animate", {"image": picture(), "mask": mask()}, 422, "mask: does not go with"),
+        (
+            "inpaint",
+            {"video": clip, "mask": mask((9, 9), (0, 0, 9, 9))},
+            422,
+            "mask mask.png is 9×9",
+        ),
+        ("outpaint", {"video": picture()}, 415, "video: is no video"),
+        ("video_to_video", {"video": video(tmp_path, 1)}, 422, "video: has 1 frames"),
+        ("extend", {"video": clip}, 422, "num_frames: is missing"),
+    ):
+        reply = site.post(files, task=task)
+        assert reply.status_code == code, (task, detail, reply.text)
+        assert (reply.status_code, reply.json()["detail"][: len(detail)]) == (code, detail)
+    # Neither the name nor the kind that is claimed matters.
+    reply = site.post({"image": ("../../x.exe", picture(), "text/html")}, task="animate")
+    assert reply.status_code == 202
+
+
+def test_what_is_too_large_is_not_read(site):
+    big = {"image": b"x" * 70_000}
+    reply = site.post(big, task="animate")
+    assert reply.status_code == 413 and "at most 0.0572205 MiB" in reply.json()["detail"]
+
+    sent = []
+
+    def endless():
+        for _ in range(1000):
+            sent.append(1)
+            yield b"x" * 10_000
+
+    kind = {"content-type": "multipart/form-data; boundary=b"}
+    reply = site.client.post("/jobs", content=endless(), headers=kind)
+    assert reply.status_code == 413
+
+
+def test_other_bodies(site):
+    reply = site.client.post("/jobs", json=JOB)
+    assert reply.status_code == 415 and "multipart/form-data" in reply.json()["detail"]
+    assert site.client.post("/jobs", data=JOB).status_code == 202
+    kind = {"content-type": "multipart/form-data"}
+    reply = site.client.post("/jobs", content=b"\0" * 99, headers=kind)
+    assert reply.status_code in (400, 422) and isinstance(reply.json()["detail"], str)
+
+
+def test_a_full_queue(site):
+    assert [site.post().status_code for _ in range(5)] == [202] * 4 + [429]
+    reply = site.post()
+    assert reply.json()["detail"] == "4 jobs wait already; try again later"
+    assert int(reply.headers["retry-after"]) > 0
+    assert site.store.counts()["queued"] == 4
+
+
+def test_names_of_jobs(site):
+    for path, code in ((f"/jobs/{NOBODY}", 404), ("/jobs/1", 422), ("/jobs/%00", 422)):
+        for place in ("", "/video", "/preview.png", "/events"):
+            reply = site.client.get(path + place)
+            assert reply.status_code == code and isinstance(reply.json()["detail"], str)
+        assert site.client.delete(path).status_code == code
+
+
+def test_only_the_jobs_that_are_named_are_listed(site):
+    first, second, _ = (site.post().json()["id"] for _ in range(3))
+    listed = site.client.get("/jobs", params={"ids": [first, second, NOBODY]}).json()
+    assert [job["id"] for job in listed] == [second, first]
+    assert site.client.get("/jobs").status_code == 422
+    assert site.client.get("/jobs", params={"ids": [NOBODY] * 101}).status_code == 422
+
+
+def test_cancelling(site):
+    job = site.post().json()["id"]
+    assert site.client.delete(f"/jobs/{job}").json()["state"] == "cancelled"
+    assert site.worker.claim() is None
+    assert site.client.delete(f"/jobs/{job}").json()["state"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "content", "content_range"),
+    [
+        (None, 200, b"0123456789", None),
+        ("bytes=2-4", 206, b"234", "bytes 2-4/10"),
+        ("bytes=7-", 206, b"789", "bytes 7-9/10"),
+        ("bytes=-3", 206, b"789", "bytes 7-9/10"),
+        ("bytes=-99", 206, b"0123456789", "bytes 0-9/10"),
+        ("bytes=0-99", 206, b"0123456789", "bytes 0-9/10"),
+        ("bytes=10-", 416, b"", "bytes */10"),
+        ("bytes=-0", 416, b"", "bytes */10"),
+        ("bytes=5-2", 200, b"0123456789", None),
+        ("bytes=1-2,4-5", 200, b"0123456789", None),
+        ("lines=1-2", 200, b"0123456789", None),
+        ("bytes=a-b", 200, b"0123456789", None),
+        ("bytes=²-", 200, b"0123456789", None),
+    ],
+)
+def test_ranges(site, asked, code, content, content_range):
+    job = site.done()
+    headers = {} if asked is None else {"range": asked.encode()}
+    reply = site.client.get(f"/jobs/{job}/video", headers=headers)
+    assert (reply.status_code, reply.content) == (code, content)
+    assert reply.headers.get("content-range") == content_range
+    assert reply.headers["accept-ranges"] == "bytes"
+
+
+def events(text):
+    return [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
+
+
+def test_events_tell_every_change_until_the_end(site):
+    job = site.post().json()["id"]
+
+    def work():
+        claimed = site.worker.claim()
+        for step in (1, 2):
+            progress = {"stage": "base", "step": step, "total": 2, "fraction": step / 2}
+            site.worker.report([claimed], progress | {"seconds_left": None}, {})
+            time.sleep(1.2)
+        site.worker.finish(claimed, b"MP4")
+
+    thread = threading.Timer(0.8, work)
+    thread.start()
+    reply = site.client.get(f"/jobs/{job}/events", headers={"Last-Event-ID": "77\n"})
+    thread.join()
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    assert reply.text.count("event: job") == len(events(reply.text))
+    told = [(event["state"], (event["progress"] or {}).get("step")) for event in events(reply.text)]
+    assert told == [("queued", None), ("running", 1), ("running", 2), ("done", 2)]
+    again = site.client.get(f"/jobs/{job}/events")
+    assert [event["state"] for event in events(again.text)] == ["done"]
+
+
+def test_idle_streams_are_kept_alive_and_bounded(site, monkeypatch):
+    monkeypatch.setattr("fastapi.routing._PING_INTERVAL", 0.3)
+    job = site.post().json()["id"]
+    refused = []
+
+    def look_and_end():
+        refused.append(site.client.get(f"/jobs/{job}/events"))
+        site.store.cancel(job)
+
+    thread = threading.Timer(1.5, look_and_end)
+    thread.start()
+    reply = site.client.get(f"/jobs/{job}/events")
+    thread.join()
+    assert ": ping" in reply.text and events(reply.text)[-1]["state"] == "cancelled"
+    assert refused[0].status_code == 429 and "too many clients" in refused[0].json()["detail"]
+
+
+def test_keys(bundle, tmp_path):
+    site = Site(bundle, tmp_path, keys=["k" * 16, "l" * 16])
+    for headers in (
+        {}, {"authorization": "Bearer wrong"}, {"authorization": "Basic " + "k" * 16},
+        {"x-api-key": "ü".encode()}, {"x-api-key": ""},
+    ):  # fmt: skip
+        reply = site.client.post("/jobs", data=JOB, headers=headers)
+        assert reply.status_code == 401 and reply.headers["www-authenticate"] == "Bearer"
+        assert site.client.get("/metrics", headers=headers).status_code == 401
+    site.client.headers["authorization"] = "Bearer " + "l" * 16
+    job = site.post().json()["id"]
+    assert site.client.get("/metrics").status_code == 200
+    del site.client.headers["authorization"]
+    assert site.client.get(f"/jobs/{job}").status_code == 200  # its name is what it takes
+    assert site.client.get("/info").json()["needs_key"] is True
+    assert site.client.delete(f"/jobs/{job}").status_code == 401
+    reply = site.client.delete(f"/jobs/{job}", headers={"x-api-key": "k" * 16})
+    assert reply.json()["state"] == "cancelled"
+    site.database.close()
+
+
+def test_pages_of_other_sites_are_refused(site):
+    for place, code in (("cross-site", 403), ("same-site", 403), ("same-origin", 202)):
+        reply = site.client.post("/jobs", data=JOB, headers={"sec-fetch-site": place})
+        assert reply.status_code == code
+        assert site.client.get("/info", headers={"sec-fetch-site": place}).status_code == 200
+
+
+def test_info(site):
+    info = site.client.get("/info").json()
+    assert list(info["tasks"]) == [
+        "text_to_video", "stylize", "video_to_video", "animate", "inpaint", "outpaint",
+        "cinemagraph", "extend",
+    ]  # fmt: skip
+    animate = info["tasks"]["animate"]
+    assert animate["files"] == ["image"] and "fit" in animate["options"]
+    assert animate["fps"] == animate["frames"] == 8 and animate["steps"] == 2
+    assert animate["sizes"] == [16, 64]
+    assert info["styles"] == ["style"] and info["licence"] == "MIT"
+    assert info["limits"]["steps"] == 9 and info["limits"]["keep_seconds"] == 86400
+
+
+def test_a_bundle_without_some_stages(cascade, tmp_path):
+    from lumiere_jax.exporting import export
+
+    export([str(cascade["stunet"])], tmp_path / "bundle")
+    site = Site(tmp_path / "bundle", tmp_path)
+    assert list(site.client.get("/info").json()["tasks"]) == ["text_to_video", "video_to_video"]
+    reply = site.post({"image": picture()}, task="animate")
+    assert reply.status_code == 422 and "not to be had with the weights" in reply.json()["detail"]
+    site.database.close()
+
+
+def test_health_and_metrics(site):
+    reply = site.client.get("/health")
+    assert reply.status_code == 503 and reply.json()["reason"] == "no worker gives a sign of life"
+    assert site.client.get("/health/live").json() == {"live": True}
+    site.worker.sign_on()
+    site.post()
+    reply = site.client.get("/health")
+    assert (reply.status_code, reply.json()["ready"], reply.json()["queued"]) == (200, True, 1)
+    site.client.get(f"/jobs/{NOBODY}")
+    page = site.client.get("/metrics").text
+    for line in (
+        'lumiere_jobs{state="queued"} 1.0',
+        "lumiere_workers 1.0",
+        'lumiere_jobs_accepted_total{task="text_to_video"} 1.0',
+        'lumiere_http_requests_total{code="404",method="GET",route="/api/v1/jobs/{job_id}"} 1.0',
+    ):
+        assert line in page
+    assert NOBODY not in page and float(re.search(r"queue_wait_seconds (\d\S*)", page)[1]) >= 0
+
+
+def test_a_database_that_is_gone(site, tmp_path):
+    site.database.close()
+    for file in tmp_path.glob("q*"):
+        file.unlink()
+    (tmp_path / "q").mkdir()
+    for reply in (site.post(), site.client.get(f"/jobs/{NOBODY}")):
+        assert reply.status_code == 503 and reply.headers["retry-after"]
+        assert reply.json()["detail"].startswith("the database of jobs cannot be reached")
+    assert site.client.get("/health").json()["reason"] == "the database cannot be reached"
+    assert str(tmp_path) not in reply.text
+
+
+def test_a_defect_is_not_told(site, monkeypatch):
+    def broken(*arguments):
+        raise ValueError("/root/secret")
+
+    monkeypatch.setattr(Store, "get", broken)
+    reply = site.client.get(f"/jobs/{NOBODY}")
+    assert reply.status_code == 500 and "secret" not in reply.text and reply.json()["detail"]
+
+
+def test_pages(site):
+    root = TestClient(site.app, base_url="http://x")
+    page = root.get("/")
+    assert page.status_code == 200 and 'href="/docs"' in page.text
+    assert "script-src" not in page.headers["content-security-policy"]
+    docs = root.get("/docs")
+    assert docs.status_code == 200 and "https://" not in docs.text
+    assert root.get("/openapi.json").json()["info"]["title"] == "lumiere_jax"
+    for path in ("/../command.py", "/%2e%2e/command.py", "/%00", "/nothing", "/api/v1/nothing"):
+        reply = root.get(path)
+        assert reply.status_code == 404 and reply.headers["x-content-type-options"] == "nosniff"

@@ -1,0 +1,229 @@
+"""The queue in both databases: who gets a job, what is kept, and what is lost."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import sqlalchemy as sa
+
+from lumiere_jax.errors import UserError
+from lumiere_jax.serving import leases, tables
+from lumiere_jax.serving.database import Database
+from lumiere_jax.serving.leases import Leases
+from lumiere_jax.serving.store import QueueFull, Store
+
+
+@pytest.fixture(name="database")
+def fixture_database(url):
+    database = Database(url)
+    yield database
+    database.close()
+
+
+@pytest.fixture(name="store")
+def fixture_store(database):
+    return Store(database)
+
+
+def submit(store, key=None, files=None, max_queue=100, **options):
+    return store.submit("text_to_video", options, files or {}, batch_key=key, max_queue=max_queue)
+
+
+def expire(database):
+    with database.writing() as connection:
+        connection.execute(sa.update(tables.jobs).values(lease_until=0.0))
+
+
+def count(database, table):
+    with database.reading() as connection:
+        return connection.scalar(sa.select(sa.func.count()).select_from(table))
+
+
+def test_jobs_are_claimed_in_their_order_with_all_that_was_given(database, store):
+    first = submit(store, prompt="ä", seed=2**32 - 1, files={"image": b"\0\xff"})
+    second = submit(store)
+    assert (store.position(first), store.position(second)) == (0, 1)
+    worker = Leases(database, "w", 30)
+    job = worker.claim()
+    assert job.id == first.id and job.options == {"prompt": "ä", "seed": 2**32 - 1}
+    assert worker.files(job) == {"image": b"\0\xff"}
+    assert store.position(store.get(first.id)) is None and store.position(second) == 0
+    assert worker.claim().id == second.id and worker.claim() is None
+    assert store.counts()["running"] == 2
+
+
+def test_no_job_is_claimed_twice(database, store):
+    ids = {submit(store, key="k").id for _ in range(40)}
+    got, lock = [], threading.Lock()
+
+    def work(number):
+        worker = Leases(database, f"w{number}", 30)
+        while job := worker.claim():
+            batch = [job, *worker.claim_more(job, 2)]
+            with lock:
+                got.extend(job.id for job in batch)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, range(6)))
+    assert len(got) == 40 and set(got) == ids
+
+
+def test_the_bound_of_the_queue_holds_though_many_come_at_once(store):
+    def try_one(_):
+        try:
+            return submit(store, max_queue=5)
+        except QueueFull:
+            return None
+
+    with ThreadPoolExecutor(8) as pool:
+        accepted = [job for job in pool.map(try_one, range(20)) if job]
+    assert len(accepted) == 5 and store.is_full(5) and not store.is_full(6)
+
+
+def test_a_batch_takes_what_is_alike_and_nothing_else(database, store):
+    first, other, alike, alone = (submit(store, key) for key in ("a", "b", "a", None))
+    worker = Leases(database, "w", 30)
+    batch = worker.claim()
+    assert [job.id for job in worker.claim_more(batch, 3)] == [alike.id]
+    assert worker.claim().id == other.id
+    lone = worker.claim()
+    assert lone.id == alone.id and worker.claim_more(lone, 3) == []
+    assert first.id == batch.id
+
+
+def test_a_lost_job_is_tried_once_more_and_alone_and_then_fails(database, store):
+    job = submit(store, "a", files={"image": b"x"})
+    assert Leases(database, "dead", 30).claim().attempts == 1
+    worker = Leases(database, "w", 30)
+    assert worker.claim() is None
+    expire(database)
+    submit(store, "a")
+    again = worker.claim()
+    assert (again.id, again.attempts, again.worker) == (job.id, 2, "w")
+    assert worker.claim_more(again, 3) == []
+    expire(database)
+    worker.claim()
+    lost = store.get(job.id)
+    assert lost.state == "failed" and "lost 2 times" in lost.error and lost.finished_at
+    assert count(database, tables.inputs) == 0
+
+
+def test_what_comes_after_the_lease_is_dropped(database, store):
+    job = submit(store)
+    slow, fast = Leases(database, "slow", 30), Leases(database, "fast", 30)
+    late = slow.claim()
+    expire(database)
+    current = fast.claim()
+    assert slow.report([late], {"step": 9}, {job.id: b"late"}) == set()
+    assert not slow.finish(late, b"late")
+    slow.fail([late], "late")
+    assert store.get(job.id).state == "running" and store.preview(job.id) is None
+    assert fast.finish(current, b"video") and not fast.finish(current, b"again")
+    assert store.video(job.id) == b"video" and store.get(job.id).video_bytes == 5
+    assert not slow.finish(late, b"late") and store.video(job.id) == b"video"
+
+
+def test_a_worker_does_not_finish_its_own_earlier_attempt(database, store):
+    submit(store)
+    worker = Leases(database, "w", 30)
+    first = worker.claim()
+    expire(database)
+    second = worker.claim()
+    assert not worker.finish(first, b"old") and worker.finish(second, b"new")
+
+
+def test_a_report_renews_the_lease_and_shows_where_it_is(database, store):
+    job = submit(store)
+    worker = Leases(database, "w", 30)
+    claimed = worker.claim()
+    expire(database)
+    assert worker.report([claimed], {"step": 1}, {job.id: b"one"}) == {job.id}
+    assert worker.report([claimed], {"step": 2}, {job.id: b"two"}) == {job.id}
+    assert Leases(database, "other", 30).claim() is None
+    shown = store.get(job.id)
+    assert (shown.progress, shown.previews, store.preview(job.id)) == ({"step": 2}, 2, b"two")
+
+
+def test_cancelling(database, store):
+    waits, runs, done = (submit(store, files={"image": b"x"}) for _ in range(3))
+    assert store.cancel(waits.id).state == "cancelled"
+    worker = Leases(database, "w", 30)
+    claimed, other = worker.claim(), worker.claim()
+    assert [claimed.id, other.id] == [runs.id, done.id]
+    assert store.cancel(runs.id).state == "cancelled"
+    assert worker.report([claimed, other], {}, {}) == {done.id}
+    assert not worker.finish(claimed, b"v") and worker.finish(other, b"v")
+    assert store.cancel(done.id).state == "done" and store.cancel("none") is None
+    assert count(database, tables.inputs) == 0 and count(database, tables.videos) == 1
+
+
+def test_a_worker_that_signs_off_gives_back_and_one_that_died_is_lost(database, store):
+    job = submit(store)
+    for _ in range(3):  # that a machine is restarted is no fault of the job
+        worker = Leases(database, "w", 30)
+        worker.sign_on()
+        worker.sign_on()
+        assert store.living_workers(30) == ["w"]
+        assert worker.claim().attempts == 1
+        worker.sign_off()
+        assert store.living_workers(30) == [] and store.get(job.id).state == "queued"
+    for state in ("queued", "failed"):
+        assert Leases(database, "w", 30).claim()
+        leases.lose(database, "w")
+        assert store.get(job.id).state == state
+
+
+def test_old_jobs_are_deleted_with_all_they_had(database, store):
+    worker = Leases(database, "w", 30)
+    done, waits = submit(store), submit(store, files={"image": b"x"})
+    claimed = worker.claim()
+    worker.report([claimed], {}, {done.id: b"p"})
+    worker.finish(claimed, b"v")
+    assert store.tidy(3600) == 0 and store.video(done.id) == b"v"
+    assert store.tidy(0) == 1
+    assert store.get(done.id) is None and store.get(waits.id).state == "queued"
+    counts = [count(database, t) for t in (tables.videos, tables.previews, tables.inputs)]
+    assert counts == [0, 0, 1]
+
+
+def test_all_is_there_after_opening_it_again(url, store):
+    job = submit(store, prompt="p")
+    again = Database(url)
+    assert Store(again).get(job.id).options == {"prompt": "p"}
+    again.close()
+
+
+def test_opened_by_many_at_once(url):
+    with ThreadPoolExecutor(4) as pool:
+        for database in pool.map(lambda _: Database(url), range(4)):
+            assert Store(database).counts()["queued"] == 0
+            database.close()
+
+
+def test_a_database_of_another_version(url, database):
+    with database.writing() as connection:
+        connection.execute(sa.update(tables.versions).values(version=99))
+    with pytest.raises(UserError, match="is of version 99, and this program uses 1"):
+        Database(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("queue", "is no URL"),
+        ("mysql://host/x", "is of 'mysql'; use sqlite"),
+        ("sqlite:///", "lacks a file"),
+        ("sqlite:////nowhere/x.sqlite", "cannot be used .*unable to open"),
+        ("postgresql://me:secret@127.0.0.1:1/x", r"postgresql://me:\*\*\*@127.0.0.1:1/x cannot"),
+    ],
+)
+def test_databases_that_cannot_be_used(url, message):
+    with pytest.raises(UserError, match=message) as caught:
+        Database(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_file_that_is_no_database(tmp_path):
+    (tmp_path / "x").write_text("text " * 1000)
+    with pytest.raises(UserError, match="cannot be used .*not a database"):
+        Database(f"sqlite:///{tmp_path / 'x'}")

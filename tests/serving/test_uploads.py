@@ -1,0 +1,167 @@
+"""Files from strangers: what is taken, and that nothing else does harm."""
+
+import io
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lumiere_jax.data.video_io import to_uint8, write_gif, write_mp4
+from lumiere_jax.serving import uploads
+from lumiere_jax.serving.settings import Limits
+from lumiere_jax.serving.uploads import UploadError
+
+LIMITS = Limits(pixels=10_000, seconds=4, frames=24, video_pixels=200_000)
+
+
+def picture(size=(48, 32), kind="PNG", mode="RGB", color=0):
+    content = io.BytesIO()
+    Image.new(mode, size, color).save(content, kind)
+    return content.getvalue()
+
+
+def mask(size=(48, 32), box=(4, 4, 20, 20)):
+    image = Image.new("L", size)
+    image.paste(255, box)
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    return content.getvalue()
+
+
+def video(tmp_path, frames=10, size=(32, 48), fps=8, seed=0):
+    values = np.random.default_rng(seed).uniform(-1, 1, (frames, *size, 3)).astype(np.float32)
+    write_mp4(tmp_path / "made.mp4", values, fps)
+    return (tmp_path / "made.mp4").read_bytes()
+
+
+@pytest.fixture(name="check")
+def fixture_check(tmp_path):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+
+    def check(least_frames=2, **files):
+        try:
+            return uploads.check(files, 8, least_frames, LIMITS, scratch)
+        finally:
+            assert list(scratch.iterdir()) == []
+
+    return check
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_pictures(check, kind):
+    image = check(image=picture(kind=kind, color=(255, 255, 255)))["image"]
+    assert image.shape == (32, 48, 3) and image.dtype == np.float32 and image.min() > 0.9
+
+
+def test_videos_come_at_the_models_rate(check, tmp_path):
+    assert check(video=video(tmp_path, 20, fps=16))["video"].shape == (10, 32, 48, 3)
+    values = np.random.default_rng(0).uniform(-1, 1, (6, 32, 48, 3))
+    write_gif(tmp_path / "x.gif", values, 8)
+    assert check(video=(tmp_path / "x.gif").read_bytes())["video"].shape == (6, 32, 48, 3)
+
+
+def test_masks(check, tmp_path):
+    region = check(image=picture(), mask=mask())["mask"]
+    assert region.shape == (1, 32, 48) and region.sum() == 256
+    moving = np.full((10, 32, 48, 3), -1.0, np.float32)
+    moving[:, :16] = 1
+    write_mp4(tmp_path / "m.mp4", moving, 8)
+    arrays = check(video=video(tmp_path), mask=(tmp_path / "m.mp4").read_bytes())
+    assert arrays["mask"].shape == (10, 32, 48) and arrays["mask"][:, :12].all()
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"image": b""}, "image: is no picture"),
+        ({"image": b"text"}, "image: is no picture"),
+        ({"image": picture()[:60]}, "image: is damaged"),
+        ({"image": picture(kind="BMP")}, "image: is no picture that is taken"),
+        ({"image": picture((200, 200))}, "200×200 pixels; at most 0.01 million"),
+        ({"image": picture(), "mask": mask((47, 32))}, "mask mask.png is 47×32 pixels"),
+        ({"image": picture(), "mask": mask(box=(0, 0, 0, 0))}, "is empty"),
+        ({"image": picture(), "mask": picture(color=(250, 9, 9))}, "coloured picture"),
+        ({"video": picture()}, "video: is no video"),
+        ({"video": b"\0" * 5000}, "video: is no video"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(check, files, message):
+    with pytest.raises(UploadError, match=message) as caught:
+        check(**files)
+    assert "/" not in str(caught.value)
+
+
+def test_videos_that_are_refused(check, tmp_path):
+    for content, message in (
+        (video(tmp_path, 40), "is 4.9 s long; at most 4 s"),
+        (video(tmp_path, 30), "has 29 frames at the model's 8 fps; at most 24"),
+        (video(tmp_path, 22, (96, 100)), "frames of 0.0096 million pixels; send a smaller"),
+        (video(tmp_path, 4, (112, 112)), "has 112×112 pixels"),
+        (video(tmp_path, 1), "has 1 frames at 8 fps; at least 2"),
+        (video(tmp_path)[:600], "damaged|no video|no frames"),
+    ):
+        with pytest.raises(UploadError, match=message):
+            check(video=content)
+
+
+def test_more_frames_than_may_be_decoded(tmp_path):
+    limits = Limits(decoded_pixels=32 * 48 * 9)
+    with pytest.raises(UploadError, match="too many frames of this size to decode"):
+        uploads.check({"video": video(tmp_path, 10)}, 8, 2, limits, tmp_path)
+
+
+def test_pixels_that_are_stretched_count(check, tmp_path):
+    write_gif(tmp_path / "x.gif", np.random.default_rng(0).uniform(-1, 1, (6, 48, 64, 3)), 8)
+    content = bytearray((tmp_path / "x.gif").read_bytes())
+    assert check(video=bytes(content))["video"].shape == (6, 48, 64, 3)
+    content[12] = 255  # aspect of a pixel, (255 + 15) / 64
+    with pytest.raises(UploadError, match="has 270×48 pixels"):
+        check(video=bytes(content))
+
+
+@pytest.mark.parametrize("name", ["video", "mask"])
+def test_playlists_do_not_open_files(check, tmp_path, name):
+    secret = tmp_path / "secret.mp4"
+    secret.write_bytes(video(tmp_path))
+    others = {"image": picture()} if name == "mask" else {}
+    for text in (
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{secret}\n#EXT-X-ENDLIST\n",
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{secret}\n#EXT-X-ENDLIST\n",
+        f"ffconcat version 1.0\nfile '{secret}'\n",
+        f"<?xml version='1.0'?><MPD><BaseURL>{secret}</BaseURL></MPD>",
+    ):
+        with pytest.raises(UploadError, match="is no video that is taken"):
+            check(**others, **{name: text.encode()})
+
+
+def test_a_picture_that_says_it_is_larger_than_it_is(check):
+    content = bytearray(picture((8, 8)))
+    content[16:24] = (60_000).to_bytes(4) + (60_000).to_bytes(4)
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4)
+    with pytest.raises(UploadError, match="more than 0.01 million pixels"):
+        check(image=bytes(content))
+
+
+@pytest.mark.parametrize("name", ["image", "video"])
+def test_damaged_bytes_raise_nothing_else(check, tmp_path, name):
+    whole = video(tmp_path) if name == "video" else picture(kind="JPEG")
+    generator = np.random.default_rng(3)
+    outcomes = set()
+    for _ in range(60):
+        content = bytearray(whole)
+        for place in generator.integers(0, len(content), 12):
+            content[place] = generator.integers(256)
+        try:
+            outcomes.add(check(**{name: bytes(content)})[name].shape[-1])
+        except UploadError:
+            outcomes.add("refused")
+    assert "refused" in outcomes
+
+
+def test_bytes_of_a_picture_are_those_of_the_array(check):
+    content = io.BytesIO()
+    values = np.random.default_rng(1).integers(0, 256, (32, 48, 3), np.uint8)
+    Image.fromarray(values).save(content, "PNG")
+    np.testing.assert_array_equal(to_uint8(check(image=content.getvalue())["image"]), values)

@@ -1,0 +1,259 @@
+"""What a worker does with jobs, with videos that are made by stand-ins."""
+
+import dataclasses
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from lumiere_jax.serving.database import Database
+from lumiere_jax.serving.runner import JobError
+from lumiere_jax.serving.settings import Settings
+from lumiere_jax.serving.store import Store
+from lumiere_jax.serving.watch import Stopped, Watch
+from lumiere_jax.serving.worker import EXIT_REPLACE, Worker
+
+
+class Runner:
+    """Makes "videos" of the prompts, step by step; remembers the batches."""
+
+    def __init__(self):
+        self.batches, self.steps, self.seconds = [], 2, 0.0
+        self.error = None
+
+    def stages(self, job):
+        return 1
+
+    def run(self, jobs, files, watch):
+        self.batches.append([job.options["prompt"] for job in jobs])
+        watch.start("base", self.steps)
+        for step in range(self.steps):
+            is_list = isinstance(self.seconds, list)
+            time.sleep(self.seconds[step] if is_list else self.seconds)
+            watch.estimate(np.float32(1), np.zeros((len(jobs), 2, 4, 4, 3), np.float32))
+            watch.advance()
+        if self.error:
+            raise self.error
+        return [job.options["prompt"].encode() + files.get("image", b"") for job in jobs]
+
+
+class Setting:
+    """A queue and a worker of it in a thread."""
+
+    def __init__(self, tmp_path):
+        self.settings = Settings(
+            bundle=tmp_path,
+            database=f"sqlite:///{tmp_path / 'q'}",
+            scratch=tmp_path,
+            batch_wait=0.1,
+        )
+        self.database = Database(self.settings.database)
+        self.store, self.runner, self.left = Store(self.database), Runner(), []
+        self._stop, self._thread = threading.Event(), None
+
+    def submit(self, prompt, key=None, files=None):
+        return self.store.submit(
+            "text_to_video", {"prompt": prompt}, files or {}, batch_key=key, max_queue=99
+        ).id
+
+    def start(self, **changes):
+        def leave(code):
+            self.left.append(code)
+            self._stop.set()
+
+        settings = dataclasses.replace(self.settings, **changes)
+        worker = Worker(
+            "w", self.database, settings, lambda _: self.runner, self._stop.is_set, leave
+        )
+        self._thread = threading.Thread(target=worker.run)
+        self._thread.start()
+
+    def wait(self, job, *states):
+        until = time.monotonic() + 30
+        while self.store.get(job).state not in (states or ("done", "failed", "cancelled")):
+            assert time.monotonic() < until, self.store.get(job)
+            time.sleep(0.02)
+        return self.store.get(job)
+
+    def stop(self):
+        self._stop.set()
+        if self._thread:
+            self._thread.join(30)
+            assert not self._thread.is_alive()
+
+
+@pytest.fixture(name="setting")
+def fixture_setting(tmp_path):
+    setting = Setting(tmp_path)
+    yield setting
+    setting.stop()
+    setting.database.close()
+
+
+def test_jobs_that_are_alike_are_made_at_once(setting):
+    jobs = [setting.submit(f"p{i}", "k") for i in range(5)]
+    lone = setting.submit("lone", files={"image": b"!"})
+    setting.start(max_batch=4)
+    for job in (*jobs, lone):
+        assert setting.wait(job).state == "done"
+    assert setting.runner.batches == [["p0", "p1", "p2", "p3"], ["p4"], ["lone"]]
+    assert [setting.store.video(job) for job in jobs] == [b"p%d" % i for i in range(5)]
+    assert setting.store.video(lone) == b"lone!"
+
+
+def test_a_batch_of_one(setting):
+    jobs = [setting.submit(f"p{i}", "k") for i in range(2)]
+    setting.start(max_batch=1)
+    for job in jobs:
+        setting.wait(job)
+    assert setting.runner.batches == [["p0"], ["p1"]]
+
+
+def test_progress_and_previews(setting):
+    setting.runner.seconds, setting.runner.steps = 0.4, 6
+    job = setting.submit("p")
+    setting.start()
+    seen = set()
+    while setting.store.get(job).state != "done":
+        progress = setting.store.get(job).progress
+        seen.add((progress or {}).get("step"))
+        time.sleep(0.1)
+    assert len(seen) > 2
+    assert setting.store.get(job).previews >= 1
+    assert setting.store.preview(job).startswith(b"\x89PNG")
+
+
+def test_a_cancelled_job_stops_and_the_next_one_is_made(setting):
+    setting.runner.seconds, setting.runner.steps = 0.05, 10**6
+    job = setting.submit("endless")
+    setting.start()
+    setting.wait(job, "running")
+    setting.store.cancel(job)
+    setting.runner.steps = 1
+    assert setting.wait(setting.submit("next")).state == "done"
+    assert setting.store.get(job).state == "cancelled" and setting.left == []
+
+
+def test_a_batch_goes_on_while_one_of_it_is_wanted(setting):
+    setting.runner.seconds, setting.runner.steps = 0.3, 6
+    first, second = (setting.submit(name, "k") for name in "ab")
+    setting.start()
+    setting.wait(second, "running")
+    setting.store.cancel(first)
+    assert setting.wait(second).state == "done"
+    assert setting.store.get(first).state == "cancelled" and setting.store.video(first) is None
+
+
+def test_the_limit_of_time(setting):
+    setting.runner.seconds = 30
+    job = setting.submit("slow")
+    setting.start(job_timeout=1)
+    failed = setting.wait(job)
+    assert (
+        failed.state == "failed"
+        and failed.error == "it took longer than the 1 s that a job may take"
+    )
+    setting.stop()
+    assert setting.left == [EXIT_REPLACE]
+
+
+def test_a_program_that_does_not_stop_is_left(setting, monkeypatch):
+    monkeypatch.setattr("lumiere_jax.serving.worker._STOP_SECONDS", 0.5)
+    setting.runner.seconds, setting.runner.steps = [0.0, 30.0], 2
+    job = setting.submit("deaf")
+    setting.start()
+    while not (setting.store.get(job).progress or {}).get("step"):
+        time.sleep(0.05)
+    setting.store.cancel(job)
+    until = time.monotonic() + 20
+    while not setting.left and time.monotonic() < until:
+        time.sleep(0.05)
+    assert setting.left == [EXIT_REPLACE] and setting.store.get(job).state == "cancelled"
+
+
+def test_stopping_gives_the_job_back(setting):
+    setting.runner.seconds, setting.runner.steps = 0.05, 10**6
+    job = setting.submit("endless")
+    setting.start()
+    setting.wait(job, "running")
+    setting.stop()
+    given_back = setting.store.get(job)
+    assert (given_back.state, given_back.attempts, setting.left) == ("queued", 0, [0])
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (JobError("zoom=2 is too much"), "zoom=2 is too much"),
+        (ValueError("secret of /root/x"), "something went wrong in the server; its log has more"),
+    ],
+)
+def test_why_a_job_failed(setting, error, told, caplog):
+    setting.runner.error = error
+    job = setting.submit("p")
+    setting.start()
+    failed = setting.wait(job)
+    assert (failed.state, failed.error) == ("failed", told)
+    setting.runner.error = None
+    assert setting.wait(setting.submit("q")).state == "done"
+
+
+def test_an_error_of_the_database_is_survived(setting, monkeypatch):
+    from sqlalchemy.exc import OperationalError
+
+    real, failures = Database.writing, iter([True] * 3)
+
+    def writing(self):
+        if next(failures, False):
+            raise OperationalError("", {}, Exception("gone"))
+        return real(self)
+
+    job = setting.submit("p")
+    monkeypatch.setattr(Database, "writing", writing)
+    setting.start()
+    assert setting.wait(job).state == "done"
+
+
+def test_fractions_of_stages_and_seconds_left(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    watch = Watch(2)
+    assert watch.progress()["stage"] == "loading" and watch.progress()["fraction"] == 0
+    watch.start("base", 4)
+    now[0] = 100.0  # compilation
+    watch.advance()
+    assert watch.progress()["fraction"] == 0.125 and watch.progress()["seconds_left"] is None
+    now[0] = 101.0
+    watch.advance()
+    assert watch.progress() == {
+        "stage": "base", "step": 2, "total": 4, "fraction": 0.25, "seconds_left": 6.0
+    }  # fmt: skip
+    now[0] = 150.0
+    assert watch.progress()["seconds_left"] == 6.0
+    watch.start("super-resolution 1", 1)
+    assert watch.progress()["fraction"] == 0.5
+    watch.advance()
+    watch.advance()
+    assert watch.progress()["fraction"] == 1
+    watch.stop()
+    with pytest.raises(Stopped):
+        watch.advance()
+
+
+def test_the_latest_estimate_is_shown_though_they_come_in_any_order():
+    watch = Watch(1)
+    watch.start("base", 9)
+    for _ in range(3):
+        watch.advance()
+    grey, white = np.zeros((1, 1, 8, 8, 3), np.float32), np.ones((1, 1, 8, 8, 3), np.float32)
+    watch.estimate(np.float32(2), white)
+    watch.estimate(np.float32(1), grey)
+    import io
+
+    from PIL import Image
+
+    (picture,) = watch.previews(1)
+    image = Image.open(io.BytesIO(picture))
+    assert image.size == (128, 128) and image.getpixel((0, 0)) == (255, 255, 255)
+    assert watch.previews(1) == []
