@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX ?= $(CURDIR)/.cache/bytecode
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-train scores eval-demo test test-beam lint plan format clean
+.PHONY: help demo demo-train scores eval-demo playground test test-beam lint plan format clean
 
 help:  ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -34,6 +34,13 @@ demo-train: $(VENV)/.run-time  ## Train the tiny cascade from nothing and write 
 scores: $(VENV)/.eval  ## Measure the scores in weights/small/README.md again (an hour or more).
 	rm -rf weights/small/scores runs/scores
 	$(BIN)/python benchmarks/shipped_scores.py
+
+# Which bundle: BUNDLE=demo-train/bundle serves what `make demo-train` trained.
+BUNDLE ?= weights/small
+PORT ?= 8000
+
+playground: $(VENV)/.serve  ## Serve the shipped weights with a page to try them: BUNDLE=... PORT=...
+	@$(BIN)/python -m lumiere_jax.serve --bundle "$(BUNDLE)" --data playground --port "$(PORT)"
 
 test: lint  ## Check format and lint, then run the tests.
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -62,7 +69,7 @@ format: $(VENV)/.test  ## Format the code and mend what lint can mend.
 	$(BIN)/ruff check --fix
 
 clean:  ## Remove the environment, the caches and what the demos wrote.
-	rm -rf $(VENV) $(INCOMPLETE) .venv-beam .venv-beam.incomplete .cache .hypothesis .pytest_cache .ruff_cache demo demo-train
+	rm -rf $(VENV) $(INCOMPLETE) .venv-beam .venv-beam.incomplete .cache .hypothesis .pytest_cache .ruff_cache demo demo-train playground
 	find lumiere_jax tests configs -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/.run-time: requirements.txt setup.py
@@ -71,6 +78,10 @@ $(VENV)/.run-time: requirements.txt setup.py
 
 $(VENV)/.eval: $(VENV)/.run-time
 	@$(call install,what evaluation needs,-c requirements-test.txt -e '.[eval]',-e '.[eval]')
+	@touch $@
+
+$(VENV)/.serve: $(VENV)/.run-time
+	@$(call install,what serving needs,-c requirements-test.txt -e '.[serve]',-e '.[serve]')
 	@touch $@
 
 $(VENV)/.test: requirements.txt requirements-test.txt setup.py

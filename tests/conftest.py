@@ -1,6 +1,7 @@
 """Settings of the process that every test shares; they must be made before JAX is imported."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,39 @@ def cascade(tmp_path_factory) -> dict[str, Path]:
     is_worker = "PYTEST_XDIST_WORKER" in os.environ
     folder = tmp_path_factory.getbasetemp()
     return train_cascade((folder.parent if is_worker else folder) / "cascade")
+
+
+@pytest.fixture(name="browser", scope="module")
+def fixture_browser():
+    executable = shutil.which("chromium") or shutil.which("chromium-browser")
+    if executable is None:
+        pytest.skip("there is no Chromium here: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(name="open_page")
+def fixture_open_page(browser):
+    """Opens an address as a new person would; errors of its scripts fail the test."""
+    contexts, errors = [], []
+
+    def open_page(url: str, **options):
+        context = browser.new_context(**({"viewport": {"width": 1000, "height": 700}} | options))
+        context.set_default_timeout(20_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(url)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not errors
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -84,3 +84,17 @@ def fixture_start_server(bundle, tmp_path):
     yield start
     for server in started:
         server.kill()
+
+
+@pytest.fixture(name="start_shared_server", scope="module")
+def fixture_start_shared_server(bundle, tmp_path_factory):
+    """The same for all tests of a file."""
+    started = []
+
+    def start(*flags: str) -> LiveServer:
+        started.append(LiveServer(bundle, tmp_path_factory.mktemp("shared") / "data", *flags))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.kill()

@@ -1,0 +1,68 @@
+// The picture or video that a task takes, and the frame of it that is painted on.
+
+const KINDS = {
+  image: { label: "Picture", accept: "image/png,image/jpeg,image/webp" },
+  video: { label: "Video", accept: "video/*,image/gif,.mkv" },
+};
+
+export class GivenFile {
+  constructor(parts, painter, limits) {
+    Object.assign(this, { ...parts, painter, limits, kind: null, file: null });
+    this.input.addEventListener("change", () => this.take(this.input.files[0] || null));
+    this.place.addEventListener("dragover", (event) => event.preventDefault());
+    this.place.addEventListener("drop", (event) => {
+      event.preventDefault();
+      if (event.dataTransfer.files[0]) this.take(event.dataTransfer.files[0]);
+    });
+  }
+
+  // Shows the field for "image" or "video", or hides it; a file of another kind is forgotten.
+  setKind(kind) {
+    this.place.hidden = !kind;
+    if (kind === this.kind) return;
+    this.kind = kind;
+    this.take(null);
+    if (!kind) return;
+    this.label.textContent = KINDS[kind].label;
+    this.input.accept = KINDS[kind].accept;
+  }
+
+  take(file) {
+    for (const shown of [this.picture, this.clip]) {
+      if (shown.src) URL.revokeObjectURL(shown.src);
+      shown.removeAttribute("src");
+      shown.hidden = true;
+    }
+    this.file = file;
+    if (!file) this.input.value = "";
+    this.painter.setGround(null);
+    this.note.textContent = "";
+    if (!file) return;
+    if (file.size > this.limits.upload_bytes) {
+      this.file = null;
+      this.note.textContent = `${file.name} is too large: at most ` +
+        `${Math.floor(this.limits.upload_bytes / 2 ** 20)} MiB are taken.`;
+      return;
+    }
+    this.note.textContent = file.name || "";
+    const isGif = file.type === "image/gif";
+    const shown = this.kind === "video" && !isGif ? this.clip : this.picture;
+    shown.src = URL.createObjectURL(file);
+    if (shown === this.picture) {
+      shown.onload = () => this.#ground(shown, shown.naturalWidth, shown.naturalHeight);
+    } else {
+      shown.onloadeddata = () => this.#ground(shown, shown.videoWidth, shown.videoHeight);
+    }
+    shown.onerror = () => {
+      shown.hidden = true;
+      this.note.textContent = `This browser cannot show ${file.name || "the file"}; ` +
+        "the server may still take it, but nothing can be painted on it.";
+    };
+  }
+
+  #ground(shown, width, height) {
+    shown.hidden = false;
+    this.painter.setGround(shown, width, height);
+    if (shown === this.clip) shown.play().catch(() => {}); // only a browser that forbids it
+  }
+}

@@ -1,0 +1,75 @@
+// What was made here: ids in this browser, everything else on the server.
+
+const PLACE = "lumiere_jax.jobs";
+const MOST = 60;
+
+function read() {
+  try {
+    const found = JSON.parse(localStorage.getItem(PLACE) || "[]");
+    return Array.isArray(found) ? found.filter((id) => typeof id === "string") : [];
+  } catch {
+    return []; // a browser that keeps nothing
+  }
+}
+
+function write(ids) {
+  try {
+    localStorage.setItem(PLACE, JSON.stringify(ids.slice(0, MOST)));
+  } catch { /* as above: the list lasts as long as the page */ }
+}
+
+export class History {
+  constructor(list, note, forget, ask, chosen) {
+    Object.assign(this, { list, note, forget, ask, chosen, ids: read(), jobs: new Map() });
+    this.current = null;
+    forget.addEventListener("click", () => {
+      this.ids = [];
+      write(this.ids);
+      this.#draw();
+    });
+  }
+
+  async load() {
+    const found = await this.ask(this.ids);
+    this.jobs = new Map(found.map((job) => [job.id, job]));
+    this.ids = this.ids.filter((id) => this.jobs.has(id)); // the server forgets old ones
+    write(this.ids);
+    this.#draw();
+  }
+
+  add(job) {
+    this.ids = [job.id, ...this.ids.filter((id) => id !== job.id)].slice(0, MOST);
+    write(this.ids);
+    this.update(job);
+  }
+
+  update(job) {
+    this.jobs.set(job.id, job);
+    this.#draw();
+  }
+
+  choose(id) {
+    this.current = id;
+    this.#draw();
+  }
+
+  #draw() {
+    const focused = document.activeElement?.dataset?.job;
+    this.list.replaceChildren(...this.ids.filter((id) => this.jobs.has(id)).map((id) => {
+      const job = this.jobs.get(id);
+      const button = Object.assign(document.createElement("button"), { type: "button" });
+      button.dataset.job = id;
+      if (id === this.current) button.setAttribute("aria-current", "true");
+      const what = document.createElement("small");
+      const time = new Date(job.created_at).toLocaleString();
+      what.textContent = `${job.task.replaceAll("_", " ")}, ${job.state}, ${time}`;
+      button.append(job.options.prompt, what);
+      button.addEventListener("click", () => this.chosen(this.jobs.get(id)));
+      const item = document.createElement("li");
+      item.append(button);
+      return item;
+    }));
+    this.forget.hidden = !this.ids.length;
+    if (focused) this.list.querySelector(`[data-job="${focused}"]`)?.focus();
+  }
+}
