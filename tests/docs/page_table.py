@@ -44,7 +44,10 @@ served() {{
 }  # fmt: skip
 
 TRAINING = {
-    "docs/train.md": Page(after="ls runs/ssr/checkpoints runs/further/checkpoints"),
+    "docs/train.md": Page(
+        replaced={r"stunet\.py:small": "stunet.py:tiny"},  # of the weights that stand for ours
+        after="ls runs/ssr/checkpoints runs/further/checkpoints",
+    ),
     "docs/distillation.md": Page(
         after="test -s x.mp4 && grep -q student benchmarks/distillation.md"
     ),

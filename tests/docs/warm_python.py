@@ -7,12 +7,16 @@ standard input), in a process of its own with its own directory, environment and
 waiting for JAX and TensorFlow. Its flags come from the page; `shrinking.py` adds more.
 """
 
+import atexit
+import gc
 import json
 import os
 import runpy
 import signal
 import socket
 import sys
+import threading
+import traceback
 import warnings
 
 IMPORTED = (
@@ -68,7 +72,10 @@ def _serve(path: str) -> dict:
         for file in files:
             os.close(file)
         link.sendall(f"{worker}\n".encode())
-        code = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
+        _, status, usage = os.wait4(worker, 0)
+        command = " ".join(json.loads(text[:-1])["argv"])[:100]
+        print(f"{usage.ru_utime + usage.ru_stime:.1f} s of CPU: {command!r}", flush=True)
+        code = os.waitstatus_to_exitcode(status)
         link.sendall(f"{code if code >= 0 else 128 - code}\n".encode())
         os._exit(0)
 
@@ -99,11 +106,32 @@ def _run(job: dict) -> None:
         runpy.run_path(first, run_name="__main__")
 
 
+def _end(job: dict) -> None:
+    """Ends as the interpreter does, but does not take apart what was imported, which takes long."""
+    code: object = 1
+    try:
+        _run(job)
+        code = 0
+    except SystemExit as end:
+        code = end.code
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
 def _main() -> None:
     warnings.filterwarnings("ignore", message=".*fork.*")
     for name in IMPORTED:
         __import__(name)
-    _run(_serve(sys.argv[1]))
+    gc.collect()
+    gc.freeze()
+    _end(_serve(sys.argv[1]))
 
 
 if __name__ == "__main__":
