@@ -6,9 +6,9 @@ from lumiere_jax.exporting import export
 from tests.docs import session as sessions
 
 
-@pytest.fixture(name="run_page", scope="module")
-def fixture_run_page(cascade, tmp_path_factory):
+@pytest.fixture(name="session", scope="module")
+def fixture_session(cascade, tmp_path_factory):
     folder = tmp_path_factory.mktemp("docs")
     export([str(cascade[stage]) for stage in ("t2i", "stunet", "ssr")], folder / "small")
     with sessions.session(folder) as session:
-        yield lambda path, page: session.run(path, page, cascade)
+        yield session

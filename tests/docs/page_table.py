@@ -45,6 +45,7 @@ served() {{
 
 TRAINING = {
     "docs/train.md": Page(
+        before="export WITH_SAMPLES=1",
         replaced={r"stunet\.py:small": "stunet.py:tiny"},  # of the weights that stand for ours
         after="ls runs/ssr/checkpoints runs/further/checkpoints",
     ),

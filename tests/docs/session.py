@@ -58,8 +58,11 @@ class Session:
     environment: dict[str, str]
 
     def run(self, path: str, page: Page, cascade: Mapping[str, Path]) -> None:
-        """Runs the blocks of a page; a command that fails, or is not accounted for, is an error."""
-        text = (REPOSITORY / path).read_text()
+        """Runs the blocks of a page of the repository."""
+        self.run_text(path, (REPOSITORY / path).read_text(), page, cascade)
+
+    def run_text(self, path: str, text: str, page: Page, cascade: Mapping[str, Path]) -> None:
+        """Runs the blocks of a text; a command that fails, or is not accounted for, is an error."""
         found, place = blocks(text), self.folder / re.sub(r"\W", "_", path)
         made = {stage for stage in cascade if re.search(rf"--workdir=runs/{stage}\b", text)}
         _make_clone(place, {s: workdir for s, workdir in cascade.items() if s not in made}, cascade)

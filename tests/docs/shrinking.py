@@ -9,15 +9,13 @@ import sys
 
 from tests.tiny_runs import RUN, overrides
 
+WITHOUT_SAMPLES = {"train.checkpoint_every": 4, "train.eval_every": 0, "train.sample_every": 0}
 DISTILLATION = {
     "train.num_steps": 1,
-    "train.checkpoint_every": 1,
-    "train.eval_every": 0,
-    "train.sample_every": 0,
     "distillation.start_steps": 2,
     "distillation.steps": (1,),
 }
-IMPORTED = {name: value for name, value in RUN.items() if not name.startswith("model.")}
+RUN_ALONE = {name: value for name, value in RUN.items() if not name.startswith("model.")}
 
 ADDED = {
     "lumiere_jax.prepare_data": ["--workers=1"],
@@ -47,21 +45,27 @@ def shrunk(program: str, arguments: list[str]) -> list[str]:
         _stop_after_flags()
         return arguments
     if program == "lumiere_jax.main":
-        return [*arguments, *_training(arguments)]
+        return _training(arguments)
     return [*arguments, *ADDED.get(program, [])]
 
 
 def _training(arguments: list[str]) -> list[str]:
-    """Flags that shrink a training run: the tiny stages of the tests, for two steps."""
+    """Shrinks a training run to the tiny stages of the tests, for a few steps."""
     config = next(a for a in arguments if a.startswith("--config="))
     stage, variant = re.fullmatch(r"--config=configs/(\w+)\.py:(\S+)", config).groups()
     if stage == "distill":
         fields = DISTILLATION
     elif variant.startswith("from="):
-        fields = IMPORTED
+        fields = RUN_ALONE
     else:
         fields = overrides(stage)  # the programs of the cascade, which are compiled once
-    return [f"--config.{name}={value}" for name, value in fields.items()]
+    if "WITH_SAMPLES" not in os.environ:
+        fields = fields | WITHOUT_SAMPLES
+    added = {f"--config.{name}": value for name, value in fields.items()}
+    # A tuple that is given twice is put together from both.
+    tuples = {name for name, value in added.items() if isinstance(value, tuple)}
+    kept = [a for a in arguments if a.partition("=")[0] not in tuples]
+    return [*kept, *(f"{name}={value}" for name, value in added.items())]
 
 
 def _stop_after_flags() -> None:

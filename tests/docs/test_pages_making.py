@@ -6,5 +6,5 @@ from tests.docs.page_table import MAKING
 
 
 @pytest.mark.parametrize("path", MAKING)
-def test_blocks_run(run_page, path):
-    run_page(path, MAKING[path])
+def test_blocks_run(session, cascade, path):
+    session.run(path, MAKING[path], cascade)

@@ -6,5 +6,5 @@ from tests.docs.page_table import TRAINING
 
 
 @pytest.mark.parametrize("path", TRAINING)
-def test_blocks_run(run_page, path):
-    run_page(path, TRAINING[path])
+def test_blocks_run(session, cascade, path):
+    session.run(path, TRAINING[path], cascade)
