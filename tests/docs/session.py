@@ -71,7 +71,7 @@ class Session:
         begin = time.monotonic()
         process = subprocess.run(
             ["bash", "page.sh"], cwd=place, env=self.environment, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900,
         )  # fmt: skip
         (place / "page.log").write_text(process.stdout)
         where = process.stdout.rpartition(MARK)[2].split("\n", 1)[0].strip()

@@ -13,7 +13,7 @@ def test_blocks_run(session, cascade, path):
 
 MISTAKES = {
     "a program that is not there": ("    no_such_program", "no_such_program"),
-    "a flag that is not there": ("    python -m lumiere_jax.plan --slice=v5p:2x2x1", "--slice"),
+    "a flag that is not there": ("    python -m lumiere_jax.plan --slice=v5p:2x2x1", "'slice'"),
     "a field that is not there": (
         "    python -m lumiere_jax.main --config=configs/t2i.py:full --workdir=x --config.tex=1",
         "'tex'",
