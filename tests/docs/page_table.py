@@ -87,10 +87,7 @@ BEYOND = {
     "docs/open_weights.md": Page(
         before=f"{MADE} deepfloyd .; {MADE} videos VIDEOS",
         replaced={
-            r"--base=runs/if_": r"--steps=2 \g<0>",
-            r"num_frames=80": "num_frames=4",
-            r"(?m)num_frames=8$": "num_frames=4",
-            r"--config.mesh.fsdp=16": "",
+            r"--base=runs/if_t2i": r"--steps=2 \g<0>",
             r"# in Python: (.*)": r"python -c 'import diffusers; \1'",
         },
     ),

@@ -113,6 +113,7 @@ def session(folder: Path) -> Iterator[Session]:
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
+        log.close()
         socket.unlink(missing_ok=True)
 
 
