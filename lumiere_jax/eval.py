@@ -63,7 +63,7 @@ _CROP = flags.DEFINE_string("crop", None, "Instead of the profile's: squash, cen
 _DDOF = flags.DEFINE_integer("ddof", None, "Instead of the profile's: 1 (N - 1) or 0 (N).")
 _BN_EPSILON = flags.DEFINE_float("bn_epsilon", None, "Instead of the profile's: 1e-3 or 1e-5.")
 _BOOTSTRAP = flags.DEFINE_integer("bootstrap", 20, "Draws for FVD's error; 0: none.", lower_bound=0)
-_I3D_WEIGHTS = flags.DEFINE_string("i3d_weights", None, "Instead of the package's: see README.")
+_I3D_WEIGHTS = flags.DEFINE_string("i3d_weights", None, "Instead of those of the extra [eval].")
 _C3D_WEIGHTS = flags.DEFINE_string("c3d_weights", None, "conv3d_deepnetA_ucf.npz, for IS.")
 _C3D_MEAN = flags.DEFINE_string("c3d_mean", None, "mean2.npz, for IS.")
 _IS_SPLITS = flags.DEFINE_integer("is_splits", 1, "Parts of the Inception Score.", lower_bound=1)

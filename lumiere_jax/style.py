@@ -19,7 +19,9 @@ from lumiere_jax.models.stunet import is_temporal
 STAGE = "style"
 
 
-def interpolate(config: ConfigDict, params: dict[str, Any], workdir: str | Path, alpha: float):
+def interpolate(
+    config: ConfigDict, params: dict[str, Any], workdir: str | Path, alpha: float
+) -> dict[str, Any]:
     """Image weights `alpha · style + (1 - alpha) · original`.
 
     Args:

@@ -62,7 +62,9 @@ def import_weights(
     temporary = workdir / ".importing"
     if temporary.exists():  # of an import that was interrupted
         temporary.rmtree()
-    streaming.save(temporary / "frozen", tree)
+    # Orbax takes absolute paths alone; those of buckets are.
+    absolute = temporary if "://" in str(temporary) else temporary.resolve()
+    streaming.save(absolute / "frozen", tree)
     (temporary / "config").mkdir()
     (temporary / "config" / "metadata").write_text(json.dumps(config.to_dict()))
     place.parent.mkdir(parents=True, exist_ok=True)

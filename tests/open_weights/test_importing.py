@@ -68,6 +68,12 @@ def test_command_rounds_to_bfloat16_and_refuses_a_second_time(sources, workdirs,
         import_weights(sources["t2i"], "t2i", tmp_path / "half", quiet=True)
 
 
+def test_a_workdir_below_the_current_folder(sources, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    import_weights(sources["t2i"], "t2i", "runs/if_t2i", quiet=True)
+    assert checkpoint.load_config("runs/if_t2i").stage == "t2i"
+
+
 def test_an_import_is_no_run_to_resume(workdirs):
     config = checkpoint.load_config(workdirs["t2i"])
     config.imported_from, config.text.name = "", "hashed"

@@ -1,0 +1,77 @@
+"""What the documentation site has to hold; `make docs` builds it and checks its links."""
+
+import ast
+import re
+
+import yaml
+
+from tests.docs.blocks import REPOSITORY
+
+LATER = {"serving.md"}
+LINK = re.compile(r"\]\((?!https?:|mailto:)([^)\s#]*)(?:#([^)\s]*))?\)")
+
+
+def nav() -> list[str]:
+    """The pages of the site: paths below docs/, or else from the top of the repository."""
+
+    def pages(entries):
+        for entry in entries:
+            value = next(iter(entry.values())) if isinstance(entry, dict) else entry
+            yield from pages(value) if isinstance(value, list) else [value]
+
+    return list(pages(yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text())["nav"]))
+
+
+def places() -> dict:
+    """Pages of the nav -> their files, without those that come later."""
+    found = {}
+    for name in nav():
+        inside = REPOSITORY / "docs" / name
+        found[name] = inside if inside.is_file() else REPOSITORY / name
+    return {name: path for name, path in found.items() if name not in LATER or path.is_file()}
+
+
+def test_every_page_is_in_the_nav_once():
+    names = nav()
+    assert len(set(names)) == len(names)
+    assert all(path.is_file() for path in places().values())
+    docs = REPOSITORY / "docs"
+    written = {str(path.relative_to(docs)) for path in docs.rglob("*.md")}
+    assert written <= set(names)
+    assert {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "launch/README.md"} <= set(names)
+
+
+def test_every_public_module_is_in_the_reference_once():
+    modules = set()
+    for path in (REPOSITORY / "lumiere_jax").rglob("*.py"):
+        name = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
+        name = name.removesuffix(".__init__")
+        if not any(part.startswith("_") for part in name.split(".")):
+            assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
+            modules.add(name)
+    text = "\n".join(p.read_text() for p in (REPOSITORY / "docs" / "reference").glob("*.md"))
+    listed = re.findall(r"^::: (\S+)$", text, re.MULTILINE)
+    assert len(set(listed)) == len(listed)
+    assert set(listed) == modules
+
+
+def test_links_lead_somewhere_on_github_too():
+    for path in places().values():
+        for target, anchor in LINK.findall(_prose(path.read_text())):
+            place = (path.parent / target).resolve() if target else path
+            assert place.is_file(), f"{path}: {target} is not a file"
+            if anchor:
+                assert anchor in _anchors(place.read_text()), f"{path}: {target} has no #{anchor}"
+
+
+def _prose(text: str) -> str:
+    """A page without its code blocks."""
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"^    .*$", "", text, flags=re.MULTILINE)
+
+
+def _anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", _prose(text), re.MULTILINE)
+    kept = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {heading.replace(" ", "-") for heading in kept}
