@@ -8,8 +8,8 @@
 oracle judged colour 92% and direction 83% of 64 held-out captions right (chance 9% and 16%). After
 550 steps of 16 clips, which take as long, direction was at 9%, 27% and 28% for three random starts.
 `small` is shipped (weights/small/README.md): 1 h 50 min on 2 CPU cores (2026-11-26), not in one
-piece. After 350 steps it knew nothing of direction; of 32 held-out captions it had 88% right after
-1500, and all after 3300.
+piece. After 350 steps it knew nothing of direction; after 1500 it had 88% of 32 held-out captions
+right, after 3300 97% of 256.
 `full` has the paper's size, 80 frames of 128×128: 4.8B parameters by `jax.eval_shape`, 2.2B of
 them frozen. By the TPU compiler's estimate (2026-11-22, `python -m lumiere_jax.plan
 --config=configs/stunet.py:full --topology=v5p:4x8x8`) a step of 256 clips on as many chips computes
