@@ -99,7 +99,7 @@ def test_several_samples_of_a_prompt(cascade, tmp_path, capsys):
     [
         (["--promt=x"], "Unknown command line flag 'promt'. Did you mean: prompt"),
         (["--steps=many"], "--steps=many"),
-        ([], "--base is missing"),
+        ([], "--output is missing"),
         (
             ["--base=x", "--output=x.mp4", "--prompts_file=no.txt"],
             "--prompts_file=no.txt cannot be read",
