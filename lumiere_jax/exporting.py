@@ -1,12 +1,12 @@
 """From the workdirs of a cascade to a bundle."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from etils import epath
 
 from lumiere_jax import bundle, checkpoint, loss_plot, model_card
+from lumiere_jax.atomic import written
 from lumiere_jax.errors import UserError
 from lumiere_jax.stage import STAGES
 
@@ -67,8 +67,8 @@ def _write_losses(folder: Path, losses: dict[str, epath.Path]) -> None:
     for name, source in losses.items():
         if source.is_file():
             folder.mkdir(exist_ok=True)
-            with source.open("rb") as curve, (folder / f"{name}.png").open("wb") as copy:
-                shutil.copyfileobj(curve, copy)
+            with written(folder / f"{name}.png") as temporary:
+                temporary.write_bytes(source.read_bytes())
 
 
 def describe(output: str | Path) -> str:

@@ -150,8 +150,7 @@ def _base_programs(
         keys = sample_keys(seeds, 0)
         return {"video": sampler(_params(weights), text, text_mask, keys, given)}
 
-    noisy = _noisy(video)
-    return _both(stage, options, stage.name, weights, (step, noisy), (sample, {}), given)
+    return _both(stage, options, stage.name, weights, step, _noisy(video), sample, given)
 
 
 def _refining_programs(
@@ -179,7 +178,7 @@ def _refining_programs(
 
     given = {"video": (video, "float32")}
     noisy = _noisy(large) | {"seeds": (("b",), "uint32")}
-    return _both(stage, options, name, weights, (step, noisy), (sample, {}), given)
+    return _both(stage, options, name, weights, step, noisy, sample, given)
 
 
 def _noisy(video: tuple[int | str, ...]) -> dict[str, tuple[tuple[int | str, ...], str]]:
@@ -188,8 +187,11 @@ def _noisy(video: tuple[int | str, ...]) -> dict[str, tuple[tuple[int | str, ...
             "log_snr_next": (("b",), "float32")}  # fmt: skip
 
 
-def _both(stage, options, name, weights, step, sample, given) -> dict[str, Program]:
-    """The two programs of a stage, with the inputs that both of them take."""
+def _both(stage, options, name, weights, step, noisy, sample, given) -> dict[str, Program]:
+    """The two programs of a stage, with the inputs that both of them take.
+
+    `noisy` are inputs of the step alone, `given` those of both beside the text.
+    """
     text = stage.config.text
     shared = {
         "text": (("b", text.max_length, text.dim), "float32"),
@@ -199,8 +201,8 @@ def _both(stage, options, name, weights, step, sample, given) -> dict[str, Progr
     times = stage.schedule.sampling_times(options.num_steps, 1.0)
     levels = tuple(float(x) for x in np.asarray(stage.schedule.log_snr(times)))
     return {
-        f"{name}_step": Program(step[0], weights, step[1] | shared, levels),
-        f"{name}_sampler": Program(sample[0], weights, sample[1] | shared | seeds),
+        f"{name}_step": Program(step, weights, noisy | shared, levels),
+        f"{name}_sampler": Program(sample, weights, shared | seeds),
     }
 
 
