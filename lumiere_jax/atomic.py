@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -35,6 +36,33 @@ def written(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def written_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """A folder to fill, which becomes the local folder `path`, in place of a former one.
+
+    Folders above it are made. Of an error or an interruption nothing is left, and what was at
+    `path` stays.
+
+    Raises:
+      OSError: if the folder cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if path.exists():
+            former = temporary.with_name(f"{temporary.name}-former")
+            os.replace(path, former)
+            os.replace(temporary, path)
+            shutil.rmtree(former)
+        else:
+            os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -10,9 +10,7 @@ frozen image network is there once. Whatever takes the workdir of a run also tak
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from lumiere_jax import __version__, quantization
-from lumiere_jax.atomic import write_text
+from lumiere_jax.atomic import written_folder
 from lumiere_jax.config import with_defaults
 from lumiere_jax.errors import UserError
 from lumiere_jax.state import Params
@@ -78,27 +76,20 @@ def write(
         )
         for name, (_, params, _) in stages.items()
     }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
+    with written_folder(output) as folder:
         described = {}
         for name, (config, params, step) in stages.items():
             source = shares.get(name)
             if source not in cast or not set(cast[source]) <= set(cast[name]):
                 source = None
             own = _without(cast[name], cast[source]) if source else cast[name]
-            file = temporary / name / WEIGHTS
-            file.parent.mkdir()
-            save_file(own, file)
-            file.chmod(0o644)  # for others to read as well
             described[name] = {
                 "config": config,
                 "config_sha256": _config_sum(config),
                 "step": step,
                 "shares": source,
                 "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(params)),
-                "bytes": file.stat().st_size,
-                "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+                **_write_weights(folder / name, own),
             }
         manifest = {
             "version": VERSION,
@@ -107,18 +98,32 @@ def write(
             "dtype": dtype,
             "stages": described,
         }
-        write_text(temporary / MANIFEST, json.dumps(manifest, indent=1) + "\n")
-        temporary.chmod(0o755)
-        if output.exists():  # what else is there, such as a model card, stays
-            for name in {*entries(output), *described}:
-                shutil.rmtree(output / name, ignore_errors=True)
-            for name in described:
-                os.replace(temporary / name, output / name)
-            os.replace(temporary / MANIFEST, output / MANIFEST)
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        if output.exists():
+            _keep_others(output, folder)
+
+
+def _write_weights(folder: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Makes the folder of a stage; returns size and checksum of its file."""
+    folder.mkdir()
+    file = folder / WEIGHTS
+    save_file(arrays, file)
+    file.chmod(0o644)  # for others to read as well
+    return {
+        "bytes": file.stat().st_size,
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+    }
+
+
+def _keep_others(former: Path, folder: Path) -> None:
+    """Copies from a bundle what is neither a stage nor its manifest, such as a model card."""
+    for path in former.iterdir():
+        if path.name in {*entries(former), MANIFEST} or (folder / path.name).exists():
+            continue
+        if path.is_dir():
+            shutil.copytree(path, folder / path.name)
         else:
-            os.replace(temporary, output)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            shutil.copy2(path, folder / path.name)
 
 
 def _as_stored(arrays: dict[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:

@@ -24,18 +24,15 @@ def find(place: str | Path, *, revision: str | None = None, token: str | None = 
       UserError: if there is neither, or it cannot be fetched.
     """
     folder = Path(place)
-    if folder.is_dir():
-        if not (folder / bundle.MANIFEST).is_file():
-            raise UserError(f"{folder} is no bundle: it has no {bundle.MANIFEST}.")
-        return folder
-    if not _REPOSITORY.fullmatch(str(place)) or str(place).startswith("."):
-        raise UserError(f"there is no folder {place}; give a bundle, or OWNER/NAME of the hub.")
-    hub = _library()
-    with _errors(f"there is no folder {place}, and the repository cannot be fetched"):
-        found = Path(hub.snapshot_download(str(place), revision=revision, token=token))
-    if not (found / bundle.MANIFEST).is_file():
-        raise UserError(f"the repository {place} is no bundle: it has no {bundle.MANIFEST}.")
-    return found
+    if not folder.is_dir():
+        if not _REPOSITORY.fullmatch(str(place)) or str(place).startswith("."):
+            raise UserError(f"there is no folder {place}; give a bundle, or OWNER/NAME of the hub.")
+        hub = _library()
+        with _errors(f"there is no folder {place}, and the repository cannot be fetched"):
+            folder = Path(hub.snapshot_download(str(place), revision=revision, token=token))
+    if not (folder / bundle.MANIFEST).is_file():
+        raise UserError(f"{place} is no bundle: it has no {bundle.MANIFEST}.")
+    return folder
 
 
 def push(

@@ -4,7 +4,6 @@ Each command gives the part that is its own to `run`.
 """
 
 import dataclasses
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from lumiere_jax import video_note
 from lumiere_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def run(command: str, arguments: Callable[["LumierePipeline"], dict[str, Any]]) 
 
 
 def note(command: str, request: Request, checkpoints: list[str], **values: Any) -> str:
-    """What is kept in a video: all that is needed to make it again, as JSON.
+    """What is kept in a video, by the flags of this run; see `video_note`.
 
     Args:
       command: see `run`.
@@ -235,8 +235,6 @@ def note(command: str, request: Request, checkpoints: list[str], **values: Any) 
       checkpoints: fingerprints of the weights, in the order of the stages.
       **values: of flags, in place of those given.
     """
-    import lumiere_jax
-
     given = {}
     for name in flags.FLAGS:
         flag = flags.FLAGS[name]
@@ -245,52 +243,7 @@ def note(command: str, request: Request, checkpoints: list[str], **values: Any) 
         if (flag.present or flag.value != flag.default) and name not in _NOT_NOTED and is_ours:
             given[name] = flag.value
     given |= {"prompt": request.prompt, "seed": request.seed} | values
-    return json.dumps(
-        {
-            "program": f"lumiere_jax {lumiere_jax.__version__}",
-            "command": command,
-            "flags": given,
-            "checkpoints": checkpoints,
-        },
-        ensure_ascii=False,
-    )
-
-
-def read_note(path: str) -> dict[str, Any]:
-    """What `note` kept in a video.
-
-    Raises:
-      UserError: if the file cannot be read, or has no such note.
-    """
-    from lumiere_jax.data.video_io import read_comment
-
-    try:
-        found = json.loads(read_comment(path))
-        if {"command", "flags", "checkpoints"} <= set(found):
-            return found
-    except (ValueError, TypeError):
-        pass
-    raise UserError(
-        f"{path} has no note of how it was made; lumiere_jax writes one into .mp4 files."
-    )
-
-
-def reproducing_command(found: dict[str, Any], output: str) -> list[str]:
-    """The command that makes a video again.
-
-    Args:
-      found: from `read_note`.
-      output: file to write.
-    """
-    command = [sys.executable, "-m", f"lumiere_jax.{found['command']}", f"--output={output}"]
-    command.append(f"--expect_checkpoints={','.join(found['checkpoints'])}")
-    for name, value in found["flags"].items():
-        if isinstance(value, bool):
-            command.append(f"--{name}" if value else f"--no{name}")
-        elif value is not None:
-            value = ",".join(map(str, value)) if isinstance(value, list) else value
-            command.append(f"--{name}={value}")
-    return command
+    return video_note.compose(command, given, checkpoints)
 
 
 def _write(request: Request, video: Any, fps: float, comment: str) -> None:

@@ -10,9 +10,6 @@ bundle, by their names there (`bundle`).
 import dataclasses
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +20,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lumiere_jax import __version__, quantization
-from lumiere_jax.atomic import write_text
+from lumiere_jax.atomic import written_folder
 from lumiere_jax.bundle import SEPARATOR
 from lumiere_jax.denoising import base_prediction, clean_estimate, super_resolution_prediction
 from lumiere_jax.diffusion.samplers import ddim_step
@@ -91,14 +88,12 @@ def export_programs(
     if unknown or not platforms:
         raise UserError(f"platforms {', '.join(platforms)!r}: choose from cpu, tpu, cuda, rocm.")
     programs = stage_programs(pipeline, num_frames, dtype)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
+    with written_folder(output) as folder:
         described = {}
         for name, program in programs.items():
             exported = _export(program, platforms)
             data = exported.serialize()
-            (temporary / f"{name}{SUFFIX}").write_bytes(data)
+            (folder / f"{name}{SUFFIX}").write_bytes(data)
             described[name] = _description(program, exported, data)
         manifest = {
             "program": f"lumiere_jax {__version__}",
@@ -106,13 +101,7 @@ def export_programs(
             "platforms": list(platforms),
             "programs": described,
         }
-        write_text(temporary / MANIFEST, json.dumps(manifest, indent=1) + "\n")
-        temporary.chmod(0o755)
-        if output.exists():
-            shutil.rmtree(output)
-        os.replace(temporary, output)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
     return [output / f"{name}{SUFFIX}" for name in programs]
 
 

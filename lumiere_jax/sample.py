@@ -8,7 +8,7 @@ import subprocess
 
 from absl import flags
 
-from lumiere_jax import errors, making
+from lumiere_jax import errors, making, video_note
 from lumiere_jax.errors import UserError
 
 _NUM_FRAMES = flags.DEFINE_integer(
@@ -25,14 +25,14 @@ def main(argv: list[str]) -> None:
     """Samples, describes or reproduces, as the flags ask."""
     del argv
     if _DESCRIBE.value:
-        found = making.read_note(_DESCRIBE.value)
+        found = video_note.read(_DESCRIBE.value)
         print(json.dumps(found, indent=2, ensure_ascii=False))
         return
     if _REPRODUCE.value:
         output = flags.FLAGS.output
         if not output:
             raise UserError("--reproduce needs --output=FILE for the video that is made again.")
-        command = making.reproducing_command(making.read_note(_REPRODUCE.value), output)
+        command = video_note.reproducing_command(video_note.read(_REPRODUCE.value), output)
         raise SystemExit(subprocess.run(command).returncode)
 
     own = {"num_frames": _NUM_FRAMES.value, "overlap": _OVERLAP.value}

@@ -1,7 +1,6 @@
 """From a batch of jobs to their videos, by pipelines that stay loaded."""
 
 import collections
-import json
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -11,8 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-import lumiere_jax
-from lumiere_jax import compilation_cache, style
+from lumiere_jax import compilation_cache, style, video_note
 from lumiere_jax.errors import UserError
 from lumiere_jax.pipeline import LumierePipeline
 from lumiere_jax.samples import write_viewable
@@ -167,16 +165,14 @@ class Runner:
         return self._styled[key]
 
     def _encoded(self, video: np.ndarray, fps: float, job: Job) -> bytes:
-        note = {
-            "program": f"lumiere_jax {lumiere_jax.__version__}",
-            "command": TASKS[job.task].command,
-            "flags": job.options,  # no paths: those of the server are nobody's business
-            "checkpoints": self._fingerprints[TASKS[job.task].base],
-        }
+        note = video_note.compose(
+            TASKS[job.task].command,
+            job.options,  # no paths: those of the server are nobody's business
+            self._fingerprints[TASKS[job.task].base],
+        )
         with tempfile.TemporaryDirectory(dir=self._settings.scratch) as folder:
             path = Path(folder) / "video.mp4"
-            comment = json.dumps(note, ensure_ascii=False)
-            write_viewable(path, video, fps, job.options["prompt"], comment)
+            write_viewable(path, video, fps, job.options["prompt"], note)
             return path.read_bytes()
 
     def _without_paths(self, message: str) -> str:
