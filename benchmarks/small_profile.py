@@ -29,10 +29,13 @@ sys.path.append(str(Path(__file__).parent / "claims"))
 import report  # noqa: E402
 
 LEAST_SECONDS, LEAST_RUNS, PROFILED = 10.0, 3, 2
+LARGEST_KERNEL = 3
 KINDS = {
     "convolution": "convolutions, forward",
-    "convolution^T": "convolutions, gradients",
+    "convolution^T": "convolutions, gradients of their inputs",
+    "kernel^T": "convolutions, gradients of their kernels",
     "dot": "matrix products",
+    "optimizer": "matrix products of the optimiser (Muon)",
     "other": "norms, activations, copies and the rest",
 }
 
@@ -66,17 +69,21 @@ def kinds_of_operations(program: str) -> dict[str, str]:
     for block in re.split(r"\n(?=\S)", program):
         if match := re.match(r"(?:ENTRY )?%?([\w.\-]+) ", block):
             bodies[match[1]] = block
-    kinds = {}
+    kinds, is_training = {}, "jvp(" in program
     for match in re.finditer(r"^\s+(?:ROOT )?%?([\w.\-]+) = .*$", program, re.MULTILINE):
         line = match[0]
         text = "\n".join(
             [line, *(bodies.get(n, "") for n in re.findall(r"calls=%?([\w.\-]+)", line))]
         )
-        if " convolution(" in text:
-            is_gradient = "transpose(" in "".join(re.findall(r'op_name="[^"]*"', text))
-            kinds[match[1]] = "convolution^T" if is_gradient else "convolution"
+        made_by = "".join(re.findall(r'op_name="[^"]*"', text))
+        if found := re.search(r" convolution\(.*window={size=([\dx]+)", text):
+            is_whole = max(map(int, found[1].split("x"))) > LARGEST_KERNEL  # all of an image
+            is_gradient = "transpose(" in made_by
+            kind = "kernel^T" if is_whole else "convolution^T" if is_gradient else "convolution"
+            kinds[match[1]] = kind
         elif " dot(" in text or "__onednn$matmul" in text:
-            kinds[match[1]] = "dot"
+            is_optimizer = is_training and "jvp(" not in made_by
+            kinds[match[1]] = "optimizer" if is_optimizer else "dot"
     return kinds
 
 
