@@ -10,6 +10,8 @@ from pathlib import Path
 
 from etils import epath
 
+from lumiere_jax.errors import UserError
+
 
 @contextlib.contextmanager
 def written(path: str | os.PathLike) -> Iterator[Path]:
@@ -46,23 +48,37 @@ def written_folder(path: str | os.PathLike) -> Iterator[Path]:
     `path` stays.
 
     Raises:
-      OSError: if the folder cannot be written.
+      UserError: if it cannot be written, or is in a bucket.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    if "://" in str(path):
+        raise UserError(f"{path} is in a bucket; write a local folder, and copy it there.")
+    path = Path(path).resolve()  # behind a link, which stays
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}); choose another.") from error
     try:
         yield temporary
         temporary.chmod(0o755)
         if path.exists():
-            former = temporary.with_name(f"{temporary.name}-former")
-            os.replace(path, former)
-            os.replace(temporary, path)
-            shutil.rmtree(former)
+            _exchange(temporary, path)
         else:
             os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _exchange(temporary: Path, path: Path) -> None:
+    """Puts a folder in the place of another one, which is removed."""
+    former = temporary.with_name(f"{temporary.name}-former")
+    os.replace(path, former)
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        os.replace(former, path)
+        raise
+    shutil.rmtree(former, ignore_errors=True)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -8,10 +8,11 @@ A stage may leave out what it shares, bit for bit, with the stage that it was in
 frozen image network is there once. Whatever takes the workdir of a run also takes `BUNDLE/STAGE`.
 """
 
+import copy
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,9 @@ from lumiere_jax.state import Params
 MANIFEST = "manifest.json"
 CARD = "README.md"
 WEIGHTS = "weights.safetensors"
-VERSION = 1
+VERSION = 2
+CHECKSUM = "sha256"
 DTYPES = ("bfloat16", "float32", "int8")
-_FIELDS = {"config", "config_sha256", "step", "shares", "parameters", "bytes", "sha256"}
 SEPARATOR = "."
 """Between the parts of a parameter's path; those of LoRA hold slashes."""
 
@@ -44,31 +45,67 @@ def is_stage(folder: str | Path) -> bool:
     return "://" not in str(folder) and (folder.parent / MANIFEST).is_file()
 
 
+def check_output(output: str | Path, names: Collection[str], dtype: str) -> None:
+    """Makes sure that a bundle can be written, before anything is loaded.
+
+    Args:
+      output: see `write`.
+      names: of its stages.
+      dtype: see `write`.
+
+    Raises:
+      UserError: if `output` is something else, holds stages that are not in `names` and would be
+        lost, or is in a bucket, or if the dtype is unknown.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"dtype {dtype!r} is unknown; choose from {', '.join(DTYPES)}.")
+    if "://" in str(output):
+        raise UserError(f"{output} is in a bucket; write a local folder, and copy it there.")
+    output = Path(output)
+    if not output.exists():
+        return
+    if not (output / MANIFEST).is_file():
+        raise UserError(f"{output} exists and is no bundle; choose another --output.")
+    try:
+        lost = [name for name in entries(output) if name not in names]
+    except UserError as error:
+        raise UserError(
+            f"{output} holds a bundle that cannot be read; remove it, or choose another --output. "
+            f"({error})"
+        ) from error
+    if lost:
+        raise UserError(
+            f"{output} is a bundle with other stages, which would be lost: {', '.join(lost)}; give "
+            f"{'it' if len(lost) == 1 else 'them'} as well (--stage={output / lost[0]}), or choose "
+            "another --output."
+        )
+
+
 def write(
     stages: Mapping[str, tuple[Mapping[str, Any], Params, int | None]],
     output: str | Path,
     shares: Mapping[str, str],
     dtype: str = "bfloat16",
     licence: str = "",
+    finish: Callable[[Path], None] = lambda folder: None,
 ) -> None:
     """Writes a bundle, which is there as a whole or not at all.
 
     Args:
       stages: name -> config, parameters and step of a trained stage; None where it is not known.
-      output: folder to make; one that exists and is no bundle is left alone.
-      shares: name of a stage -> name of the one whose equal parameters it leaves out.
+      output: folder to make, see `check_output`; of a bundle that is replaced, other files stay.
+      shares: name of a stage -> name of the one whose equal parameters it leaves out, which
+        shares with none of its own kind.
       dtype: of the weights, "bfloat16", "float32", or "int8": kernels by `quantization.quantize`
         and all else in bfloat16.
       licence: of the weights; an SPDX identifier or a sentence.
+      finish: adds files to the folder, before it is at its place.
 
     Raises:
-      UserError: if `output` is something else, or the dtype unknown.
+      UserError: see `check_output`, and if it cannot be written.
     """
-    if dtype not in DTYPES:
-        raise UserError(f"dtype {dtype!r} is unknown; choose from {', '.join(DTYPES)}.")
+    check_output(output, stages, dtype)
     output = Path(output)
-    if output.exists() and not (output / MANIFEST).is_file():
-        raise UserError(f"{output} exists and is no bundle; choose another --output.")
     cast = {
         name: _as_stored(
             {SEPARATOR.join(path): np.asarray(leaf) for path, leaf in flatten_dict(params).items()},
@@ -79,13 +116,13 @@ def write(
     with written_folder(output) as folder:
         described = {}
         for name, (config, params, step) in stages.items():
-            source = shares.get(name)
+            config, source = _portable(config), shares.get(name)
             if source not in cast or not set(cast[source]) <= set(cast[name]):
                 source = None
             own = _without(cast[name], cast[source]) if source else cast[name]
             described[name] = {
                 "config": config,
-                "config_sha256": _config_sum(config),
+                "config_sha256": _sum(config),
                 "step": step,
                 "shares": source,
                 "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(params)),
@@ -98,9 +135,23 @@ def write(
             "dtype": dtype,
             "stages": described,
         }
+        manifest[CHECKSUM] = _sum(manifest)
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         if output.exists():
             _keep_others(output, folder)
+        finish(folder)
+
+
+def _portable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without the folders of the machine it was trained on."""
+    config = copy.deepcopy(dict(config))
+    config["init_from"] = ""
+    if config.get("imported_from"):  # that it was is still to be known
+        config["imported_from"] = Path(config["imported_from"]).name
+    parts = [config.get("text", {}), config.get("data", {})]
+    for part in [*parts, *parts[1].get("mixture", ())]:
+        part.update({name: "" for name in ("folder", "captions") if name in part})
+    return config
 
 
 def _write_weights(folder: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -139,8 +190,10 @@ def _as_stored(arrays: dict[str, np.ndarray], dtype: str) -> dict[str, np.ndarra
     return stored
 
 
-def _config_sum(config: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+def _sum(values: Mapping[str, Any]) -> str:
+    """SHA-256 of values, such as all of a manifest but this checksum of it."""
+    rest = {name: value for name, value in values.items() if name != CHECKSUM}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _without(arrays: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -170,7 +223,7 @@ def licence(bundle: str | Path) -> str:
     Raises:
       UserError: if there is no manifest, or it cannot be read.
     """
-    return _manifest(Path(bundle)).get("licence", "")
+    return _manifest(Path(bundle))["licence"]
 
 
 def dtype(bundle: str | Path) -> str:
@@ -239,10 +292,7 @@ def _entry(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{folder.parent} has no stage {folder.name!r}; it has {', '.join(described)}."
         )
-    entry = described[folder.name]
-    if _config_sum(entry["config"]) != entry["config_sha256"]:
-        raise _broken(folder.parent / MANIFEST, f"has another config of {folder.name} than written")
-    return entry
+    return described[folder.name]
 
 
 def _manifest(bundle: Path) -> dict[str, Any]:
@@ -256,15 +306,16 @@ def _manifest(bundle: Path) -> dict[str, Any]:
         ) from error
     except (ValueError, TypeError, KeyError) as error:
         raise _broken(place, "is no manifest of a bundle") from error
+    if not isinstance(version, int):
+        raise _broken(place, "is no manifest of a bundle")
     if version != VERSION:
         raise UserError(
             f"{place} is of version {version} of the format, and this program reads {VERSION}; use "
             f"the {'newer' if version > VERSION else 'older'} program that wrote it, or export "
             "again."
         )
-    stages = manifest.get("stages")
-    if not isinstance(stages, dict) or not all(_FIELDS <= set(e) for e in stages.values()):
-        raise _broken(place, "is no manifest of a bundle")
+    if manifest.get(CHECKSUM) != _sum(manifest):
+        raise _broken(place, "is not what its checksum says")
     return manifest
 
 

@@ -45,7 +45,7 @@ class Editing:
         Raises:
           UserError: likewise, or for an unknown fit.
         """
-        frames = self._num_frames(options.get("num_frames"))
+        frames = self.checked_frames(options.get("num_frames"))
         picture, inside = self._fitted(image[None], fit)
         video = np.repeat(picture, frames, axis=0)
         mask = np.zeros((*video.shape[:3], 1), bool)
@@ -73,7 +73,7 @@ class Editing:
           UserError: likewise, or for a region of another size or without a pixel.
         """
         check_region(region[None], image[None])
-        frames = self._num_frames(options.get("num_frames"))
+        frames = self.checked_frames(options.get("num_frames"))
         picture, _ = self._fitted(image[None], "crop")
         unknown = self._fitted_change(region[None])
         mask = np.repeat(~unknown[..., None], frames, axis=0)

@@ -13,6 +13,9 @@ _BASE = flags.DEFINE_string("base", None, "Name or kind of its base, if not `stu
 _DISTILLED = flags.DEFINE_bool("distilled", False, "Take the stages of few steps.")
 _NUM_FRAMES = flags.DEFINE_integer("num_frames", None, "Frames of a video.", lower_bound=1)
 _PLATFORMS = flags.DEFINE_list("platforms", ["cpu", "tpu", "cuda"], "Where the programs can run.")
+_TEXT_FOLDER = flags.DEFINE_string(
+    "text_folder", None, "Folder of the T5 encoder, where it is not where it was in training."
+)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the programs.")
 flags.mark_flags_as_required(["bundle", "output"])
 
@@ -20,13 +23,14 @@ flags.mark_flags_as_required(["bundle", "output"])
 def main(argv: list[str]) -> None:
     """Writes the programs."""
     del argv
-    from lumiere_jax import bundle, hub
+    from lumiere_jax import bundle, cascades, hub
     from lumiere_jax.pipeline import LumierePipeline
     from lumiere_jax.programs import export_programs
 
     folder = hub.find(_BUNDLE.value)
-    pipeline = LumierePipeline.from_pretrained(
-        folder, base=_BASE.value, distilled=_DISTILLED.value, show_progress=False
+    base, others = cascades.choose(folder, _BASE.value, distilled=_DISTILLED.value)
+    pipeline = LumierePipeline.from_checkpoints(
+        base, others, show_progress=False, text_folder=_TEXT_FOLDER.value
     )
     for path in export_programs(
         pipeline,
@@ -34,6 +38,7 @@ def main(argv: list[str]) -> None:
         num_frames=_NUM_FRAMES.value,
         dtype=bundle.dtype(folder),
         platforms=_PLATFORMS.value,
+        stages=[place.name for place in (base, *others)],
     ):
         print(path)
 

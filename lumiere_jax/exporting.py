@@ -1,12 +1,11 @@
 """From the workdirs of a cascade to a bundle."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from etils import epath
 
 from lumiere_jax import bundle, checkpoint, loss_plot, model_card
-from lumiere_jax.atomic import written
 from lumiere_jax.errors import UserError
 from lumiere_jax.stage import STAGES
 
@@ -38,37 +37,53 @@ def export(
 
     Raises:
       UserError: if a workdir has no checkpoint, two have one name, a card or plan cannot be read,
-        or `output` is no bundle.
+        or `output` is of something else (`bundle.check_output`).
     """
+    places = dict(_named(given) for given in workdirs)
+    if len(places) < len(workdirs):
+        raise UserError("two stages have one name; name one of them: --stage=NAME=WORKDIR.")
+    bundle.check_output(output, places, dtype)
     scores = model_card.read_evaluation(evaluation) if evaluation else None
     planned = model_card.read_plans(plans) if plans else []
-    stages, shares, losses = {}, {}, {}
-    for given in workdirs:
-        name, _, workdir = given.rpartition("=")
+    stages, kinds = {}, {}
+    for name, workdir in places.items():
         config, params, step = checkpoint.load(workdir)
-        name = name or config.stage
-        if name in stages:
-            raise UserError(f"two stages are called {name!r}; name one: --stage=NAME=WORKDIR.")
-        if not name.isidentifier():
-            raise UserError(f"--stage={given}: {name!r} is no name; use letters and digits.")
-        config.init_from = ""  # a folder of this machine
-        stages[name] = (config.to_dict(), params, step)
-        losses[name] = epath.Path(workdir) / loss_plot.FILE
-        if STAGES[config.stage]:
-            shares[name] = STAGES[config.stage]
-    bundle.write(stages, output, shares, dtype, licence)
-    _write_losses(Path(output) / model_card.LOSSES, losses)
-    model_card.write(Path(output), planned, scores)
+        stages[name], kinds[name] = (config.to_dict(), params, step), config.stage
+    shares = {name: _before(name, kinds) for name in stages}
+
+    def finish(folder: Path) -> None:
+        _write_losses(folder / model_card.LOSSES, places)
+        model_card.write(folder, planned, scores, name=Path(output).resolve().name)
+
+    bundle.write(stages, output, shares, dtype, licence, finish)
     return describe(output)
 
 
-def _write_losses(folder: Path, losses: dict[str, epath.Path]) -> None:
-    """The loss curves of those runs that have one."""
-    for name, source in losses.items():
+def _named(given: str) -> tuple[str, str]:
+    """Name and workdir of a stage, from "WORKDIR" or "NAME=WORKDIR"."""
+    name, equals, workdir = given.partition("=")
+    if equals and not epath.Path(given).exists():  # a folder's name may hold "="
+        if not name.isidentifier():
+            raise UserError(f"--stage={given}: {name!r} is no name; use letters and digits.")
+        return name, workdir
+    return checkpoint.load_config(given).stage, given
+
+
+def _before(name: str, kinds: Mapping[str, str]) -> str | None:
+    """The stage of a bundle that another one was most likely initialised from."""
+    kind = STAGES[kinds[name]]
+    found = [other for other in kinds if kinds[other] == kind]
+    return kind if kind in found else next(iter(found), None)
+
+
+def _write_losses(folder: Path, places: Mapping[str, str]) -> None:
+    """The loss curves of those runs that have one, and no former ones of the others."""
+    for name, workdir in places.items():
+        source, place = epath.Path(workdir) / loss_plot.FILE, folder / f"{name}.png"
+        place.unlink(missing_ok=True)
         if source.is_file():
             folder.mkdir(exist_ok=True)
-            with written(folder / f"{name}.png") as temporary:
-                temporary.write_bytes(source.read_bytes())
+            place.write_bytes(source.read_bytes())
 
 
 def describe(output: str | Path) -> str:

@@ -57,9 +57,6 @@ _EXPECT = flags.DEFINE_list(
 
 _SHOWN_PIXELS = ("animate", "cinemagraph", "inpaint", "outpaint", "extend")
 SUFFIXES = (".mp4", ".gif", ".png")
-_NOT_NOTED = (
-    "prompts_file", "output", "formats", "samples", "storyboard", "expect_checkpoints", "alphas",
-)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,7 +237,11 @@ def note(command: str, request: Request, checkpoints: list[str], **values: Any) 
         flag = flags.FLAGS[name]
         module = flags.FLAGS.find_module_defining_flag(name)
         is_ours = module.startswith("lumiere_jax") or module == sys.argv[0]
-        if (flag.present or flag.value != flag.default) and name not in _NOT_NOTED and is_ours:
+        if (
+            (flag.present or flag.value != flag.default)
+            and name not in video_note.NOT_NOTED
+            and is_ours
+        ):
             given[name] = flag.value
     given |= {"prompt": request.prompt, "seed": request.seed} | values
     return video_note.compose(command, given, checkpoints)

@@ -21,16 +21,24 @@ _TASKS = {"stunet": "text-to-video", "stunet_conditional": "image-to-video"}
 
 
 def write(
-    folder: Path, plans: Sequence[str] = (), evaluation: Mapping[str, Any] | None = None
+    folder: Path,
+    plans: Sequence[str] = (),
+    evaluation: Mapping[str, Any] | None = None,
+    *,
+    name: str = "",
 ) -> None:
     """Writes the card of a bundle, see `text`, unless somebody has written one."""
     place = folder / bundle.CARD
-    if not place.is_file() or _OURS in place.read_text(encoding="utf-8"):
-        write_text(place, text(folder, plans, evaluation))
+    if not place.is_file() or _OURS in place.read_text(encoding="utf-8", errors="replace"):
+        write_text(place, text(folder, plans, evaluation, name=name))
 
 
 def text(
-    folder: Path, plans: Sequence[str] = (), evaluation: Mapping[str, Any] | None = None
+    folder: Path,
+    plans: Sequence[str] = (),
+    evaluation: Mapping[str, Any] | None = None,
+    *,
+    name: str = "",
 ) -> str:
     """The card of a bundle, in Markdown with the header that model hubs read.
 
@@ -38,29 +46,31 @@ def text(
       folder: the bundle.
       plans: what the TPU compiler said of its stages, see `read_plans`.
       evaluation: a protocol card, see `read_evaluation`.
+      name: of the bundle, if not that of its folder.
 
     Raises:
       UserError: if the bundle cannot be read.
     """
     entries, licence = bundle.entries(folder), bundle.licence(folder)
     kinds = {entry["config"]["stage"] for entry in entries.values()}
+    name = name or folder.resolve().name
     parts = [
         _header(licence, kinds),
         _OURS,
-        f"# {folder.resolve().name}: model card",
+        f"# {name}: model card",
         "Weights of a Lumiere cascade (arXiv 2401.12945) by lumiere_jax.",
         f"Licence: {licence or 'none is stated; ask those who made these weights'}.",
         "## Stages",
         _stages(entries),
         "Files are safetensors; `manifest.json` holds configs and SHA-256, which are checked on "
         "loading. A stage that leaves something out shares it, bit for bit, with the one named.",
-        *_use(folder.resolve().name, kinds),
+        *_use(name, kinds),
         "## Training",
         _training(entries),
         *[
-            f"![Loss of stage {name}]({LOSSES}/{name}.png)"
-            for name in entries
-            if (folder / LOSSES / f"{name}.png").is_file()
+            f"![Loss of stage {stage}]({LOSSES}/{stage}.png)"
+            for stage in entries
+            if (folder / LOSSES / f"{stage}.png").is_file()
         ],
         "## Sampling",
         _sampling(entries),
@@ -81,12 +91,14 @@ def read_evaluation(place: str | Path) -> dict[str, Any]:
     Raises:
       UserError: if there is none.
     """
+    from lumiere_jax.evaluation.card import format_table
+
     path = Path(place)
     path = path / "card.json" if path.is_dir() else path
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
-        card["scores"], card["run"], card["warnings"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        format_table(card)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is no protocol card ({error!r}); give the --output of lumiere_jax.eval."
         ) from error

@@ -145,7 +145,7 @@ class LumierePipeline(Editing, Pretrained):
             raise UserError(f"{len(prompts)} prompts with {len(seeds)} seeds: give one seed each.")
         if not all(0 <= seed < 2**32 for seed in seeds):
             raise UserError(f"seeds must be in [0, 2^32); got {min(seeds)} to {max(seeds)}.")
-        frames = self._num_frames(num_frames)
+        frames = self.checked_frames(num_frames)
         given = self._given(len(prompts), frames, known, initial)
         if negative_prompt:
             text, mask = self.base[0].text_encoder([negative_prompt])
@@ -174,8 +174,12 @@ class LumierePipeline(Editing, Pretrained):
                 on_batch(begin, videos[-1])
         return np.concatenate(videos)
 
-    def _num_frames(self, num_frames: int | None) -> int:
-        """Frames of a video, checked."""
+    def checked_frames(self, num_frames: int | None) -> int:
+        """Frames of a video; None for what the base was trained on.
+
+        Raises:
+          UserError: for a number that the base does not make.
+        """
         stage = self.base[0]
         frames = stage.config.data.num_frames if num_frames is None else num_frames
         if frames < 1:

@@ -93,16 +93,18 @@ class Pretrained:
           The folder.
 
         Raises:
-          UserError: if `folder` is something else.
+          UserError: if `folder` is something else, see `bundle.check_output`.
         """
         stages = {}
         for number, (stage, params) in enumerate([self.base, *self.super_resolution]):
             name = stage.name if number < 2 else f"{stage.name}_{number}"
             config = stage.config.copy_and_resolve_references()
-            config.init_from = ""
             stages[name] = (config.to_dict(), params, None)
-        bundle.write(stages, folder, {}, dtype, licence)
-        model_card.write(Path(folder))
+
+        def finish(written: Path) -> None:
+            model_card.write(written, name=Path(folder).resolve().name)
+
+        bundle.write(stages, folder, {}, dtype, licence, finish)
         return Path(folder)
 
     def push_to_hub(
@@ -115,6 +117,9 @@ class Pretrained:
         token: str | None = None,
     ) -> str:
         """Uploads its stages as a bundle to a model hub, see `save_pretrained` and `hub.push`.
+
+        What a pipeline does not know is left out: steps of training, and the card's plots and
+        scores. To send a bundle as it is, call `hub.push` itself.
 
         Returns:
           Address of the commit.

@@ -1,6 +1,6 @@
 """Stages as programs that run without this package: StableHLO by `jax.export`.
 
-    FOLDER/programs.json       what there is: inputs, outputs, how the weights are named
+    FOLDER/programs.json       what there is: inputs, outputs, weights and whose they are
     FOLDER/NAME.stablehlo      one program for CPU, TPU and CUDA, any batch; weights are arguments
 
 Whoever has JAX reads a program by `jax.export.deserialize`, and calls it with the tensors of a
@@ -41,7 +41,7 @@ SUFFIX = ".stablehlo"
 Weights = dict[str, jax.Array]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Program:
     """A function to export.
 
@@ -49,12 +49,14 @@ class Program:
       call: `call(weights, **inputs)`, returns a dict of arrays.
       weights: shapes of the weights.
       inputs: shape and dtype of each input; the batch is the letter "b".
+      stage: whose weights it takes, by its name in the bundle.
       noise_levels: log-SNR of every step, for the caller of a single step.
     """
 
     call: Callable[..., dict[str, jax.Array]]
     weights: Mapping[str, jax.ShapeDtypeStruct]
     inputs: Mapping[str, tuple[tuple[int | str, ...], str]]
+    stage: str
     noise_levels: tuple[float, ...] = ()
 
 
@@ -65,6 +67,7 @@ def export_programs(
     num_frames: int | None = None,
     dtype: str = "bfloat16",
     platforms: Sequence[str] = PLATFORMS,
+    stages: Sequence[str] = (),
 ) -> list[Path]:
     """Writes the denoising step and the whole sampler of every stage, for any batch.
 
@@ -74,12 +77,14 @@ def export_programs(
       num_frames: frames of a video; None for what the base was trained on.
       dtype: of the bundle that a program takes its weights from; it computes in that of the config.
       platforms: of "cpu", "tpu", "cuda" and "rocm".
+      stages: their names in the bundle, base first; their kinds if not given.
 
     Returns:
       The files.
 
     Raises:
-      UserError: if `output` is something else, or a platform unknown.
+      UserError: if `output` is something else, a platform unknown, or the number of frames not
+        one that the base makes.
     """
     output = Path(output)
     if output.exists() and not (output / MANIFEST).is_file():
@@ -87,7 +92,7 @@ def export_programs(
     unknown = set(platforms) - {*PLATFORMS, "rocm"}
     if unknown or not platforms:
         raise UserError(f"platforms {', '.join(platforms)!r}: choose from cpu, tpu, cuda, rocm.")
-    programs = stage_programs(pipeline, num_frames, dtype)
+    programs = stage_programs(pipeline, pipeline.checked_frames(num_frames), dtype, stages)
     with written_folder(output) as folder:
         described = {}
         for name, program in programs.items():
@@ -106,11 +111,17 @@ def export_programs(
 
 
 def stage_programs(
-    pipeline: LumierePipeline, num_frames: int | None = None, dtype: str = "bfloat16"
+    pipeline: LumierePipeline, frames: int, dtype: str = "bfloat16", stages: Sequence[str] = ()
 ) -> dict[str, Program]:
-    """The programs of a pipeline: "STAGE_step" and "STAGE_sampler" of each of its stages."""
+    """The programs of a pipeline: "STAGE_step" and "STAGE_sampler" of each of its stages.
+
+    Args:
+      pipeline: see `export_programs`.
+      frames: of a video.
+      dtype: see `export_programs`.
+      stages: see `export_programs`.
+    """
     stage, params = pipeline.base
-    frames = stage.config.data.num_frames if num_frames is None else num_frames
     size, made = stage.config.data.resolution, {}
     made |= _base_programs(stage, _flat(params, dtype), frames)
     for number, (stage, params) in enumerate(pipeline.super_resolution):
@@ -118,6 +129,9 @@ def stage_programs(
         shape = ("b", frames, size, size, 3)
         made |= _refining_programs(stage, _flat(params, dtype), shape, name, 1 + number)
         size *= stage.config.ssr.factor
+    if stages:
+        for number, program in enumerate(made.values()):
+            program.stage = stages[number // 2]  # two programs a stage
     return made
 
 
@@ -190,8 +204,8 @@ def _both(stage, options, name, weights, step, noisy, sample, given) -> dict[str
     times = stage.schedule.sampling_times(options.num_steps, 1.0)
     levels = tuple(float(x) for x in np.asarray(stage.schedule.log_snr(times)))
     return {
-        f"{name}_step": Program(step, weights, noisy | shared, levels),
-        f"{name}_sampler": Program(sample, weights, shared | seeds),
+        f"{name}_step": Program(step, weights, noisy | shared, name, levels),
+        f"{name}_sampler": Program(sample, weights, shared | seeds, name),
     }
 
 
@@ -237,6 +251,11 @@ def _export(program: Program, platforms: Sequence[str]) -> jax.export.Exported:
 def _description(program: Program, exported: jax.export.Exported, data: bytes) -> dict[str, Any]:
     outputs = jax.tree.unflatten(exported.out_tree, exported.out_avals)
     return {
+        "stage": program.stage,
+        "weights": {
+            name: {"shape": list(aval.shape), "dtype": str(aval.dtype)}
+            for name, aval in program.weights.items()
+        },
         "inputs": {
             name: {"shape": list(shape), "dtype": dtype}
             for name, (shape, dtype) in program.inputs.items()

@@ -103,12 +103,58 @@ def test_placed_on_a_mesh(made):
     assert {leaf.sharding.mesh.axis_names for leaf in jax.tree.leaves(params)} == {mesh.axis_names}
 
 
-def test_written_again_it_keeps_other_files(cascade, copy):
+def test_written_again_it_keeps_other_files_and_stages(cascade, copy):
     (copy / "README.md").write_text("about")
-    export([f"again={cascade['t2i']}"], copy)
-    assert (copy / "README.md").read_text() == "about"
-    assert list(bundle.entries(copy)) == ["again"]
+    (copy / "losses").mkdir(exist_ok=True)
+    (copy / "losses" / "t2i.png").write_text("of a former run")
+    link = copy.with_name("link")
+    link.symlink_to(copy)
+    with pytest.raises(UserError, match=rf"would be lost: {', '.join(SHIPPED[1:])}; give them as"):
+        export([str(cascade["t2i"])], link)
+    assert list(bundle.entries(copy)) == list(SHIPPED)
+    stages = [f"again={cascade['t2i']}", str(cascade["t2i"])]
+    export([*stages, *(str(copy / name) for name in SHIPPED[1:])], link)
+    assert link.is_symlink() and (copy / "README.md").read_text() == "about"
+    assert list(bundle.entries(copy)) == ["again", *SHIPPED]
+    plots = {path.stem for path in (copy / "losses").glob("*.png")}
+    assert plots == {n for n in ("again", "t2i") if (cascade["t2i"] / "loss.png").is_file()}
     assert not list(copy.parent.glob(".*"))
+
+
+def test_stages_by_other_names_share_with_no_ring(cascade, tmp_path):
+    places = {"stunet": "stunet_conditional", "t2i": "stunet", "image": "t2i"}
+    export([f"{name}={cascade[stage]}" for name, stage in places.items()], tmp_path / "b")
+    entries = bundle.entries(tmp_path / "b")
+    assert {name: entry["shares"] for name, entry in entries.items()} == {
+        "stunet": "t2i", "t2i": "image", "image": None,
+    }  # fmt: skip
+    for name, stage in places.items():
+        expected, params = (
+            flat(checkpoint.load(p)[1]) for p in (cascade[stage], tmp_path / "b" / name)
+        )
+        for path, array in expected.items():
+            assert params[path].tobytes() == array.astype(ml_dtypes.bfloat16).astype("f4").tobytes()
+    export([f"stunet={cascade['stunet_conditional']}"], tmp_path / "one")
+    assert bundle.entries(tmp_path / "one")["stunet"]["shares"] is None
+
+
+def test_a_bundle_says_nothing_of_the_machine(cascade, tmp_path):
+    config, params, step = checkpoint.load(cascade["t2i"])
+    config = config.to_dict()
+    config["text"]["folder"], config["data"]["captions"] = "/home/me/t5", "/home/me/c.csv"
+    config["data"]["mixture"] = [{"name": "video_folder", "folder": "/home/me/clips"}]
+    config["imported_from"] = "/home/me/IF-I"
+    bundle.write({"t2i": (config, params, step)}, tmp_path / "b", {})
+    assert "/home/me" not in (tmp_path / "b" / bundle.MANIFEST).read_text()
+    assert config["text"]["folder"]  # the caller's own stays
+    assert bundle.entries(tmp_path / "b")["t2i"]["config"]["imported_from"] == "IF-I"
+
+
+def test_a_workdir_whose_name_holds_an_equals_sign(cascade, tmp_path):
+    place = tmp_path / "lr=0.003"
+    place.symlink_to(cascade["t2i"])
+    export([str(place), f"two={place}"], tmp_path / "b")
+    assert list(bundle.entries(tmp_path / "b")) == ["t2i", "two"]
 
 
 def truncate(copy):
@@ -128,6 +174,12 @@ def set_version(copy):
     (copy / bundle.MANIFEST).write_text(json.dumps(manifest | {"version": 99}))
 
 
+def test_a_bundle_that_cannot_be_read_is_not_replaced(cascade, copy):
+    set_version(copy)
+    with pytest.raises(UserError, match="cannot be read; remove it, or choose another --output"):
+        export([str(cascade["t2i"])], copy)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -135,7 +187,7 @@ def set_version(copy):
         (alter, "t2i/weights.safetensors is not what its checksum says"),
         (lambda copy: (copy / "t2i" / bundle.WEIGHTS).unlink(), "t2i/weights.* cannot be read"),
         (lambda copy: (copy / bundle.MANIFEST).write_text("{"), "manifest.json is no manifest"),
-        (set_version, "version 99 of the format, and this program reads 1; use the newer program"),
+        (set_version, "version 99 of the format, and this program reads 2; use the newer program"),
     ],
 )
 def test_broken_files_are_named(copy, damage, message):
@@ -151,13 +203,20 @@ def test_a_stage_that_is_not_there(made):
 
 def test_bad_requests(cascade, tmp_path):
     t2i = str(cascade["t2i"])
-    with pytest.raises(UserError, match="two stages are called 't2i'"):
+    with pytest.raises(UserError, match="two stages have one name"):
         export([t2i, t2i], tmp_path / "x")
     with pytest.raises(UserError, match="dtype 'int3' is unknown"):
         export([t2i], tmp_path / "x", "int3")
     (tmp_path / "mine").mkdir()
     with pytest.raises(UserError, match="mine exists and is no bundle"):
         export([t2i], tmp_path / "mine")
+    with pytest.raises(UserError, match="is in a bucket; write a local folder"):
+        export([t2i], "gs://bucket/model")
+    (tmp_path / "mine" / "file").write_text("1")
+    with pytest.raises(UserError, match="cannot be written"):
+        export([t2i], tmp_path / "mine" / "file" / "x")
+    with pytest.raises(UserError, match="'a-b' is no name"):
+        export([f"a-b={t2i}"], tmp_path / "x")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lumiere_jax import video_note
 from lumiere_jax.data.video_io import read_comment, read_video, write_lossless
+from lumiere_jax.errors import UserError
+from lumiere_jax.samples import write_viewable
 from tests.test_sample import size_and_frames
 
 REPOSITORY = Path(__file__).parents[1]
@@ -94,6 +97,21 @@ def test_a_video_tells_how_it_was_made_and_is_made_again(cascade, files, tmp_pat
     assert code == 0, stderr
     assert stdout == f"{again}\n"
     np.testing.assert_array_equal(read_video(again, fps=8), read_video(output, fps=8))
+
+
+def test_notes_of_strangers_are_not_obeyed(tmp_path):
+    given = {"prompt": PROMPT, "output": "/elsewhere.mp4", "--x": 1, "seed": 3}
+    found = {"command": "sample", "flags": given, "checkpoints": ["a"]}
+    command = video_note.reproducing_command(found, "here.mp4")
+    assert command[3:] == [f"--prompt={PROMPT}", "--seed=3", "--expect_checkpoints=a",
+                           "--output=here.mp4"]  # fmt: skip
+    with pytest.raises(UserError, match="'export' made it"):
+        video_note.reproducing_command(found | {"command": "export"}, "here.mp4")
+    video = np.zeros((2, 16, 16, 3), np.float32)
+    for number, note in enumerate(['["command", "flags", "checkpoints"]', "{", "3"]):
+        write_viewable(tmp_path / f"{number}.mp4", video, 8, PROMPT, note)
+        with pytest.raises(UserError, match="has no note of how it was made"):
+            video_note.read(tmp_path / f"{number}.mp4")
 
 
 def test_a_sweep_of_styles_and_a_storyboard(cascade, tmp_path):

@@ -109,8 +109,8 @@ class Models:
                 )
         if not found:
             raise UserError(
-                f"{folder} has no stage that makes videos, only {', '.join(kinds)}; export one of "
-                "stage 'stunet' or 'stunet_conditional' into it."
+                f"{folder} has no stage that makes videos, only {', '.join(kinds)}; export it "
+                "again with a run of the stage 'stunet' or 'stunet_conditional'."
             )
         styles = tuple(sorted(name for name, kind in kinds.items() if kind == "style"))
         return cls(by_base=found, styles=styles, licence=bundle.licence(folder))

@@ -26,7 +26,9 @@ def pages() -> list[str]:
     """Every page whose blocks are accounted for, by its path from the top of the repository."""
     found = [*REPOSITORY.glob("docs/**/*.md"), REPOSITORY / "weights" / "small" / "README.md"]
     found += [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
-    found += [REPOSITORY / name / "README.md" for name in ("launch", "benchmarks")]
+    found += [
+        REPOSITORY / name / "README.md" for name in ("launch", "benchmarks", "benchmarks/serving")
+    ]
     references = REPOSITORY / "docs" / "reference"  # generated from docstrings, no blocks
     return sorted(str(p.relative_to(REPOSITORY)) for p in found if references not in p.parents)
 

@@ -82,6 +82,8 @@ TRAINING = {
 }
 
 BEYOND = {
+    # Minutes each; tests/serving has shorter ones of both.
+    "benchmarks/serving/README.md": Page(before="export ONLY_FLAGS=1"),
     "docs/serving.md": Page(
         needs=("curl", "jq"),
         before=f"""{MADE} uploads .

@@ -1,5 +1,6 @@
 """Pipelines from bundles: which stages are taken, and what comes back."""
 
+import hashlib
 import json
 import shutil
 
@@ -23,6 +24,13 @@ def fixture_made(cascade, tmp_path_factory):
     return folder
 
 
+def write_manifest(folder, manifest):
+    """As another program would, with its checksum."""
+    rest = {name: value for name, value in manifest.items() if name != "sha256"}
+    found = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    (folder / bundle.MANIFEST).write_text(json.dumps(rest | {"sha256": found}))
+
+
 def names(chosen):
     base, others = chosen
     return [path.name for path in (base, *others)]
@@ -43,14 +51,14 @@ def test_distilled_stages(cascade, made, tmp_path):
         entry = json.loads(json.dumps(manifest["stages"][name]))
         entry["config"]["distillation"] = {"steps": [4]}
         manifest["stages"][f"{name}_4"] = entry
-    (copy / bundle.MANIFEST).write_text(json.dumps(manifest))
+    write_manifest(copy, manifest)
     assert names(cascades.choose(copy)) == ["stunet", "ssr"]
     assert names(cascades.choose(copy, distilled=True)) == ["stunet_4", "ssr_4"]
     assert names(cascades.choose(copy, "stunet_4")) == ["stunet_4", "ssr"]
     conditional = cascades.choose(copy, "stunet_conditional", distilled=True)
     assert names(conditional) == ["stunet_conditional", "ssr_4"]
     manifest["stages"]["other"] = manifest["stages"]["stunet"]
-    (copy / bundle.MANIFEST).write_text(json.dumps(manifest))
+    write_manifest(copy, manifest)
     with pytest.raises(UserError, match="has 2 bases: stunet, other; name one"):
         cascades.choose(copy)
     assert names(cascades.choose(copy, "other")) == ["other", "ssr"]
@@ -81,9 +89,11 @@ def test_saved_and_loaded_again(made, tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda m: m["stages"]["stunet"]["config"].update(seed=9), "another config of stunet than"),
-        (lambda m: m["stages"]["stunet"].pop("config_sha256"), "is no manifest of a bundle"),
-        (lambda m: m.update(stages=[1]), "is no manifest of a bundle"),
+        (lambda m: m["stages"]["stunet"]["config"].update(seed=9), "not what its checksum says"),
+        (lambda m: m["stages"]["stunet"].update(shares=None), "not what its checksum says"),
+        (lambda m: m.update(licence="MIT"), "not what its checksum says"),
+        (lambda m: m.pop("sha256"), "not what its checksum says"),
+        (lambda m: m.update(version="2"), "is no manifest of a bundle"),
         (lambda m: m.update(version=0), "use the older program"),
     ],
 )

@@ -9,8 +9,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
-from lumiere_jax import programs
+from lumiere_jax import checkpoint, programs
 from lumiere_jax.diffusion.samplers import _normal
 from lumiere_jax.errors import UserError
 from lumiere_jax.exporting import export
@@ -88,16 +89,22 @@ def test_a_program_is_for_all_platforms_and_holds_no_weights(bundle, made):
         assert len(data) == entry["bytes"]
         assert str(exported.in_avals[-1].shape[0]) == "b"
         assert entry["inputs"]["text"]["shape"][0] == "b"
+        assert entry["stage"] == name.rpartition("_")[0]
+        _, params, _ = checkpoint.load(bundle / entry["stage"])
+        shapes = {".".join(p): list(np.shape(x)) for p, x in flatten_dict(params).items()}
+        assert {n: w["shape"] for n, w in entry["weights"].items()} == shapes
+        assert {w["dtype"] for w in entry["weights"].values()} == {"bfloat16"}
     largest = (bundle / "t2i" / "weights.safetensors").stat().st_size
     assert (made / "stunet_sampler.stablehlo").stat().st_size < max(largest, 500_000)
 
 
 def test_a_conditional_stage_takes_what_is_known(cascade, tmp_path):
     pipeline = LumierePipeline.from_checkpoints(cascade["stunet_conditional"], show_progress=False)
-    made = programs.export_programs(pipeline, tmp_path / "p", platforms=["cpu"])
+    made = programs.export_programs(pipeline, tmp_path / "p", platforms=["cpu"], stages=["my_base"])
     assert [path.stem for path in made] == ["stunet_conditional_step", "stunet_conditional_sampler"]
     entry = json.loads((tmp_path / "p" / "programs.json").read_text())["programs"]
     assert entry["stunet_conditional_sampler"]["inputs"]["known"]["shape"][-1] == 4
+    assert {described["stage"] for described in entry.values()} == {"my_base"}
     again = programs.export_programs(pipeline, tmp_path / "p", platforms=["cpu", "rocm"])
     assert made == again and len(list(tmp_path.iterdir())) == 1
 
@@ -106,6 +113,8 @@ def test_bad_requests(bundle, tmp_path):
     pipeline = LumierePipeline.from_pretrained(bundle, show_progress=False)
     with pytest.raises(UserError, match="exists and holds no programs"):
         programs.export_programs(pipeline, tmp_path)
+    with pytest.raises(UserError, match="num_frames=0 must be 1 or more"):
+        programs.export_programs(pipeline, tmp_path / "x", num_frames=0)
     with pytest.raises(UserError, match="choose from cpu, tpu, cuda, rocm"):
         programs.export_programs(pipeline, tmp_path / "x", platforms=["gpu"])
     code, _, errors = run("export_programs", bundle=tmp_path, output=tmp_path / "x")

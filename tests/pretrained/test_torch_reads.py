@@ -1,5 +1,6 @@
 """Weights of a bundle in torch, by the rules of docs/bundles.md: that page's own code runs here."""
 
+import json
 import re
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from flax.traverse_util import flatten_dict
+from safetensors.torch import load_file
 from torch.nn import functional
 
 from lumiere_jax import checkpoint
+from lumiere_jax.exporting import export
 from lumiere_jax.models.inflation import ConvInflationBlock, TemporalContext
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +38,34 @@ def test_every_tensor_is_read(read):
     for name, tensor in read["weights"].items():
         assert tensor.dtype == torch.bfloat16
         np.testing.assert_array_equal(tensor.float().numpy(), ours[name])
+
+
+def own_and_shared(bundle, name, load_file):
+    stage = json.loads((bundle / "manifest.json").read_text())["stages"][name]
+    shared = own_and_shared(bundle, stage["shares"], load_file) if stage["shares"] else {}
+    return shared | load_file(bundle / name / "weights.safetensors")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+@pytest.mark.parametrize("name", json.loads((WEIGHTS / "manifest.json").read_text())["stages"])
+def test_every_stage_is_read(read, tmp_path, name, dtype):
+    bundle = WEIGHTS
+    if dtype == "int8":
+        bundle = tmp_path / "int8"
+        export([str(WEIGHTS / name)], bundle, dtype)
+    weights = own_and_shared(bundle, name, load_file)
+    _, params, _ = checkpoint.load(bundle / name)
+    ours = {".".join(path): np.asarray(x) for path, x in flatten_dict(params).items()}
+    assert {n for n in weights if not n.endswith("_scale")} == ours.keys()
+    for path, expected in ours.items():
+        made, tensor = read["to_torch"](path, weights)
+        assert made.rpartition(".")[0] == path.rpartition(".")[0]
+        order = {"kernel": "weight", "scale": "weight"}.get(path.rpartition(".")[2])
+        assert order is None or made.endswith(order)
+        np.testing.assert_array_equal(np.sort(tensor.numpy(), None), np.sort(expected, None))
+        if path.endswith(".kernel") and expected.ndim in (2, 4):
+            back = tensor.numpy().transpose(*range(2, expected.ndim), 1, 0)
+            np.testing.assert_array_equal(back, expected)
 
 
 def test_an_inflation_block_in_torch(read):
