@@ -21,12 +21,13 @@ import httpx
 import hypothesis
 import numpy as np
 import schemathesis
-from absl import app, flags, logging
+from absl import flags, logging
 from PIL import Image
 from schemathesis.generation import GenerationMode
 from starting import Server, serving, write_section
 
 import tests.conftest  # noqa: F401  what compiles fast
+from lumiere_jax import errors
 
 _BUNDLE = flags.DEFINE_string("bundle", None, "Weights to serve; None for those of the tests.")
 _CASES = flags.DEFINE_integer("cases", 1000, "Requests by schemathesis.", 1)
@@ -251,4 +252,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    errors.run(main)

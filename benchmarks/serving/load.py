@@ -12,8 +12,10 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 from starting import serving, write_section
+
+from lumiere_jax import errors
 
 _BUNDLE = flags.DEFINE_string("bundle", "weights/small", "Weights to serve.")
 _JOBS = flags.DEFINE_integer("jobs", 32, "Jobs of each setting.", 1, 10_000)
@@ -99,4 +101,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    errors.run(main)
