@@ -44,7 +44,7 @@ _PYTHON = flags.DEFINE_string(
 )
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/peers", "Folder of the results.")
 _PEERS = flags.DEFINE_list("peers", list(PEERS), "Which of them.")
-_FRAMES = flags.DEFINE_integer("frames", 16, "Frames of a clip.", lower_bound=1)
+_FRAMES = flags.DEFINE_integer("frames", 8, "Frames of a clip.", lower_bound=1)
 _SIZE = flags.DEFINE_integer("size", 64, "Height and width of a frame.", lower_bound=8)
 _BATCH = flags.DEFINE_integer("batch", 2, "Clips of a run.", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Runs of each kind that count.", lower_bound=1)
