@@ -62,10 +62,11 @@ def page(folder: Path) -> str:
 
 def ratios(result: dict[str, Any], theirs: str, ours: str, run: str) -> list[float]:
     """How many times as fast as another network ours is, round by round; empty if one failed."""
-    pair = [result["networks"][name]["runs"].get(run, {}) for name in (theirs, ours)]
-    if any("error" in cell or not cell.get("seconds") for cell in pair):
+    cell = result["networks"][ours]["runs"].get(run, {})
+    beside = cell.get("beside", {}).get(theirs)
+    if not beside or not cell.get("seconds"):
         return []
-    return [a / b for a, b in zip(*(cell["seconds"] for cell in pair), strict=True)]
+    return [a / b for a, b in zip(beside, cell["seconds"], strict=True)]
 
 
 def _sizes(results: Sequence[dict[str, Any]], what: str) -> str:
@@ -103,7 +104,7 @@ def _speed(result: dict[str, Any], theirs: str, ours: str, run: str) -> str:
     for cell in cells:
         if "error" in cell:
             return f"fails: {cell['error']}"
-    seconds = [statistics.median(cell["seconds"]) for cell in cells]
+    seconds = [statistics.median(s) for s in (cells[1]["beside"][theirs], cells[1]["seconds"])]
     found = ratios(result, theirs, ours, run)
     times = f"**{statistics.median(found):.2f}×** ({min(found):.2f} to {max(found):.2f})"
     return f"{seconds[0]:.2f} s, {seconds[1]:.2f} s, {times}"

@@ -90,7 +90,12 @@ def made_up_result(ratio=2.0):
     networks["torch.compile"]["runs"]["train"] = {"error": "RuntimeError: no"}
     for what in table.MATCHES:
         for name in (f"STUNet, same {what}", f"STUNet, same {what}, temporal weights alone"):
-            networks[name] = sizes | {"widths": [64, 128, 256], "runs": runs(1.0)}
+            own = runs(1.0)
+            for run, cell in own.items():
+                cell["beside"] = {
+                    mode: networks[mode]["runs"][run].get("seconds", []) for mode in table.MODES
+                }
+            networks[name] = sizes | {"widths": [64, 128, 256], "runs": own}
     return {
         "settings": {"peer": "lumiere-pytorch", "shape": [2, 16, 64, 64, 3], "rounds": 3},
         "machine": "2 CPU cores (made up), jax 0",
@@ -131,7 +136,8 @@ def test_page_of_results(tmp_path):
 
 def test_ratios_are_within_a_round():
     result = made_up_result()
-    result["networks"]["torch"]["runs"]["forward"]["seconds"] = [2.0, 2.0, 3.0]
+    cell = result["networks"]["STUNet, same flops"]["runs"]["forward"]
+    cell["beside"]["torch"] = [2.0, 2.0, 3.0]
     found = table.ratios(result, "torch", "STUNet, same flops", "forward")
     assert found == [2.0, 1.0, 3.0]
     assert table.ratios(result, "torch.compile", "STUNet, same flops", "train") == []
