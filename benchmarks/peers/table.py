@@ -54,9 +54,10 @@ def page(folder: Path) -> str:
     for what, name in MATCHES.items():
         parts += [f"## A space-time U-Net of {name}", _sizes(results, what), _speeds(results, what)]
     parts += ["## Compilation and memory", _memory(results), verdict(results)]
-    profile = folder.parent / PROFILE
-    if profile.is_file():
-        parts.append(profile_section(json.loads(profile.read_text())))
+    place = folder.parent / PROFILE
+    if place.is_file():
+        profile = json.loads(place.read_text())
+        parts += [room(results, profile["peak"]), profile_section(profile)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -140,6 +141,23 @@ def verdict(results: Sequence[dict[str, Any]]) -> str:
     return f"{head}\n\n" + "\n".join(lines)
 
 
+def room(results: Sequence[dict[str, Any]], peak: float) -> str:
+    """How much of this machine's matrix peak (FLOP/s) the forward passes take already."""
+    rows = []
+    for result in results:
+        for name in (*MODES, "STUNet, same flops"):
+            network = result["networks"][name]
+            if seconds := network["runs"].get("forward", {}).get("seconds"):
+                rate = network["flops"]["forward"] / statistics.median(seconds)
+                share = f"{rate / peak:.0%} ({rate / 1e9:.0f} GFLOP/s)"
+                rows.append([f"{result['settings']['peer']}: {name}", share, f"{peak / rate:.1f}×"])
+    head = ["forward pass", "share of the matrix peak", "at the peak itself it would be as fast"]
+    return (
+        f"What stands in the way is the machine: its matrix peak is {peak / 1e9:.0f} GFLOP/s (see "
+        "below), and convolutions cannot be faster.\n\n" + report.table(head, rows)
+    )
+
+
 def profile_section(profile: dict[str, Any]) -> str:
     """Where the time of the variant `small` goes, and what an ideal machine would need."""
     head = ["", "batch", "GFLOP", "time", "GFLOP/s", "share of the matrix peak"]
@@ -164,4 +182,7 @@ def profile_section(profile: dict[str, Any]) -> str:
         report.table(head, rows),
         "By the profiler, the share of each kind of operation in the busy time of all threads:",
         report.table(["", "kinds of operation"], parts),
+        "FLOPs are those of the network alone. So what a training step lacks is time in Muon's "
+        "iterations, which are products of matrices but not counted, and in norms, activations and "
+        "copies, which wait for memory; the convolutions themselves run near the peak.",
     ])  # fmt: skip
