@@ -184,5 +184,5 @@ def profile_section(profile: dict[str, Any]) -> str:
         report.table(["", "kinds of operation"], parts),
         "FLOPs are those of the network alone. So what a training step lacks is time in Muon's "
         "iterations, which are products of matrices but not counted, and in norms, activations and "
-        "copies, which wait for memory; the convolutions themselves run near the peak.",
+        "copies, which wait for memory; the convolutions alone come nearer to the peak.",
     ])  # fmt: skip
