@@ -135,6 +135,10 @@ def test_a_painted_region(page, files, tmp_path, name, given):
     choose(page, name)
     fill(page)
     give(page, files[given])
+    page.wait_for_function("""() => {
+      const frame = document.getElementById("canvas").getContext("2d");
+      return frame.getImageData(20, 8, 1, 1).data[0] > 100;
+    }""")
     page.get_by_role("button", name="Make the video").click()
     assert "Paint the region" in page.locator("#problem").text_content()
     paint(page)

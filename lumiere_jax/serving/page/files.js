@@ -63,6 +63,12 @@ export class GivenFile {
   #ground(shown, width, height) {
     shown.hidden = false;
     this.painter.setGround(shown, width, height);
-    if (shown === this.clip) shown.play().catch(() => {}); // only a browser that forbids it
+    if (shown !== this.clip) return;
+    const file = this.file;
+    // A video that was hidden is drawn black until a frame of it has been shown.
+    shown.requestVideoFrameCallback?.(() => {
+      if (file === this.file) this.painter.setGround(shown, width, height);
+    });
+    shown.play().catch(() => {}); // only a browser that forbids it
   }
 }
