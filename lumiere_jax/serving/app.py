@@ -40,6 +40,7 @@ from lumiere_jax.serving.tasks import FILES, TASKS
 
 PAGE = Path(__file__).parent / "page"
 _DECODERS = 2  # uploads that are looked at at once: each may take much memory
+_MOST_WAITING = 8  # uploads that wait for it
 _EVENT_SECONDS = 0.5
 _RETRY_SECONDS = 15
 
@@ -110,6 +111,7 @@ def make_app(
         app.add_api_route(f"/api/v1{path}", view, **options)
     app.add_exception_handler(RequestValidationError, _tell_invalid)
     app.add_exception_handler(SQLAlchemyError, _tell_unreachable)
+    app.add_exception_handler(OSError, _tell_full)
     app.add_exception_handler(Exception, _tell_defect)
     app.mount("/", StaticFiles(directory=PAGE, html=True))
     app.add_middleware(Guard, max_bytes=settings.limits.upload_bytes, keys=list(keys))
@@ -138,15 +140,14 @@ class _Routes:
         """Accept a job, or say why not."""
         if await anyio.to_thread.run_sync(self._store.is_full, self._settings.limits.queue):
             raise self._full()
-        files = {name: await getattr(form, name).read() for name in FILES if getattr(form, name)}
+        given = {name: getattr(form, name) for name in FILES if getattr(form, name)}
         options = requests.Options.model_validate(form.model_dump(exclude=set(FILES)))
         try:
-            asked = requests.check(options, set(files), self._models, self._settings.limits)
-            if files:
-                await anyio.to_thread.run_sync(
-                    self._check_files, options.task, files, limiter=self._decoders
-                )
-            job = await anyio.to_thread.run_sync(self._accept, options.task, asked, files)
+            asked = requests.check(options, set(given), self._models, self._settings.limits)
+            if given:
+                job = await self._accept_files(options.task, asked, given)
+            else:
+                job = await anyio.to_thread.run_sync(self._accept, options.task, asked, {})
         except QueueFull as error:
             raise self._full() from error
         except UserError as error:
@@ -154,6 +155,18 @@ class _Routes:
             raise HTTPException(415 if is_foreign else 422, str(error)) from error
         self._metrics.accepted.labels(job.task).inc()
         return await anyio.to_thread.run_sync(self._reply, job)
+
+    async def _accept_files(
+        self, task: str, asked: dict[str, Any], given: dict[str, UploadFile]
+    ) -> Job:
+        """Looks at files and keeps them; they are in memory only while it is their turn."""
+        if self._decoders.statistics().tasks_waiting >= _MOST_WAITING:
+            self._metrics.refused.inc()
+            raise _later("too many files are sent at once; try again later", 429)
+        async with self._decoders:
+            files = {name: await file.read() for name, file in given.items()}
+            await anyio.to_thread.run_sync(self._check_files, task, files)
+            return await anyio.to_thread.run_sync(self._accept, task, asked, files)
 
     def _check_files(self, task: str, files: dict[str, bytes]) -> None:
         model, settings = self._models.of(TASKS[task]), self._settings
@@ -167,11 +180,7 @@ class _Routes:
 
     def _full(self) -> HTTPException:
         self._metrics.refused.inc()
-        return HTTPException(
-            429,
-            f"{self._settings.limits.queue} jobs wait already; try again later",
-            {"Retry-After": str(_RETRY_SECONDS)},
-        )
+        return _later(f"{self._settings.limits.queue} jobs wait already; try again later", 429)
 
     def list_jobs(
         self,
@@ -195,10 +204,8 @@ class _Routes:
         """Refuses a stream while that can still be told by a code."""
         await anyio.to_thread.run_sync(self._found, job_id)
         if self._streams >= self._settings.limits.streams:
-            raise HTTPException(
-                429,
-                "too many clients follow jobs now; ask for the job itself now and then",
-                {"Retry-After": str(_RETRY_SECONDS)},
+            raise _later(
+                "too many clients follow jobs now; ask for the job itself now and then", 429
             )
 
     async def events(self, job_id: uuid.UUID) -> AsyncIterator[ServerSentEvent]:
@@ -257,7 +264,7 @@ class _Routes:
         response.status_code = 200 if health.ready else 503
         return health
 
-    def live(self) -> dict[str, bool]:
+    async def live(self) -> dict[str, bool]:
         """Whether this process answers."""
         return {"live": True}
 
@@ -273,6 +280,10 @@ class _Routes:
 
     def _reply(self, job: Job) -> JobReply:
         return replies.job_reply(job, self._store.position(job))
+
+
+def _later(detail: str, code: int) -> HTTPException:
+    return HTTPException(code, detail, {"Retry-After": str(_RETRY_SECONDS)})
 
 
 def _no_such_job() -> HTTPException:
@@ -293,6 +304,15 @@ async def _tell_unreachable(request: Request, error: SQLAlchemyError) -> JSONRes
     _log.error("the database: %s", error)
     return JSONResponse(
         {"detail": "the database of jobs cannot be reached; try again later"},
+        503,
+        {"Retry-After": str(_RETRY_SECONDS)},
+    )
+
+
+async def _tell_full(request: Request, error: OSError) -> JSONResponse:
+    _log.error("a file cannot be written or read: %s", error)
+    return JSONResponse(
+        {"detail": "the server cannot keep files now; try again later"},
         503,
         {"Retry-After": str(_RETRY_SECONDS)},
     )

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -35,6 +36,7 @@ def serve(
 
     from lumiere_jax.serving.app import make_app
 
+    _allow_files()
     keys = read_keys(key_file)
     models = Models.read(settings.bundle, distilled=settings.distilled)
     listening = listen(host, port)
@@ -61,6 +63,13 @@ def serve(
     finally:
         supervisor.stop()
         database.close()
+
+
+def _allow_files() -> None:
+    """Lets this process have as many connections as the system permits."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # some systems permit less than they say
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def work(settings: Settings, num_workers: int) -> None:

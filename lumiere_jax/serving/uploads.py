@@ -7,7 +7,7 @@ checked.
 
 import io
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import av
@@ -16,12 +16,14 @@ from PIL import Image, UnidentifiedImageError
 
 from lumiere_jax import given
 from lumiere_jax.data.video_io import read_video, to_float
+from lumiere_jax.data.video_reading import timing
 from lumiere_jax.errors import UserError
 from lumiere_jax.serving.settings import Limits
 
 PICTURES = ("PNG", "JPEG", "WEBP")
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
 _MAX_PACKETS = 100_000
+_SCAN, _MAX_SCANS = b"\xff\xda", 100  # start of a scan; progressive JPEGs have about ten
 
 
 class UploadError(UserError):
@@ -125,6 +127,9 @@ def _check_picture(name: str, content: bytes, limits: Limits) -> None:
         with Image.open(io.BytesIO(content), formats=PICTURES) as picture:
             width, height = picture.size
             _check_pixels(name, width, height, limits)
+            # Each goes over the whole picture once more, and a file has room for thousands.
+            if picture.format == "JPEG" and content.count(_SCAN) > _MAX_SCANS:
+                raise UploadError(f"{name}: is a JPEG of too many scans; save it anew.")
             picture.load()
     except Image.DecompressionBombError as error:
         raise UploadError(
@@ -179,31 +184,31 @@ def _check_packets(
     name: str, content: bytes, options: dict[str, str], pixels: int, fps: float, limits: Limits
 ) -> None:
     """Duration and work, from timestamps; headers promise what they like."""
-    times, count = [], 0
-    with av.open(io.BytesIO(content), options=options, metadata_errors="replace") as container:
-        stream = container.streams.video[0]
-        for packet in container.demux(stream):
-            if not packet.size:
-                continue
-            time = packet.dts if packet.pts is None else packet.pts
-            times.append(count if time is None else time)
-            count += 1
+
+    def counted(packets: Iterable[av.Packet]) -> Iterator[av.Packet]:
+        for count, packet in enumerate((p for p in packets if p.size), 1):
             if count > _MAX_PACKETS or count * pixels > limits.decoded_pixels:
                 raise UploadError(
                     f"{name}: has too many frames of this size to decode; make it shorter, smaller "
                     "or slower."
                 )
-        seconds = float((max(times) - min(times)) * stream.time_base) if times else 0.0
-    if seconds > limits.seconds:
-        raise UploadError(f"{name}: is {seconds:.1f} s long; at most {limits.seconds:g} s.")
-    frames = seconds * fps
+            yield packet
+
+    with av.open(io.BytesIO(content), options=options, metadata_errors="replace") as container:
+        stream = container.streams.video[0]
+        info = timing(stream, counted(container.demux(stream)))
+    if info is None:
+        raise UploadError(f"{name}: has no complete frames.")
+    if info.duration > limits.seconds:
+        raise UploadError(f"{name}: is {info.duration:.1f} s long; at most {limits.seconds:g} s.")
+    frames = info.num_frames(fps)
     if frames > limits.frames:
         raise UploadError(
-            f"{name}: has {frames:.0f} frames at the model's {fps:g} fps; at most {limits.frames} "
-            "are taken."
+            f"{name}: has {frames} frames at the model's {fps:g} fps; at most {limits.frames} are "
+            "taken."
         )
-    if (frames + 1) * pixels > limits.video_pixels:
+    if frames * pixels > limits.video_pixels:
         raise UploadError(
-            f"{name}: has {frames:.0f} frames of {pixels / 1e6:.2g} million pixels; send a smaller "
-            "or shorter one."
+            f"{name}: has {frames} frames of {pixels / 1e6:.2g} million pixels; send a smaller or "
+            "shorter one."
         )
