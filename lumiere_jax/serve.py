@@ -73,6 +73,7 @@ def main(argv: list[str]) -> None:
             bundle=bundle,
             database=database or f"sqlite:///{data / 'queue.sqlite'}",
             scratch=scratch,
+            is_alone=not database,  # the folder is locked, and the queue is in it
             distilled=_DISTILLED.value,
             text_folder=_TEXT_FOLDER.value,
             max_batch=_MAX_BATCH.value,

@@ -15,6 +15,33 @@ _LOCK_SECONDS = 30.0
 _SCHEMA_LOCK = 0x4C756D31  # any number that others are unlikely to take for theirs
 _SUBMIT_LOCK = 0x4C756D32
 
+# A machine that vanished must not hold locks for hours, nor a network that is silent hold a worker:
+# both ends ask for signs of life. An upload or video of 32 MiB takes 120 s at 2.3 Mbit/s; whoever
+# waits for a lock waits longer than a transaction may be idle.
+_CLIENT = {
+    "connect_timeout": 10,  # seconds
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,  # milliseconds
+}
+_SESSION = {
+    "statement_timeout": "120s",
+    "lock_timeout": "60s",
+    "idle_in_transaction_session_timeout": "30s",
+    "tcp_keepalives_idle": "10s",
+    "tcp_keepalives_interval": "5s",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "30s",
+}
+# Not in the options of the connection, which PgBouncer does not take.
+_SET = """
+    SELECT set_config(name, value, false)
+    FROM pg_settings JOIN unnest(%s::text[], %s::text[]) AS ours (name, value) USING (name)
+    WHERE source = 'default'
+"""
+
 
 class Database:
     """Transactions on the queue's database. Safe for threads and processes at once.
@@ -113,13 +140,22 @@ def _parse(url: str) -> sa.URL:
 
 
 def _postgres(url: sa.URL) -> sa.Engine:
-    return sa.create_engine(
+    engine = sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_pre_ping=True,
         pool_size=5,
         max_overflow=20,
-        connect_args={"connect_timeout": 10},
+        connect_args={name: _CLIENT[name] for name in _CLIENT.keys() - url.query.keys()},
     )
+
+    @sa.event.listens_for(engine, "connect")
+    def prepare(connection: Any, record: Any) -> None:
+        # What the URL, the user or the database sets is left as it is.
+        with connection.cursor() as cursor:
+            cursor.execute(_SET, (list(_SESSION), list(_SESSION.values())))
+        connection.commit()
+
+    return engine
 
 
 def _sqlite(url: sa.URL) -> sa.Engine:

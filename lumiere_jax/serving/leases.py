@@ -1,7 +1,7 @@
-"""The jobs as workers see them: claimed on a lease, reported, finished, given back, lost.
+"""The jobs as workers see them: claimed on a lease, reported, finished, given back.
 
 A job belongs to a worker as long as it is running, in its name, at the same attempt. Whatever a
-worker writes is kept only if the job is still its own.
+worker writes is kept only if the job is still its own. See `lost` for jobs whose workers are gone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from lumiere_jax.serving.database import Database
-from lumiere_jax.serving.store import Job, end
+from lumiere_jax.serving.store import Job, end, put_back
 from lumiere_jax.serving.tables import (
     DONE,
     FAILED,
@@ -24,10 +24,7 @@ from lumiere_jax.serving.tables import (
     workers,
 )
 
-_LOST = (
-    f"the worker was lost {MAX_ATTEMPTS} times while it made this; ask for less (fewer frames), or "
-    "try again later"
-)
+_WAITS = jobs.c.state == QUEUED
 
 
 class Leases:
@@ -49,16 +46,24 @@ class Leases:
     def sign_off(self) -> None:
         """Gives back what it has, and tells that the worker is gone."""
         with self._database.writing() as connection:
-            _give_back(connection, self._worker)
+            self._give_back(connection)
             connection.execute(sa.delete(workers).where(workers.c.name == self._worker))
 
+    def give_back(self) -> None:
+        """Puts back all that it has; that it was not begun, or stopped, is no fault of the jobs."""
+        with self._database.writing() as connection:
+            self._give_back(connection)
+
+    def _give_back(self, connection: sa.Connection) -> None:
+        held = (jobs.c.state == RUNNING) & (jobs.c.worker == self._worker)
+        put_back(connection, held, attempts=jobs.c.attempts - 1)
+
     def claim(self) -> Job | None:
-        """The oldest job that waits, or whose worker is gone; nobody else gets it."""
+        """The oldest job that waits; nobody else gets it."""
         with self._database.reading() as connection:
-            if not self._is_work(connection):
+            if connection.scalar(sa.select(jobs.c.id).where(_WAITS).limit(1)) is None:
                 return None
         with self._database.writing() as connection:
-            self._expire(connection)
             found = self._take(connection, sa.true(), 1)
             return found[0] if found else None
 
@@ -73,24 +78,10 @@ class Leases:
         with self._database.writing() as connection:
             return self._take(connection, alike, count)
 
-    def _is_work(self, connection: sa.Connection) -> bool:
-        expired = (jobs.c.state == RUNNING) & (jobs.c.lease_until < self._database.now(connection))
-        query = sa.select(jobs.c.id).where((jobs.c.state == QUEUED) | expired).limit(1)
-        return connection.scalar(query) is not None
-
-    def _expire(self, connection: sa.Connection) -> None:
-        """Puts jobs back whose workers are gone, or ends them if that is not the first time."""
-        now = self._database.now(connection)
-        expired = (jobs.c.state == RUNNING) & (jobs.c.lease_until < now)
-        end(connection, expired & (jobs.c.attempts >= MAX_ATTEMPTS), FAILED, now, error=_LOST)
-        connection.execute(
-            sa.update(jobs).where(expired).values(state=QUEUED, worker=None, progress=None)
-        )
-
     def _take(self, connection: sa.Connection, which: Any, count: int) -> list[Job]:
         oldest = (
             sa.select(jobs.c.id)
-            .where((jobs.c.state == QUEUED) & which)
+            .where(_WAITS & which)
             .order_by(jobs.c.created_at, jobs.c.id)
             .limit(count)
             .with_for_update(skip_locked=True)  # SQLite has one writer at a time anyway
@@ -165,24 +156,22 @@ class Leases:
             now = self._database.now(connection)
             end(connection, self._own(batch), FAILED, now, error=error)
 
+    def put_back(self, batch: Sequence[Job], error: str, *, free_for: float = 0.0) -> None:
+        """Puts back jobs that could not be made, or ends them if it is not the first time.
+
+        Args:
+          batch: what the worker has.
+          error: why those fail that end.
+          free_for: seconds from a job's acceptance in which this time is not counted.
+        """
+        with self._database.writing() as connection:
+            now, own = self._database.now(connection), self._own(batch)
+            if free_for:
+                is_new = jobs.c.created_at > now - free_for
+                put_back(connection, own & is_new, attempts=jobs.c.attempts - 1)
+            end(connection, own & (jobs.c.attempts >= MAX_ATTEMPTS), FAILED, now, error=error)
+            put_back(connection, own)
+
     def _own(self, batch: Sequence[Job]) -> Any:
         held = [(jobs.c.id == job.id) & (jobs.c.attempts == job.attempts) for job in batch]
         return (jobs.c.state == RUNNING) & (jobs.c.worker == self._worker) & sa.or_(*held)
-
-
-def lose(database: Database, worker: str) -> None:
-    """What a worker had that is known to be dead goes back at once, or fails."""
-    with database.writing() as connection:
-        held = (jobs.c.state == RUNNING) & (jobs.c.worker == worker)
-        now = database.now(connection)
-        end(connection, held & (jobs.c.attempts >= MAX_ATTEMPTS), FAILED, now, error=_LOST)
-        back = {"state": QUEUED, "worker": None, "progress": None}
-        connection.execute(sa.update(jobs).where(held).values(**back))
-        connection.execute(sa.delete(workers).where(workers.c.name == worker))
-
-
-def _give_back(connection: sa.Connection, worker: str) -> None:
-    """Puts running jobs of a worker back; that it stopped is no fault of theirs."""
-    held = (jobs.c.state == RUNNING) & (jobs.c.worker == worker)
-    back = {"state": QUEUED, "worker": None, "progress": None, "attempts": jobs.c.attempts - 1}
-    connection.execute(sa.update(jobs).where(held).values(**back))

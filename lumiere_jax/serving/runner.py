@@ -74,6 +74,14 @@ class Runner:
         self._styled: collections.OrderedDict[tuple, Params] = collections.OrderedDict()
         compilation_cache.use()
 
+    def load(self, job: Job) -> None:
+        """Loads the weights that a job needs, but for styles.
+
+        Raises:
+          UserError: if they cannot be read.
+        """
+        self._pipeline(TASKS[job.task].base)
+
     def stages(self, job: Job) -> int:
         """How many stages a job goes through."""
         model = self._models.of(TASKS[job.task])

@@ -41,6 +41,7 @@ class Settings:
       bundle: folder of the weights.
       database: URL for SQLAlchemy.
       scratch: folder for temporary files.
+      is_alone: whether no other server shares the database.
       distilled: whether stages of few steps are taken, where there are such.
       text_folder: of the text encoder's weights, None for where they were in training.
       max_batch: jobs made at once.
@@ -54,6 +55,7 @@ class Settings:
     bundle: Path
     database: str
     scratch: Path
+    is_alone: bool = False
     distilled: bool = False
     text_folder: str | None = None
     max_batch: int = 4

@@ -177,10 +177,16 @@ class Store:
     def living_workers(self, within: float) -> list[str]:
         """Workers that gave a sign of life in the last seconds."""
         with self._database.reading() as connection:
-            since = self._database.now(connection) - within
-            return list(
-                connection.scalars(sa.select(workers.c.name).where(workers.c.seen_at >= since))
-            )
+            now = self._database.now(connection)
+            # One of the future was given before the clock was set back: it says nothing.
+            is_recent = workers.c.seen_at.between(now - within, now + within)
+            return list(connection.scalars(sa.select(workers.c.name).where(is_recent)))
+
+    def signs_of_life(self) -> dict[str, float]:
+        """When each worker last gave one, in seconds since 1970."""
+        with self._database.reading() as connection:
+            query = sa.select(workers.c.name, workers.c.seen_at)
+            return dict(connection.execute(query).tuples().all())
 
 
 def end(connection: sa.Connection, which: Any, state: str, now: float, **values: Any) -> list[str]:
@@ -194,6 +200,12 @@ def end(connection: sa.Connection, which: Any, state: str, now: float, **values:
     ids = list(connection.scalars(ended))
     connection.execute(sa.delete(inputs).where(inputs.c.job.in_(ids)))
     return ids
+
+
+def put_back(connection: sa.Connection, which: Any, **values: Any) -> None:
+    """Lets jobs wait again, for any worker."""
+    back = {"state": QUEUED, "worker": None, "progress": None} | values
+    connection.execute(sa.update(jobs).where(which).values(**back))
 
 
 def _count_queued(connection: sa.Connection) -> int:

@@ -34,6 +34,11 @@ class Watch:
         self._is_new = False
         self._stop = threading.Event()
 
+    def expect(self, stages: int) -> None:
+        """Says how many stages there are to come, once that is known."""
+        with self._lock:
+            self._stages = max(stages, 1)
+
     def stop(self) -> None:
         """Makes the next callback raise `Stopped`."""
         self._stop.set()

@@ -25,19 +25,25 @@ from lumiere_jax.serving.store import Job
 from lumiere_jax.serving.watch import Watch
 
 EXIT_REPLACE = 3
-"""A worker that ended itself because a program that cannot be stopped went on for too long."""
+"""A worker that ended itself: it may be broken, or has a program that cannot be stopped."""
+
+EXIT_UNABLE = 4
+"""A worker that could not load what makes videos; the next one had better not try at once."""
 
 _POLL_SECONDS = 0.2
 _REPORT_SECONDS = 0.5
 _SIGN_SECONDS = 2.0
 _STOP_SECONDS = 20.0  # for a program to end after it was told to
 _INTERNAL = "something went wrong in the server; its log has more"
+_UNLOADED = "the server could not load what makes this; its log has more"
 
 _log = logging.getLogger("lumiere_jax.serving")
 
 
 class Runs(Protocol):
     """What makes videos, see `runner.Runner`."""
+
+    def load(self, job: Job) -> None: ...  # noqa: D102
 
     def stages(self, job: Job) -> int: ...  # noqa: D102
 
@@ -73,48 +79,66 @@ class Worker:
 
     def run(self) -> None:
         """Works until it is to stop; what it has then goes back to the queue."""
+        is_unsure = False
         while not self._is_stopping():
             try:
+                if is_unsure:  # it may have got a job all the same
+                    self._leases.give_back()
+                    is_unsure = False
                 self._sign_on()
                 job = self._leases.claim()
-                if job is None:
-                    time.sleep(_POLL_SECONDS)
-                else:
-                    self._work(job)
             except SQLAlchemyError as error:
                 _log.warning("the database cannot be reached, trying again: %s", error)
+                is_unsure = True
                 time.sleep(2.0)
-        try:
-            self._leases.sign_off()
-        except SQLAlchemyError as error:
-            _log.warning("could not sign off, the lease will run out: %s", error)
+                continue
+            if job is None:
+                time.sleep(_POLL_SECONDS)
+            else:
+                self._work(job)
+        self._sign_off()
 
     def _sign_on(self) -> None:
         if time.monotonic() - self._signed_at > _SIGN_SECONDS:
             self._leases.sign_on()
             self._signed_at = time.monotonic()
 
+    def _sign_off(self) -> None:
+        try:
+            self._leases.sign_off()
+        except SQLAlchemyError as error:
+            _log.warning("could not sign off, the lease will run out: %s", error)
+
     def _work(self, first: Job) -> None:
-        batch = [first, *self._others_like(first)]
-        files = self._leases.files(first)
-        watch, made = Watch(1), _Made()
-        began = time.monotonic()
-        thread = threading.Thread(target=self._make, args=(batch, files, made), daemon=True)
+        """Makes a job, with others like it. No program is left running when this returns."""
+        try:
+            try:
+                batch = [first, *self._others_like(first)]
+                files = self._leases.files(first)
+            except SQLAlchemyError as error:
+                _log.warning("job %s goes back: %s", first.id, error)
+                self._insist(self._leases.give_back)
+                return
+            self._attend(batch, files)
+        except Exception:  # what it has is lost with it, and goes back
+            _log.exception("job %s: this worker is replaced", first.id)
+            self._leave(EXIT_REPLACE)
+
+    def _attend(self, batch: list[Job], files: dict[str, bytes]) -> None:
+        watch, made, began = Watch(1), _Made(), time.monotonic()
+        arguments = (batch, files, watch, made)
+        thread = threading.Thread(target=self._make, args=arguments, daemon=True)
         thread.start()
         told_at, shown_at = None, began
         while thread.is_alive():
             thread.join(_REPORT_SECONDS)
             now = time.monotonic()
-            watch = made.watch or watch
             if self._is_stopping():
-                self._leases.sign_off()
+                self._sign_off()
                 self._leave(0)
                 return
             if now - began > self._settings.job_timeout and thread.is_alive():
-                limit = duration(self._settings.job_timeout)
-                self._leases.fail(batch, f"it took longer than the {limit} that a job may take")
-                _log.warning("job %s took too long; this worker is replaced", first.id)
-                self._leave(EXIT_REPLACE)
+                self._time_out(batch)
                 return
             own = self._report(batch, watch, now - shown_at > 1.0)
             shown_at = now if now - shown_at > 1.0 else shown_at
@@ -126,7 +150,16 @@ class Worker:
             if is_deaf and watch.progress()["step"]:
                 self._leave(EXIT_REPLACE)
                 return
-        self._hand_in(batch, made)
+        self._hand_in(batch, made, is_stopped=told_at is not None)
+
+    def _time_out(self, batch: list[Job]) -> None:
+        limit = duration(self._settings.job_timeout)
+        try:
+            self._leases.fail(batch, f"it took longer than the {limit} that a job may take")
+        except SQLAlchemyError as error:  # then it is lost with this worker
+            _log.warning("cannot tell that job %s took too long: %s", batch[0].id, error)
+        _log.warning("job %s took too long; this worker is replaced", batch[0].id)
+        self._leave(EXIT_REPLACE)
 
     def _others_like(self, first: Job) -> list[Job]:
         """More jobs for the batch, after a short wait in which they may come."""
@@ -135,13 +168,15 @@ class Worker:
         time.sleep(self._settings.batch_wait)
         return self._leases.claim_more(first, self._settings.max_batch - 1)
 
-    def _make(self, batch: list[Job], files: dict[str, bytes], made: "_Made") -> None:
+    def _make(self, batch: list[Job], files: dict[str, bytes], watch: Watch, made: "_Made") -> None:
         """The other thread."""
         try:
             if self._runner is None:
                 self._runner = self._make_runner(self._settings)
-            made.watch = Watch(self._runner.stages(batch[0]))
-            made.videos = self._runner.run(batch, files, made.watch)
+            self._runner.load(batch[0])
+            made.is_loaded = True
+            watch.expect(self._runner.stages(batch[0]))
+            made.videos = self._runner.run(batch, files, watch)
         except BaseException as error:  # told by the main thread
             made.error = error
 
@@ -156,25 +191,45 @@ class Worker:
             _log.warning("cannot report, trying again: %s", error)
             return None
 
-    def _hand_in(self, batch: list[Job], made: "_Made") -> None:
-        """Tells how it ended, as long as the leases are good."""
+    def _hand_in(self, batch: list[Job], made: "_Made", is_stopped: bool) -> None:
+        """Tells how it ended, and leaves if this worker may be what is broken."""
+        if made.error is None:
+            self._insist(lambda: self._finish(batch, made.videos))
+            return
+        if is_stopped:  # JAX makes an error of its own of it
+            return
+        if not made.is_loaded:
+            _log.error(
+                "job %s cannot be loaded; this worker is replaced", batch[0].id, exc_info=made.error
+            )
+            patience = self._settings.job_timeout
+            self._insist(lambda: self._leases.put_back(batch, _UNLOADED, free_for=patience))
+            self._leave(EXIT_UNABLE)
+            return
         from lumiere_jax.serving.runner import JobError
 
+        if isinstance(made.error, JobError):
+            self._insist(lambda: self._leases.fail(batch, str(made.error)))
+            return
+        _log.error("job %s: this worker is replaced", batch[0].id, exc_info=made.error)
+        self._insist(lambda: self._leases.put_back(batch, _INTERNAL))
+        self._leave(EXIT_REPLACE)
+
+    def _finish(self, batch: list[Job], videos: list[bytes]) -> None:
+        for job, video in zip(batch, videos, strict=True):
+            self._leases.finish(job, video)
+
+    def _insist(self, tell: Callable[[], Any]) -> None:
+        """Tells the queue something, as long as the leases are good."""
         until = time.monotonic() + self._settings.lease
         while True:
             try:
-                if made.error is None:
-                    for job, video in zip(batch, made.videos, strict=True):
-                        self._leases.finish(job, video)
-                    return
-                is_told = isinstance(made.error, JobError)
-                if not is_told and self._leases.report(batch, {}, {}):  # else it was stopped
-                    _log.error("job %s", batch[0].id, exc_info=made.error)
-                self._leases.fail(batch, str(made.error) if is_told else _INTERNAL)
+                tell()
                 return
             except SQLAlchemyError as error:
                 if time.monotonic() > until:
-                    raise
+                    _log.error("cannot hand in, the leases run out: %s", error)
+                    return
                 _log.warning("cannot hand in, trying again: %s", error)
                 time.sleep(1.0)
 
@@ -182,7 +237,7 @@ class Worker:
 class _Made:
     """What the other thread leaves behind."""
 
-    watch: Watch | None = None
+    is_loaded = False
     videos: list[bytes] | None = None
     error: BaseException | None = None
 

@@ -72,6 +72,22 @@ def fixture_url(request, tmp_path):
     return request.getfixturevalue("new_postgres")
 
 
+@pytest.fixture(name="database")
+def fixture_database(url):
+    from lumiere_jax.serving.database import Database
+
+    database = Database(url)
+    yield database
+    database.close()
+
+
+@pytest.fixture(name="store")
+def fixture_store(database):
+    from lumiere_jax.serving.store import Store
+
+    return Store(database)
+
+
 @pytest.fixture(name="start_server")
 def fixture_start_server(bundle, tmp_path):
     """Starts `python -m lumiere_jax.serve`, as often as asked; the data folder stays the same."""

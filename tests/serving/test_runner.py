@@ -1,13 +1,16 @@
 """Real videos by real (tiny) pipelines, as a worker makes them."""
 
 import json
+import shutil
 import threading
 import time
 
+import jax
 import numpy as np
 import pytest
 
 from lumiere_jax.data.video_io import read_comment, read_video
+from lumiere_jax.errors import UserError
 from lumiere_jax.pipeline import LumierePipeline
 from lumiere_jax.samples import write_viewable
 from lumiere_jax.serving import runner as serving_runner
@@ -129,8 +132,29 @@ def test_stopped_in_the_middle_of_a_program(runner):
     assert runner.run([job()], {}, Watch(1))
 
 
+def test_weights_that_are_gone_are_noticed_as_they_are_loaded(bundle, tmp_path):
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle, folder)
+    runner = Runner(Settings(bundle=folder, database="", scratch=tmp_path))
+    shutil.rmtree(folder / "stunet_conditional")
+    with pytest.raises(UserError):
+        runner.load(job("animate"))
+    runner.load(job())
+
+
 def test_old_programs_are_forgotten(runner, monkeypatch):
     monkeypatch.setattr(serving_runner, "_PROGRAMS", 2)
     for steps in (1, 2, 3):
         runner.run([job(steps=steps)], {}, Watch(1))
     assert len(runner._pipeline("stunet")._samplers) == 2
+
+
+def test_programs_of_requests_are_not_written_to_disk(runner):
+    """Else clients could fill it, with ever new options: there would have to be a bound."""
+    runner.run([job(guidance_scale=1.5)], {}, Watch(1))
+    events = []
+    jax.monitoring.register_event_listener(lambda name, **_: events.append(name.split("/")[-1]))
+    runner.run([job(guidance_scale=2.5)], {}, Watch(1))
+    assert "compile_requests_use_cache" in events and "cache_misses" not in events
+    jax.jit(lambda x: x + 1.2345)(np.float32(time.time())).block_until_ready()
+    assert {"cache_misses", "cache_hits"} & set(events)  # the folder is in use

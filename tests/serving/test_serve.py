@@ -16,7 +16,9 @@ from lumiere_jax.data.video_io import read_video
 from lumiere_jax.errors import UserError
 from lumiere_jax.serving import command
 from lumiere_jax.serving.database import Database
+from lumiere_jax.serving.leases import Leases
 from lumiere_jax.serving.store import Store
+from tests.serving.queue import submit
 from tests.serving.test_uploads import picture
 from tests.test_verbs import run
 
@@ -110,6 +112,16 @@ def test_no_accepted_job_is_lost_when_the_server_is_killed_under_load(start_serv
     jobs = again.wait(*accepted)
     assert all(job["state"] == "done" for job in jobs), [job["error"] for job in jobs]
     assert all(job["attempts"] <= 2 for job in jobs)
+
+
+def test_what_ran_when_the_machine_died_waits_again_at_the_next_start(start_server, tmp_path):
+    (tmp_path / "data").mkdir()
+    database = Database(f"sqlite:///{tmp_path / 'data' / 'queue.sqlite'}")
+    job = submit(Store(database))
+    assert Leases(database, "dead", 3600).claim()
+    database.close()
+    server = start_server("--workers=0", is_ready=False)
+    assert server.job(job.id)["state"] == "queued"
 
 
 def test_two_workers_on_postgres_of_which_one_is_killed(start_server, new_postgres, tmp_path):

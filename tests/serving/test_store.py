@@ -7,36 +7,12 @@ import pytest
 import sqlalchemy as sa
 
 from lumiere_jax.errors import UserError
-from lumiere_jax.serving import leases, tables
+from lumiere_jax.serving import database as serving_database
+from lumiere_jax.serving import tables
 from lumiere_jax.serving.database import Database
 from lumiere_jax.serving.leases import Leases
 from lumiere_jax.serving.store import QueueFull, Store
-
-
-@pytest.fixture(name="database")
-def fixture_database(url):
-    database = Database(url)
-    yield database
-    database.close()
-
-
-@pytest.fixture(name="store")
-def fixture_store(database):
-    return Store(database)
-
-
-def submit(store, key=None, files=None, max_queue=100, **options):
-    return store.submit("text_to_video", options, files or {}, batch_key=key, max_queue=max_queue)
-
-
-def expire(database):
-    with database.writing() as connection:
-        connection.execute(sa.update(tables.jobs).values(lease_until=0.0))
-
-
-def count(database, table):
-    with database.reading() as connection:
-        return connection.scalar(sa.select(sa.func.count()).select_from(table))
+from tests.serving.queue import count, lose, submit
 
 
 def test_jobs_are_claimed_in_their_order_with_all_that_was_given(database, store):
@@ -91,28 +67,11 @@ def test_a_batch_takes_what_is_alike_and_nothing_else(database, store):
     assert first.id == batch.id
 
 
-def test_a_lost_job_is_tried_once_more_and_alone_and_then_fails(database, store):
-    job = submit(store, "a", files={"image": b"x"})
-    assert Leases(database, "dead", 30).claim().attempts == 1
-    worker = Leases(database, "w", 30)
-    assert worker.claim() is None
-    expire(database)
-    submit(store, "a")
-    again = worker.claim()
-    assert (again.id, again.attempts, again.worker) == (job.id, 2, "w")
-    assert worker.claim_more(again, 3) == []
-    expire(database)
-    worker.claim()
-    lost = store.get(job.id)
-    assert lost.state == "failed" and "lost 2 times" in lost.error and lost.finished_at
-    assert count(database, tables.inputs) == 0
-
-
 def test_what_comes_after_the_lease_is_dropped(database, store):
     job = submit(store)
     slow, fast = Leases(database, "slow", 30), Leases(database, "fast", 30)
     late = slow.claim()
-    expire(database)
+    lose(database)
     current = fast.claim()
     assert slow.report([late], {"step": 9}, {job.id: b"late"}) == set()
     assert not slow.finish(late, b"late")
@@ -127,7 +86,7 @@ def test_a_worker_does_not_finish_its_own_earlier_attempt(database, store):
     submit(store)
     worker = Leases(database, "w", 30)
     first = worker.claim()
-    expire(database)
+    lose(database)
     second = worker.claim()
     assert not worker.finish(first, b"old") and worker.finish(second, b"new")
 
@@ -136,10 +95,10 @@ def test_a_report_renews_the_lease_and_shows_where_it_is(database, store):
     job = submit(store)
     worker = Leases(database, "w", 30)
     claimed = worker.claim()
-    expire(database)
+    before = store.get(job.id).lease_until
     assert worker.report([claimed], {"step": 1}, {job.id: b"one"}) == {job.id}
     assert worker.report([claimed], {"step": 2}, {job.id: b"two"}) == {job.id}
-    assert Leases(database, "other", 30).claim() is None
+    assert store.get(job.id).lease_until > before
     shown = store.get(job.id)
     assert (shown.progress, shown.previews, store.preview(job.id)) == ({"step": 2}, 2, b"two")
 
@@ -157,7 +116,7 @@ def test_cancelling(database, store):
     assert count(database, tables.inputs) == 0 and count(database, tables.videos) == 1
 
 
-def test_a_worker_that_signs_off_gives_back_and_one_that_died_is_lost(database, store):
+def test_a_worker_that_signs_off_gives_back(database, store):
     job = submit(store)
     for _ in range(3):  # that a machine is restarted is no fault of the job
         worker = Leases(database, "w", 30)
@@ -167,10 +126,47 @@ def test_a_worker_that_signs_off_gives_back_and_one_that_died_is_lost(database, 
         assert worker.claim().attempts == 1
         worker.sign_off()
         assert store.living_workers(30) == [] and store.get(job.id).state == "queued"
-    for state in ("queued", "failed"):
-        assert Leases(database, "w", 30).claim()
-        leases.lose(database, "w")
-        assert store.get(job.id).state == state
+    assert worker.claim() and worker.give_back() is None
+    assert (store.get(job.id).state, store.get(job.id).attempts) == ("queued", 0)
+
+
+def test_what_could_not_be_made_goes_back_once_and_then_fails(database, store):
+    job, other = submit(store, files={"image": b"x"}), submit(store)
+    worker = Leases(database, "w", 30)
+    for state, attempts in (("queued", 1), ("failed", 2)):
+        worker.put_back([worker.claim()], "broken")
+        found = store.get(job.id)
+        assert (found.state, found.attempts) == (state, attempts)
+    assert found.error == "broken" and count(database, tables.inputs) == 0
+    for _ in range(3):
+        worker.put_back([worker.claim()], "broken", free_for=3600)
+        assert (store.get(other.id).state, store.get(other.id).attempts) == ("queued", 0)
+    with database.writing() as connection:
+        connection.execute(
+            sa.update(tables.jobs).values(created_at=tables.jobs.c.created_at - 4000)
+        )
+    for state, attempts in (("queued", 1), ("failed", 2)):
+        worker.put_back([worker.claim()], "broken", free_for=3600)
+        found = store.get(other.id)
+        assert (found.state, found.attempts) == (state, attempts)
+
+
+def test_what_another_has_is_not_put_back(database, store):
+    job = submit(store)
+    slow = Leases(database, "slow", 30)
+    late = slow.claim()
+    lose(database)
+    Leases(database, "fast", 30).claim()
+    slow.put_back([late], "late")
+    slow.give_back()
+    assert (store.get(job.id).state, store.get(job.id).worker) == ("running", "fast")
+
+
+def test_a_worker_of_the_future_is_not_taken_to_live(database, store):
+    Leases(database, "w", 30).sign_on()
+    with database.writing() as connection:
+        connection.execute(sa.update(tables.workers).values(seen_at=tables.workers.c.seen_at + 60))
+    assert store.living_workers(30) == [] and store.living_workers(90) == ["w"]
 
 
 def test_old_jobs_are_deleted_with_all_they_had(database, store):
@@ -205,6 +201,41 @@ def test_a_database_of_another_version(url, database):
         connection.execute(sa.update(tables.versions).values(version=99))
     with pytest.raises(UserError, match="is of version 99, and this program uses 1"):
         Database(url)
+
+
+def test_postgres_gives_up_on_machines_and_networks_that_are_silent(new_postgres):
+    def shown(url, *names):
+        database = Database(url)
+        with database.reading() as connection:
+            driver = connection.connection.driver_connection
+            shown = [connection.scalar(sa.text(f"SHOW {name}")) for name in names]
+            parameters = driver.info.get_parameters()
+        database.close()
+        return shown, parameters
+
+    names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+    values, parameters = shown(new_postgres, *names)
+    assert values == ["2min", "1min", "30s"]
+    assert parameters["keepalives_idle"] == "10" and parameters["tcp_user_timeout"] == "30000"
+    # What the URL says goes before.
+    own = f"{new_postgres}&options=-c%20lock_timeout%3D5s&keepalives_idle=77"
+    values, parameters = shown(own, *names)
+    assert values == ["2min", "5s", "30s"]
+    assert parameters["keepalives_idle"] == "77" and parameters["keepalives_interval"] == "5"
+
+
+def test_a_transaction_that_is_left_open_ends(new_postgres, monkeypatch):
+    name = "idle_in_transaction_session_timeout"
+    monkeypatch.setitem(serving_database._SESSION, name, "200ms")
+    first, second = Database(new_postgres), Database(new_postgres)
+    job = submit(Store(second))
+    with pytest.raises(sa.exc.DBAPIError, match="idle-in-transaction timeout"):
+        with first.writing() as connection:
+            connection.execute(sa.select(tables.jobs).with_for_update()).all()
+            assert Store(second).cancel(job.id).state == "cancelled"  # waits for the lock
+            connection.execute(sa.select(tables.jobs))
+    first.close()
+    second.close()
 
 
 @pytest.mark.parametrize(

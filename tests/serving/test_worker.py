@@ -6,13 +6,15 @@ import time
 
 import numpy as np
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from lumiere_jax.serving.database import Database
+from lumiere_jax.serving.leases import Leases
 from lumiere_jax.serving.runner import JobError
 from lumiere_jax.serving.settings import Settings
 from lumiere_jax.serving.store import Store
 from lumiere_jax.serving.watch import Stopped, Watch
-from lumiere_jax.serving.worker import EXIT_REPLACE, Worker
+from lumiere_jax.serving.worker import EXIT_REPLACE, EXIT_UNABLE, Worker
 
 
 class Runner:
@@ -20,7 +22,13 @@ class Runner:
 
     def __init__(self):
         self.batches, self.steps, self.seconds = [], 2, 0.0
-        self.error = None
+        self.error = self.load_error = None
+        self.load_seconds = 0.0
+
+    def load(self, job):
+        time.sleep(self.load_seconds)
+        if self.load_error:
+            raise self.load_error
 
     def stages(self, job):
         return 1
@@ -57,15 +65,19 @@ class Setting:
             "text_to_video", {"prompt": prompt}, files or {}, batch_key=key, max_queue=99
         ).id
 
-    def start(self, **changes):
+    def start(self, make_runner=None, **changes):
+        """A worker, after the last one left."""
+        if self._thread:
+            self.stop()
+            self._stop.clear()
+
         def leave(code):
             self.left.append(code)
             self._stop.set()
 
         settings = dataclasses.replace(self.settings, **changes)
-        worker = Worker(
-            "w", self.database, settings, lambda _: self.runner, self._stop.is_set, leave
-        )
+        make = make_runner or (lambda _: self.runner)
+        worker = Worker("w", self.database, settings, make, self._stop.is_set, leave)
         self._thread = threading.Thread(target=worker.run)
         self._thread.start()
 
@@ -75,6 +87,17 @@ class Setting:
             assert time.monotonic() < until, self.store.get(job)
             time.sleep(0.02)
         return self.store.get(job)
+
+    def wait_until(self, is_so):
+        until = time.monotonic() + 30
+        while not is_so():
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+    def wait_left(self, *codes):
+        self.wait_until(lambda: len(self.left) == len(codes))
+        assert self.left == list(codes)
+        self._thread.join(30)
 
     def stop(self):
         self._stop.set()
@@ -172,6 +195,36 @@ def test_a_program_that_does_not_stop_is_left(setting, monkeypatch):
     assert setting.left == [EXIT_REPLACE] and setting.store.get(job).state == "cancelled"
 
 
+def test_the_worker_leaves_at_the_limit_of_time_though_it_can_tell_nobody(setting, monkeypatch):
+    setting.runner.seconds = 4.0
+    job = setting.submit("slow")
+    setting.submit("next")
+    monkeypatch.setattr(Leases, "fail", _gone)
+    setting.start(job_timeout=1)
+    setting.wait_left(EXIT_REPLACE)
+    assert setting.runner.batches == [["slow"]]
+    assert setting.store.get(job).state in ("running", "queued")  # and lost with the process
+
+
+def test_a_job_that_is_cancelled_while_it_is_loaded_stops_at_once(setting, monkeypatch):
+    monkeypatch.setattr("lumiere_jax.serving.worker._STOP_SECONDS", 1.0)
+    setting.runner.load_seconds = 1.0
+    setting.runner.seconds, setting.runner.steps = 0.05, 10**6
+    job = setting.submit("endless")
+
+    def make_runner(settings):
+        time.sleep(2.0)
+        return setting.runner
+
+    setting.start(make_runner)
+    setting.wait(job, "running")
+    setting.store.cancel(job)
+    setting.wait_until(lambda: setting.runner.batches)
+    setting.runner.load_seconds, setting.runner.steps = 0.0, 1
+    assert setting.wait(setting.submit("next")).state == "done"
+    assert setting.left == []
+
+
 def test_stopping_gives_the_job_back(setting):
     setting.runner.seconds, setting.runner.steps = 0.05, 10**6
     job = setting.submit("endless")
@@ -182,37 +235,117 @@ def test_stopping_gives_the_job_back(setting):
     assert (given_back.state, given_back.attempts, setting.left) == ("queued", 0, [0])
 
 
-@pytest.mark.parametrize(
-    ("error", "told"),
-    [
-        (JobError("zoom=2 is too much"), "zoom=2 is too much"),
-        (ValueError("secret of /root/x"), "something went wrong in the server; its log has more"),
-    ],
-)
-def test_why_a_job_failed(setting, error, told, caplog):
-    setting.runner.error = error
-    job = setting.submit("p")
+def test_why_a_job_cannot_be_done(setting):
+    setting.runner.error = JobError("zoom=2 is too much")
+    failed = setting.submit("p")
     setting.start()
-    failed = setting.wait(job)
-    assert (failed.state, failed.error) == ("failed", told)
+    assert setting.wait(failed).error == "zoom=2 is too much"
     setting.runner.error = None
-    assert setting.wait(setting.submit("q")).state == "done"
+    assert setting.wait(setting.submit("q")).state == "done" and setting.left == []
+
+
+def test_a_worker_that_may_be_broken_leaves_the_queue_alone(setting, caplog):
+    setting.runner.error = ValueError("secret of /root/x")
+    first, second = setting.submit("a", "k"), setting.submit("b", "k")
+    third = setting.submit("c")
+    setting.start()
+    setting.wait_left(EXIT_REPLACE)
+    for job, attempts in ((first, 1), (second, 1), (third, 0)):
+        found = setting.store.get(job)
+        assert (found.state, found.attempts, found.error) == ("queued", attempts, None)
+    setting.start()
+    setting.wait_left(EXIT_REPLACE, EXIT_REPLACE)
+    failed = setting.store.get(first)
+    assert failed.state == "failed" and setting.store.get(second).state == "queued"
+    assert failed.error == "something went wrong in the server; its log has more"
+    assert setting.runner.batches == [["a", "b"], ["a"]] and "/root/x" in caplog.text
+    setting.runner.error = None
+    setting.start()
+    assert {setting.wait(job).state for job in (second, third)} == {"done"}
+
+
+@pytest.mark.parametrize("is_made", [False, True])
+def test_what_cannot_be_loaded_is_no_fault_of_the_job(setting, is_made):
+    error = MemoryError("no room")
+
+    def fail(settings):
+        raise error
+
+    make_runner = None if is_made else fail
+    setting.runner.load_error = error
+    job = setting.submit("p")
+    for times in (1, 2, 3):
+        setting.start(make_runner)
+        setting.wait_left(*[EXIT_UNABLE] * times)
+        found = setting.store.get(job)
+        assert (found.state, found.attempts, setting.runner.batches) == ("queued", 0, [])
+    # It does not wait for good: once it is older than a job may take, it is counted.
+    time.sleep(1.0)
+    for times, state in ((4, "queued"), (5, "failed")):
+        setting.start(make_runner, job_timeout=1.0)
+        setting.wait_left(*[EXIT_UNABLE] * times)
+        assert setting.store.get(job).state == state
+    assert "could not load" in setting.store.get(job).error
+
+
+def _gone(*arguments, **named):
+    raise OperationalError("", {}, Exception("gone"))
 
 
 def test_an_error_of_the_database_is_survived(setting, monkeypatch):
-    from sqlalchemy.exc import OperationalError
-
     real, failures = Database.writing, iter([True] * 3)
 
     def writing(self):
         if next(failures, False):
-            raise OperationalError("", {}, Exception("gone"))
+            _gone()
         return real(self)
 
     job = setting.submit("p")
     monkeypatch.setattr(Database, "writing", writing)
     setting.start()
     assert setting.wait(job).state == "done"
+
+
+def _failing_once(real, *, after=False):
+    failures = iter([True])
+
+    def call(*arguments):
+        if after and next(failures, False):
+            real(*arguments)
+            _gone()
+        if not after and next(failures, False):
+            _gone()
+        return real(*arguments)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("name", "after"),
+    [("files", False), ("claim_more", False), ("claim_more", True), ("claim", True)],
+)
+def test_a_job_that_was_claimed_before_an_error_is_made_at_once(setting, monkeypatch, name, after):
+    jobs = [setting.submit(prompt, "k") for prompt in "ab"]
+    monkeypatch.setattr(Leases, name, _failing_once(getattr(Leases, name), after=after))
+    setting.start()
+    for job in jobs:
+        made = setting.wait(job)
+        assert (made.state, made.attempts) == ("done", 1)
+    assert setting.left == []
+
+
+def test_an_error_that_is_not_of_the_database_replaces_the_worker(setting, monkeypatch):
+    def fail(*arguments):
+        raise MemoryError
+
+    setting.runner.seconds = 3.0
+    job = setting.submit("p")
+    setting.submit("next")
+    monkeypatch.setattr(Leases, "report", fail)
+    setting.start()
+    setting.wait_left(EXIT_REPLACE)
+    assert setting.runner.batches == [["p"]]
+    assert setting.store.get(job).state in ("running", "queued")
 
 
 def test_fractions_of_stages_and_seconds_left(monkeypatch):
