@@ -8,6 +8,7 @@ import time
 import pytest
 from fastapi.testclient import TestClient
 
+from lumiere_jax.serving import app
 from lumiere_jax.serving.app import make_app
 from lumiere_jax.serving.database import Database
 from lumiere_jax.serving.leases import Leases
@@ -178,6 +179,34 @@ def test_other_bodies(site):
     assert reply.status_code in (400, 422) and isinstance(reply.json()["detail"], str)
 
 
+def test_other_codecs_are_refused(site):
+    body = b'--b\r\nContent-Disposition: form-data; name="prompt"\r\n\r\nx-a\r\n--b--\r\n'
+    form = b"multipart/form-data; boundary=b"
+    for kinds, code in (
+        ([form], 422), ([form + b"; charset=UTF-8"], 422), ([form + b";charset=punycode"], 415),
+        ([form + b'; Charset="utf-16"'], 415), ([form + b"; charset=hex", form], 415),
+    ):  # fmt: skip
+        headers = [(b"content-type", kind) for kind in kinds]
+        assert site.client.post("/jobs", content=body, headers=headers).status_code == code
+
+
+def test_files_wait_for_their_turn_outside_of_memory(site, monkeypatch):
+    monkeypatch.setattr(app, "_MOST_WAITING", 0)
+    reply = site.post({"image": picture()}, task="animate")
+    assert reply.status_code == 429 and int(reply.headers["retry-after"]) > 0
+    assert site.post().status_code == 202
+
+
+def test_a_full_disk(site, monkeypatch):
+    def full(*arguments, **named):
+        raise OSError(28, "No space left on device", "/root/secret")
+
+    monkeypatch.setattr(Store, "submit", full)
+    reply = site.post()
+    assert reply.status_code == 503 and reply.headers["retry-after"]
+    assert "cannot keep files now" in reply.json()["detail"] and "secret" not in reply.text
+
+
 def test_a_full_queue(site):
     assert [site.post().status_code for _ in range(5)] == [202] * 4 + [429]
     reply = site.post()
@@ -306,6 +335,9 @@ def test_pages_of_other_sites_are_refused(site):
         reply = site.client.post("/jobs", data=JOB, headers={"sec-fetch-site": place})
         assert reply.status_code == code
         assert site.client.get("/info", headers={"sec-fetch-site": place}).status_code == 200
+    # Without TLS, browsers tell where a page is from in this way alone.
+    for place, code in (("http://elsewhere", 403), ("null", 403), ("http://x", 202)):
+        assert site.client.post("/jobs", data=JOB, headers={"origin": place}).status_code == code
 
 
 def test_info(site):
@@ -372,6 +404,8 @@ def test_a_defect_is_not_told(site, monkeypatch):
     monkeypatch.setattr(Store, "get", broken)
     reply = site.client.get(f"/jobs/{NOBODY}")
     assert reply.status_code == 500 and "secret" not in reply.text and reply.json()["detail"]
+    counted = 'requests_total{code="500",method="GET",route="/api/v1/jobs/{job_id}"} 1.0'
+    assert counted in site.client.get("/metrics").text
 
 
 def test_pages(site):

@@ -95,8 +95,8 @@ def test_what_is_refused(check, files, message):
 
 def test_videos_that_are_refused(check, tmp_path):
     for content, message in (
-        (video(tmp_path, 40), "is 4.9 s long; at most 4 s"),
-        (video(tmp_path, 30), "has 29 frames at the model's 8 fps; at most 24"),
+        (video(tmp_path, 40), "is 5.0 s long; at most 4 s"),
+        (video(tmp_path, 30), "has 30 frames at the model's 8 fps; at most 24"),
         (video(tmp_path, 22, (96, 100)), "frames of 0.0096 million pixels; send a smaller"),
         (video(tmp_path, 4, (112, 112)), "has 112×112 pixels"),
         (video(tmp_path, 1), "has 1 frames at 8 fps; at least 2"),
@@ -104,6 +104,24 @@ def test_videos_that_are_refused(check, tmp_path):
     ):
         with pytest.raises(UploadError, match=message):
             check(video=content)
+
+
+@pytest.mark.parametrize("name", ["video", "mask"])
+def test_how_long_the_last_frame_is_held_counts(check, tmp_path, name):
+    held = io.BytesIO()
+    Image.new("P", (64, 64)).save(held, "GIF", duration=655_350)
+    others = {"video": video(tmp_path)} if name == "mask" else {}
+    with pytest.raises(UploadError, match=f"{name}: is 655.4 s long; at most 4 s"):
+        check(**others, **{name: held.getvalue()})
+
+
+def test_a_jpeg_of_many_scans(check):
+    image = np.random.default_rng(0).integers(0, 255, (32, 48, 3), np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, "JPEG", progressive=True)
+    assert content.getvalue().count(b"\xff\xda") > 5 and check(image=content.getvalue())
+    with pytest.raises(UploadError, match="too many scans"):
+        check(image=content.getvalue() + 100 * b"\xff\xda")
 
 
 def test_more_frames_than_may_be_decoded(tmp_path):
