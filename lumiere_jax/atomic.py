@@ -40,6 +40,17 @@ def written(path: str | os.PathLike) -> Iterator[Path]:
             temporary.unlink()
 
 
+def local(path: str | os.PathLike) -> Path:
+    """A path of this machine.
+
+    Raises:
+      UserError: if it is in a bucket, where no folder can be renamed.
+    """
+    if "://" in str(path):
+        raise UserError(f"{path} is in a bucket; write a local folder, and copy it there.")
+    return Path(path)
+
+
 @contextlib.contextmanager
 def written_folder(path: str | os.PathLike) -> Iterator[Path]:
     """A folder to fill, which becomes the local folder `path`, in place of a former one.
@@ -50,9 +61,7 @@ def written_folder(path: str | os.PathLike) -> Iterator[Path]:
     Raises:
       UserError: if it cannot be written, or is in a bucket.
     """
-    if "://" in str(path):
-        raise UserError(f"{path} is in a bucket; write a local folder, and copy it there.")
-    path = Path(path).resolve()  # behind a link, which stays
+    path = local(path).resolve()  # behind a link, which stays
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))

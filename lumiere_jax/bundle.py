@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from lumiere_jax import __version__, quantization
-from lumiere_jax.atomic import written_folder
+from lumiere_jax.atomic import local, written_folder
 from lumiere_jax.config import with_defaults
 from lumiere_jax.errors import UserError
 from lumiere_jax.state import Params
@@ -59,9 +59,7 @@ def check_output(output: str | Path, names: Collection[str], dtype: str) -> None
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} is unknown; choose from {', '.join(DTYPES)}.")
-    if "://" in str(output):
-        raise UserError(f"{output} is in a bucket; write a local folder, and copy it there.")
-    output = Path(output)
+    output = local(output)
     if not output.exists():
         return
     if not (output / MANIFEST).is_file():
@@ -168,8 +166,9 @@ def _write_weights(folder: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any
 
 def _keep_others(former: Path, folder: Path) -> None:
     """Copies from a bundle what is neither a stage nor its manifest, such as a model card."""
+    own = {*entries(former), MANIFEST}
     for path in former.iterdir():
-        if path.name in {*entries(former), MANIFEST} or (folder / path.name).exists():
+        if path.name in own or (folder / path.name).exists():
             continue
         if path.is_dir():
             shutil.copytree(path, folder / path.name)

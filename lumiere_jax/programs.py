@@ -41,7 +41,7 @@ SUFFIX = ".stablehlo"
 Weights = dict[str, jax.Array]
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Program:
     """A function to export.
 
@@ -122,17 +122,18 @@ def stage_programs(
       stages: see `export_programs`.
     """
     stage, params = pipeline.base
-    size, made = stage.config.data.resolution, {}
-    made |= _base_programs(stage, _flat(params, dtype), frames)
+    size = stage.config.data.resolution
+    made = [_base_programs(stage, _flat(params, dtype), frames)]
     for number, (stage, params) in enumerate(pipeline.super_resolution):
         name = stage.name if number == 0 else f"{stage.name}_{number + 1}"
         shape = ("b", frames, size, size, 3)
-        made |= _refining_programs(stage, _flat(params, dtype), shape, name, 1 + number)
+        made.append(_refining_programs(stage, _flat(params, dtype), shape, name, 1 + number))
         size *= stage.config.ssr.factor
-    if stages:
-        for number, program in enumerate(made.values()):
-            program.stage = stages[number // 2]  # two programs a stage
-    return made
+    return {
+        name: dataclasses.replace(program, stage=stage) if stage else program
+        for stage, programs in zip(stages or [""] * len(made), made, strict=True)
+        for name, program in programs.items()
+    }
 
 
 def _base_programs(

@@ -36,7 +36,8 @@ def page(folder: Path) -> str:
     batch, frames, size = results[0]["settings"]["shape"][:3]
     parts = [
         "# Speed beside other implementations",
-        "    python benchmarks/vs_peers.py --peers_python=runs/peers/bin/python",
+        "    python benchmarks/vs_peers.py --peers_python=runs/peers/bin/python "
+        f"--rounds={results[0]['settings']['rounds']}",
         report.machine_line(results)[:-1] + f", torch {results[0]['torch']}.",
         f"{batch} clips of {frames}×{size}×{size}, float32, {results[0]['threads']} threads for "
         "each network; the space-time U-Net is one device a core, each with its share of the "

@@ -300,22 +300,18 @@ async def _tell_invalid(request: Request, error: RequestValidationError) -> JSON
     return JSONResponse({"detail": detail[:1000]}, 422)
 
 
+def _unavailable(detail: str) -> JSONResponse:
+    return JSONResponse({"detail": detail}, 503, {"Retry-After": str(_RETRY_SECONDS)})
+
+
 async def _tell_unreachable(request: Request, error: SQLAlchemyError) -> JSONResponse:
     _log.error("the database: %s", error)
-    return JSONResponse(
-        {"detail": "the database of jobs cannot be reached; try again later"},
-        503,
-        {"Retry-After": str(_RETRY_SECONDS)},
-    )
+    return _unavailable("the database of jobs cannot be reached; try again later")
 
 
 async def _tell_full(request: Request, error: OSError) -> JSONResponse:
     _log.error("a file cannot be written or read: %s", error)
-    return JSONResponse(
-        {"detail": "the server cannot keep files now; try again later"},
-        503,
-        {"Retry-After": str(_RETRY_SECONDS)},
-    )
+    return _unavailable("the server cannot keep files now; try again later")
 
 
 async def _tell_defect(request: Request, error: Exception) -> JSONResponse:

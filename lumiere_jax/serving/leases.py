@@ -10,11 +10,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from lumiere_jax.serving.database import Database
-from lumiere_jax.serving.store import Job, end, put_back
+from lumiere_jax.serving.store import Job, end, put_back, put_back_or_fail
 from lumiere_jax.serving.tables import (
     DONE,
     FAILED,
-    MAX_ATTEMPTS,
     QUEUED,
     RUNNING,
     inputs,
@@ -169,8 +168,7 @@ class Leases:
             if free_for:
                 is_new = jobs.c.created_at > now - free_for
                 put_back(connection, own & is_new, attempts=jobs.c.attempts - 1)
-            end(connection, own & (jobs.c.attempts >= MAX_ATTEMPTS), FAILED, now, error=error)
-            put_back(connection, own)
+            put_back_or_fail(connection, own, now, error)
 
     def _own(self, batch: Sequence[Job]) -> Any:
         held = [(jobs.c.id == job.id) & (jobs.c.attempts == job.attempts) for job in batch]

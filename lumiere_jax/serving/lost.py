@@ -7,8 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from lumiere_jax.serving.database import Database
-from lumiere_jax.serving.store import end, put_back
-from lumiere_jax.serving.tables import FAILED, MAX_ATTEMPTS, RUNNING, jobs, workers
+from lumiere_jax.serving.store import put_back_or_fail
+from lumiere_jax.serving.tables import MAX_ATTEMPTS, RUNNING, jobs, workers
 
 _LOST = (
     f"the worker was lost {MAX_ATTEMPTS} times while it made this; ask for less (fewer frames), or "
@@ -72,24 +72,18 @@ class Expiry:
         )
         with self._database.writing() as connection:
             ids = [row.id for row in connection.execute(held) if tuple(row) in lost]
-            _lose(connection, jobs.c.id.in_(ids), self._database.now(connection))
+            put_back_or_fail(connection, jobs.c.id.in_(ids), self._database.now(connection), _LOST)
 
 
 def lose(database: Database, worker: str) -> None:
     """What a worker had that is known to be dead goes back at once, or fails."""
     with database.writing() as connection:
-        _lose(connection, jobs.c.worker == worker, database.now(connection))
+        put_back_or_fail(connection, jobs.c.worker == worker, database.now(connection), _LOST)
         connection.execute(sa.delete(workers).where(workers.c.name == worker))
 
 
 def lose_all(database: Database) -> None:
     """The same of all workers, where they are known to be dead."""
     with database.writing() as connection:
-        _lose(connection, sa.true(), database.now(connection))
+        put_back_or_fail(connection, sa.true(), database.now(connection), _LOST)
         connection.execute(sa.delete(workers))
-
-
-def _lose(connection: sa.Connection, which: Any, now: float) -> None:
-    held = (jobs.c.state == RUNNING) & which
-    end(connection, held & (jobs.c.attempts >= MAX_ATTEMPTS), FAILED, now, error=_LOST)
-    put_back(connection, held)

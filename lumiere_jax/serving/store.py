@@ -10,7 +10,9 @@ import sqlalchemy as sa
 from lumiere_jax.serving.database import Database
 from lumiere_jax.serving.tables import (
     CANCELLED,
+    FAILED,
     FINISHED,
+    MAX_ATTEMPTS,
     QUEUED,
     RUNNING,
     STATES,
@@ -206,6 +208,13 @@ def put_back(connection: sa.Connection, which: Any, **values: Any) -> None:
     """Lets jobs wait again, for any worker."""
     back = {"state": QUEUED, "worker": None, "progress": None} | values
     connection.execute(sa.update(jobs).where(which).values(**back))
+
+
+def put_back_or_fail(connection: sa.Connection, which: Any, now: float, error: str) -> None:
+    """Lets running jobs wait again, or ends them if they were tried `MAX_ATTEMPTS` times."""
+    held = (jobs.c.state == RUNNING) & which
+    end(connection, held & (jobs.c.attempts >= MAX_ATTEMPTS), FAILED, now, error=error)
+    put_back(connection, held)
 
 
 def _count_queued(connection: sa.Connection) -> int:

@@ -9,53 +9,12 @@ import pytest
 from fastapi.testclient import TestClient
 
 from lumiere_jax.serving import app
-from lumiere_jax.serving.app import make_app
-from lumiere_jax.serving.database import Database
-from lumiere_jax.serving.leases import Leases
-from lumiere_jax.serving.model import Models
-from lumiere_jax.serving.settings import Limits, Settings
 from lumiere_jax.serving.store import Store
 from tests.serving.live import PROMPT
+from tests.serving.site import Site
 from tests.serving.test_uploads import mask, picture, video
 
-JOB = {"task": "text_to_video", "prompt": PROMPT}
 NOBODY = "00000000-0000-4000-8000-000000000000"
-LIMITS = Limits(queue=4, prompt=50, frames=20, steps=9, upload_bytes=60_000, seconds=4, streams=1)
-
-
-class Site:
-    """An application and its queue."""
-
-    def __init__(self, bundle, folder, keys=(), **limits):
-        self.settings = Settings(
-            bundle=bundle,
-            database=f"sqlite:///{folder / 'q'}",
-            scratch=folder,
-            limits=Limits(**{**LIMITS.__dict__, **limits}),
-        )
-        self.database = Database(self.settings.database)
-        self.store = Store(self.database)
-        self.worker = Leases(self.database, "w", 30)
-        models = Models.read(bundle)
-        self.app = make_app(self.store, models, self.settings, keys)
-        self.client = TestClient(
-            self.app, base_url="http://x/api/v1", raise_server_exceptions=False
-        )
-
-    def post(self, files=None, **fields):
-        return self.client.post("/jobs", data=JOB | fields, files=files)
-
-    def done(self, content=b"0123456789"):
-        job = self.post().json()["id"]
-        assert self.worker.finish(self.worker.claim(), content)
-        return job
-
-
-@pytest.fixture(name="site")
-def fixture_site(bundle, tmp_path):
-    site = Site(bundle, tmp_path)
-    yield site
-    site.database.close()
 
 
 def test_a_job_from_its_begin_to_its_end(site):
@@ -151,43 +110,6 @@ def test_files(site, tmp_path):
     # Neither the name nor the kind that is claimed matters.
     reply = site.post({"image": ("../../x.exe", picture(), "text/html")}, task="animate")
     assert reply.status_code == 202
-
-
-def test_what_is_too_large_is_not_read(site):
-    big = {"image": b"x" * 70_000}
-    reply = site.post(big, task="animate")
-    assert reply.status_code == 413 and "at most 0.0572205 MiB" in reply.json()["detail"]
-
-    sent = []
-
-    def endless():
-        for _ in range(1000):
-            sent.append(1)
-            yield b"x" * 10_000
-
-    kind = {"content-type": "multipart/form-data; boundary=b"}
-    reply = site.client.post("/jobs", content=endless(), headers=kind)
-    assert reply.status_code == 413
-
-
-def test_other_bodies(site):
-    reply = site.client.post("/jobs", json=JOB)
-    assert reply.status_code == 415 and "multipart/form-data" in reply.json()["detail"]
-    assert site.client.post("/jobs", data=JOB).status_code == 202
-    kind = {"content-type": "multipart/form-data"}
-    reply = site.client.post("/jobs", content=b"\0" * 99, headers=kind)
-    assert reply.status_code in (400, 422) and isinstance(reply.json()["detail"], str)
-
-
-def test_other_codecs_are_refused(site):
-    body = b'--b\r\nContent-Disposition: form-data; name="prompt"\r\n\r\nx-a\r\n--b--\r\n'
-    form = b"multipart/form-data; boundary=b"
-    for kinds, code in (
-        ([form], 422), ([form + b"; charset=UTF-8"], 422), ([form + b";charset=punycode"], 415),
-        ([form + b'; Charset="utf-16"'], 415), ([form + b"; charset=hex", form], 415),
-    ):  # fmt: skip
-        headers = [(b"content-type", kind) for kind in kinds]
-        assert site.client.post("/jobs", content=body, headers=headers).status_code == code
 
 
 def test_files_wait_for_their_turn_outside_of_memory(site, monkeypatch):
@@ -307,37 +229,6 @@ def test_idle_streams_are_kept_alive_and_bounded(site, monkeypatch):
     thread.join()
     assert ": ping" in reply.text and events(reply.text)[-1]["state"] == "cancelled"
     assert refused[0].status_code == 429 and "too many clients" in refused[0].json()["detail"]
-
-
-def test_keys(bundle, tmp_path):
-    site = Site(bundle, tmp_path, keys=["k" * 16, "l" * 16])
-    for headers in (
-        {}, {"authorization": "Bearer wrong"}, {"authorization": "Basic " + "k" * 16},
-        {"x-api-key": "ü".encode()}, {"x-api-key": ""},
-    ):  # fmt: skip
-        reply = site.client.post("/jobs", data=JOB, headers=headers)
-        assert reply.status_code == 401 and reply.headers["www-authenticate"] == "Bearer"
-        assert site.client.get("/metrics", headers=headers).status_code == 401
-    site.client.headers["authorization"] = "Bearer " + "l" * 16
-    job = site.post().json()["id"]
-    assert site.client.get("/metrics").status_code == 200
-    del site.client.headers["authorization"]
-    assert site.client.get(f"/jobs/{job}").status_code == 200  # its name is what it takes
-    assert site.client.get("/info").json()["needs_key"] is True
-    assert site.client.delete(f"/jobs/{job}").status_code == 401
-    reply = site.client.delete(f"/jobs/{job}", headers={"x-api-key": "k" * 16})
-    assert reply.json()["state"] == "cancelled"
-    site.database.close()
-
-
-def test_pages_of_other_sites_are_refused(site):
-    for place, code in (("cross-site", 403), ("same-site", 403), ("same-origin", 202)):
-        reply = site.client.post("/jobs", data=JOB, headers={"sec-fetch-site": place})
-        assert reply.status_code == code
-        assert site.client.get("/info", headers={"sec-fetch-site": place}).status_code == 200
-    # Without TLS, browsers tell where a page is from in this way alone.
-    for place, code in (("http://elsewhere", 403), ("null", 403), ("http://x", 202)):
-        assert site.client.post("/jobs", data=JOB, headers={"origin": place}).status_code == code
 
 
 def test_info(site):
