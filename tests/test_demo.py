@@ -11,6 +11,7 @@ from lumiere_jax.data.video_io import probe_video
 from lumiere_jax.demo_show import PROMPTS, check_prompt, show
 from lumiere_jax.errors import UserError
 from lumiere_jax.exporting import export
+from tests.manifests import write_manifest
 from tests.test_verbs import run
 
 SHAPE, DIGIT = PROMPTS[0], PROMPTS[-1]
@@ -76,7 +77,7 @@ def test_no_weights(weights, tmp_path):
     copy = shutil.copytree(weights, tmp_path / "copy")
     manifest = json.loads((copy / "manifest.json").read_text())
     del manifest["stages"]["ssr"]
-    (copy / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(copy, manifest)
     with pytest.raises(UserError, match="has no stage 'ssr'"):
         show(tmp_path / "demo", copy, [SHAPE])
 

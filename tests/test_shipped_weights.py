@@ -12,6 +12,7 @@ from lumiere_jax import bundle, checkpoint
 from lumiere_jax.errors import UserError
 from lumiere_jax.exporting import export
 from lumiere_jax.stage import Stage
+from tests.manifests import write_manifest
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = ROOT / "weights" / "small"
@@ -105,6 +106,6 @@ def test_a_score_is_measured_again_when_the_weights_or_how_they_are_sampled_chan
     other = shutil.copytree(weights, tmp_path / "copy")
     manifest = json.loads((other / bundle.MANIFEST).read_text())
     manifest["stages"]["stunet"]["config"]["sampling"]["guidance_scale"] += 1
-    (other / bundle.MANIFEST).write_text(json.dumps(manifest))
+    write_manifest(other, manifest)
     measured(other, 6)
     assert len(calls) == 3

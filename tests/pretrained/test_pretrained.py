@@ -1,6 +1,5 @@
 """Pipelines from bundles: which stages are taken, and what comes back."""
 
-import hashlib
 import json
 import shutil
 
@@ -11,6 +10,7 @@ from lumiere_jax import bundle, cascades
 from lumiere_jax.errors import UserError
 from lumiere_jax.exporting import export
 from lumiere_jax.pipeline import LumierePipeline
+from tests.manifests import write_manifest
 from tests.test_verbs import run
 
 PROMPT = "a large red circle moving right"
@@ -22,13 +22,6 @@ def fixture_made(cascade, tmp_path_factory):
     stages = ("t2i", "stunet", "stunet_conditional", "t2i_ssr", "ssr", "style")
     export([str(cascade[stage]) for stage in stages], folder, licence="CC-BY-4.0")
     return folder
-
-
-def write_manifest(folder, manifest):
-    """As another program would, with its checksum."""
-    rest = {name: value for name, value in manifest.items() if name != "sha256"}
-    found = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-    (folder / bundle.MANIFEST).write_text(json.dumps(rest | {"sha256": found}))
 
 
 def names(chosen):
