@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,18 +13,19 @@ from fastapi import (
     FastAPI,
     Form,
     Header,
-    HTTPException,
     Query,
     Request,
     Response,
     UploadFile,
 )
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException  # FastAPI raises it, and none of its own
 
 import lumiere_jax
 from lumiere_jax.errors import UserError
@@ -40,6 +41,7 @@ from lumiere_jax.serving.tasks import FILES, TASKS
 
 PAGE = Path(__file__).parent / "page"
 _DECODERS = 2  # uploads that are looked at at once: each may take much memory
+_WAITING = 8  # uploads that may wait for that
 _EVENT_SECONDS = 0.5
 _RETRY_SECONDS = 15
 
@@ -67,6 +69,7 @@ def make_app(
     settings: Settings,
     keys: Sequence[str] = (),
     is_stopping: Callable[[], bool] = lambda: False,
+    hosts: Collection[str] | None = None,
 ) -> FastAPI:
     """The application.
 
@@ -76,6 +79,7 @@ def make_app(
       settings: see there.
       keys: API keys, one of which is needed to submit and to cancel; none: open to all.
       is_stopping: whether streams are to end.
+      hosts: names by which it may be called beside addresses, lower case; None: any.
     """
     app = FastAPIOffline(
         title="lumiere_jax",
@@ -86,8 +90,12 @@ def make_app(
     )
     metrics = Metrics(store, settings.lease)
     routes = _Routes(store, models, settings, metrics, bool(keys), is_stopping)
+    # A character of a prompt has up to 12 bytes in a form that is not multipart.
+    form_limits = {"max_fields": 50, "max_files": 10}
+    form_limits["max_part_size"] = 4096 + 12 * settings.limits.prompt
     for path, view, options in (
-        ("/jobs", routes.submit, {"methods": ["POST"], "status_code": 202, "responses": _problems(
+        ("/jobs", routes.submit, {"methods": ["POST"], "status_code": 202,
+            "form_limits": form_limits, "responses": _problems(
             400, 401, 403, 413, 415, 422, 429)}),
         ("/jobs", routes.list_jobs, {"responses": _problems(422)}),
         ("/jobs/{job_id}", routes.show, {"responses": _problems(404, 422)}),
@@ -110,9 +118,10 @@ def make_app(
         app.add_api_route(f"/api/v1{path}", view, **options)
     app.add_exception_handler(RequestValidationError, _tell_invalid)
     app.add_exception_handler(SQLAlchemyError, _tell_unreachable)
+    app.add_exception_handler(HTTPException, _tell_refused)
     app.add_exception_handler(Exception, _tell_defect)
     app.mount("/", StaticFiles(directory=PAGE, html=True))
-    app.add_middleware(Guard, max_bytes=settings.limits.upload_bytes, keys=list(keys))
+    app.add_middleware(Guard, max_bytes=settings.limits.upload_bytes, keys=list(keys), hosts=hosts)
     app.add_middleware(metrics.middleware)
     return app
 
@@ -138,22 +147,34 @@ class _Routes:
         """Accept a job, or say why not."""
         if await anyio.to_thread.run_sync(self._store.is_full, self._settings.limits.queue):
             raise self._full()
-        files = {name: await getattr(form, name).read() for name in FILES if getattr(form, name)}
+        given = {name: getattr(form, name) for name in FILES if getattr(form, name)}
         options = requests.Options.model_validate(form.model_dump(exclude=set(FILES)))
         try:
-            asked = requests.check(options, set(files), self._models, self._settings.limits)
-            if files:
-                await anyio.to_thread.run_sync(
-                    self._check_files, options.task, files, limiter=self._decoders
-                )
-            job = await anyio.to_thread.run_sync(self._accept, options.task, asked, files)
+            asked = requests.check(options, set(given), self._models, self._settings.limits)
+            if given:
+                job = await self._accept_files(options.task, asked, given)
+            else:
+                job = await anyio.to_thread.run_sync(self._accept, options.task, asked, {})
         except QueueFull as error:
             raise self._full() from error
+        except OSError as error:
+            raise _unwritable(error) from error
         except UserError as error:
             is_foreign = isinstance(error, uploads.UploadError) and error.is_foreign
             raise HTTPException(415 if is_foreign else 422, str(error)) from error
         self._metrics.accepted.labels(job.task).inc()
         return await anyio.to_thread.run_sync(self._reply, job)
+
+    async def _accept_files(
+        self, task: str, asked: dict[str, Any], given: dict[str, UploadFile]
+    ) -> Job:
+        """Uploads are on the disk until it is their turn, not in memory."""
+        if self._decoders.statistics().tasks_waiting >= _WAITING:
+            raise _later(429, "too many uploads wait to be looked at; try again later")
+        async with self._decoders:
+            files = {name: await file.read() for name, file in given.items()}
+            await anyio.to_thread.run_sync(self._check_files, task, files)
+            return await anyio.to_thread.run_sync(self._accept, task, asked, files)
 
     def _check_files(self, task: str, files: dict[str, bytes]) -> None:
         model, settings = self._models.of(TASKS[task]), self._settings
@@ -167,11 +188,7 @@ class _Routes:
 
     def _full(self) -> HTTPException:
         self._metrics.refused.inc()
-        return HTTPException(
-            429,
-            f"{self._settings.limits.queue} jobs wait already; try again later",
-            {"Retry-After": str(_RETRY_SECONDS)},
-        )
+        return _later(429, f"{self._settings.limits.queue} jobs wait already; try again later")
 
     def list_jobs(
         self,
@@ -195,10 +212,8 @@ class _Routes:
         """Refuses a stream while that can still be told by a code."""
         await anyio.to_thread.run_sync(self._found, job_id)
         if self._streams >= self._settings.limits.streams:
-            raise HTTPException(
-                429,
-                "too many clients follow jobs now; ask for the job itself now and then",
-                {"Retry-After": str(_RETRY_SECONDS)},
+            raise _later(
+                429, "too many clients follow jobs now; ask for the job itself now and then"
             )
 
     async def events(self, job_id: uuid.UUID) -> AsyncIterator[ServerSentEvent]:
@@ -275,6 +290,15 @@ class _Routes:
         return replies.job_reply(job, self._store.position(job))
 
 
+def _later(code: int, detail: str) -> HTTPException:
+    return HTTPException(code, detail, {"Retry-After": str(_RETRY_SECONDS)})
+
+
+def _unwritable(error: OSError) -> HTTPException:
+    _log.error("cannot write what is uploaded: %s", error)
+    return _later(503, "the server cannot write files now; try again later")
+
+
 def _no_such_job() -> HTTPException:
     return HTTPException(404, "there is no such job; finished ones are deleted after some time")
 
@@ -287,6 +311,13 @@ async def _tell_invalid(request: Request, error: RequestValidationError) -> JSON
         told.append(f"{place}: {mistake['msg']}")
     detail = "; ".join(dict.fromkeys(told))  # a dependency and its route complain of the same
     return JSONResponse({"detail": detail[:1000]}, 422)
+
+
+async def _tell_refused(request: Request, error: HTTPException) -> Response:
+    """As FastAPI does, which takes a full disk for a mistake in the body, however."""
+    if error.status_code == 400 and isinstance(error.__cause__, OSError):
+        error = _unwritable(error.__cause__)
+    return await http_exception_handler(request, error)
 
 
 async def _tell_unreachable(request: Request, error: SQLAlchemyError) -> JSONResponse:

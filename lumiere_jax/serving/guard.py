@@ -1,17 +1,19 @@
-"""What stands before the routes: keys, sizes and kinds of bodies, and headers of safety."""
+"""What stands before the routes: names, keys, sizes and kinds of bodies, and headers of safety."""
 
 import contextlib
 import hmac
-from collections.abc import Callable
+import ipaddress
+from collections.abc import Callable, Collection
 from typing import Any
 
+from python_multipart.multipart import parse_options_header
 from starlette.responses import JSONResponse
 
-_FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
+_FORMS = (b"multipart/form-data", b"application/x-www-form-urlencoded")
 _HEADERS = {
     b"x-content-type-options": b"nosniff",
     b"x-frame-options": b"DENY",
-    b"referrer-policy": b"no-referrer",
+    b"referrer-policy": b"same-origin",  # without any, a browser's Origin may be "null"
     b"cross-origin-resource-policy": b"same-origin",
     b"cross-origin-opener-policy": b"same-origin",
 }
@@ -30,9 +32,23 @@ class TooLarge(Exception):
 class Guard:
     """ASGI middleware; refuses a request before its body is read, or where it grows too long."""
 
-    def __init__(self, app: Callable[..., Any], *, max_bytes: int, keys: list[str]):
-        """Takes the application, the most bytes of a body, and API keys; none: open to all."""
-        self._app, self._max_bytes = app, max_bytes
+    def __init__(
+        self,
+        app: Callable[..., Any],
+        *,
+        max_bytes: int,
+        keys: list[str],
+        hosts: Collection[str] | None,
+    ):
+        """Puts it before an application.
+
+        Args:
+          app: what answers.
+          max_bytes: the most of a body.
+          keys: API keys; none: open to all.
+          hosts: names by which it may be called beside addresses, lower case; None: any.
+        """
+        self._app, self._max_bytes, self._hosts = app, max_bytes, hosts
         self._keys = [key.encode() for key in keys]
 
     async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
@@ -40,7 +56,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
+        headers = dict(reversed(scope["headers"]))  # of equal ones the first, as the routes do
         received = 0
 
         async def counted_receive() -> dict:
@@ -70,19 +86,27 @@ class Guard:
 
     def _refusal(self, scope: dict, headers: dict[bytes, bytes]) -> JSONResponse | None:
         path, changes = scope["path"], scope["method"] not in ("GET", "HEAD", "OPTIONS")
+        if self._hosts is not None and not _is_named(headers.get(b"host", b""), self._hosts):
+            return _refuse(
+                403, "this server has another name; see --allowed_hosts where it is started"
+            )
         needs_key = path.startswith("/api/") and (changes or path == "/api/v1/metrics")
         if self._keys and needs_key and not self._has_key(headers):
             reply = _refuse(401, "an API key is missing or wrong: Authorization: Bearer KEY")
             reply.headers["WWW-Authenticate"] = "Bearer"
             return reply
         # A page elsewhere must not use a server that its visitor can reach.
-        if changes and headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site"):
+        if changes and not _is_from_here(headers):
             return _refuse(403, "requests from pages of other sites are not taken")
         if int(headers.get(b"content-length", b"0")) > self._max_bytes:
             return self._too_large()
-        kind = headers.get(b"content-type", b"").decode("latin-1").split(";")[0].strip().lower()
-        if scope["method"] == "POST" and path == "/api/v1/jobs" and kind not in _FORMS:
-            return _refuse(415, "send the job as multipart/form-data")
+        if scope["method"] == "POST" and path == "/api/v1/jobs":
+            kind, parameters = parse_options_header(headers.get(b"content-type"))
+            if kind not in _FORMS:
+                return _refuse(415, "send the job as multipart/form-data")
+            # Python has codecs that take minutes, and this one names any of them.
+            if parameters.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"utf8"):
+                return _refuse(415, "send the job in UTF-8")
         return None
 
     def _has_key(self, headers: dict[bytes, bytes]) -> bool:
@@ -96,6 +120,37 @@ class Guard:
         reply = _refuse(413, f"the request is too large; at most {most} are taken")
         reply.headers["Connection"] = "close"  # what is left of the body is not read
         return reply
+
+
+def _is_named(host: bytes, hosts: Collection[str]) -> bool:
+    """Whether a request is meant for this server: others can make their names point to it."""
+    whole = host.decode("latin-1").lower()
+    name = whole[1:].partition("]")[0] if whole.startswith("[") else whole.partition(":")[0]
+    if name in hosts or not name:  # browsers always give one
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_from_here(headers: dict[bytes, bytes]) -> bool:
+    """Whether a request comes from a page of this server, or from no page at all."""
+    site = headers.get(b"sec-fetch-site")
+    if site is not None:
+        return site in (b"same-origin", b"none")
+    # Where there is neither TLS nor the loopback, browsers leave it out.
+    if b"origin" not in headers:
+        return True
+    own = {_authority(headers.get(name, b"")) for name in (b"host", b"x-forwarded-host")} - {b""}
+    return _authority(headers[b"origin"].partition(b"://")[2]) in own
+
+
+def _authority(text: bytes) -> bytes:
+    """Name and port, without a port that goes without saying."""
+    first = text.split(b",")[0].strip().lower()
+    return first.removesuffix(b":80").removesuffix(b":443")
 
 
 def _refuse(code: int, detail: str) -> JSONResponse:

@@ -42,19 +42,31 @@ class Metrics:
         """Counts the requests of an ASGI application."""
 
         async def counted(scope: dict, receive: Callable, send: Callable) -> None:
-            begun = time.monotonic()
+            begun, is_counted = time.monotonic(), False
+
+            def count(status: int) -> None:
+                nonlocal is_counted
+                is_counted = True
+                # A template, never the path itself: names of jobs are secrets.
+                route = getattr(scope.get("route"), "path", "other")
+                method = scope["method"] if scope["method"] in _METHODS else "other"
+                self._requests.labels(method, route, status).inc()
+                self._seconds.labels(route).observe(time.monotonic() - begun)
 
             async def counting_send(message: dict) -> None:
                 if message["type"] == "http.response.start":
-                    # A template, never the path itself: names of jobs are secrets.
-                    route = getattr(scope.get("route"), "path", "other")
-                    method = scope["method"] if scope["method"] in _METHODS else "other"
-                    self._requests.labels(method, route, message["status"]).inc()
-                    self._seconds.labels(route).observe(time.monotonic() - begun)
+                    count(message["status"])
                 await send(message)
 
-            is_request = scope["type"] == "http"
-            await app(scope, receive, counting_send if is_request else send)
+            if scope["type"] != "http":
+                await app(scope, receive, send)
+                return
+            try:
+                await app(scope, receive, counting_send)
+            except Exception:  # answered further out
+                if not is_counted:
+                    count(500)
+                raise
 
         return counted
 

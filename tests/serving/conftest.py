@@ -88,6 +88,15 @@ def fixture_store(database):
     return Store(database)
 
 
+@pytest.fixture(name="site")
+def fixture_site(bundle, tmp_path):
+    from tests.serving.site import Site
+
+    site = Site(bundle, tmp_path)
+    yield site
+    site.database.close()
+
+
 @pytest.fixture(name="start_server")
 def fixture_start_server(bundle, tmp_path):
     """Starts `python -m lumiere_jax.serve`, as often as asked; the data folder stays the same."""

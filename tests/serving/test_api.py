@@ -8,53 +8,12 @@ import time
 import pytest
 from fastapi.testclient import TestClient
 
-from lumiere_jax.serving.app import make_app
-from lumiere_jax.serving.database import Database
-from lumiere_jax.serving.leases import Leases
-from lumiere_jax.serving.model import Models
-from lumiere_jax.serving.settings import Limits, Settings
 from lumiere_jax.serving.store import Store
 from tests.serving.live import PROMPT
+from tests.serving.site import JOB, Site
 from tests.serving.test_uploads import mask, picture, video
 
-JOB = {"task": "text_to_video", "prompt": PROMPT}
 NOBODY = "00000000-0000-4000-8000-000000000000"
-LIMITS = Limits(queue=4, prompt=50, frames=20, steps=9, upload_bytes=60_000, seconds=4, streams=1)
-
-
-class Site:
-    """An application and its queue."""
-
-    def __init__(self, bundle, folder, keys=(), **limits):
-        self.settings = Settings(
-            bundle=bundle,
-            database=f"sqlite:///{folder / 'q'}",
-            scratch=folder,
-            limits=Limits(**{**LIMITS.__dict__, **limits}),
-        )
-        self.database = Database(self.settings.database)
-        self.store = Store(self.database)
-        self.worker = Leases(self.database, "w", 30)
-        models = Models.read(bundle)
-        self.app = make_app(self.store, models, self.settings, keys)
-        self.client = TestClient(
-            self.app, base_url="http://x/api/v1", raise_server_exceptions=False
-        )
-
-    def post(self, files=None, **fields):
-        return self.client.post("/jobs", data=JOB | fields, files=files)
-
-    def done(self, content=b"0123456789"):
-        job = self.post().json()["id"]
-        assert self.worker.finish(self.worker.claim(), content)
-        return job
-
-
-@pytest.fixture(name="site")
-def fixture_site(bundle, tmp_path):
-    site = Site(bundle, tmp_path)
-    yield site
-    site.database.close()
 
 
 def test_a_job_from_its_begin_to_its_end(site):
