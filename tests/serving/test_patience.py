@@ -61,6 +61,8 @@ def drip(connection, content, each=1, pause=0.1):
     """Sends some bytes at a time; the seconds until the server had enough, or None."""
     begun = time.monotonic()
     for place in range(0, len(content), each):
+        if time.monotonic() - begun > 6:
+            break
         try:
             connection.sendall(content[place : place + each])
             with contextlib.suppress(TimeoutError):
