@@ -44,7 +44,7 @@ _PYTHON = flags.DEFINE_string(
 )
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/peers", "Folder of the results.")
 _PEERS = flags.DEFINE_list("peers", list(PEERS), "Which of them.")
-_FRAMES = flags.DEFINE_integer("frames", 16, "Frames of a clip.", lower_bound=1)
+_FRAMES = flags.DEFINE_integer("frames", 8, "Frames of a clip.", lower_bound=1)
 _SIZE = flags.DEFINE_integer("size", 64, "Height and width of a frame.", lower_bound=8)
 _BATCH = flags.DEFINE_integer("batch", 2, "Clips of a run.", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Runs of each kind that count.", lower_bound=1)
@@ -121,26 +121,44 @@ def measure(peer: str, python: str, shape: tuple[int, ...], rounds: int) -> dict
             flops = matching.flops_of(fields[what], shape, TEXT_LENGTH, TEXT_DIM, is_frozen)
             networks[name] = {"widths": fields[what]["widths"], "flops": flops}
     with contextlib.ExitStack() as stack:
-        workers = {
+        others = {
             "torch": stack.enter_context(processes.torch_worker(python, setting, **theirs)),
             "torch.compile": stack.enter_context(
                 processes.torch_worker(python, setting, compile=True, **theirs)
             ),
         }
-        for what in targets:
-            text = json.dumps(fields[what])
-            worker = stack.enter_context(processes.stunet_worker(setting, fields=text))
-            workers[f"STUNet, same {what}"] = worker
-        found = measure_rounds(workers, RUNS[:-1], rounds)
-        for what in targets:  # only now, since each takes memory
-            text = json.dumps(fields[what])
-            worker = stack.enter_context(processes.stunet_worker(setting, fields=text, frozen=True))
-            workers[f"STUNet, same {what}, temporal weights alone"] = worker
-        for name, worker in workers.items():
-            networks[name] = networks[name] | worker.hello
-        trained = measure_rounds(workers, RUNS[-1:], rounds)
-    runs = {name: found.get(name, {}) | trained[name] for name in trained}
-    return {"networks": {name: networks[name] | {"runs": runs[name]} for name in networks}}
+        hellos = {name: worker.hello for name, worker in others.items()}
+        runs: dict[str, dict[str, Any]] = {}
+        for kinds, group in groups():
+            with contextlib.ExitStack() as ours:
+                workers = dict(others)
+                for name, (what, is_frozen) in group.items():
+                    workers[name] = ours.enter_context(
+                        processes.stunet_worker(
+                            setting, fields=json.dumps(fields[what]), frozen=is_frozen
+                        )
+                    )
+                    hellos[name] = workers[name].hello
+                found = measure_rounds(workers, kinds, rounds)
+            for name in group:
+                for run, cell in found[name].items():
+                    beside = {other: found[other][run].get("seconds", []) for other in others}
+                    runs.setdefault(name, {})[run] = cell | {"beside": beside}
+            for name in others:
+                runs[name] = found[name] | runs.get(name, {})
+    return {"networks": {name: networks[name] | hellos[name] | {"runs": runs[name]}
+                         for name in networks}}  # fmt: skip
+
+
+def groups() -> list[tuple[tuple[str, ...], dict[str, tuple[str, bool]]]]:
+    """What takes turns with the two ways of torch: kinds of run, and networks of ours.
+
+    They are trained in groups, since together they do not fit into 24 GiB.
+    """
+    plain = {f"STUNet, same {what}": (what, False) for what in table.MATCHES}
+    frozen = {f"{name}, temporal weights alone": (what, True) for name, (what, _) in plain.items()}
+    training = [dict([item]) for item in plain.items()] + [frozen]
+    return [(RUNS[:-1], plain), *((RUNS[-1:], group) for group in training)]
 
 
 def main(argv: list[str]) -> None:

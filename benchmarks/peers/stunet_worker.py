@@ -103,7 +103,9 @@ def main() -> None:
                 trainable, held["frozen"] = partition(
                     held.pop("params"), lambda path: not given.frozen or is_temporal(path)
                 )
-                held["state"] = (trainable, jax.jit(optimizer.init)(trainable))
+                # Where the step leaves it, or the second step would be compiled anew.
+                init = jax.jit(optimizer.init, out_shardings=everywhere)
+                held["state"] = (trainable, init(trainable))
                 del trainable
             made = train(*held.pop("state"), held["frozen"], video, times, text)
             held["state"] = jax.block_until_ready(made)

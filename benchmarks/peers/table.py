@@ -54,18 +54,20 @@ def page(folder: Path) -> str:
     for what, name in MATCHES.items():
         parts += [f"## A space-time U-Net of {name}", _sizes(results, what), _speeds(results, what)]
     parts += ["## Compilation and memory", _memory(results), verdict(results)]
-    profile = folder.parent / PROFILE
-    if profile.is_file():
-        parts.append(profile_section(json.loads(profile.read_text())))
+    place = folder.parent / PROFILE
+    if place.is_file():
+        profile = json.loads(place.read_text())
+        parts += [room(results, profile["peak"]), profile_section(profile)]
     return "\n\n".join(parts) + "\n"
 
 
 def ratios(result: dict[str, Any], theirs: str, ours: str, run: str) -> list[float]:
     """How many times as fast as another network ours is, round by round; empty if one failed."""
-    pair = [result["networks"][name]["runs"].get(run, {}) for name in (theirs, ours)]
-    if any("error" in cell or not cell.get("seconds") for cell in pair):
+    cell = result["networks"][ours]["runs"].get(run, {})
+    beside = cell.get("beside", {}).get(theirs)
+    if not beside or not cell.get("seconds"):
         return []
-    return [a / b for a, b in zip(*(cell["seconds"] for cell in pair), strict=True)]
+    return [a / b for a, b in zip(beside, cell["seconds"], strict=True)]
 
 
 def _sizes(results: Sequence[dict[str, Any]], what: str) -> str:
@@ -103,7 +105,7 @@ def _speed(result: dict[str, Any], theirs: str, ours: str, run: str) -> str:
     for cell in cells:
         if "error" in cell:
             return f"fails: {cell['error']}"
-    seconds = [statistics.median(cell["seconds"]) for cell in cells]
+    seconds = [statistics.median(s) for s in (cells[1]["beside"][theirs], cells[1]["seconds"])]
     found = ratios(result, theirs, ours, run)
     times = f"**{statistics.median(found):.2f}×** ({min(found):.2f} to {max(found):.2f})"
     return f"{seconds[0]:.2f} s, {seconds[1]:.2f} s, {times}"
@@ -139,6 +141,23 @@ def verdict(results: Sequence[dict[str, Any]]) -> str:
     return f"{head}\n\n" + "\n".join(lines)
 
 
+def room(results: Sequence[dict[str, Any]], peak: float) -> str:
+    """How much of this machine's matrix peak (FLOP/s) the forward passes take already."""
+    rows = []
+    for result in results:
+        for name in (*MODES, "STUNet, same flops"):
+            network = result["networks"][name]
+            if seconds := network["runs"].get("forward", {}).get("seconds"):
+                rate = network["flops"]["forward"] / statistics.median(seconds)
+                share = f"{rate / peak:.0%} ({rate / 1e9:.0f} GFLOP/s)"
+                rows.append([f"{result['settings']['peer']}: {name}", share, f"{peak / rate:.1f}×"])
+    head = ["forward pass", "share of the matrix peak", "at the peak itself it would be as fast"]
+    return (
+        f"What stands in the way is the machine: its matrix peak is {peak / 1e9:.0f} GFLOP/s (see "
+        "below), and convolutions cannot be faster.\n\n" + report.table(head, rows)
+    )
+
+
 def profile_section(profile: dict[str, Any]) -> str:
     """Where the time of the variant `small` goes, and what an ideal machine would need."""
     head = ["", "batch", "GFLOP", "time", "GFLOP/s", "share of the matrix peak"]
@@ -163,4 +182,7 @@ def profile_section(profile: dict[str, Any]) -> str:
         report.table(head, rows),
         "By the profiler, the share of each kind of operation in the busy time of all threads:",
         report.table(["", "kinds of operation"], parts),
+        "FLOPs are those of the network alone. So what a training step lacks is time in Muon's "
+        "iterations, which are products of matrices but not counted, and in norms, activations and "
+        "copies, which wait for memory; the convolutions alone come nearer to the peak.",
     ])  # fmt: skip

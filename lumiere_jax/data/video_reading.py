@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -113,27 +113,40 @@ def probe_video(path: str | os.PathLike) -> VideoInfo:
         if start_time is None:
             raise VideoReadError(path, "it has no frames")
     with _open_video(path) as stream:
-        times, last_duration = _packet_times(stream)
-        if not times.size:
-            raise VideoReadError(path, "it has no complete frames")
-        gaps = np.diff(times)
-        fallback = float(1 / stream.average_rate) if stream.average_rate else 0.04
-        # The short gaps: in a variable rate, the long ones are frames that were held.
-        period = float(np.percentile(gaps[gaps > 0], 10)) if (gaps > 0).any() else fallback
-    duration = times[-1] - times[0] + (last_duration or period)
-    return VideoInfo(duration=float(duration), frame_period=period, start_time=start_time)
+        info = timing(stream, stream.container.demux(stream), start_time)
+    if info is None:
+        raise VideoReadError(path, "it has no complete frames")
+    return info
 
 
-def _packet_times(stream: av.video.stream.VideoStream) -> tuple[np.ndarray, float]:
-    """Sorted timestamps of the complete packets, and the duration of the last; all in seconds."""
-    unit, packets = float(stream.time_base), []
-    for packet in stream.container.demux(stream):
+def timing(
+    stream: av.video.stream.VideoStream, packets: Iterable[av.Packet], start_time: float = 0.0
+) -> VideoInfo | None:
+    """What the timestamps of a stream say, without decoding it.
+
+    Args:
+      stream: of a video.
+      packets: all of its packets.
+      start_time: timestamp of the first frame, in seconds.
+
+    Returns:
+      None if there is no complete packet.
+    """
+    unit, found = float(stream.time_base), []
+    for packet in packets:
         if packet.size and not packet.is_corrupt and not packet.is_discard:
             time = packet.dts if packet.pts is None else packet.pts
-            packets.append((len(packets) if time is None else time, packet.duration or 0))
-    packets.sort()
-    times = np.array([time for time, _ in packets], np.float64) * unit
-    return times, packets[-1][1] * unit if packets else 0.0
+            found.append((len(found) if time is None else time, packet.duration or 0))
+    if not found:
+        return None
+    found.sort()
+    times = np.array([time for time, _ in found], np.float64) * unit
+    gaps = np.diff(times)
+    fallback = float(1 / stream.average_rate) if stream.average_rate else 0.04
+    # The short gaps: in a variable rate, the long ones are frames that were held.
+    period = float(np.percentile(gaps[gaps > 0], 10)) if (gaps > 0).any() else fallback
+    duration = times[-1] - times[0] + (found[-1][1] * unit or period)
+    return VideoInfo(duration=float(duration), frame_period=period, start_time=start_time)
 
 
 def _shown_frames(

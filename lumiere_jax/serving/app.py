@@ -41,7 +41,7 @@ from lumiere_jax.serving.tasks import FILES, TASKS
 
 PAGE = Path(__file__).parent / "page"
 _DECODERS = 2  # uploads that are looked at at once: each may take much memory
-_WAITING = 8  # uploads that may wait for that
+_MOST_WAITING = 8  # uploads that wait for it
 _EVENT_SECONDS = 0.5
 _RETRY_SECONDS = 15
 
@@ -118,6 +118,7 @@ def make_app(
         app.add_api_route(f"/api/v1{path}", view, **options)
     app.add_exception_handler(RequestValidationError, _tell_invalid)
     app.add_exception_handler(SQLAlchemyError, _tell_unreachable)
+    app.add_exception_handler(OSError, _tell_full)
     app.add_exception_handler(HTTPException, _tell_refused)
     app.add_exception_handler(Exception, _tell_defect)
     app.mount("/", StaticFiles(directory=PAGE, html=True))
@@ -157,8 +158,6 @@ class _Routes:
                 job = await anyio.to_thread.run_sync(self._accept, options.task, asked, {})
         except QueueFull as error:
             raise self._full() from error
-        except OSError as error:
-            raise _unwritable(error) from error
         except UserError as error:
             is_foreign = isinstance(error, uploads.UploadError) and error.is_foreign
             raise HTTPException(415 if is_foreign else 422, str(error)) from error
@@ -168,9 +167,10 @@ class _Routes:
     async def _accept_files(
         self, task: str, asked: dict[str, Any], given: dict[str, UploadFile]
     ) -> Job:
-        """Uploads are on the disk until it is their turn, not in memory."""
-        if self._decoders.statistics().tasks_waiting >= _WAITING:
-            raise _later(429, "too many uploads wait to be looked at; try again later")
+        """Looks at files and keeps them; they are in memory only while it is their turn."""
+        if self._decoders.statistics().tasks_waiting >= _MOST_WAITING:
+            self._metrics.refused.inc()
+            raise _later("too many files are sent at once; try again later", 429)
         async with self._decoders:
             files = {name: await file.read() for name, file in given.items()}
             await anyio.to_thread.run_sync(self._check_files, task, files)
@@ -188,7 +188,7 @@ class _Routes:
 
     def _full(self) -> HTTPException:
         self._metrics.refused.inc()
-        return _later(429, f"{self._settings.limits.queue} jobs wait already; try again later")
+        return _later(f"{self._settings.limits.queue} jobs wait already; try again later", 429)
 
     def list_jobs(
         self,
@@ -213,7 +213,7 @@ class _Routes:
         await anyio.to_thread.run_sync(self._found, job_id)
         if self._streams >= self._settings.limits.streams:
             raise _later(
-                429, "too many clients follow jobs now; ask for the job itself now and then"
+                "too many clients follow jobs now; ask for the job itself now and then", 429
             )
 
     async def events(self, job_id: uuid.UUID) -> AsyncIterator[ServerSentEvent]:
@@ -272,7 +272,7 @@ class _Routes:
         response.status_code = 200 if health.ready else 503
         return health
 
-    def live(self) -> dict[str, bool]:
+    async def live(self) -> dict[str, bool]:
         """Whether this process answers."""
         return {"live": True}
 
@@ -290,13 +290,8 @@ class _Routes:
         return replies.job_reply(job, self._store.position(job))
 
 
-def _later(code: int, detail: str) -> HTTPException:
+def _later(detail: str, code: int) -> HTTPException:
     return HTTPException(code, detail, {"Retry-After": str(_RETRY_SECONDS)})
-
-
-def _unwritable(error: OSError) -> HTTPException:
-    _log.error("cannot write what is uploaded: %s", error)
-    return _later(503, "the server cannot write files now; try again later")
 
 
 def _no_such_job() -> HTTPException:
@@ -313,13 +308,6 @@ async def _tell_invalid(request: Request, error: RequestValidationError) -> JSON
     return JSONResponse({"detail": detail[:1000]}, 422)
 
 
-async def _tell_refused(request: Request, error: HTTPException) -> Response:
-    """As FastAPI does, which takes a full disk for a mistake in the body, however."""
-    if error.status_code == 400 and isinstance(error.__cause__, OSError):
-        error = _unwritable(error.__cause__)
-    return await http_exception_handler(request, error)
-
-
 async def _tell_unreachable(request: Request, error: SQLAlchemyError) -> JSONResponse:
     _log.error("the database: %s", error)
     return JSONResponse(
@@ -327,6 +315,22 @@ async def _tell_unreachable(request: Request, error: SQLAlchemyError) -> JSONRes
         503,
         {"Retry-After": str(_RETRY_SECONDS)},
     )
+
+
+async def _tell_full(request: Request, error: OSError) -> JSONResponse:
+    _log.error("a file cannot be written or read: %s", error)
+    return JSONResponse(
+        {"detail": "the server cannot keep files now; try again later"},
+        503,
+        {"Retry-After": str(_RETRY_SECONDS)},
+    )
+
+
+async def _tell_refused(request: Request, error: HTTPException) -> Response:
+    """As FastAPI does, which takes a full disk for a mistake in the body, however."""
+    if error.status_code == 400 and isinstance(error.__cause__, OSError):
+        return await _tell_full(request, error.__cause__)
+    return await http_exception_handler(request, error)
 
 
 async def _tell_defect(request: Request, error: Exception) -> JSONResponse:

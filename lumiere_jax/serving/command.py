@@ -52,7 +52,7 @@ def serve(
     from lumiere_jax.serving.app import make_app
     from lumiere_jax.serving.patience import PatientProtocol
 
-    raise_open_files()
+    _allow_files()
     keys = read_keys(key_file)
     models = Models.read(settings.bundle, distilled=settings.distilled)
     listening = listen(host, port)
@@ -83,6 +83,13 @@ def serve(
     finally:
         supervisor.stop()
         database.close()
+
+
+def _allow_files() -> None:
+    """Lets this process have as many connections as the system permits."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # some systems permit less than they say
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def work(settings: Settings, num_workers: int) -> None:
@@ -182,13 +189,6 @@ def names(host: str, *, is_open: bool, allowed: Sequence[str]) -> set[str] | Non
     if not is_open and not allowed:
         return None
     return {"localhost", host.lower(), *(name.strip().lower() for name in allowed)}
-
-
-def raise_open_files() -> None:
-    """Lets this process have as many open files, and so connections, as it may."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # macOS has no number for "any"
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -5,10 +5,9 @@ and Pillow try the listed formats alone, none of which can name other files. `re
 checked.
 """
 
-import contextlib
 import io
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import av
@@ -16,21 +15,15 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from lumiere_jax import given
-from lumiere_jax.data.video_io import (
-    VideoInfo,
-    VideoReadError,
-    probe_video,
-    read_video,
-    to_float,
-)
+from lumiere_jax.data.video_io import read_video, to_float
+from lumiere_jax.data.video_reading import VideoInfo, timing
 from lumiere_jax.errors import UserError
 from lumiere_jax.serving.settings import Limits
 
 PICTURES = ("PNG", "JPEG", "WEBP")
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
 _MAX_PACKETS = 100_000
-_SCAN = b"\xff\xda"  # begins a scan of a JPEG, and is nowhere else in its pixels
-_MAX_SCANS = 100  # each goes over all pixels, whatever its size; encoders make about 10
+_SCAN, _MAX_SCANS = b"\xff\xda", 100  # start of a scan; progressive JPEGs have about ten
 
 
 class UploadError(UserError):
@@ -58,27 +51,20 @@ def check(
 
     Raises:
       UploadError: naming the file and what is wrong with it.
-      OSError: if `scratch` cannot be written.
     """
-    infos = {}
-    with _written(files, scratch) as paths:
-        for name, content in files.items():
-            try:
-                if paths[name].suffix == ".mp4":
-                    infos[name] = _check_video(name, content, paths[name], fps, limits)
-                else:
-                    _check_picture(name, content, limits)
-            except VideoReadError as error:
-                raise UploadError(f"{name}: cannot be decoded: {error.reason}.") from error
-            except UserError:
-                raise
-            except MemoryError as error:
-                raise UploadError(
-                    f"{name}: is too large to be decoded; make it smaller."
-                ) from error
-            except Exception as error:  # decoders raise all kinds of errors for damaged files
-                raise UploadError(f"{name}: is damaged, or no picture or video.") from error
-        arrays = _decoded(paths, fps, infos)
+    for name, content in files.items():
+        try:
+            if name == "video" or (name == "mask" and not _is_picture(content)):
+                _check_video(name, content, fps, limits)
+            else:
+                _check_picture(name, content, limits)
+        except UserError:
+            raise
+        except MemoryError as error:
+            raise UploadError(f"{name}: is too large to be decoded; make it smaller.") from error
+        except Exception as error:  # decoders raise all kinds of errors for damaged files
+            raise UploadError(f"{name}: is damaged, or no picture or video.") from error
+    arrays = read(files, fps, scratch)
     if "video" in arrays and len(arrays["video"]) < least_frames:
         raise UploadError(
             f"video: has {len(arrays['video'])} frames at {fps:g} fps; at least {least_frames} are "
@@ -101,43 +87,26 @@ def read(files: Mapping[str, bytes], fps: float, scratch: Path) -> dict[str, np.
 
     Raises:
       UploadError: see `check`.
-      OSError: see `check`.
     """
-    with _written(files, scratch) as paths:
-        return _decoded(paths, fps, {})
-
-
-@contextlib.contextmanager
-def _written(files: Mapping[str, bytes], scratch: Path) -> Iterator[dict[str, Path]]:
-    """Files in a folder of their own: name -> path, whose suffix tells videos from pictures."""
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        paths = {}
-        for name, content in files.items():
-            is_video = name == "video" or (name == "mask" and not _is_picture(content))
-            paths[name] = Path(folder) / (f"{name}.mp4" if is_video else f"{name}.png")
-            paths[name].write_bytes(content)
-        yield paths
-
-
-def _decoded(
-    paths: Mapping[str, Path], fps: float, infos: Mapping[str, VideoInfo]
-) -> dict[str, np.ndarray]:
-    """See `read`; a video is as long as its info says."""
     arrays: dict[str, np.ndarray] = {}
-    try:
-        if "image" in paths:
-            arrays["image"] = given.read_picture(str(paths["image"]))
-        if "video" in paths:
-            video = read_video(paths["video"], fps=fps, info=infos.get("video"))
-            arrays["video"] = to_float(video)
-        if "mask" in paths:  # after what it lies on
-            ground = arrays["video"] if "video" in arrays else arrays["image"][None]
-            arrays["mask"] = given.read_region(str(paths["mask"]), fps, ground.shape[:3])
-    except UserError as error:
-        folder = str(next(iter(paths.values())).parent)
-        raise UploadError(_without_paths(str(error), folder)) from error
-    except Exception as error:
-        raise UploadError("a file is damaged and cannot be decoded.") from error
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        for name in sorted(files):  # the mask comes after what it lies on
+            is_video = name == "video" or (name == "mask" and not _is_picture(files[name]))
+            path = Path(folder) / (f"{name}.mp4" if is_video else f"{name}.png")
+            path.write_bytes(files[name])
+        try:
+            if "image" in files:
+                arrays["image"] = given.read_picture(str(Path(folder, "image.png")))
+            if "video" in files:
+                arrays["video"] = to_float(read_video(Path(folder, "video.mp4"), fps=fps))
+            if "mask" in files:
+                ground = arrays["video"] if "video" in arrays else arrays["image"][None]
+                (path,) = Path(folder).glob("mask.*")
+                arrays["mask"] = given.read_region(str(path), fps, ground.shape[:3])
+        except UserError as error:
+            raise UploadError(_without_paths(str(error), folder)) from error
+        except Exception as error:
+            raise UploadError("a file is damaged and cannot be decoded.") from error
     return arrays
 
 
@@ -158,8 +127,9 @@ def _check_picture(name: str, content: bytes, limits: Limits) -> None:
         with Image.open(io.BytesIO(content), formats=PICTURES) as picture:
             width, height = picture.size
             _check_pixels(name, width, height, limits)
+            # Each goes over the whole picture once more, and a file has room for thousands.
             if picture.format == "JPEG" and content.count(_SCAN) > _MAX_SCANS:
-                raise UploadError(f"{name}: has too many scans to decode; save it anew.")
+                raise UploadError(f"{name}: is a JPEG of too many scans; save it anew.")
             picture.load()
     except Image.DecompressionBombError as error:
         raise UploadError(
@@ -179,8 +149,8 @@ def _check_pixels(name: str, width: int, height: int, limits: Limits) -> None:
         )
 
 
-def _check_video(name: str, content: bytes, path: Path, fps: float, limits: Limits) -> VideoInfo:
-    """Decodes all frames, one after the other, within the limits; returns how long they last."""
+def _check_video(name: str, content: bytes, fps: float, limits: Limits) -> None:
+    """Decodes all frames, one after the other, within the limits."""
     # Playlists and the like, which make FFmpeg open other files and addresses, are not listed.
     options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": ""}
     try:
@@ -198,7 +168,8 @@ def _check_video(name: str, content: bytes, path: Path, fps: float, limits: Limi
         aspect = max(float(stream.sample_aspect_ratio or 1), 1.0)
         width, height = round(stream.width * aspect), stream.height
         _check_pixels(name, width, height, limits)
-        _check_packets(name, content, options, width * height, limits)
+        info = _check_packets(name, content, options, width * height, limits)
+        _check_length(name, info, width * height, fps, limits)
         # Sizes that the header hides; twice as many, since codecs round sizes up.
         stream.codec_context.options = {"max_pixels": str(2 * limits.pixels)}
         size = None
@@ -208,51 +179,45 @@ def _check_video(name: str, content: bytes, path: Path, fps: float, limits: Limi
                 raise UploadError(f"{name}: changes its size; send frames of one size.")
     if size is None:
         raise UploadError(f"{name}: has no frames that can be decoded.")
-    info = probe_video(path)
     _check_length(name, info, round(size[0] * aspect) * size[1], fps, limits)
-    return info
 
 
 def _check_packets(
     name: str, content: bytes, options: dict[str, str], pixels: int, limits: Limits
-) -> None:
-    """The work, and the time from the first to the last frame; headers promise what they like."""
-    times, count, scans = [], 0, 0
-    with av.open(io.BytesIO(content), options=options, metadata_errors="replace") as container:
-        stream = container.streams.video[0]
-        is_jpeg = stream.codec_context.name == "mjpeg"
-        for packet in container.demux(stream):
-            if not packet.size:
-                continue
-            time = packet.dts if packet.pts is None else packet.pts
-            times.append(count if time is None else time)
-            count += 1
+) -> VideoInfo:
+    """How much work it is to decode, and how long it lasts; headers promise what they like."""
+
+    def counted(packets: Iterable[av.Packet]) -> Iterator[av.Packet]:
+        scans = 0
+        for count, packet in enumerate((p for p in packets if p.size), 1):
             scans += max(bytes(packet).count(_SCAN), 1) if is_jpeg else 1
             if count > _MAX_PACKETS or scans * pixels > limits.decoded_pixels:
                 raise UploadError(
                     f"{name}: has too many frames of this size to decode; make it shorter, smaller "
                     "or slower."
                 )
-        seconds = float((max(times) - min(times)) * stream.time_base) if times else 0.0
-    _check_seconds(name, seconds, limits)
+            yield packet
 
-
-def _check_seconds(name: str, seconds: float, limits: Limits) -> None:
-    if round(seconds, 1) > limits.seconds:
-        raise UploadError(f"{name}: is {seconds:.1f} s long; at most {limits.seconds:g} s.")
+    with av.open(io.BytesIO(content), options=options, metadata_errors="replace") as container:
+        stream = container.streams.video[0]
+        is_jpeg = stream.codec_context.name == "mjpeg"
+        info = timing(stream, counted(container.demux(stream)))
+    if info is None:
+        raise UploadError(f"{name}: has no complete frames.")
+    return info
 
 
 def _check_length(name: str, info: VideoInfo, pixels: int, fps: float, limits: Limits) -> None:
-    """The frames that are made when it is read: the last one may be held for hours."""
-    _check_seconds(name, info.duration, limits)
+    if round(info.duration, 1) > limits.seconds:
+        raise UploadError(f"{name}: is {info.duration:.1f} s long; at most {limits.seconds:g} s.")
     frames = info.num_frames(fps)
     if frames > limits.frames:
         raise UploadError(
-            f"{name}: has {frames} frames at the model's {fps:g} fps; at most {limits.frames} "
-            "are taken."
+            f"{name}: has {frames} frames at the model's {fps:g} fps; at most {limits.frames} are "
+            "taken."
         )
     if frames * pixels > limits.video_pixels:
         raise UploadError(
-            f"{name}: has {frames} frames of {pixels / 1e6:.2g} million pixels; send a smaller "
-            "or shorter one."
+            f"{name}: has {frames} frames of {pixels / 1e6:.2g} million pixels; send a smaller or "
+            "shorter one."
         )

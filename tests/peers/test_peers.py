@@ -90,7 +90,12 @@ def made_up_result(ratio=2.0):
     networks["torch.compile"]["runs"]["train"] = {"error": "RuntimeError: no"}
     for what in table.MATCHES:
         for name in (f"STUNet, same {what}", f"STUNet, same {what}, temporal weights alone"):
-            networks[name] = sizes | {"widths": [64, 128, 256], "runs": runs(1.0)}
+            own = runs(1.0)
+            for run, cell in own.items():
+                cell["beside"] = {
+                    mode: networks[mode]["runs"][run].get("seconds", []) for mode in table.MODES
+                }
+            networks[name] = sizes | {"widths": [64, 128, 256], "runs": own}
     return {
         "settings": {"peer": "lumiere-pytorch", "shape": [2, 16, 64, 64, 3], "rounds": 3},
         "machine": "2 CPU cores (made up), jax 0",
@@ -125,13 +130,15 @@ def test_page_of_results(tmp_path):
     assert "fails: RuntimeError: no" in text
     assert "- lumiere-pytorch, forward pass: 1.50× (bar 2×), **not reached**" in text
     assert "- lumiere-pytorch, training step: 1.50× (bar 1.4×), reached" in text
+    assert "| lumiere-pytorch: torch | 149% (299 GFLOP/s) | 0.7× |" in text
     assert "| t2i, forward pass | 8 | 5.0 | 0.050 s | 100 | 50% |" in text
     assert "| t2i, forward pass | norms 75%, matrix products 25% |" in text
 
 
 def test_ratios_are_within_a_round():
     result = made_up_result()
-    result["networks"]["torch"]["runs"]["forward"]["seconds"] = [2.0, 2.0, 3.0]
+    cell = result["networks"]["STUNet, same flops"]["runs"]["forward"]
+    cell["beside"]["torch"] = [2.0, 2.0, 3.0]
     found = table.ratios(result, "torch", "STUNet, same flops", "forward")
     assert found == [2.0, 1.0, 3.0]
     assert table.ratios(result, "torch.compile", "STUNet, same flops", "train") == []

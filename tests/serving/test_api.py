@@ -331,6 +331,8 @@ def test_a_defect_is_not_told(site, monkeypatch):
     monkeypatch.setattr(Store, "get", broken)
     reply = site.client.get(f"/jobs/{NOBODY}")
     assert reply.status_code == 500 and "secret" not in reply.text and reply.json()["detail"]
+    counted = 'requests_total{code="500",method="GET",route="/api/v1/jobs/{job_id}"} 1.0'
+    assert counted in site.client.get("/metrics").text
 
 
 def test_pages(site):

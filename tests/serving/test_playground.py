@@ -135,6 +135,10 @@ def test_a_painted_region(page, files, tmp_path, name, given):
     choose(page, name)
     fill(page)
     give(page, files[given])
+    page.wait_for_function("""() => {
+      const frame = document.getElementById("canvas").getContext("2d");
+      return frame.getImageData(20, 8, 1, 1).data[0] > 100;
+    }""")
     page.get_by_role("button", name="Make the video").click()
     assert "Paint the region" in page.locator("#problem").text_content()
     paint(page)
@@ -222,6 +226,45 @@ def test_a_link_has_the_settings(page, open_page):
     assert other.get_by_label("Strength").input_value() == "0.3"
     assert other.get_by_label("Seed").input_value() == "5"
     assert other.locator("#tasks input:checked").get_attribute("value") == "video_to_video"
+
+
+def test_files_and_regions_are_kept_while_arrow_keys_pass_other_tasks(page, files):
+    choose(page, "Paint anew")
+    give(page, files["video"])
+    paint(page)
+    covered = page.locator("#covered").text_content()
+    page.locator("#tasks input:checked").press("ArrowRight")
+    assert page.locator("#tasks input:checked").get_attribute("value") == "cinemagraph"
+    assert page.locator("#canvas").is_hidden()
+    page.locator("#tasks input:checked").press("ArrowLeft")
+    page.locator("#canvas").wait_for()
+    page.wait_for_function(
+        "text => document.getElementById('covered').textContent === text", arg=covered
+    )
+    assert covered != "0% is covered"
+    assert page.locator("#file").evaluate("input => input.files[0].name") == "video.mp4"
+
+
+def test_fields_take_what_the_server_takes_and_say_what_they_do_not(page):
+    fill(page, small=False)
+    more = page.locator("details")
+    page.get_by_label("Guidance", exact=True).evaluate("input => { input.value = '7.55'; }")
+    assert page.locator("#form").evaluate("form => form.checkValidity()")
+    page.get_by_label("Guidance", exact=True).evaluate("input => { input.value = '101'; }")
+    assert not more.evaluate("place => place.open")
+    page.get_by_role("button", name="Make the video").click()
+    assert more.evaluate("place => place.open") and page.locator("#result").is_hidden()
+
+
+def test_history_of_other_tabs_and_servers_stays(server, open_page):
+    page = open_page(server.url)
+    page.locator("#form").wait_for()
+    page.evaluate("localStorage.setItem('lumiere_jax.jobs', JSON.stringify(['unknown-here']))")
+    fill(page)
+    page.get_by_role("button", name="Make the video").click()
+    page.locator("#list button").wait_for()
+    kept = page.evaluate("JSON.parse(localStorage.getItem('lumiere_jax.jobs'))")
+    assert len(kept) == 2 and kept[1] == "unknown-here"
 
 
 def test_what_the_server_refuses_is_told(page, files):

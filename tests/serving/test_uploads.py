@@ -97,7 +97,7 @@ def test_what_is_refused(check, files, message):
 
 def test_videos_that_are_refused(check, tmp_path):
     for content, message in (
-        (video(tmp_path, 40), "is 4.9 s long; at most 4 s"),
+        (video(tmp_path, 40), "is 5.0 s long; at most 4 s"),
         (video(tmp_path, 30), "has 30 frames at the model's 8 fps; at most 24"),
         (video(tmp_path, 22, (96, 100)), "22 frames of 0.0096 million pixels; send a smaller"),
         (video(tmp_path, 4, (112, 112)), "has 112×112 pixels"),
@@ -167,7 +167,7 @@ def test_jpegs_of_very_many_scans(check, tmp_path):
     begin, end = whole.rindex(b"\xff\xda"), whole.rindex(b"\xff\xd9")
     many = whole[:begin] + whole[begin:end] * 200 + whole[end:]
     for name, others in (("image", {}), ("mask", {"image": picture()})):
-        with pytest.raises(UploadError, match=f"{name}: has too many scans"):
+        with pytest.raises(UploadError, match=f"{name}: is a JPEG of too many scans"):
             check(**others, **{name: many})
     # The same as the frame of a video.
     with av.open(str(tmp_path / "x.avi"), "w") as container:

@@ -5,9 +5,15 @@ const KINDS = {
   video: { label: "Video", accept: "video/*,image/gif,.mkv" },
 };
 
+function filesOf(file) {
+  const list = new DataTransfer();
+  if (file) list.items.add(file);
+  return list.files;
+}
+
 export class GivenFile {
   constructor(parts, painter, limits) {
-    Object.assign(this, { ...parts, painter, limits, kind: null, file: null });
+    Object.assign(this, { ...parts, painter, limits, kind: null, file: null, kept: {} });
     this.input.addEventListener("change", () => this.take(this.input.files[0] || null));
     this.place.addEventListener("dragover", (event) => event.preventDefault());
     this.place.addEventListener("drop", (event) => {
@@ -16,18 +22,22 @@ export class GivenFile {
     });
   }
 
-  // Shows the field for "image" or "video", or hides it; a file of another kind is forgotten.
+  // Shows the field for "image" or "video", or hides it; there is a file, and a region, of each,
+  // since arrow keys pass other tasks on their way.
   setKind(kind) {
     this.place.hidden = !kind;
     if (kind === this.kind) return;
+    if (this.kind) this.kept[this.kind] = { file: this.file, region: this.painter.region() };
     this.kind = kind;
-    this.take(null);
+    const { file = null, region = null } = this.kept[kind] || {};
+    this.take(file, region);
     if (!kind) return;
     this.label.textContent = KINDS[kind].label;
     this.input.accept = KINDS[kind].accept;
+    this.input.files = filesOf(file);
   }
 
-  take(file) {
+  take(file, region = null) {
     for (const shown of [this.picture, this.clip]) {
       if (shown.src) URL.revokeObjectURL(shown.src);
       shown.removeAttribute("src");
@@ -36,6 +46,7 @@ export class GivenFile {
     this.file = file;
     if (!file) this.input.value = "";
     this.painter.setGround(null);
+    this.region = region; // to be put back when the picture is there
     this.note.textContent = "";
     if (!file) return;
     if (file.size > this.limits.upload_bytes) {
@@ -63,6 +74,14 @@ export class GivenFile {
   #ground(shown, width, height) {
     shown.hidden = false;
     this.painter.setGround(shown, width, height);
-    if (shown === this.clip) shown.play().catch(() => {}); // only a browser that forbids it
+    if (this.region) this.painter.restore(this.region);
+    this.region = null;
+    if (shown !== this.clip) return;
+    const file = this.file;
+    // A video that was hidden is drawn black until a frame of it has been shown.
+    shown.requestVideoFrameCallback?.(() => {
+      if (file === this.file) this.painter.setGround(shown, width, height);
+    });
+    shown.play().catch(() => {}); // only a browser that forbids it
   }
 }

@@ -30,15 +30,16 @@ export class History {
   }
 
   async load() {
-    const found = await this.ask(this.ids);
-    this.jobs = new Map(found.map((job) => [job.id, job]));
-    this.ids = this.ids.filter((id) => this.jobs.has(id)); // the server forgets old ones
-    write(this.ids);
+    // Ids that this server does not know stay: another one may answer at the same address.
+    for (const job of await this.ask(this.ids)) {
+      if (!this.jobs.has(job.id)) this.jobs.set(job.id, job);
+    }
     this.#draw();
   }
 
   add(job) {
-    this.ids = [job.id, ...this.ids.filter((id) => id !== job.id)].slice(0, MOST);
+    const others = [...read(), ...this.ids]; // another tab may have made some
+    this.ids = [...new Set([job.id, ...others])].slice(0, MOST);
     write(this.ids);
     this.update(job);
   }

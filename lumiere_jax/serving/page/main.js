@@ -33,7 +33,7 @@ $("erase").addEventListener("click", () => {
 $("invert").addEventListener("click", () => painter.invert());
 $("clear").addEventListener("click", () => painter.clear());
 
-function setTask(name) {
+function setTask(name, fresh = false) {
   task = name;
   const about = info.tasks[name];
   const radio = document.querySelector(`#tasks input[value="${name}"]`);
@@ -43,7 +43,7 @@ function setTask(name) {
   $("painter").hidden = !about.files.includes("mask");
   $("painter-legend").textContent =
     name === "cinemagraph" ? "Region that moves" : "Region to make anew";
-  options.show(about, info, ...places);
+  options.show(about, info, ...places, fresh);
 }
 
 // What can be shared by a link: all but files.
@@ -56,7 +56,7 @@ function use(wanted) {
     problem(`The weights of this server cannot do ${wanted.task}.`);
     return;
   }
-  setTask(wanted.task);
+  setTask(wanted.task, true);
   if (typeof wanted.prompt === "string") $("prompt").value = wanted.prompt;
   options.fill(wanted, ...places);
 }
@@ -170,6 +170,10 @@ async function start() {
   $("program").textContent = info.program;
   $("licence").textContent = info.licence ? `Weights: ${info.licence}` : "";
   $("form").addEventListener("submit", submit);
+  // A browser can only point at a field that is seen.
+  $("form").addEventListener("invalid", (event) => {
+    event.target.closest("details")?.setAttribute("open", "");
+  }, true);
   $("share").addEventListener("click", share);
   $("again").addEventListener("click", () => {
     use({ task: shown.job.task, ...shown.job.options });

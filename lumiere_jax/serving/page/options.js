@@ -1,6 +1,6 @@
 // The fields of a task's options: which there are is said by the server.
 
-const percent = { kind: "range", min: 0, max: 1, step: 0.05 };
+const percent = { kind: "range", min: 0, max: 1, step: 0.01 };
 
 // Order is that of the page; `main` ones are not hidden under "More options".
 const FIELDS = {
@@ -17,9 +17,9 @@ const FIELDS = {
   feather: { label: "Soft border, pixels", kind: "number", min: 0, max: 64 },
   context: { label: "Frames shown", kind: "number", min: 1 },
   negative_prompt: { label: "Not like", kind: "text" },
-  guidance_scale: { label: "Guidance", kind: "number", min: 0, max: 100, step: 0.1 },
-  guidance_from: { label: "Guidance from time", kind: "number", min: 0, max: 1, step: 0.05 },
-  guidance_to: { label: "Guidance to time", kind: "number", min: 0, max: 1, step: 0.05 },
+  guidance_scale: { label: "Guidance", kind: "number", min: 0, max: 100, step: "any" },
+  guidance_from: { label: "Guidance from time", kind: "number", min: 0, max: 1, step: "any" },
+  guidance_to: { label: "Guidance to time", kind: "number", min: 0, max: 1, step: "any" },
   sampler: { label: "Sampler", kind: "select" },
   base_only: { label: "Size", kind: "select" },
 };
@@ -81,9 +81,9 @@ function control(name, field) {
   return [element("div", { className: "with" }, input, output)];
 }
 
-// Makes the fields of a task; what was set before in those of the same name stays.
-export function show(task, info, main, more) {
-  const before = values(main, more);
+// Makes the fields of a task; some of what was set before stays, unless they are to be `fresh`.
+export function show(task, info, main, more, fresh = false) {
+  const before = fresh ? {} : values(main, more);
   main.replaceChildren();
   more.replaceChildren();
   for (const name of Object.keys(FIELDS)) {

@@ -42,6 +42,19 @@ export class Painter {
     this.#tell();
   }
 
+  // What is painted, to be put back by `restore`; null if there is nothing to paint on.
+  region() {
+    return this.ground && this.mask.getContext("2d")
+      .getImageData(0, 0, this.mask.width, this.mask.height);
+  }
+
+  restore(region) {
+    if (region.width !== this.mask.width || region.height !== this.mask.height) return;
+    this.mask.getContext("2d").putImageData(region, 0, 0);
+    this.#draw();
+    this.#tell();
+  }
+
   clear() {
     this.mask.getContext("2d").clearRect(0, 0, this.mask.width, this.mask.height);
     this.#draw();
