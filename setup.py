@@ -45,7 +45,7 @@ HUB = ["huggingface_hub>=1.0"]
 INT8 = ["qwix>=0.1.8"]
 STUDY = ["flask>=3.1", "waitress>=3.0.2"]
 SERVE = [
-    "fastapi>=0.135",
+    "fastapi>=0.165",
     "fastapi-offline>=1.7.5",
     "prometheus-client>=0.22",
     "python-multipart>=0.0.20",

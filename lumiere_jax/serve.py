@@ -29,6 +29,12 @@ _WORKER_ONLY = flags.DEFINE_bool("worker_only", False, "Only make videos, withou
 _API_KEY_FILE = flags.DEFINE_string(
     "api_key_file", None, "Keys, one a line, of which submitting and cancelling need one."
 )
+_ALLOWED_HOSTS = flags.DEFINE_list(
+    "allowed_hosts",
+    [],
+    "Names that clients may call the server by beside localhost, such as that of a proxy; without "
+    "them any, but for a server without keys at the loopback.",
+)
 _MAX_BATCH = flags.DEFINE_integer("max_batch", 4, "Jobs made at once.", 1, 1024)
 _BATCH_WAIT = flags.DEFINE_float("batch_wait", 0.2, "Seconds a job waits for others like it.", 0, 5)
 _JOB_TIMEOUT = flags.DEFINE_float("job_timeout", 1800, "Seconds that a job may take.", 1)
@@ -100,6 +106,7 @@ def main(argv: list[str]) -> None:
                 host=_HOST.value,
                 port=_PORT.value,
                 key_file=_API_KEY_FILE.value,
+                allowed_hosts=_ALLOWED_HOSTS.value,
             )
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,18 +13,19 @@ from fastapi import (
     FastAPI,
     Form,
     Header,
-    HTTPException,
     Query,
     Request,
     Response,
     UploadFile,
 )
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException  # FastAPI raises it, and none of its own
 
 import lumiere_jax
 from lumiere_jax.errors import UserError
@@ -68,6 +69,7 @@ def make_app(
     settings: Settings,
     keys: Sequence[str] = (),
     is_stopping: Callable[[], bool] = lambda: False,
+    hosts: Collection[str] | None = None,
 ) -> FastAPI:
     """The application.
 
@@ -77,6 +79,7 @@ def make_app(
       settings: see there.
       keys: API keys, one of which is needed to submit and to cancel; none: open to all.
       is_stopping: whether streams are to end.
+      hosts: names by which it may be called beside addresses, lower case; None: any.
     """
     app = FastAPIOffline(
         title="lumiere_jax",
@@ -87,8 +90,12 @@ def make_app(
     )
     metrics = Metrics(store, settings.lease)
     routes = _Routes(store, models, settings, metrics, bool(keys), is_stopping)
+    # A character of a prompt has up to 12 bytes in a form that is not multipart.
+    form_limits = {"max_fields": 50, "max_files": 10}
+    form_limits["max_part_size"] = 4096 + 12 * settings.limits.prompt
     for path, view, options in (
-        ("/jobs", routes.submit, {"methods": ["POST"], "status_code": 202, "responses": _problems(
+        ("/jobs", routes.submit, {"methods": ["POST"], "status_code": 202,
+            "form_limits": form_limits, "responses": _problems(
             400, 401, 403, 413, 415, 422, 429)}),
         ("/jobs", routes.list_jobs, {"responses": _problems(422)}),
         ("/jobs/{job_id}", routes.show, {"responses": _problems(404, 422)}),
@@ -112,9 +119,10 @@ def make_app(
     app.add_exception_handler(RequestValidationError, _tell_invalid)
     app.add_exception_handler(SQLAlchemyError, _tell_unreachable)
     app.add_exception_handler(OSError, _tell_full)
+    app.add_exception_handler(HTTPException, _tell_refused)
     app.add_exception_handler(Exception, _tell_defect)
     app.mount("/", StaticFiles(directory=PAGE, html=True))
-    app.add_middleware(Guard, max_bytes=settings.limits.upload_bytes, keys=list(keys))
+    app.add_middleware(Guard, max_bytes=settings.limits.upload_bytes, keys=list(keys), hosts=hosts)
     app.add_middleware(metrics.middleware)
     return app
 
@@ -312,6 +320,13 @@ async def _tell_unreachable(request: Request, error: SQLAlchemyError) -> JSONRes
 async def _tell_full(request: Request, error: OSError) -> JSONResponse:
     _log.error("a file cannot be written or read: %s", error)
     return _unavailable("the server cannot keep files now; try again later")
+
+
+async def _tell_refused(request: Request, error: HTTPException) -> Response:
+    """As FastAPI does, which takes a full disk for a mistake in the body, however."""
+    if error.status_code == 400 and isinstance(error.__cause__, OSError):
+        return await _tell_full(request, error.__cause__)
+    return await http_exception_handler(request, error)
 
 
 async def _tell_defect(request: Request, error: Exception) -> JSONResponse:

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import ipaddress
 import os
 import resource
 import shutil
@@ -9,7 +10,7 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lumiere_jax.errors import UserError
@@ -25,9 +26,23 @@ _CACHES = ("KERAS_HOME", "MPLCONFIGDIR")  # where libraries write as they are im
 
 
 def serve(
-    settings: Settings, *, num_workers: int, host: str, port: int, key_file: str | None
+    settings: Settings,
+    *,
+    num_workers: int,
+    host: str,
+    port: int,
+    key_file: str | None,
+    allowed_hosts: Sequence[str] = (),
 ) -> None:
     """Serves, with workers beside, until SIGTERM or Ctrl-C.
+
+    Args:
+      settings: see there.
+      num_workers: beside the server.
+      host: address to serve at, or its name.
+      port: to serve at; 0 for any.
+      key_file: see `read_keys`.
+      allowed_hosts: see `names`.
 
     Raises:
       UserError: if bundle, database, key file or address cannot be used.
@@ -35,16 +50,21 @@ def serve(
     import uvicorn
 
     from lumiere_jax.serving.app import make_app
+    from lumiere_jax.serving.patience import PatientProtocol
 
     _allow_files()
     keys = read_keys(key_file)
     models = Models.read(settings.bundle, distilled=settings.distilled)
     listening = listen(host, port)
     database = Database(settings.database)
-    app = make_app(Store(database), models, settings, keys, lambda: server.should_exit)
+    is_local = ipaddress.ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback
+    hosts = names(host, is_open=not keys and is_local, allowed=allowed_hosts)
+    app = make_app(Store(database), models, settings, keys, lambda: server.should_exit, hosts)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
+            http=PatientProtocol,
+            ws="none",
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -153,6 +173,22 @@ def read_keys(path: str | None) -> list[str]:
             "one a line, such as `openssl rand -hex 16` makes."
         )
     return keys
+
+
+def names(host: str, *, is_open: bool, allowed: Sequence[str]) -> set[str] | None:
+    """Names that a server may be called by, beside addresses; None: any.
+
+    The page of a stranger can give its own name the address of the loopback, and is then no page of
+    another site to the browser.
+
+    Args:
+      host: what it serves at.
+      is_open: whether to be on this machine is all that a client needs.
+      allowed: further names, as of a proxy.
+    """
+    if not is_open and not allowed:
+        return None
+    return {"localhost", host.lower(), *(name.strip().lower() for name in allowed)}
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,8 +1,9 @@
-"""What stands before the routes: keys, sizes and kinds of bodies, and headers of safety."""
+"""What stands before the routes: names, keys, sizes and kinds of bodies, and headers of safety."""
 
 import contextlib
 import hmac
-from collections.abc import Callable
+import ipaddress
+from collections.abc import Callable, Collection
 from typing import Any
 
 from python_multipart.multipart import parse_options_header
@@ -12,7 +13,7 @@ _FORMS = (b"multipart/form-data", b"application/x-www-form-urlencoded")
 _HEADERS = {
     b"x-content-type-options": b"nosniff",
     b"x-frame-options": b"DENY",
-    b"referrer-policy": b"no-referrer",
+    b"referrer-policy": b"same-origin",  # without any, a browser's Origin may be "null"
     b"cross-origin-resource-policy": b"same-origin",
     b"cross-origin-opener-policy": b"same-origin",
 }
@@ -31,9 +32,23 @@ class TooLarge(Exception):
 class Guard:
     """ASGI middleware; refuses a request before its body is read, or where it grows too long."""
 
-    def __init__(self, app: Callable[..., Any], *, max_bytes: int, keys: list[str]):
-        """Takes the application, the most bytes of a body, and API keys; none: open to all."""
-        self._app, self._max_bytes = app, max_bytes
+    def __init__(
+        self,
+        app: Callable[..., Any],
+        *,
+        max_bytes: int,
+        keys: list[str],
+        hosts: Collection[str] | None,
+    ):
+        """Puts it before an application.
+
+        Args:
+          app: what answers.
+          max_bytes: the most of a body.
+          keys: API keys; none: open to all.
+          hosts: names by which it may be called beside addresses, lower case; None: any.
+        """
+        self._app, self._max_bytes, self._hosts = app, max_bytes, hosts
         self._keys = [key.encode() for key in keys]
 
     async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
@@ -71,6 +86,10 @@ class Guard:
 
     def _refusal(self, scope: dict, headers: dict[bytes, bytes]) -> JSONResponse | None:
         path, changes = scope["path"], scope["method"] not in ("GET", "HEAD", "OPTIONS")
+        if self._hosts is not None and not _is_named(headers.get(b"host", b""), self._hosts):
+            return _refuse(
+                403, "this server has another name; see --allowed_hosts where it is started"
+            )
         needs_key = path.startswith("/api/") and (changes or path == "/api/v1/metrics")
         if self._keys and needs_key and not self._has_key(headers):
             reply = _refuse(401, "an API key is missing or wrong: Authorization: Bearer KEY")
@@ -108,8 +127,29 @@ def _is_from_elsewhere(headers: dict[bytes, bytes]) -> bool:
     if site is not None:
         return site in (b"cross-site", b"same-site")
     # Browsers leave it out where the address is neither of this machine nor encrypted.
-    origin = headers.get(b"origin")
-    return origin is not None and origin.partition(b"://")[2] != headers.get(b"host")
+    if b"origin" not in headers:
+        return False
+    own = {_authority(headers.get(name, b"")) for name in (b"host", b"x-forwarded-host")} - {b""}
+    return _authority(headers[b"origin"].partition(b"://")[2]) not in own
+
+
+def _authority(text: bytes) -> bytes:
+    """Name and port, without a port that goes without saying; the first one of a list."""
+    first = text.split(b",")[0].strip().lower()
+    return first.removesuffix(b":80").removesuffix(b":443")
+
+
+def _is_named(host: bytes, hosts: Collection[str]) -> bool:
+    """Whether a request is meant for this server: others can make their names point to it."""
+    whole = host.decode("latin-1").lower()
+    name = whole[1:].partition("]")[0] if whole.startswith("[") else whole.partition(":")[0]
+    if name in hosts or not name:  # browsers always give one
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _refuse(code: int, detail: str) -> JSONResponse:

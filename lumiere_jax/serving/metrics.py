@@ -42,9 +42,11 @@ class Metrics:
         """Counts the requests of an ASGI application."""
 
         async def counted(scope: dict, receive: Callable, send: Callable) -> None:
-            begun = time.monotonic()
+            begun, is_counted = time.monotonic(), False
 
             def count(status: int) -> None:
+                nonlocal is_counted
+                is_counted = True
                 # A template, never the path itself: names of jobs are secrets.
                 route = getattr(scope.get("route"), "path", "other")
                 method = scope["method"] if scope["method"] in _METHODS else "other"
@@ -61,8 +63,9 @@ class Metrics:
                 return
             try:
                 await app(scope, receive, counting_send)
-            except Exception:  # is answered outside of here
-                count(500)
+            except Exception:  # answered further out
+                if not is_counted:
+                    count(500)
                 raise
 
         return counted

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from lumiere_jax import given
 from lumiere_jax.data.video_io import read_video, to_float
-from lumiere_jax.data.video_reading import timing
+from lumiere_jax.data.video_reading import VideoInfo, timing
 from lumiere_jax.errors import UserError
 from lumiere_jax.serving.settings import Limits
 
@@ -166,28 +166,32 @@ def _check_video(name: str, content: bytes, fps: float, limits: Limits) -> None:
         stream = container.streams.video[0]
         # Pixels that are not square are made so, by more of them.
         aspect = max(float(stream.sample_aspect_ratio or 1), 1.0)
-        _check_pixels(name, round(stream.width * aspect), stream.height, limits)
-        pixels = round(stream.width * aspect) * stream.height
-        _check_packets(name, content, options, pixels, fps, limits)
+        width, height = round(stream.width * aspect), stream.height
+        _check_pixels(name, width, height, limits)
+        info = _check_packets(name, content, options, width * height, limits)
+        _check_length(name, info, width * height, fps, limits)
         # Sizes that the header hides; twice as many, since codecs round sizes up.
         stream.codec_context.options = {"max_pixels": str(2 * limits.pixels)}
-        size, frames = None, 0
+        size = None
         for frame in container.decode(stream):
-            size, frames = size or (frame.width, frame.height), frames + 1
+            size = size or (frame.width, frame.height)
             if (frame.width, frame.height) != size:
                 raise UploadError(f"{name}: changes its size; send frames of one size.")
-    if not frames:
+    if size is None:
         raise UploadError(f"{name}: has no frames that can be decoded.")
+    _check_length(name, info, round(size[0] * aspect) * size[1], fps, limits)
 
 
 def _check_packets(
-    name: str, content: bytes, options: dict[str, str], pixels: int, fps: float, limits: Limits
-) -> None:
-    """Duration and work, from timestamps; headers promise what they like."""
+    name: str, content: bytes, options: dict[str, str], pixels: int, limits: Limits
+) -> VideoInfo:
+    """How much work it is to decode, and how long it lasts; headers promise what they like."""
 
     def counted(packets: Iterable[av.Packet]) -> Iterator[av.Packet]:
+        scans = 0
         for count, packet in enumerate((p for p in packets if p.size), 1):
-            if count > _MAX_PACKETS or count * pixels > limits.decoded_pixels:
+            scans += max(bytes(packet).count(_SCAN), 1) if is_jpeg else 1
+            if count > _MAX_PACKETS or scans * pixels > limits.decoded_pixels:
                 raise UploadError(
                     f"{name}: has too many frames of this size to decode; make it shorter, smaller "
                     "or slower."
@@ -196,10 +200,15 @@ def _check_packets(
 
     with av.open(io.BytesIO(content), options=options, metadata_errors="replace") as container:
         stream = container.streams.video[0]
+        is_jpeg = stream.codec_context.name == "mjpeg"
         info = timing(stream, counted(container.demux(stream)))
     if info is None:
         raise UploadError(f"{name}: has no complete frames.")
-    if info.duration > limits.seconds:
+    return info
+
+
+def _check_length(name: str, info: VideoInfo, pixels: int, fps: float, limits: Limits) -> None:
+    if round(info.duration, 1) > limits.seconds:
         raise UploadError(f"{name}: is {info.duration:.1f} s long; at most {limits.seconds:g} s.")
     frames = info.num_frames(fps)
     if frames > limits.frames:

@@ -15,9 +15,9 @@ LIMITS = Limits(queue=4, prompt=50, frames=20, steps=9, upload_bytes=60_000, sec
 
 
 class Site:
-    """An application and its queue."""
+    """The application and its queue; `limits` change those above."""
 
-    def __init__(self, bundle, folder, keys=(), **limits):
+    def __init__(self, bundle, folder, keys=(), hosts=None, **limits):
         self.settings = Settings(
             bundle=bundle,
             database=f"sqlite:///{folder / 'q'}",
@@ -28,13 +28,13 @@ class Site:
         self.store = Store(self.database)
         self.worker = Leases(self.database, "w", 30)
         models = Models.read(bundle)
-        self.app = make_app(self.store, models, self.settings, keys)
+        self.app = make_app(self.store, models, self.settings, keys, hosts=hosts)
         self.client = TestClient(
             self.app, base_url="http://x/api/v1", raise_server_exceptions=False
         )
 
-    def post(self, files=None, **fields):
-        return self.client.post("/jobs", data=JOB | fields, files=files)
+    def post(self, files=None, headers=None, **fields):
+        return self.client.post("/jobs", data=JOB | fields, files=files, headers=headers)
 
     def done(self, content=b"0123456789"):
         job = self.post().json()["id"]

@@ -8,7 +8,6 @@ import time
 import pytest
 from fastapi.testclient import TestClient
 
-from lumiere_jax.serving import app
 from lumiere_jax.serving.store import Store
 from tests.serving.live import PROMPT
 from tests.serving.site import Site
@@ -110,23 +109,6 @@ def test_files(site, tmp_path):
     # Neither the name nor the kind that is claimed matters.
     reply = site.post({"image": ("../../x.exe", picture(), "text/html")}, task="animate")
     assert reply.status_code == 202
-
-
-def test_files_wait_for_their_turn_outside_of_memory(site, monkeypatch):
-    monkeypatch.setattr(app, "_MOST_WAITING", 0)
-    reply = site.post({"image": picture()}, task="animate")
-    assert reply.status_code == 429 and int(reply.headers["retry-after"]) > 0
-    assert site.post().status_code == 202
-
-
-def test_a_full_disk(site, monkeypatch):
-    def full(*arguments, **named):
-        raise OSError(28, "No space left on device", "/root/secret")
-
-    monkeypatch.setattr(Store, "submit", full)
-    reply = site.post()
-    assert reply.status_code == 503 and reply.headers["retry-after"]
-    assert "cannot keep files now" in reply.json()["detail"] and "secret" not in reply.text
 
 
 def test_a_full_queue(site):

@@ -1,6 +1,19 @@
-"""What is refused before a route is reached."""
+"""What the interface refuses before it looks at a job, or has no room for."""
 
+import errno
+import tempfile
+import threading
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+
+from lumiere_jax.serving.command import names
 from tests.serving.site import JOB, Site
+from tests.serving.test_uploads import picture
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_what_is_too_large_is_not_read(site):
@@ -27,17 +40,6 @@ def test_other_bodies(site):
     kind = {"content-type": "multipart/form-data"}
     reply = site.client.post("/jobs", content=b"\0" * 99, headers=kind)
     assert reply.status_code in (400, 422) and isinstance(reply.json()["detail"], str)
-
-
-def test_other_codecs_are_refused(site):
-    body = b'--b\r\nContent-Disposition: form-data; name="prompt"\r\n\r\nx-a\r\n--b--\r\n'
-    form = b"multipart/form-data; boundary=b"
-    for kinds, code in (
-        ([form], 422), ([form + b"; charset=UTF-8"], 422), ([form + b";charset=punycode"], 415),
-        ([form + b'; Charset="utf-16"'], 415), ([form + b"; charset=hex", form], 415),
-    ):  # fmt: skip
-        headers = [(b"content-type", kind) for kind in kinds]
-        assert site.client.post("/jobs", content=body, headers=headers).status_code == code
 
 
 def test_keys(bundle, tmp_path):
@@ -69,3 +71,154 @@ def test_pages_of_other_sites_are_refused(site):
     # Without TLS, browsers tell where a page is from in this way alone.
     for place, code in (("http://elsewhere", 403), ("null", 403), ("http://x", 202)):
         assert site.client.post("/jobs", data=JOB, headers={"origin": place}).status_code == code
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        ("multipart/form-data; boundary=b", 202),
+        ("multipart/form-data; boundary=b; charset=utf-8", 202),
+        ('Multipart/Form-Data; Charset="UTF-8"; boundary=b', 202),
+        ("multipart/form-data; boundary=b; charset=punycode", 415),
+        ('multipart/form-data; CHARSET="punycode" ; boundary=b', 415),
+        ("multipart/form-data; boundary=b; charset=utf-8; charset=punycode", 415),
+        ("multipart/form-data; boundary=b; charset=latin-1", 415),
+        ("application/x-www-form-urlencoded; charset=punycode", 415),
+        ("text/plain", 415),
+    ],
+)
+def test_codecs_that_a_form_names(site, kind, code):
+    body = "".join(
+        f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in JOB.items()
+    )
+    content, plain = f"{body}--b--\r\n".encode(), {"content-type": kind}
+    assert site.client.post("/jobs", content=content, headers=plain).status_code == code
+    # Whichever of two headers the routes would take.
+    twice = [("content-type", kind), ("content-type", "multipart/form-data; boundary=b")]
+    for headers in (twice, twice[::-1]):
+        assert site.client.post("/jobs", content=content, headers=headers).status_code == 415
+
+
+def test_long_texts_are_not_even_gathered(site):
+    for field in ("prompt", "seed"):
+        for more in ({}, {"files": {"image": b"x"}}):
+            reply = site.client.post("/jobs", data=JOB | {field: "1" * 30_000}, **more)
+            assert reply.status_code == 400 and "maximum size" in reply.json()["detail"]
+    reply = site.post(prompt="\N{GRINNING FACE}" * 50)  # the most that is taken
+    assert reply.status_code == 202, reply.text
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({}, 202),
+        ({"origin": "http://x"}, 202),
+        ({"origin": "http://X:80"}, 202),
+        ({"origin": "https://x", "host": "x:443"}, 202),
+        ({"origin": "http://x:8000", "host": "x:8000"}, 202),
+        ({"origin": "http://[::1]:8000", "host": "[::1]:8000"}, 202),
+        ({"origin": "http://x:8001", "host": "x:8000"}, 403),
+        ({"origin": "http://evil"}, 403),
+        ({"origin": "http://x.evil"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": ""}, 403),
+        # A proxy that calls the server by another name.
+        ({"origin": "http://public", "x-forwarded-host": "public, x"}, 202),
+        ({"origin": "https://public", "sec-fetch-site": "same-origin"}, 202),
+        ({"origin": "http://x", "sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "none"}, 202),
+    ],
+)
+def test_pages_of_other_sites_where_browsers_do_not_name_the_relation(site, headers, code):
+    reply = site.post(headers=headers)
+    assert reply.status_code == code, reply.text
+    delete = site.client.delete("/jobs/00000000-0000-4000-8000-000000000000", headers=headers)
+    assert delete.status_code == (404 if code == 202 else 403)
+    assert site.client.get("/info", headers=headers).status_code == 200
+
+
+def test_names_of_the_server():
+    assert names("127.0.0.1", is_open=True, allowed=[]) == {"localhost", "127.0.0.1"}
+    assert names("Box", is_open=True, allowed=["Video.org "]) == {"localhost", "box", "video.org"}
+    assert names("0.0.0.0", is_open=False, allowed=[]) is None
+    assert "a" in names("0.0.0.0", is_open=False, allowed=["a"])
+
+
+def test_names_that_others_gave_to_the_loopback(bundle, tmp_path):
+    site = Site(bundle, tmp_path, hosts=names("box", is_open=True, allowed=["video.org"]))
+    for host, code in (
+        ("localhost:8000", 200), ("LOCALHOST", 200), ("127.0.0.1:8000", 200), ("[::1]:8000", 200),
+        ("box:80", 200), ("video.org", 200), ("192.168.0.2", 200), ("evil.org:8000", 403),
+        ("localhost.evil.org", 403), ("127.0.0.1.evil.org", 403), ("[evil]", 403),
+    ):  # fmt: skip
+        for path in ("/info", "http://x/"):
+            reply = site.client.get(path, headers={"host": host})
+            assert reply.status_code == code, host
+    assert "--allowed_hosts" in reply.json()["detail"]
+    site.database.close()
+
+
+def test_uploads_wait_on_the_disk_for_their_turn_and_few_of_them(site, monkeypatch):
+    from starlette.datastructures import UploadFile
+
+    from lumiere_jax.serving import app, uploads
+
+    may_go, read, replies = threading.Event(), [], []
+    read_file, check = UploadFile.read, uploads.check
+
+    async def counted_read(file, size=-1):
+        read.append(file)
+        return await read_file(file, size)
+
+    def slow_check(*arguments):
+        may_go.wait(30)
+        return check(*arguments)
+
+    monkeypatch.setattr(UploadFile, "read", counted_read)
+    monkeypatch.setattr(uploads, "check", slow_check)
+    monkeypatch.setattr(app, "_MOST_WAITING", 2)
+    transport = httpx.ASGITransport(site.app)
+
+    async def post(client):
+        files = {"image": picture()}
+        replies.append(await client.post("/jobs", data=JOB | {"task": "animate"}, files=files))
+
+    async def main():
+        client = httpx.AsyncClient(transport=transport, base_url="http://x/api/v1")
+        with anyio.fail_after(30):
+            async with client, anyio.create_task_group() as group:
+                for number in range(4):
+                    group.start_soon(post, client)
+                    while len(read) < min(number + 1, 2):
+                        await anyio.sleep(0.01)
+                await anyio.sleep(0.3)
+                assert len(read) == 2
+                await post(client)
+                assert replies[0].status_code == 429 and replies[0].headers["retry-after"]
+                assert (await client.post("/jobs", data=JOB)).status_code == 202
+                may_go.set()
+        assert len(read) == 4
+
+    try:
+        anyio.run(main)
+    finally:
+        may_go.set()
+    # The queue of the site has four places.
+    assert sorted(reply.status_code for reply in replies) == [202] * 3 + [429] * 2
+
+
+@pytest.mark.parametrize("place", ["spool", "scratch"])
+def test_a_full_disk(site, monkeypatch, place):
+    def full(*arguments):
+        raise FULL
+
+    if place == "spool":
+        monkeypatch.setattr(tempfile.SpooledTemporaryFile, "write", full)
+    else:
+        monkeypatch.setattr(Path, "write_bytes", full)
+    reply = site.post({"image": picture()}, task="animate")
+    assert reply.status_code == 503 and reply.headers["retry-after"], reply.text
+    assert reply.json() == {"detail": "the server cannot keep files now; try again later"}
+    monkeypatch.undo()
+    assert site.post({"image": picture()}, task="animate").status_code == 202

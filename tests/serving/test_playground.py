@@ -196,16 +196,20 @@ def test_progress_with_previews_and_cancelling(page):
 
 
 def test_history_survives_a_reload_and_settings_can_be_used_again(page, tmp_path):
-    fill(page, prompt="a small blue cross standing still")
+    fill(page, prompt="a small blue cross standing still", steps="")
     page.get_by_label("Seed").fill("11")
     make(page, tmp_path)
     page.reload()
     entry = page.locator("#list button", has_text="a small blue cross standing still")
     entry.click()
     page.locator("#result").wait_for()
+    page.get_by_label("Frames", exact=True).fill("4")
+    page.get_by_label("Steps", exact=True).fill("77")
     page.get_by_role("button", name="Use these settings").click()
     assert page.get_by_label("Prompt").input_value() == "a small blue cross standing still"
     assert page.get_by_label("Seed").input_value() == "11"
+    assert page.get_by_label("Frames", exact=True).input_value() == ""
+    assert page.get_by_label("Steps", exact=True).input_value() == ""
     page.get_by_role("button", name="Change this video").click()
     page.locator("#clip").wait_for()
     assert page.locator("#tasks input:checked").get_attribute("value") == "video_to_video"
@@ -216,14 +220,17 @@ def test_history_survives_a_reload_and_settings_can_be_used_again(page, tmp_path
 def test_a_link_has_the_settings(page, open_page):
     choose(page, "Change a video")
     page.get_by_label("Prompt").fill("ä & b = c #1")
-    page.get_by_label("Strength").fill("0.3")
+    page.get_by_label("Strength").fill("0.333")
     page.get_by_label("Seed").fill("5")
     page.get_by_role("button", name="Copy a link").click()
     page.get_by_text("The link is").wait_for()
     other = open_page(page.url)
     other.locator("#form").wait_for()
     assert other.get_by_label("Prompt").input_value() == "ä & b = c #1"
-    assert other.get_by_label("Strength").input_value() == "0.3"
+    strength = other.get_by_label("Strength")
+    assert strength.input_value() == other.locator("output").text_content() == "0.333"
+    strength.press("ArrowRight")
+    assert re.fullmatch(r"0\.3[4-9]|0\.4\d?", other.locator("output").text_content())
     assert other.get_by_label("Seed").input_value() == "5"
     assert other.locator("#tasks input:checked").get_attribute("value") == "video_to_video"
 
@@ -243,6 +250,17 @@ def test_files_and_regions_are_kept_while_arrow_keys_pass_other_tasks(page, file
     )
     assert covered != "0% is covered"
     assert page.locator("#file").evaluate("input => input.files[0].name") == "video.mp4"
+    # Faster than the video is loaded.
+    page.evaluate("""() => {
+      for (const name of ["cinemagraph", "inpaint", "cinemagraph", "inpaint", "cinemagraph"]) {
+        document.querySelector(`#tasks input[value=${name}]`).click();
+      }
+    }""")
+    page.wait_for_timeout(300)
+    assert page.locator("#clip").is_hidden() and page.locator("#canvas").is_hidden()
+    choose(page, "Paint anew")
+    page.locator("#canvas").wait_for()
+    assert page.locator("#covered").text_content() == covered
 
 
 def test_fields_take_what_the_server_takes_and_say_what_they_do_not(page):
@@ -265,6 +283,23 @@ def test_history_of_other_tabs_and_servers_stays(server, open_page):
     page.locator("#list button").wait_for()
     kept = page.evaluate("JSON.parse(localStorage.getItem('lumiere_jax.jobs'))")
     assert len(kept) == 2 and kept[1] == "unknown-here"
+    # What another tab forgot does not come back, and what is made while it loads is not lost.
+    page.evaluate("localStorage.setItem('lumiere_jax.jobs', JSON.stringify(['forgotten']))")
+    held = []
+    page.route("**/api/v1/jobs?ids=*", lambda route: held.append(route))
+    page.reload()
+    page.locator("#form").wait_for()
+    page.evaluate("localStorage.setItem('lumiere_jax.jobs', JSON.stringify(['of-another-tab']))")
+    fill(page, prompt="a small blue cross standing still")
+    page.get_by_role("button", name="Make the video").click()
+    entry = page.locator("#list button", has_text="a small blue cross")
+    entry.wait_for()
+    with page.expect_response("**/api/v1/jobs?ids=*"):
+        held[0].continue_()
+    page.wait_for_timeout(300)
+    assert page.locator("#list button").count() == 1 and entry.is_visible()
+    kept = page.evaluate("JSON.parse(localStorage.getItem('lumiere_jax.jobs'))")
+    assert len(kept) == 2 and kept[1] == "of-another-tab"
 
 
 def test_what_the_server_refuses_is_told(page, files):

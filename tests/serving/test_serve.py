@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import psutil
 import pytest
 
 from lumiere_jax.data.video_io import read_video
@@ -28,6 +29,12 @@ STEPS = "--max_steps=20000"
 
 def test_from_a_prompt_to_a_video(start_server, tmp_path):
     server = start_server()
+    url = httpx.URL(server.url)
+    silent = socket.create_connection((url.host, url.port))
+    assert httpx.get(url, headers={"host": f"evil.org:{url.port}"}).status_code == 403
+    if sys.platform == "linux":
+        soft, most = psutil.Process(server.process.pid).rlimit(psutil.RLIMIT_NOFILE)
+        assert soft == most
     texts = [server.submit(base_only=True, steps=1, seed=seed) for seed in range(3)]
     image = server.submit({"image": picture()}, task="animate", base_only=True, steps=1)
     for job in server.wait(*texts, image):
@@ -43,6 +50,9 @@ def test_from_a_prompt_to_a_video(start_server, tmp_path):
     assert cancelled["state"] == "cancelled"
     (job,) = server.wait(server.submit(base_only=True, steps=1))
     assert job["state"] == "done" and server.job(slow)["state"] == "cancelled"
+    silent.settimeout(45)
+    assert silent.recv(1) == b""
+    silent.close()
     assert server.terminate() == 0
     assert {path.name for path in server.data.iterdir()} <= {"lock", "queue.sqlite", "cache"}
 

@@ -2,7 +2,9 @@
 
 import io
 import zlib
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -97,7 +99,7 @@ def test_videos_that_are_refused(check, tmp_path):
     for content, message in (
         (video(tmp_path, 40), "is 5.0 s long; at most 4 s"),
         (video(tmp_path, 30), "has 30 frames at the model's 8 fps; at most 24"),
-        (video(tmp_path, 22, (96, 100)), "frames of 0.0096 million pixels; send a smaller"),
+        (video(tmp_path, 22, (96, 100)), "22 frames of 0.0096 million pixels; send a smaller"),
         (video(tmp_path, 4, (112, 112)), "has 112×112 pixels"),
         (video(tmp_path, 1), "has 1 frames at 8 fps; at least 2"),
         (video(tmp_path)[:600], "damaged|no video|no frames"),
@@ -106,28 +108,79 @@ def test_videos_that_are_refused(check, tmp_path):
             check(video=content)
 
 
-@pytest.mark.parametrize("name", ["video", "mask"])
-def test_how_long_the_last_frame_is_held_counts(check, tmp_path, name):
-    held = io.BytesIO()
-    Image.new("P", (64, 64)).save(held, "GIF", duration=655_350)
-    others = {"video": video(tmp_path)} if name == "mask" else {}
-    with pytest.raises(UploadError, match=f"{name}: is 655.4 s long; at most 4 s"):
-        check(**others, **{name: held.getvalue()})
-
-
-def test_a_jpeg_of_many_scans(check):
-    image = np.random.default_rng(0).integers(0, 255, (32, 48, 3), np.uint8)
+def held_gif(delay, size=(48, 32)):
+    """One frame that is held for so many hundredths of a second."""
     content = io.BytesIO()
-    Image.fromarray(image).save(content, "JPEG", progressive=True)
-    assert content.getvalue().count(b"\xff\xda") > 5 and check(image=content.getvalue())
-    with pytest.raises(UploadError, match="too many scans"):
-        check(image=content.getvalue() + 100 * b"\xff\xda")
+    Image.new("RGB", size).save(content, "GIF", duration=10 * delay)
+    return content.getvalue()
+
+
+def held_video(path, seconds, frames=3, size=(48, 32)):
+    """A frame each 1/8 s, the last one for longer."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=8)
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuvj420p"
+        packets = []
+        for number in range(frames):
+            frame = av.VideoFrame.from_image(Image.new("RGB", size, (number, 0, 0)))
+            frame.pts = number
+            packets += stream.encode(frame)
+        packets += stream.encode(None)
+        packets[-1].duration = int(seconds / packets[-1].time_base)
+        for packet in packets:
+            container.mux(packet)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["video", "mask"])
+def test_a_last_frame_that_is_held_for_long(check, tmp_path, name):
+    others = {"video": video(tmp_path)} if name == "mask" else {}
+    for content, message in (
+        (held_gif(65_535), "is 655.4 s long; at most 4 s"),
+        (held_gif(375), "has 30 frames at the model's 8 fps; at most 24"),
+        (held_gif(300, (98, 98)), "has 24 frames of 0.0096 million pixels"),
+        (held_video(tmp_path / "held.mkv", 1000), "is 1000.2 s long"),
+        (held_video(tmp_path / "held.mov", 3.5), "has 30 frames at the model's 8 fps"),
+    ):
+        with pytest.raises(UploadError, match=f"^{name}: {message}"):
+            check(**others, **{name: content})
+    if name == "video":
+        assert check(video=held_gif(300))["video"].shape == (24, 32, 48, 3)
+        held = held_video(tmp_path / "held.mkv", 2.75)
+        assert check(video=held)["video"].shape == (24, 32, 48, 3)
 
 
 def test_more_frames_than_may_be_decoded(tmp_path):
     limits = Limits(decoded_pixels=32 * 48 * 9)
     with pytest.raises(UploadError, match="too many frames of this size to decode"):
         uploads.check({"video": video(tmp_path, 10)}, 8, 2, limits, tmp_path)
+
+
+def test_jpegs_of_very_many_scans(check, tmp_path):
+    content = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+    Image.fromarray(noise).save(content, "JPEG", progressive=True)
+    whole = content.getvalue()
+    assert whole.count(b"\xff\xda") > 5
+    assert check(image=whole)["image"].shape == (32, 48, 3)
+    begin, end = whole.rindex(b"\xff\xda"), whole.rindex(b"\xff\xd9")
+    many = whole[:begin] + whole[begin:end] * 200 + whole[end:]
+    for name, others in (("image", {}), ("mask", {"image": picture()})):
+        with pytest.raises(UploadError, match=f"{name}: is a JPEG of too many scans"):
+            check(**others, **{name: many})
+    # The same as the frame of a video.
+    with av.open(str(tmp_path / "x.avi"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuvj420p"
+        for number in range(3):
+            packet = av.Packet(many)
+            packet.stream, packet.pts, packet.dts = stream, number, number
+            packet.time_base, packet.is_keyframe = Fraction(1, 8), True
+            container.mux(packet)
+    limits = Limits(decoded_pixels=32 * 48 * 500)
+    with pytest.raises(UploadError, match="too many frames of this size to decode"):
+        uploads.check({"video": (tmp_path / "x.avi").read_bytes()}, 8, 2, limits, tmp_path)
 
 
 def test_pixels_that_are_stretched_count(check, tmp_path):

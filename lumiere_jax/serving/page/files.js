@@ -27,7 +27,8 @@ export class GivenFile {
   setKind(kind) {
     this.place.hidden = !kind;
     if (kind === this.kind) return;
-    if (this.kind) this.kept[this.kind] = { file: this.file, region: this.painter.region() };
+    const painted = this.painter.region() || this.region; // or it is not put back yet
+    if (this.kind) this.kept[this.kind] = { file: this.file, region: painted };
     this.kind = kind;
     const { file = null, region = null } = this.kept[kind] || {};
     this.take(file, region);
@@ -72,6 +73,7 @@ export class GivenFile {
   }
 
   #ground(shown, width, height) {
+    if (!shown.src) return; // it was taken away while it was loading
     shown.hidden = false;
     this.painter.setGround(shown, width, height);
     if (this.region) this.painter.restore(this.region);

@@ -3,12 +3,12 @@
 const PLACE = "lumiere_jax.jobs";
 const MOST = 60;
 
-function read() {
+function read(otherwise = []) {
   try {
     const found = JSON.parse(localStorage.getItem(PLACE) || "[]");
     return Array.isArray(found) ? found.filter((id) => typeof id === "string") : [];
   } catch {
-    return []; // a browser that keeps nothing
+    return otherwise; // a browser that keeps nothing
   }
 }
 
@@ -38,7 +38,7 @@ export class History {
   }
 
   add(job) {
-    const others = [...read(), ...this.ids]; // another tab may have made some
+    const others = read(this.ids); // another tab may have made some, or forgotten all
     this.ids = [...new Set([job.id, ...others])].slice(0, MOST);
     write(this.ids);
     this.update(job);
@@ -70,7 +70,7 @@ export class History {
       item.append(button);
       return item;
     }));
-    this.forget.hidden = !this.ids.length;
+    this.forget.hidden = !this.list.children.length;
     if (focused) this.list.querySelector(`[data-job="${focused}"]`)?.focus();
   }
 }

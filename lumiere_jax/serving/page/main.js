@@ -187,7 +187,8 @@ async function start() {
   try {
     await history.load();
     const running = [...history.jobs.values()].find((job) => !api.isFinished(job));
-    if (running) choose(running, false); // as it was before the page was loaded again
+    // As it was before the page was loaded again; not in place of what was begun since.
+    if (running && !shown.job) choose(running, false);
   } catch (error) {
     problem(error.message);
   }

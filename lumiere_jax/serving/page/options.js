@@ -1,6 +1,6 @@
 // The fields of a task's options: which there are is said by the server.
 
-const percent = { kind: "range", min: 0, max: 1, step: 0.01 };
+const percent = { kind: "range", min: 0, max: 1, step: "any" };
 
 // Order is that of the page; `main` ones are not hidden under "More options".
 const FIELDS = {
@@ -77,7 +77,10 @@ function control(name, field) {
   if (field.value !== undefined) input.value = field.value;
   if (type === "number") return [input];
   const output = element("output", { htmlFor: common.id, textContent: input.value });
-  input.addEventListener("input", () => { output.textContent = input.value; });
+  input.addEventListener("input", (event) => {
+    if (event.isTrusted) input.value = Math.round(100 * input.value) / 100; // moved by hand
+    output.textContent = input.value;
+  });
   return [element("div", { className: "with" }, input, output)];
 }
 
