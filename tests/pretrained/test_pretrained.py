@@ -1,7 +1,10 @@
 """Pipelines from bundles: which stages are taken, and what comes back."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +17,14 @@ from tests.manifests import write_manifest
 from tests.test_verbs import run
 
 PROMPT = "a large red circle moving right"
+ELSEWHERE = """
+import sys
+import jax, numpy as np
+from lumiere_jax.pipeline import LumierePipeline
+bundle, output, prompt = sys.argv[1:]
+videos = LumierePipeline.from_pretrained(bundle)([prompt] * 4, seeds=[1, 2, 3, 4], num_steps=2)
+np.savez(output, videos=videos, devices=jax.device_count())
+"""
 
 
 @pytest.fixture(name="made", scope="module")
@@ -97,6 +108,20 @@ def test_an_altered_manifest(made, tmp_path, damage, message):
     (copy / bundle.MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(UserError, match=message):
         LumierePipeline.from_pretrained(copy)
+
+
+@pytest.mark.parametrize("devices", [3, 8])
+def test_on_several_devices(made, tmp_path, devices):
+    flags = os.environ["XLA_FLAGS"] + f" --xla_force_host_platform_device_count={devices}"
+    process = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, made, tmp_path / "out.npz", PROMPT],
+        env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr[-3000:]
+    found = np.load(tmp_path / "out.npz")
+    expected = LumierePipeline.from_pretrained(made)([PROMPT] * 4, seeds=[1, 2, 3, 4], num_steps=2)
+    assert found["devices"] == devices and np.ptp(expected) > 0.1
+    np.testing.assert_allclose(found["videos"], expected, atol=1e-4)
 
 
 def test_binaries_take_a_bundle(made, tmp_path):
