@@ -9,6 +9,7 @@ and kept in --clips while the weights are the same. Needs the extra `.[eval]`.
 
 import datetime
 import hashlib
+import importlib
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ class Shipped:
     """The shipped pipeline, its sources, and the clips that it made of their captions.
 
     Attributes:
+      weights: the bundle.
       pipeline: base and super-resolution.
       config: of the base.
     """
@@ -50,7 +52,7 @@ class Shipped:
 
         base, ssr = identities(weights, ("stunet", "ssr")).values()
         self._sums = {"base": base[:12], "untrained": base[:12], "refined": ssr[:12]}
-        self._clips = clips / base[:12]
+        self._clips, self.weights = clips / base[:12], weights
         self.pipeline = LumierePipeline.from_checkpoints(weights / "stunet", [weights / "ssr"])
         self.config = self.pipeline.base[0].config
 
@@ -237,10 +239,21 @@ def diversity(shipped: Shipped, count: int, refined: int) -> Cell:
     return {f"{SAMPLES} samples": spread(made), f"{SAMPLES} true clips": spread(truth)}
 
 
+def _of_stages(name: str) -> Callable[[Shipped, int, int], Cell]:
+    """A score of `shipped_stages.py`, imported where it is needed."""
+    return lambda *given: getattr(importlib.import_module("shipped_stages"), name)(*given)
+
+
 SCORES: dict[str, Callable[[Shipped, int, int], Cell]] = {
     "shapes": shapes, "digits": digits, "fvd": fvd, "diversity": diversity,
+    **{name: _of_stages(name) for name in ("conditional", "style", "fewer_steps")},
 }  # fmt: skip
-STAGES = {"shapes": ("stunet", "ssr"), "digits": ("stunet", "ssr")}
+STAGES = {
+    "shapes": ("stunet", "ssr"), "digits": ("stunet", "ssr"), "fvd": ("stunet",),
+    "diversity": ("stunet",), "conditional": ("stunet_conditional",), "style": ("stunet", "style"),
+    "fewer_steps": ("stunet", "ssr", "stunet_4", "ssr_4"),
+}  # fmt: skip
+CAPTIONED = ("shapes", "digits", "fvd", "fewer_steps")  # as many as --captions
 
 
 def _centre(frame: np.ndarray) -> np.ndarray:
@@ -256,7 +269,7 @@ def measured(
 ) -> dict[str, Any]:
     """A score, from its file where the weights have not changed."""
     asked = {
-        "weights": identities(weights, STAGES.get(name, ("stunet",))),
+        "weights": identities(weights, STAGES[name]),
         "captions": count,
         "refined": refined,
     }
@@ -286,10 +299,18 @@ def table(rows: Cell) -> str:
     return "\n".join(lines)
 
 
-def _cell(column: str, value: float) -> str:
+def _cell(column: str, value: float | str) -> str:
+    if isinstance(value, str):
+        return value
     if column == "FVD":
         return f"{value:.0f}"
     return f"{value:.3f}" if "RMSE" in column or "spread" in column else f"{value:.1%}"
+
+
+def footer(name: str, found: dict[str, Any]) -> str:
+    """The line below a table: how many captions, where that was asked for, and the day."""
+    number = f"{found['captions']} captions, " if name in CAPTIONED else ""
+    return f"{number}{found['date']}."
 
 
 def put_into_card(card: str, name: str, text: str) -> str:
@@ -320,7 +341,7 @@ def main(argv: list[str]) -> None:
     given = flags.FLAGS
     cpu_devices.one_a_core()
     weights, loaded = Path(given.weights), []
-    bundle.entries(weights)  # made sure of now
+    stages = bundle.entries(weights)
     unknown = set(given.only) - set(SCORES)
     if unknown:
         raise UserError(f"--only={min(unknown)} is unknown; there are {', '.join(SCORES)}.")
@@ -330,9 +351,13 @@ def main(argv: list[str]) -> None:
         return loaded[0]
 
     count, refined = given.captions, min(given.refined, given.captions)
-    for name in given.only or SCORES:
+    missing = {name: sorted(set(STAGES[name]) - set(stages)) for name in SCORES}
+    for name in given.only:
+        if missing[name]:
+            raise UserError(f"--only={name} scores {missing[name][0]}, which {weights} has not.")
+    for name in given.only or [name for name in SCORES if not missing[name]]:
         found = measured(weights, name, count, refined, shipped)
-        text = f"{table(found['rows'])}\n\n{found['captions']} captions, {found['date']}."
+        text = f"{table(found['rows'])}\n\n{footer(name, found)}"
         print(f"\n{text}\n", flush=True)
         card = weights / CARD
         if card.is_file():

@@ -1,0 +1,95 @@
+"""Scores of the shipped stages beside the text-to-video cascade: conditional, distilled, style."""
+
+from typing import TYPE_CHECKING
+
+import conditional_tasks
+import numpy as np
+
+from lumiere_jax.data.video_io import write_contact_sheet
+from lumiere_jax.metrics import oracle
+from lumiere_jax.pipeline import LumierePipeline
+from lumiere_jax.progress import Progress
+
+if TYPE_CHECKING:
+    from shipped_scores import Cell, Shipped
+
+CASES = 32  # of each conditional task, twice: with the right condition and with another's
+ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+STYLE_CAPTIONS = 32
+STYLE_PICTURE = "style.png"
+_SHOWN = 3
+_REFINED_BATCH = 8
+
+
+def conditional(shipped: "Shipped", count: int, refined: int) -> "Cell":
+    """Each task of the conditional base, with its own condition and with that of another clip."""
+    del count, refined
+    pipeline = LumierePipeline.from_checkpoints(
+        shipped.weights / "stunet_conditional", show_progress=False
+    )
+    all_cases, rows = conditional_tasks.held_out(pipeline, CASES), {}
+    for task in conditional_tasks.TASKS:
+        found = conditional_tasks.measure(pipeline, task, all_cases)
+        for name, value in found["right"].items():
+            rows[f"{task}: {name}"] = {
+                "clips": str(found["cases"]),
+                "right condition": conditional_tasks.cell(name, value),
+                "that of another clip": conditional_tasks.cell(name, found["wrong"][name]),
+            }
+    return rows
+
+
+def fewer_steps(shipped: "Shipped", count: int, refined: int) -> "Cell":
+    """Do the distilled stages show what captions say, as their teachers do?"""
+    truth, captions = shipped.held_out("moving_shapes", count)
+    del truth
+    few = LumierePipeline.from_checkpoints(
+        shipped.weights / "stunet_4", [shipped.weights / "ssr_4"], show_progress=False
+    )
+    made = few(captions, seeds=range(count), base_only=True, batch_size=32)
+    large, progress = [], Progress("super-resolution in few steps", refined, "clips")
+    for begin in range(0, refined, _REFINED_BATCH):
+        chosen = slice(begin, min(begin + _REFINED_BATCH, refined))
+        seeds = list(range(chosen.start, chosen.stop))
+        large += list(np.asarray(few.refine(made[chosen], captions[chosen], seeds)))
+        progress.advance(len(seeds))
+    teachers = shipped.refined("moving_shapes", refined)
+    return {
+        f"{_steps(shipped.pipeline)}, 32×32": oracle.score(
+            list(shipped.base("moving_shapes", count)), captions
+        ),
+        f"{_steps(few)}, 32×32": oracle.score(list(made), captions),
+        f"the first {refined}, {_steps(shipped.pipeline)} a stage, 128×128": oracle.score(
+            list(teachers), captions[:refined]
+        ),
+        f"the first {refined}, {_steps(few)} a stage, 128×128": oracle.score(
+            large, captions[:refined]
+        ),
+    }
+
+
+def _steps(pipeline: LumierePipeline) -> str:
+    sampling = pipeline.base[0].config.sampling
+    guided = f"guidance {sampling.guidance_scale:g}" if sampling.guidance_scale != 1 else "unguided"
+    return f"{sampling.num_steps} steps, {guided}"
+
+
+def style(shipped: "Shipped", count: int, refined: int) -> "Cell":
+    """What of a caption is still seen as the image weights go over to the style; and a picture."""
+    del count, refined
+    captions = shipped.held_out("moving_shapes", STYLE_CAPTIONS)[1]
+    rows, shown = {}, []
+    for alpha in ALPHAS:
+        pipeline = shipped.pipeline.with_style(shipped.weights / "style", alpha)
+        videos = pipeline(captions, seeds=range(len(captions)), base_only=True, batch_size=32)
+        score = oracle.score(list(videos), captions)
+        rows[f"α = {alpha:g}"] = {name: score[name] for name in ("colour", "direction")}
+        shown += [
+            (video, f"α = {alpha:g}: {caption}")
+            for video, caption in zip(videos[:_SHOWN], captions[:_SHOWN], strict=True)
+        ]
+    shown.sort(key=lambda pair: captions.index(pair[1].partition(": ")[2]))
+    path = shipped.weights / "scores" / STYLE_PICTURE
+    path.parent.mkdir(exist_ok=True)
+    write_contact_sheet(path, [video for video, _ in shown], [text for _, text in shown])
+    return rows
