@@ -190,7 +190,7 @@ def fvd(shipped: Shipped, count: int, refined: int) -> Cell:
         for begin in range(0, len(videos), network.batch_size):
             chunk = [to_uint8(v) for v in videos[begin : begin + network.batch_size]]
             found.append(network(chunk))
-            progress.advance(len(chunk))
+            progress.update(begin + len(chunk))
         return Moments.of(np.concatenate(found))
 
     sets = {

@@ -52,7 +52,7 @@ def fewer_steps(shipped: "Shipped", count: int, refined: int) -> "Cell":
         chosen = slice(begin, min(begin + _REFINED_BATCH, refined))
         seeds = list(range(chosen.start, chosen.stop))
         large += list(np.asarray(few.refine(made[chosen], captions[chosen], seeds)))
-        progress.advance(len(seeds))
+        progress.update(chosen.stop)
     teachers = shipped.refined("moving_shapes", refined)
     return {
         f"{_steps(shipped.pipeline)}, 32×32": oracle.score(

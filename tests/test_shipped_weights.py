@@ -10,6 +10,7 @@ import pytest
 
 from lumiere_jax import bundle, checkpoint
 from lumiere_jax.errors import UserError
+from lumiere_jax.evaluation import networks
 from lumiere_jax.exporting import export
 from lumiere_jax.stage import Stage
 from tests.manifests import write_manifest
@@ -109,3 +110,37 @@ def test_a_score_is_measured_again_when_the_weights_or_how_they_are_sampled_chan
     write_manifest(other, manifest)
     measured(other, 6)
     assert len(calls) == 3
+
+
+def test_every_score_of_a_bundle_with_every_stage(cascade, tmp_path, monkeypatch):
+    import shipped_stages
+
+    stages = ["t2i", "stunet", "ssr", "stunet_conditional", "style", "stunet_4=stunet", "ssr_4=ssr"]
+    given = [
+        stage.partition("=")[0] + "=" + str(cascade[stage.partition("=")[2] or stage])
+        for stage in stages
+    ]
+    export(given, tmp_path / "weights")
+    monkeypatch.setattr(shipped_stages, "CASES", 2)
+    monkeypatch.setattr(shipped_stages, "STYLE_CAPTIONS", 2)
+    monkeypatch.setattr(shipped_stages, "ALPHAS", (0.0, 1.0))
+    monkeypatch.setattr(networks, "i3d_network", lambda settings: Means())
+    shipped = shipped_scores.Shipped(tmp_path / "weights", tmp_path / "clips")
+    names = [name for name in shipped_scores.SCORES if name not in ("digits", "diversity")]
+    rows = {name: shipped_scores.SCORES[name](shipped, 4, 2) for name in names}
+    tables = {name: shipped_scores.table(found) for name, found in rows.items()}
+    assert "| image-to-video: direction | 2 |" in tables["conditional"]
+    for row in rows["fewer_steps"].values():
+        assert 0 <= row["all"] <= 1
+    assert list(rows["style"]) == ["α = 0", "α = 1"]
+    assert (tmp_path / "weights" / "scores" / "style.png").stat().st_size > 0
+    assert all(row["FVD"] > 0 for row in rows["fvd"].values()) and len(rows["fvd"]) == 3
+
+
+class Means:
+    """Stands for I3D: features that are means of colours."""
+
+    batch_size = 3
+
+    def __call__(self, videos):
+        return np.stack([np.mean(video, axis=(0, 1, 2)) for video in videos])

@@ -9,6 +9,7 @@ from tests.docs import session as sessions
 @pytest.fixture(name="session", scope="module")
 def fixture_session(cascade, tmp_path_factory):
     folder = tmp_path_factory.mktemp("docs")
-    export([str(cascade[stage]) for stage in ("t2i", "stunet", "ssr")], folder / "small")
+    shipped = ("t2i", "stunet", "ssr", "stunet_conditional", "style")
+    export([str(cascade[stage]) for stage in shipped], folder / "small")
     with sessions.session(folder) as session:
         yield session

@@ -20,6 +20,7 @@ MAKING = {
         after="""
 for name in moving edited wider cinemagraph new long longer styled again; do test -s $name.mp4; done
 test -s sweep/contact_sheet.png
+for name in moving edited styled; do test -s shipped_$name.mp4; done
 """,
     ),
     "docs/bundles.md": Page(
