@@ -13,7 +13,7 @@ from lumiere_jax.progress import Progress
 if TYPE_CHECKING:
     from shipped_scores import Cell, Shipped
 
-CASES = 32  # of each conditional task, twice: with the right condition and with another's
+CASES = 16  # of each conditional task, twice: with the right condition and with another's
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 STYLE_CAPTIONS = 32
 STYLE_PICTURE = "style.png"
@@ -85,7 +85,7 @@ def style(shipped: "Shipped", count: int, refined: int) -> "Cell":
         score = oracle.score(list(videos), captions)
         rows[f"α = {alpha:g}"] = {name: score[name] for name in ("colour", "direction")}
         shown += [
-            (video, f"α = {alpha:g}: {caption}")
+            (video, f"alpha {alpha:g}: {caption}")
             for video, caption in zip(videos[:_SHOWN], captions[:_SHOWN], strict=True)
         ]
     shown.sort(key=lambda pair: captions.index(pair[1].partition(": ")[2]))
