@@ -124,10 +124,10 @@ def test_a_video_goes_on(page, files, tmp_path):
 def test_a_style(page, tmp_path):
     choose(page, "Style")
     fill(page)
-    page.get_by_label("Share of the style").fill("0.5")
-    assert page.locator("output").first.text_content() == "0.5"
+    page.get_by_label("Share of the style").fill("0.25")
+    assert page.locator("output").first.text_content() == "0.25"
     assert len(make(page, tmp_path)) == 8
-    assert "alpha\n0.5" in page.locator("#details").inner_text()
+    assert "alpha\n0.25" in page.locator("#details").inner_text()
 
 
 @pytest.mark.parametrize(("name", "given"), [("Paint anew", "video"), ("Cinemagraph", "image")])
@@ -215,6 +215,16 @@ def test_history_survives_a_reload_and_settings_can_be_used_again(page, tmp_path
     assert page.locator("#tasks input:checked").get_attribute("value") == "video_to_video"
     page.get_by_role("button", name="Forget all").click()
     assert page.locator("#list button").count() == 0
+
+
+def test_history_tells_of_jobs_that_are_not_shown(page, server):
+    fill(page, prompt="first", small=False)
+    page.get_by_role("button", name="Make the video").click()
+    page.locator("#list button", has_text="first").wait_for()
+    fill(page, prompt="second")
+    page.get_by_role("button", name="Make the video").click()
+    page.locator("#list button[aria-current]", has_text="second").wait_for()
+    page.locator("#list button", has_text=re.compile("first.*, done,")).wait_for(timeout=60_000)
 
 
 def test_a_link_has_the_settings(page, open_page):

@@ -37,6 +37,15 @@ export class History {
     this.#draw();
   }
 
+  // Of the job that is shown, events tell; of the others nothing does.
+  async refresh(isFinished) {
+    const waiting = [...this.jobs.values()].filter((job) => !isFinished(job));
+    const ids = waiting.map((job) => job.id).filter((id) => id !== this.current);
+    if (!ids.length) return;
+    for (const job of await this.ask(ids)) this.jobs.set(job.id, job);
+    this.#draw();
+  }
+
   add(job) {
     const others = read(this.ids); // another tab may have made some, or forgotten all
     this.ids = [...new Set([job.id, ...others])].slice(0, MOST);

@@ -133,6 +133,7 @@ async function showHealth() {
   const health = await api.health();
   const waiting = health.queued ? `, ${health.queued} waiting` : "";
   $("health").textContent = health.ready ? `Ready${waiting}` : `Not ready: ${health.reason}`;
+  await history?.refresh(api.isFinished).catch(() => {}); // the line above says it
   setTimeout(showHealth, 10000);
 }
 

@@ -5,7 +5,7 @@ const percent = { kind: "range", min: 0, max: 1, step: "any" };
 // Order is that of the page; `main` ones are not hidden under "More options".
 const FIELDS = {
   style: { label: "Style", kind: "select", main: true },
-  alpha: { label: "Share of the style", ...percent, value: 1, main: true },
+  alpha: { label: "Share of the style", ...percent, value: 0.5, main: true },
   strength: { label: "Strength of the change", ...percent, min: 0.05, value: 0.6, main: true },
   zoom: { label: "Size of the video", ...percent, min: 0.1, value: 0.7, main: true },
   num_frames: { label: "Frames", kind: "number", min: 1, main: true },
