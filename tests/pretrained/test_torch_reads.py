@@ -19,6 +19,7 @@ from lumiere_jax.models.inflation import ConvInflationBlock, TemporalContext
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT / "weights" / "small"
+STAGES = tuple(json.loads((WEIGHTS / "manifest.json").read_text())["stages"])
 
 
 @pytest.fixture(name="read", scope="module")
@@ -46,13 +47,18 @@ def own_and_shared(bundle, name, load_file):
     return shared | load_file(bundle / name / "weights.safetensors")
 
 
+@pytest.fixture(name="bundles", scope="module")
+def fixture_bundles(tmp_path_factory):
+    """The shipped weights, and the same in int8."""
+    int8 = tmp_path_factory.mktemp("bundle") / "int8"
+    export([f"{name}={WEIGHTS / name}" for name in STAGES], int8, "int8")
+    return {"bfloat16": WEIGHTS, "int8": int8}
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
-@pytest.mark.parametrize("name", json.loads((WEIGHTS / "manifest.json").read_text())["stages"])
-def test_every_stage_is_read(read, tmp_path, name, dtype):
-    bundle = WEIGHTS
-    if dtype == "int8":
-        bundle = tmp_path / "int8"
-        export([str(WEIGHTS / name)], bundle, dtype)
+@pytest.mark.parametrize("name", STAGES)
+def test_every_stage_is_read(read, bundles, name, dtype):
+    bundle = bundles[dtype]
     weights = own_and_shared(bundle, name, load_file)
     _, params, _ = checkpoint.load(bundle / name)
     ours = {".".join(path): np.asarray(x) for path, x in flatten_dict(params).items()}
