@@ -64,7 +64,8 @@ def show(
     write_text(output / "prompts.json", json.dumps(prompts, indent=2) + "\n")
     page = demo_page.write_shown(output, prompts, videos.shape[1:4], pipeline.fps, vocabulary())
     print(f"{len(prompts)} videos in {duration(time.monotonic() - begin)}: {folder}")
-    print(f"open {page.resolve()} in a browser; `make playground` makes more on a page")
+    print(f"open {page.resolve()} in a browser")
+    print(f"made by the exported bundle {weights}, which `make playground` serves on a page")
     return page
 
 
