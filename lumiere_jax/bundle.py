@@ -11,7 +11,6 @@ frozen image network is there once. Whatever takes the workdir of a run also tak
 import copy
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,17 +22,15 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from lumiere_jax import __version__, quantization
-from lumiere_jax.atomic import local, written_folder
+from lumiere_jax import __version__, bundle_manifest, quantization
+from lumiere_jax.atomic import keep_others, local, written_folder
+from lumiere_jax.bundle_manifest import CHECKSUM, MANIFEST, VERSION, checksum
 from lumiere_jax.config import with_defaults
 from lumiere_jax.errors import UserError
 from lumiere_jax.state import Params
 
-MANIFEST = "manifest.json"
 CARD = "README.md"
 WEIGHTS = "weights.safetensors"
-VERSION = 2
-CHECKSUM = "sha256"
 DTYPES = ("bfloat16", "float32", "int8")
 SEPARATOR = "."
 """Between the parts of a parameter's path; those of LoRA hold slashes."""
@@ -41,8 +38,7 @@ SEPARATOR = "."
 
 def is_stage(folder: str | Path) -> bool:
     """Whether a folder is a stage of a bundle."""
-    folder = Path(folder)
-    return "://" not in str(folder) and (folder.parent / MANIFEST).is_file()
+    return "://" not in str(folder) and (Path(folder).resolve().parent / MANIFEST).is_file()
 
 
 def check_output(output: str | Path, names: Collection[str], dtype: str) -> None:
@@ -60,12 +56,19 @@ def check_output(output: str | Path, names: Collection[str], dtype: str) -> None
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} is unknown; choose from {', '.join(DTYPES)}.")
     output = local(output)
-    if not output.exists():
-        return
+    try:
+        str(output).encode()  # it stands in the card
+        if not output.exists():
+            return
+    except (OSError, UnicodeEncodeError) as error:
+        raise UserError(
+            f"--output={str(output)!r:.60} is no name for a folder ({error})."
+        ) from error
     if not (output / MANIFEST).is_file():
         raise UserError(f"{output} exists and is no bundle; choose another --output.")
     try:
-        lost = [name for name in entries(output) if name not in names]
+        former = entries(output)
+        lost = [name for name in former if name not in names]
     except UserError as error:
         raise UserError(
             f"{output} holds a bundle that cannot be read; remove it, or choose another --output. "
@@ -77,6 +80,11 @@ def check_output(output: str | Path, names: Collection[str], dtype: str) -> None
             f"{'it' if len(lost) == 1 else 'them'} as well (--stage={output / lost[0]}), or choose "
             "another --output."
         )
+    for name in names:
+        if name not in former and (output / name).exists():
+            raise UserError(
+                f"{output / name} is no stage of that bundle, and in the way of one; move it away."
+            )
 
 
 def write(
@@ -86,6 +94,7 @@ def write(
     dtype: str = "bfloat16",
     licence: str = "",
     finish: Callable[[Path], None] = lambda folder: None,
+    stored: Mapping[str, dict[str, np.ndarray]] | None = None,
 ) -> None:
     """Writes a bundle, which is there as a whole or not at all.
 
@@ -98,17 +107,16 @@ def write(
         and all else in bfloat16.
       licence: of the weights; an SPDX identifier or a sentence.
       finish: adds files to the folder, before it is at its place.
+      stored: arrays of stages that come from a bundle of this dtype, see `stored_arrays`: rounded
+        a second time, those of int8 would be others.
 
     Raises:
       UserError: see `check_output`, and if it cannot be written.
     """
     check_output(output, stages, dtype)
-    output = Path(output)
+    output, stored = Path(output), stored or {}
     cast = {
-        name: _as_stored(
-            {SEPARATOR.join(path): np.asarray(leaf) for path, leaf in flatten_dict(params).items()},
-            dtype,
-        )
+        name: stored[name] if name in stored else _as_stored(params, dtype)
         for name, (_, params, _) in stages.items()
     }
     with written_folder(output) as folder:
@@ -120,7 +128,7 @@ def write(
             own = _without(cast[name], cast[source]) if source else cast[name]
             described[name] = {
                 "config": config,
-                "config_sha256": _sum(config),
+                "config_sha256": checksum(config),
                 "step": step,
                 "shares": source,
                 "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(params)),
@@ -133,10 +141,14 @@ def write(
             "dtype": dtype,
             "stages": described,
         }
-        manifest[CHECKSUM] = _sum(manifest)
+        manifest[CHECKSUM] = checksum(manifest)
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         if output.exists():
-            _keep_others(output, folder)
+            former = entries(output)
+            keep_others(output, folder, {*former, MANIFEST})
+            for name in former:
+                if (output / name).is_dir():
+                    keep_others(output / name, folder / name, {WEIGHTS})
         finish(folder)
 
 
@@ -156,28 +168,22 @@ def _write_weights(folder: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any
     """Makes the folder of a stage; returns size and checksum of its file."""
     folder.mkdir()
     file = folder / WEIGHTS
-    save_file(arrays, file)
+    try:
+        save_file(arrays, file)
+    except SafetensorError as error:  # its own error of a full disk
+        raise OSError(str(error)) from error
     file.chmod(0o644)  # for others to read as well
-    return {
-        "bytes": file.stat().st_size,
-        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-    }
+    return {"bytes": file.stat().st_size, "sha256": _digest(file)}
 
 
-def _keep_others(former: Path, folder: Path) -> None:
-    """Copies from a bundle what is neither a stage nor its manifest, such as a model card."""
-    own = {*entries(former), MANIFEST}
-    for path in former.iterdir():
-        if path.name in own or (folder / path.name).exists():
-            continue
-        if path.is_dir():
-            shutil.copytree(path, folder / path.name)
-        else:
-            shutil.copy2(path, folder / path.name)
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _as_stored(arrays: dict[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
+def _as_stored(params: Params, dtype: str) -> dict[str, np.ndarray]:
     """Arrays as they are in a file."""
+    arrays = {SEPARATOR.join(path): np.asarray(leaf) for path, leaf in flatten_dict(params).items()}
     if dtype != "int8":
         return {name: array.astype(jnp.dtype(dtype)) for name, array in arrays.items()}
     stored = {}
@@ -187,12 +193,6 @@ def _as_stored(arrays: dict[str, np.ndarray], dtype: str) -> dict[str, np.ndarra
         else:
             stored[name] = array.astype(jnp.bfloat16)
     return stored
-
-
-def _sum(values: Mapping[str, Any]) -> str:
-    """SHA-256 of values, such as all of a manifest but this checksum of it."""
-    rest = {name: value for name, value in values.items() if name != CHECKSUM}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _without(arrays: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -213,7 +213,7 @@ def entries(bundle: str | Path) -> dict[str, dict[str, Any]]:
     Raises:
       UserError: if there is no manifest, or it cannot be read.
     """
-    return _manifest(Path(bundle))["stages"]
+    return bundle_manifest.read(Path(bundle))["stages"]
 
 
 def licence(bundle: str | Path) -> str:
@@ -222,7 +222,7 @@ def licence(bundle: str | Path) -> str:
     Raises:
       UserError: if there is no manifest, or it cannot be read.
     """
-    return _manifest(Path(bundle))["licence"]
+    return bundle_manifest.read(Path(bundle))["licence"]
 
 
 def dtype(bundle: str | Path) -> str:
@@ -231,7 +231,7 @@ def dtype(bundle: str | Path) -> str:
     Raises:
       UserError: if there is no manifest, or it cannot be read.
     """
-    return _manifest(Path(bundle))["dtype"]
+    return bundle_manifest.read(Path(bundle))["dtype"]
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
@@ -240,7 +240,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     Raises:
       UserError: see `read`.
     """
-    return with_defaults(_entry(Path(folder))["config"])
+    return with_defaults(_entry(Path(folder).resolve())["config"])
 
 
 def read(folder: str | Path) -> tuple[dict[str, Any], Params, int]:
@@ -255,32 +255,42 @@ def read(folder: str | Path) -> tuple[dict[str, Any], Params, int]:
     Raises:
       UserError: if a file is missing, truncated or altered, or the bundle of another version.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     entry = _entry(folder)
-    arrays = quantization.dequantize(_arrays(folder))
+    arrays = quantization.dequantize(stored_arrays(folder))
+    found = sum(array.size for array in arrays.values())
+    if found != entry["parameters"]:
+        raise bundle_manifest.broken(
+            folder / WEIGHTS, f"holds {found:,} of {entry['parameters']:,} parameters"
+        )
     params = {
         tuple(name.split(SEPARATOR)): array.astype(np.float32) for name, array in arrays.items()
     }
     return with_defaults(entry["config"]), unflatten_dict(params), entry["step"]
 
 
-def _arrays(folder: Path) -> dict[str, np.ndarray]:
-    """Own and shared arrays of a stage."""
+def stored_arrays(folder: str | Path) -> dict[str, np.ndarray]:
+    """Arrays of a stage as they are in the files, its own and those that it shares.
+
+    Raises:
+      UserError: see `read`.
+    """
+    folder = Path(folder).resolve()
     entry, file = _entry(folder), folder / WEIGHTS
     try:
-        data = file.read_bytes()
+        size, digest = file.stat().st_size, _digest(file)
     except OSError as error:
-        raise _broken(file, f"cannot be read ({error.strerror})") from error
-    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-        problem = f"has {len(data)} bytes in place of {entry['bytes']}"
-        if len(data) == entry["bytes"]:
+        raise bundle_manifest.broken(file, f"cannot be read ({error.strerror})") from error
+    if digest != entry["sha256"]:
+        problem = f"has {size} bytes in place of {entry['bytes']}"
+        if size == entry["bytes"]:
             problem = "is not what its checksum says"
-        raise _broken(file, problem)
+        raise bundle_manifest.broken(file, problem)
     try:
-        arrays = load_file(file)
+        arrays = load_file(file)  # `load` knows no bfloat16
     except SafetensorError as error:
-        raise _broken(file, f"is no safetensors file ({error})") from error
-    shared = _arrays(folder.parent / entry["shares"]) if entry["shares"] else {}
+        raise bundle_manifest.broken(file, f"is no safetensors file ({error})") from error
+    shared = stored_arrays(folder.parent / entry["shares"]) if entry["shares"] else {}
     return {**shared, **arrays}
 
 
@@ -292,31 +302,3 @@ def _entry(folder: Path) -> dict[str, Any]:
             f"{folder.parent} has no stage {folder.name!r}; it has {', '.join(described)}."
         )
     return described[folder.name]
-
-
-def _manifest(bundle: Path) -> dict[str, Any]:
-    place = bundle / MANIFEST
-    try:
-        manifest = json.loads(place.read_text(encoding="utf-8"))
-        version = manifest["version"]
-    except OSError as error:
-        raise UserError(
-            f"{place} cannot be read ({error.strerror}); give the folder of a bundle."
-        ) from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise _broken(place, "is no manifest of a bundle") from error
-    if not isinstance(version, int):
-        raise _broken(place, "is no manifest of a bundle")
-    if version != VERSION:
-        raise UserError(
-            f"{place} is of version {version} of the format, and this program reads {VERSION}; use "
-            f"the {'newer' if version > VERSION else 'older'} program that wrote it, or export "
-            "again."
-        )
-    if manifest.get(CHECKSUM) != _sum(manifest):
-        raise _broken(place, "is not what its checksum says")
-    return manifest
-
-
-def _broken(file: Path, problem: str) -> UserError:
-    return UserError(f"{file} {problem}; get the bundle again (in a clone: git checkout).")

@@ -9,6 +9,8 @@ from lumiere_jax import bundle, checkpoint, loss_plot, model_card
 from lumiere_jax.errors import UserError
 from lumiere_jax.stage import STAGES
 
+_LONGEST = 100
+
 
 def export(
     workdirs: Sequence[str],
@@ -22,22 +24,24 @@ def export(
     """Writes a bundle of the newest checkpoint of each run, with a model card.
 
     A stage leaves out what it shares with the one that it was initialised from, if that is among
-    them. A card that somebody has written stays.
+    them. A stage of a bundle brings its loss curve and licence along, and its weights bit for bit
+    if the dtype is the same. A card that somebody has written stays.
 
     Args:
       workdirs: each "WORKDIR" or "NAME=WORKDIR"; without a name, that of its stage.
       output: folder of the bundle.
       dtype: of the weights, see `bundle.write`.
-      licence: of the weights; an SPDX identifier or a sentence.
+      licence: of the weights; an SPDX identifier or a sentence. If it is not given, that of the
+        bundles that stages come from or that is replaced.
       evaluation: protocol card for the model card, see `model_card.read_evaluation`.
       plans: the same of plans, see `model_card.read_plans`.
 
     Returns:
-      A table of what was written.
+      A table of what was written, and what the former card had that the new one has not.
 
     Raises:
       UserError: if a workdir has no checkpoint, two have one name, a card or plan cannot be read,
-        or `output` is of something else (`bundle.check_output`).
+        bundles have several licences, or `output` is of something else (`bundle.check_output`).
     """
     places = dict(_named(given) for given in workdirs)
     if len(places) < len(workdirs):
@@ -45,28 +49,60 @@ def export(
     bundle.check_output(output, places, dtype)
     scores = model_card.read_evaluation(evaluation) if evaluation else None
     planned = model_card.read_plans(plans) if plans else []
-    stages, kinds = {}, {}
+    licence = licence or _inherited_licence([*places.values(), Path(output) / "any"])
+    model_card.check_licence(licence)
+    stages, kinds, stored = {}, {}, {}
     for name, workdir in places.items():
         config, params, step = checkpoint.load(workdir)
         stages[name], kinds[name] = (config.to_dict(), params, step), config.stage
+        if _is_stored_as(workdir, dtype):
+            stored[name] = bundle.stored_arrays(workdir)
     shares = {name: _before(name, kinds) for name in stages}
+    lost: list[str] = []
 
     def finish(folder: Path) -> None:
         _write_losses(folder / model_card.LOSSES, places)
-        model_card.write(folder, planned, scores, name=Path(output).resolve().name)
+        lost[:] = model_card.write(folder, planned, scores, name=Path(output).resolve().name)
 
-    bundle.write(stages, output, shares, dtype, licence, finish)
-    return describe(output)
+    bundle.write(stages, output, shares, dtype, licence, finish, stored)
+    missing = f"\nno longer in the card: {' and '.join(lost)}; give it again" if lost else ""
+    return describe(output) + missing
+
+
+def _is_stored_as(workdir: str, dtype: str) -> bool:
+    return bundle.is_stage(workdir) and bundle.dtype(Path(workdir).resolve().parent) == dtype
+
+
+def _inherited_licence(places: Sequence[str | Path]) -> str:
+    """The licence of the bundles that these are stages of; "" if there is none."""
+    bundles = {Path(place).resolve().parent for place in places if bundle.is_stage(place)}
+    found = {bundle.licence(folder) for folder in bundles} - {""}
+    if len(found) > 1:
+        raise UserError(
+            f"these stages are under several licences ({'; '.join(sorted(found))}); say by "
+            "--licence what holds for all of them."
+        )
+    return found.pop() if found else ""
 
 
 def _named(given: str) -> tuple[str, str]:
     """Name and workdir of a stage, from "WORKDIR" or "NAME=WORKDIR"."""
     name, equals, workdir = given.partition("=")
-    if equals and not epath.Path(given).exists():  # a folder's name may hold "="
-        if not name.isidentifier():
-            raise UserError(f"--stage={given}: {name!r} is no name; use letters and digits.")
+    if equals and not _exists(given):  # a folder's name may hold "="
+        if not name.isidentifier() or len(name) > _LONGEST or name == model_card.LOSSES:
+            raise UserError(
+                f"--stage={given:.200}: {name[:_LONGEST]!r} is no name of a stage; use at most "
+                f"{_LONGEST} letters and digits, but not {model_card.LOSSES!r}."
+            )
         return name, workdir
     return checkpoint.load_config(given).stage, given
+
+
+def _exists(given: str) -> bool:
+    try:
+        return epath.Path(given).exists()
+    except OSError:  # too long for a path
+        return False
 
 
 def _before(name: str, kinds: Mapping[str, str]) -> str | None:
@@ -77,9 +113,14 @@ def _before(name: str, kinds: Mapping[str, str]) -> str | None:
 
 
 def _write_losses(folder: Path, places: Mapping[str, str]) -> None:
-    """The loss curves of those runs that have one, and no former ones of the others."""
+    """The loss curves of those runs and stages that have one, and no former ones of the others."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"the bundle's {folder.name!r} is no folder of loss curves; move it away.")
     for name, workdir in places.items():
         source, place = epath.Path(workdir) / loss_plot.FILE, folder / f"{name}.png"
+        if bundle.is_stage(workdir):
+            stage = Path(workdir).resolve()
+            source = stage.parent / model_card.LOSSES / f"{stage.name}.png"
         place.unlink(missing_ok=True)
         if source.is_file():
             folder.mkdir(exist_ok=True)

@@ -25,7 +25,7 @@ def find(place: str | Path, *, revision: str | None = None, token: str | None = 
     """
     folder = Path(place)
     if not folder.is_dir():
-        if not _REPOSITORY.fullmatch(str(place)) or str(place).startswith("."):
+        if not _is_repository(str(place)):
             raise UserError(f"there is no folder {place}; give a bundle, or OWNER/NAME of the hub.")
         hub = _library()
         with _errors(f"there is no folder {place}, and the repository cannot be fetched"):
@@ -33,6 +33,22 @@ def find(place: str | Path, *, revision: str | None = None, token: str | None = 
     if not (folder / bundle.MANIFEST).is_file():
         raise UserError(f"{place} is no bundle: it has no {bundle.MANIFEST}.")
     return folder
+
+
+def _is_repository(name: str) -> bool:
+    return bool(_REPOSITORY.fullmatch(name)) and not any(
+        x.strip(".") == "" for x in name.split("/")
+    )
+
+
+def check_repository(name: str) -> None:
+    """Makes sure that a name can be one of a repository.
+
+    Raises:
+      UserError: if it cannot.
+    """
+    if not _is_repository(name):
+        raise UserError(f"{name!r} is no repository; give OWNER/NAME.")
 
 
 def push(
@@ -52,6 +68,7 @@ def push(
     Raises:
       UserError: if the bundle is broken, or cannot be sent.
     """
+    check_repository(repository)
     folder = Path(folder)
     for name in bundle.entries(folder):
         bundle.read(folder / name)
@@ -85,4 +102,7 @@ def _errors(what: str) -> Iterator[None]:
     # Its bases are those of the HTTP library, whose name depends on the version, and OSError.
     except (*HfHubHTTPError.__bases__, ValueError) as error:
         message = " ".join(str(error).split())
-        raise UserError(f"{what} ({message}); check its name, the network and --token.") from error
+        raise UserError(
+            f"{what} ({message}); check the name, the network, and that you are logged in if it is "
+            "private (hf auth login)."
+        ) from error

@@ -17,7 +17,9 @@ LOSSES = "losses"
 
 _OURS = "<!-- Written by lumiere_jax.export, and anew at the next; without this line it stays. -->"
 _SPDX = re.compile(r"[A-Za-z0-9.+-]+")
-_TASKS = {"stunet": "text-to-video", "stunet_conditional": "image-to-video"}
+_EVALUATION, _PLAN = "## Evaluation", "## Plan"
+_NO_EVALUATION = "None was given when these weights were exported."
+_TASKS = {"stunet": "text-to-video", "stunet_conditional": "image-to-video", "t2i": "text-to-image"}
 
 
 def write(
@@ -26,11 +28,33 @@ def write(
     evaluation: Mapping[str, Any] | None = None,
     *,
     name: str = "",
-) -> None:
-    """Writes the card of a bundle, see `text`, unless somebody has written one."""
+) -> list[str]:
+    """Writes the card of a bundle, see `text`, unless somebody has written one.
+
+    Returns:
+      What the former card had that this one has not: "the evaluation", "the plan".
+    """
     place = folder / bundle.CARD
-    if not place.is_file() or _OURS in place.read_text(encoding="utf-8", errors="replace"):
-        write_text(place, text(folder, plans, evaluation, name=name))
+    former = place.read_text(encoding="utf-8", errors="replace") if place.is_file() else ""
+    if former and _OURS not in former:
+        return []
+    card = text(folder, plans, evaluation, name=name)
+    write_text(place, card)
+    had_evaluation = _EVALUATION in former and f"{_EVALUATION}\n\n{_NO_EVALUATION}" not in former
+    lost = ["the evaluation"] if had_evaluation and evaluation is None else []
+    return lost + (["the plan"] if _PLAN in former and not plans else [])
+
+
+def check_licence(licence: str) -> None:
+    """Makes sure that a licence fits into one line of a card.
+
+    Raises:
+      UserError: if it does not.
+    """
+    if not licence.isprintable():
+        raise UserError(
+            f"the licence {licence!r:.80} is not one line; give its SPDX identifier or a sentence."
+        )
 
 
 def text(
@@ -53,7 +77,7 @@ def text(
     """
     entries, licence = bundle.entries(folder), bundle.licence(folder)
     kinds = {entry["config"]["stage"] for entry in entries.values()}
-    name = name or folder.resolve().name
+    name = " ".join((name or folder.resolve().name).split())
     parts = [
         _header(licence, kinds),
         _OURS,
@@ -74,11 +98,11 @@ def text(
         ],
         "## Sampling",
         _sampling(entries),
-        "## Evaluation",
+        _EVALUATION,
         _evaluation(evaluation),
     ]
     if plans:
-        parts += ["## Plan", *(f"```\n{plan.strip()}\n```" for plan in plans)]
+        parts += [_PLAN, *(f"```\n{plan.strip()}\n```" for plan in plans)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -94,13 +118,14 @@ def read_evaluation(place: str | Path) -> dict[str, Any]:
     from lumiere_jax.evaluation.card import format_table
 
     path = Path(place)
-    path = path / "card.json" if path.is_dir() else path
     try:
+        path = path / "card.json" if path.is_dir() else path
         card = json.loads(path.read_text(encoding="utf-8"))
         format_table(card)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path} is no protocol card ({error!r}); give the --output of lumiere_jax.eval."
+            f"{str(path):.200} is no protocol card ({error!r}); give the --output of "
+            "lumiere_jax.eval."
         ) from error
     return card
 
@@ -118,17 +143,19 @@ def read_plans(place: str | Path) -> list[str]:
     try:
         lines = [json.loads(line) for line in Path(place).read_text(encoding="utf-8").splitlines()]
         plans = [Plan(**{k: v for k, v in line.items() if k in names}) for line in lines]
+        if not plans:
+            raise ValueError("it is empty")
         return [report.text(plan) for plan in plans]
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{place} holds no plans ({error}); give the --output of lumiere_jax.plan."
+            f"{str(place):.200} holds no plans ({error}); give the --output of lumiere_jax.plan."
         ) from error
 
 
 def _header(licence: str, kinds: set[str]) -> str:
-    task = next((_TASKS[kind] for kind in _TASKS if kind in kinds), "text-to-image")
+    task = next((f"pipeline_tag: {_TASKS[kind]}\n" for kind in _TASKS if kind in kinds), "")
     name = licence.lower() if _SPDX.fullmatch(licence) else "other" if licence else "unknown"
-    return f"---\nlicense: {name}\nlibrary_name: lumiere_jax\npipeline_tag: {task}\n---"
+    return f"---\nlicense: {name}\nlibrary_name: lumiere_jax\n{task}---"
 
 
 def _stages(entries: Mapping[str, Mapping[str, Any]]) -> str:
@@ -142,13 +169,13 @@ def _stages(entries: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _use(name: str, kinds: set[str]) -> list[str]:
-    if not kinds & {"t2i", *_TASKS}:
+    if not kinds & _TASKS.keys():
         return []
     return [
         "## Use",
         "```python\n"
         "from lumiere_jax.pipeline import LumierePipeline\n\n"
-        f'pipeline = LumierePipeline.from_pretrained("{name}")\n'
+        f"pipeline = LumierePipeline.from_pretrained({json.dumps(name)})\n"
         'videos = pipeline(["..."])  # [1, time, height, width, 3] in [-1, 1]\n'
         "```",
     ]
@@ -190,7 +217,7 @@ def _evaluation(card: Mapping[str, Any] | None) -> str:
     from lumiere_jax.evaluation.card import format_table
 
     if card is None:
-        return "None was given when these weights were exported."
+        return _NO_EVALUATION
     return f"```\n{format_table(card).strip()}\n```"
 
 

@@ -127,7 +127,8 @@ class Pretrained:
         Raises:
           UserError: if it cannot be sent.
         """
+        hub.check_repository(repository)
         with tempfile.TemporaryDirectory() as temporary:
-            name = repository.rpartition("/")[2] or "model"
+            name = repository.rpartition("/")[2]
             folder = self.save_pretrained(Path(temporary) / name, dtype=dtype, licence=licence)
             return hub.push(folder, repository, private=private, token=token)

@@ -20,7 +20,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lumiere_jax import __version__, quantization
-from lumiere_jax.atomic import written_folder
+from lumiere_jax.atomic import keep_others, local, written_folder
 from lumiere_jax.bundle import SEPARATOR
 from lumiere_jax.denoising import base_prediction, clean_estimate, super_resolution_prediction
 from lumiere_jax.diffusion.samplers import ddim_step
@@ -73,7 +73,7 @@ def export_programs(
 
     Args:
       pipeline: whose stages, with the sampling options of their configs.
-      output: folder to make; programs that are there are replaced.
+      output: folder to make; programs that are there are replaced, and other files stay.
       num_frames: frames of a video; None for what the base was trained on.
       dtype: of the bundle that a program takes its weights from; it computes in that of the config.
       platforms: of "cpu", "tpu", "cuda" and "rocm".
@@ -86,7 +86,7 @@ def export_programs(
       UserError: if `output` is something else, a platform unknown, or the number of frames not
         one that the base makes.
     """
-    output = Path(output)
+    output = local(output)
     if output.exists() and not (output / MANIFEST).is_file():
         raise UserError(f"{output} exists and holds no programs; choose another --output.")
     unknown = set(platforms) - {*PLATFORMS, "rocm"}
@@ -107,6 +107,8 @@ def export_programs(
             "programs": described,
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        if output.exists():
+            keep_others(output, folder, [path.name for path in output.glob(f"*{SUFFIX}")])
     return [output / f"{name}{SUFFIX}" for name in programs]
 
 

@@ -17,6 +17,7 @@ from lumiere_jax.models.stunet import is_temporal
 from lumiere_jax.pipeline import LumierePipeline
 from lumiere_jax.sharding import create_mesh
 from lumiere_jax.train import train
+from tests.manifests import write_manifest
 from tests.test_verbs import run
 from tests.tiny_runs import tiny_config
 
@@ -117,7 +118,8 @@ def test_written_again_it_keeps_other_files_and_stages(cascade, copy):
     assert link.is_symlink() and (copy / "README.md").read_text() == "about"
     assert list(bundle.entries(copy)) == ["again", *SHIPPED]
     plots = {path.stem for path in (copy / "losses").glob("*.png")}
-    assert plots == {n for n in ("again", "t2i") if (cascade["t2i"] / "loss.png").is_file()}
+    sources = {name: cascade[name] for name in SHIPPED} | {"again": cascade["t2i"]}
+    assert plots == {name for name, run in sources.items() if (run / "loss.png").is_file()}
     assert not list(copy.parent.glob(".*"))
 
 
@@ -196,6 +198,107 @@ def test_broken_files_are_named(copy, damage, message):
         checkpoint.load(copy / "stunet")
 
 
+def of_stage(field, value, stage="stunet"):
+    return lambda manifest: manifest["stages"][stage].update({field: value})
+
+
+def without(stage, field):
+    return lambda manifest: manifest["stages"][stage].pop(field)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda manifest: manifest.pop("stages"), "'stages' is missing"),
+        (lambda manifest: manifest.update(stages=[]), r"'stages' is \[\]"),
+        (lambda manifest: manifest.update(stages={}), "it has no stages"),
+        (without("stunet", "config"), "stage 'stunet': 'config' is missing"),
+        (without("stunet", "shares"), "stage 'stunet': 'shares' is missing"),
+        (of_stage("shares", "stunet"), "stage 'stunet' shares with itself"),
+        (of_stage("shares", "stunet_conditional"), "shares with itself"),
+        (of_stage("shares", "../../x"), r"'stunet' shares with '../../x', which is not there"),
+        (of_stage("config", {"stage": "t2i"}), "stage 'stunet': 'model' is missing"),
+        (of_stage("step", True), "stage 'stunet': 'step' is True"),
+        (
+            lambda manifest: manifest["stages"]["t2i"]["config"].update(stage="nope"),
+            "stage 't2i': its kind 'nope' is unknown",
+        ),
+        (
+            lambda manifest: manifest["stages"].update({"../x": manifest["stages"]["t2i"]}),
+            "'../x' is no name of a stage",
+        ),
+    ],
+)
+def test_manifests_of_another_shape(copy, change, problem):
+    manifest = json.loads((copy / bundle.MANIFEST).read_text())
+    change(manifest)
+    write_manifest(copy, manifest)
+    with pytest.raises(UserError, match=rf"manifest.json is no manifest of a bundle .*{problem}"):
+        checkpoint.load(copy / "stunet")
+
+
+def test_parameters_that_are_missing(copy):
+    manifest = json.loads((copy / bundle.MANIFEST).read_text())
+    manifest["stages"]["stunet"]["shares"] = None
+    write_manifest(copy, manifest)
+    with pytest.raises(UserError, match=r"stunet/weights.safetensors holds [\d,]+ of [\d,]+ param"):
+        checkpoint.load(copy / "stunet")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"version": true}', "[]", "null"])
+def test_what_is_no_manifest(copy, text):
+    (copy / bundle.MANIFEST).write_text(text)
+    with pytest.raises(UserError, match="manifest.json is no manifest of a bundle"):
+        checkpoint.load(copy / "stunet")
+
+
+def test_a_stage_by_other_paths(made, tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to(made / "t2i")
+    expected = checkpoint.fingerprint(checkpoint.load(made / "t2i")[1])
+    monkeypatch.chdir(made / "t2i")
+    for place in (tmp_path / "link", "."):
+        assert checkpoint.fingerprint(checkpoint.load(place)[1]) == expected
+
+
+def test_stages_of_a_bundle_bring_along_what_they_have(cascade, tmp_path):
+    first, again = tmp_path / "first", tmp_path / "again"
+    export([f"image={cascade['t2i']}", str(cascade["stunet"])], first, licence="MIT")
+    (first / "losses").mkdir(exist_ok=True)
+    (first / "losses" / "image.png").write_bytes(b"a picture")
+    (first / "image" / "notes.txt").write_text("mine")
+    export([f"t2i={first / 'image'}", str(first / "stunet")], again)
+    assert bundle.licence(again) == "MIT"
+    assert (again / "losses" / "t2i.png").read_bytes() == b"a picture"
+    for name, former in (("t2i", "image"), ("stunet", "stunet")):
+        files = [folder / bundle.WEIGHTS for folder in (again / name, first / former)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    export([f"image={first / 'image'}", str(first / "stunet")], first)  # onto itself
+    assert bundle.licence(first) == "MIT" and (first / "losses" / "image.png").is_file()
+    assert (first / "image" / "notes.txt").read_text() == "mine"
+    export([f"image={cascade['t2i']}", str(cascade["stunet"])], first)  # what is replaced counts
+    assert bundle.licence(first) == "MIT"
+    export([str(cascade["ssr"])], tmp_path / "other", licence="Apache-2.0")
+    stages = [str(first / "image"), str(tmp_path / "other" / "ssr")]
+    with pytest.raises(UserError, match=r"under several licences \(Apache-2.0; MIT\); say by"):
+        export(stages, tmp_path / "both")
+    export(stages, tmp_path / "both", licence="MIT and Apache-2.0")
+
+
+def test_folders_that_are_in_the_way(cascade, tmp_path):
+    made, stages = tmp_path / "b", [str(cascade["t2i"])]
+    export(stages, made)
+    (made / "stunet").mkdir()
+    (made / "stunet" / "precious").write_text("mine")
+    with pytest.raises(UserError, match="b/stunet is no stage of that bundle, and in the way"):
+        export([*stages, str(cascade["stunet"])], made)
+    assert (made / "stunet" / "precious").is_file()
+    shutil.rmtree(made / "losses", ignore_errors=True)
+    (made / "losses").write_text("mine")
+    with pytest.raises(UserError, match="'losses' is no folder of loss curves"):
+        export(stages, made)
+    assert (made / "losses").read_text() == "mine" and bundle.entries(made)
+
+
 def test_a_stage_that_is_not_there(made):
     with pytest.raises(UserError, match="has no stage 'sunet'; it has t2i, stunet"):
         checkpoint.load(made / "sunet")
@@ -215,8 +318,14 @@ def test_bad_requests(cascade, tmp_path):
     (tmp_path / "mine" / "file").write_text("1")
     with pytest.raises(UserError, match="cannot be written"):
         export([t2i], tmp_path / "mine" / "file" / "x")
-    with pytest.raises(UserError, match="'a-b' is no name"):
-        export([f"a-b={t2i}"], tmp_path / "x")
+    for name in ("a-b", "a" * 300, "losses"):
+        with pytest.raises(UserError, match="is no name of a stage"):
+            export([f"{name}={t2i}"], tmp_path / "x")
+    for place in ("o" * 300, "x\udcff"):
+        with pytest.raises(UserError, match="is no name for a folder"):
+            export([t2i], tmp_path / place)
+    with pytest.raises(UserError, match="the licence 'two.*' is not one line"):
+        export([t2i], tmp_path / "x", licence="two\nlines")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 

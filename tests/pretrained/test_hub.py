@@ -53,7 +53,7 @@ def test_sent_and_fetched(made, tmp_path):
     assert process.returncode == 0, process.stderr[-3000:]
     address, missing, no_name = process.stdout.splitlines()
     assert address.startswith(f"{stand_in.address}/someone/small/commit/")
-    assert "repository cannot be fetched" in missing and "--token" in missing
+    assert "repository cannot be fetched" in missing and "hf auth login" in missing
     assert "there is no folder some one/x" in no_name
     assert "Bearer hf_secret" in stand_in.tokens
     files = stand_in.repositories["someone/small"]
@@ -80,6 +80,12 @@ def test_what_is_not_there(tmp_path):
         hub.find("./x")
     with pytest.raises(UserError, match="cannot be fetched"):  # the tests are offline
         hub.find("someone/small")
+
+
+@pytest.mark.parametrize("name", ["..", "a/..", "./a", "small", "a/b/c", ""])
+def test_names_of_no_repository(made, name):
+    with pytest.raises(UserError, match="is no repository; give OWNER/NAME"):
+        hub.push(made, name)
 
 
 def test_without_the_library(monkeypatch):

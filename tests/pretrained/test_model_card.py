@@ -1,5 +1,6 @@
 """The model card that export writes."""
 
+import ast
 import json
 import shutil
 from pathlib import Path
@@ -67,17 +68,39 @@ def test_licences(runs, tmp_path, licence, name):
     assert "None was given when these weights were exported." in text
 
 
+def test_a_name_with_a_quote(runs, tmp_path):
+    export(runs, tmp_path / 'my "own"\nmodel')
+    text = (tmp_path / 'my "own"\nmodel' / "README.md").read_text()
+    assert '\n# my "own" model: model card\n' in text
+    call = next(line for line in text.splitlines() if "from_pretrained" in line)
+    assert ast.literal_eval(call.partition("from_pretrained")[2]) == 'my "own" model'
+
+
+def test_super_resolution_alone_is_no_task_of_a_hub(cascade, tmp_path):
+    export([str(cascade["ssr"])], tmp_path / "x")
+    text = (tmp_path / "x" / "README.md").read_text()
+    assert "pipeline_tag" not in text and "from_pretrained" not in text
+
+
 def test_a_card_of_ours_is_written_anew_and_another_stays(runs, evaluation, tmp_path):
     out = tmp_path / "x"
     export(runs, out)
-    export(runs, out, evaluation=evaluation)
+    export(runs, out, evaluation=evaluation, plans=PLANS)
     assert "123.4567" in (out / "README.md").read_text()
+    told = export(runs, out)
+    assert told.endswith("no longer in the card: the evaluation and the plan; give it again")
+    assert "no longer" not in export(runs, out)
     (out / "README.md").write_text("mine")
     export(runs, out)
     assert (out / "README.md").read_text() == "mine"
 
 
 def test_what_cannot_be_read_stops_the_export(runs, tmp_path):
+    (tmp_path / "empty").write_text("")
+    with pytest.raises(UserError, match=r"empty holds no plans \(it is empty\)"):
+        export(runs, tmp_path / "x", plans=tmp_path / "empty")
+    with pytest.raises(UserError, match="is no protocol card"):
+        export(runs, tmp_path / "x", evaluation="e" * 300)
     for name, text in (("a", "{"), ("b", "[1]"), ("c", '{"scores": {}}')):
         (tmp_path / name).write_text(text)
         with pytest.raises(UserError, match=f"{name} is no protocol card .*lumiere_jax.eval"):

@@ -105,7 +105,9 @@ def test_a_conditional_stage_takes_what_is_known(cascade, tmp_path):
     entry = json.loads((tmp_path / "p" / "programs.json").read_text())["programs"]
     assert entry["stunet_conditional_sampler"]["inputs"]["known"]["shape"][-1] == 4
     assert {described["stage"] for described in entry.values()} == {"my_base"}
+    (tmp_path / "p" / "mine.py").write_text("of the user")
     again = programs.export_programs(pipeline, tmp_path / "p", platforms=["cpu", "rocm"])
+    assert (tmp_path / "p" / "mine.py").is_file()
     assert made == again and len(list(tmp_path.iterdir())) == 1
 
 
@@ -113,6 +115,8 @@ def test_bad_requests(bundle, tmp_path):
     pipeline = LumierePipeline.from_pretrained(bundle, show_progress=False)
     with pytest.raises(UserError, match="exists and holds no programs"):
         programs.export_programs(pipeline, tmp_path)
+    with pytest.raises(UserError, match="is in a bucket"):
+        programs.export_programs(pipeline, "gs://bucket/programs")
     with pytest.raises(UserError, match="num_frames=0 must be 1 or more"):
         programs.export_programs(pipeline, tmp_path / "x", num_frames=0)
     with pytest.raises(UserError, match="choose from cpu, tpu, cuda, rocm"):

@@ -67,6 +67,14 @@ def test_a_bundle_of_int8(cascade, made):
     assert bundle.entries(made)["stunet"]["shares"] == "t2i"
 
 
+def test_int8_is_not_rounded_twice(cascade, made, tmp_path):
+    stages = [str(made / "t2i"), str(cascade["stunet"]), str(made / "ssr")]
+    export(stages, tmp_path / "again", "int8")
+    for stage in ("t2i", "stunet", "ssr"):  # and the run's frozen weights are shared as before
+        files = [folder / stage / bundle.WEIGHTS for folder in (made, tmp_path / "again")]
+        assert files[0].read_bytes() == files[1].read_bytes(), stage
+
+
 def test_programs_take_int8(made, tmp_path):
     pipeline = LumierePipeline.from_pretrained(made, show_progress=False)
     programs.export_programs(pipeline, tmp_path / "p", dtype=bundle.dtype(made), platforms=["cpu"])
