@@ -45,7 +45,7 @@ from lumiere_jax.state import Params
 COMMAND = "python benchmarks/claims/window_overlap.py"
 FOLDER = "window_overlap"
 INPUTS = {"true": "true clips", "made": "clips made by the base"}
-BATCH = 8
+BATCH = 4
 LEAST_SPIKE = 0.1  # excess at borders, below which there is nothing to remove
 COLOURS = {0: "tab:red", 1: "tab:orange", 2: "tab:blue", 3: "tab:purple", 4: "tab:green"}
 
@@ -289,7 +289,11 @@ def draw(cells: Sequence[report.Cell], path: Path) -> None:
             _draw_panel(panels[row, column], report.matching(cells, input=kind), length)
             panels[row, column].set_title(f"{INPUTS[kind]}, windows of {length}", fontsize=10)
         panels[row, 0].set_ylabel("neighbour-frame difference of the error")
-    panels[0, 0].legend(frameon=False, fontsize=8, title="overlap", ncols=2)
+    shown = [panel.get_legend_handles_labels() for panel in panels.flat]
+    lines = {name: line for lines, names in shown for line, name in zip(lines, names, strict=True)}
+    figure.legend(
+        list(lines.values()), list(lines), title="overlap", loc="outside right upper", frameon=False
+    )
     for axes in panels[-1]:
         axes.set_xlabel("frame (dotted: where windows without overlap meet)")
     report.save_figure(figure, path)
@@ -351,7 +355,7 @@ def define_flags() -> None:
     flags.DEFINE_string("runs", "runs/claims", "Folder that keeps compiled programs.")
     flags.DEFINE_string("output", report.OUTPUT, "Folder of the results.")
     flags.DEFINE_integer("frames", 16, "Frames of a clip.", lower_bound=2)
-    flags.DEFINE_integer("clips", 32, "Held-out captions.", lower_bound=2)
+    flags.DEFINE_integer("clips", 8, "Held-out captions.", lower_bound=2 * BATCH)
     flags.DEFINE_integer("steps", 0, "Denoising steps; 0 for those of the run.", lower_bound=0)
     flags.DEFINE_list("windows", ["4", "8"], "Lengths of windows.")
     flags.DEFINE_list("overlaps", ["0", "1", "2", "4"], "Frames that windows share.")
