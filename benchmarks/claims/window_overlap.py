@@ -154,7 +154,7 @@ def measure(
     return {
         "windows": len(cut.starts(frames)),
         "network_calls": calls,
-        "seconds_a_clip": float(np.median(seconds[1:] or seconds)),
+        "seconds_a_clip": float(np.median(seconds[1:])) if seconds[1:] else None,
         "differences": np.concatenate(changes).tolist(),
         "plain_differences": np.concatenate(plain).tolist(),
     }
@@ -206,7 +206,7 @@ def _row(cell: report.Cell, length: int) -> list[str]:
         f"{there['ratio']:.2f} ({there['low']:.2f} to {there['high']:.2f})",
         str(cell["windows"]),
         str(cell["network_calls"]),
-        f"{cell['seconds_a_clip']:.2f} s",
+        "not taken" if cell["seconds_a_clip"] is None else f"{cell['seconds_a_clip']:.2f} s",
     ]
 
 
