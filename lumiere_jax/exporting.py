@@ -1,6 +1,6 @@
 """From the workdirs of a cascade to a bundle."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from etils import epath
@@ -49,7 +49,7 @@ def export(
     bundle.check_output(output, places, dtype)
     scores = model_card.read_evaluation(evaluation) if evaluation else None
     planned = model_card.read_plans(plans) if plans else []
-    licence = licence or _inherited_licence([*places.values(), Path(output) / "any"])
+    licence = licence or _inherited_licence(places.values(), Path(output))
     model_card.check_licence(licence)
     stages, kinds, stored = {}, {}, {}
     for name, workdir in places.items():
@@ -73,9 +73,11 @@ def _is_stored_as(workdir: str, dtype: str) -> bool:
     return bundle.is_stage(workdir) and bundle.dtype(Path(workdir).resolve().parent) == dtype
 
 
-def _inherited_licence(places: Sequence[str | Path]) -> str:
-    """The licence of the bundles that these are stages of; "" if there is none."""
+def _inherited_licence(places: Iterable[str], output: Path) -> str:
+    """The licence of the bundles that these are stages of, or that is replaced; "" without one."""
     bundles = {Path(place).resolve().parent for place in places if bundle.is_stage(place)}
+    if (output / bundle.MANIFEST).is_file():
+        bundles.add(output.resolve())
     found = {bundle.licence(folder) for folder in bundles} - {""}
     if len(found) > 1:
         raise UserError(

@@ -9,7 +9,7 @@ from types import ModuleType
 from lumiere_jax import bundle
 from lumiere_jax.errors import UserError
 
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_REPOSITORY = re.compile(r"\.*[\w-][\w.-]*/\.*[\w-][\w.-]*")  # neither part is dots alone
 
 
 def find(place: str | Path, *, revision: str | None = None, token: str | None = None) -> Path:
@@ -25,7 +25,7 @@ def find(place: str | Path, *, revision: str | None = None, token: str | None = 
     """
     folder = Path(place)
     if not folder.is_dir():
-        if not _is_repository(str(place)):
+        if not _REPOSITORY.fullmatch(str(place)):
             raise UserError(f"there is no folder {place}; give a bundle, or OWNER/NAME of the hub.")
         hub = _library()
         with _errors(f"there is no folder {place}, and the repository cannot be fetched"):
@@ -35,19 +35,13 @@ def find(place: str | Path, *, revision: str | None = None, token: str | None = 
     return folder
 
 
-def _is_repository(name: str) -> bool:
-    return bool(_REPOSITORY.fullmatch(name)) and not any(
-        x.strip(".") == "" for x in name.split("/")
-    )
-
-
 def check_repository(name: str) -> None:
     """Makes sure that a name can be one of a repository.
 
     Raises:
       UserError: if it cannot.
     """
-    if not _is_repository(name):
+    if not _REPOSITORY.fullmatch(name):
         raise UserError(f"{name!r} is no repository; give OWNER/NAME.")
 
 
