@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from lumiere_jax import bundle, cpu_devices, errors
+from lumiere_jax import bundle, cascades, cpu_devices, errors
 from lumiere_jax.atomic import write_text, written
 from lumiere_jax.errors import UserError
 from lumiere_jax.progress import Progress
@@ -251,9 +251,17 @@ SCORES: dict[str, Callable[[Shipped, int, int], Cell]] = {
 STAGES = {
     "shapes": ("stunet", "ssr"), "digits": ("stunet", "ssr"), "fvd": ("stunet",),
     "diversity": ("stunet",), "conditional": ("stunet_conditional",), "style": ("stunet", "style"),
-    "fewer_steps": ("stunet", "ssr", "stunet_4", "ssr_4"),
+    "fewer_steps": ("stunet", "ssr"),
 }  # fmt: skip
 CAPTIONED = ("shapes", "digits", "fvd", "fewer_steps")  # as many as --captions
+
+
+def depends_on(weights: Path, name: str) -> tuple[str, ...]:
+    """The stages that a score is of; the distilled ones are found, whatever they are called."""
+    if name != "fewer_steps":
+        return STAGES[name]
+    base, others = cascades.choose(weights, distilled=True)
+    return (*STAGES[name], base.name, *(other.name for other in others))
 
 
 def _centre(frame: np.ndarray) -> np.ndarray:
@@ -269,7 +277,7 @@ def measured(
 ) -> dict[str, Any]:
     """A score, from its file where the weights have not changed."""
     asked = {
-        "weights": identities(weights, STAGES[name]),
+        "weights": identities(weights, depends_on(weights, name)),
         "captions": count,
         "refined": refined,
     }
@@ -352,6 +360,8 @@ def main(argv: list[str]) -> None:
 
     count, refined = given.captions, min(given.refined, given.captions)
     missing = {name: sorted(set(STAGES[name]) - set(stages)) for name in SCORES}
+    if not any(stage["config"].get("distillation") for stage in stages.values()):
+        missing["fewer_steps"].append("a distilled stage")
     for name in given.only:
         if missing[name]:
             raise UserError(f"--only={name} scores {missing[name][0]}, which {weights} has not.")

@@ -43,9 +43,7 @@ def fewer_steps(shipped: "Shipped", count: int, refined: int) -> "Cell":
     """Do the distilled stages show what captions say, as their teachers do?"""
     truth, captions = shipped.held_out("moving_shapes", count)
     del truth
-    few = LumierePipeline.from_checkpoints(
-        shipped.weights / "stunet_4", [shipped.weights / "ssr_4"], show_progress=False
-    )
+    few = LumierePipeline.from_pretrained(shipped.weights, distilled=True, show_progress=False)
     made = few(captions, seeds=range(count), base_only=True, batch_size=32)
     large, progress = [], Progress("super-resolution in few steps", refined, "clips")
     for begin in range(0, refined, _REFINED_BATCH):
@@ -59,19 +57,23 @@ def fewer_steps(shipped: "Shipped", count: int, refined: int) -> "Cell":
             list(shipped.base("moving_shapes", count)), captions
         ),
         f"{_steps(few)}, 32×32": oracle.score(list(made), captions),
-        f"the first {refined}, {_steps(shipped.pipeline)} a stage, 128×128": oracle.score(
+        f"the first {refined}, {_steps(shipped.pipeline, True)}, 128×128": oracle.score(
             list(teachers), captions[:refined]
         ),
-        f"the first {refined}, {_steps(few)} a stage, 128×128": oracle.score(
+        f"the first {refined}, {_steps(few, True)}, 128×128": oracle.score(
             large, captions[:refined]
         ),
     }
 
 
-def _steps(pipeline: LumierePipeline) -> str:
-    sampling = pipeline.base[0].config.sampling
-    guided = f"guidance {sampling.guidance_scale:g}" if sampling.guidance_scale != 1 else "unguided"
-    return f"{sampling.num_steps} steps, {guided}"
+def _steps(pipeline: LumierePipeline, refined: bool = False) -> str:
+    stages = [pipeline.base, *pipeline.super_resolution][: 2 if refined else 1]
+    sampling = [stage.config.sampling for stage, _ in stages]
+    guided = [
+        f"guidance {one.guidance_scale:g}" if one.guidance_scale != 1 else "unguided"
+        for one in sampling
+    ]
+    return f"{' + '.join(str(one.num_steps) for one in sampling)} steps, {guided[0]}"
 
 
 def style(shipped: "Shipped", count: int, refined: int) -> "Cell":
