@@ -3,11 +3,12 @@
     python benchmarks/distillation.py --base=runs/stunet --ssr=runs/ssr \
         --student_base=runs/stunet_4 --student_ssr=runs/ssr_4
 
-Four ways to sample the same held-out captions with the same seeds: the teachers in their own steps,
-the teachers in as few steps as the students (by their own sampler, and by DPM-Solver++, which is
-made for few steps), and the students. Their times are taken in turns. Each result is a JSON file in
---output; one that is there for the same weights and settings is not measured again. The page is
-written anew from them, with a table for every --source that was measured.
+Five ways to sample the same held-out captions with the same seeds: the teachers in their own steps,
+the teachers in as few steps as the students (even in time, at the students' times, and there by
+DPM-Solver++, which is made for few steps), and the students. Their times are taken in turns. Each
+result is a JSON file in --output; one that is there for the same weights and settings is not
+measured again. The page is written anew from them, with a table for every --source that was
+measured.
 """
 
 import dataclasses
@@ -111,6 +112,7 @@ def all_ways() -> dict[str, "LumierePipeline"]:
     student = load(_STUDENT_BASE.value, _STUDENT_SSR.value or _SSR.value)
     return {
         "teacher": teacher,
+        "teacher_even_steps": with_steps_of(teacher, student, time_power=1.0),
         "teacher_few_steps": with_steps_of(teacher, student),
         "teacher_few_steps_dpmpp": with_steps_of(teacher, student, "dpmpp_2m"),
         "student": student,
@@ -118,10 +120,14 @@ def all_ways() -> dict[str, "LumierePipeline"]:
 
 
 def with_steps_of(
-    pipeline: "LumierePipeline", other: "LumierePipeline", sampler: str | None = None
+    pipeline: "LumierePipeline",
+    other: "LumierePipeline",
+    sampler: str | None = None,
+    time_power: float | None = None,
 ) -> "LumierePipeline":
-    """The same networks, sampled in as many steps as those of another pipeline."""
+    """The same networks, sampled in the steps of another pipeline."""
     from lumiere_jax.pipeline import LumierePipeline
+    from lumiere_jax.stage import create_schedule
 
     stages = []
     pairs = zip(
@@ -131,8 +137,10 @@ def with_steps_of(
     for (stage, params), (few, _) in pairs:
         config = stage.config.copy_and_resolve_references()
         config.sampling.num_steps = few.config.sampling.num_steps
+        config.sampling.time_power = time_power or few.config.sampling.time_power
         config.sampling.sampler = sampler or config.sampling.sampler
-        stages.append((dataclasses.replace(stage, config=config), params))
+        schedule = create_schedule(config)
+        stages.append((dataclasses.replace(stage, config=config, schedule=schedule), params))
     return LumierePipeline(stages[0], stages[1:], show_progress=False)
 
 
@@ -155,6 +163,7 @@ def describe(pipeline: "LumierePipeline") -> dict[str, Any]:
                 "stage": stage.name,
                 "sampler": options.sampler,
                 "steps": options.num_steps,
+                "time_power": options.time_power,
                 "guidance_scale": options.guidance_scale,
                 "calls": calls,
             }

@@ -8,6 +8,7 @@ from typing import Any
 
 NAMES = {
     "teacher": "teacher",
+    "teacher_even_steps": "teacher, in as many steps, even in time",
     "teacher_few_steps": "teacher, in the student's steps",
     "teacher_few_steps_dpmpp": "teacher, in the student's steps, DPM-Solver++(2M)",
     "student": "student",

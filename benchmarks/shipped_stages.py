@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from shipped_scores import Cell, Shipped
 
 CASES = 16  # of each conditional task, twice: with the right condition and with another's
+SPACED_STEPS, SPACED_POWER = 8, 2.0  # without distillation, where steps are placed better
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 STYLE_CAPTIONS = 32
 STYLE_PICTURE = "style.png"
@@ -44,36 +45,37 @@ def fewer_steps(shipped: "Shipped", count: int, refined: int) -> "Cell":
     truth, captions = shipped.held_out("moving_shapes", count)
     del truth
     few = LumierePipeline.from_pretrained(shipped.weights, distilled=True, show_progress=False)
-    made = few(captions, seeds=range(count), base_only=True, batch_size=32)
+    base = {"seeds": range(count), "base_only": True, "batch_size": 32}
+    spaced = shipped.pipeline(captions, num_steps=SPACED_STEPS, time_power=SPACED_POWER, **base)
+    made = few(captions, **base)
     large, progress = [], Progress("super-resolution in few steps", refined, "clips")
     for begin in range(0, refined, _REFINED_BATCH):
         chosen = slice(begin, min(begin + _REFINED_BATCH, refined))
         seeds = list(range(chosen.start, chosen.stop))
         large += list(np.asarray(few.refine(made[chosen], captions[chosen], seeds)))
         progress.update(chosen.stop)
-    teachers = shipped.refined("moving_shapes", refined)
+    teacher, power = shipped.pipeline, f"`--time_power={SPACED_POWER:g}`"
+    first = f"the first {refined}, "
+    videos = {
+        f"{_steps(teacher)}, 32×32": shipped.base("moving_shapes", count),
+        f"{_steps(teacher, SPACED_STEPS)}, {power}, 32×32": spaced,
+        f"{_steps(few)}, 32×32": made,
+        f"{first}{_steps(teacher, refined=True)}, 128×128": shipped.refined(
+            "moving_shapes", refined
+        ),
+        f"{first}{_steps(few, refined=True)}, 128×128": large,
+    }
     return {
-        f"{_steps(shipped.pipeline)}, 32×32": oracle.score(
-            list(shipped.base("moving_shapes", count)), captions
-        ),
-        f"{_steps(few)}, 32×32": oracle.score(list(made), captions),
-        f"the first {refined}, {_steps(shipped.pipeline, True)}, 128×128": oracle.score(
-            list(teachers), captions[:refined]
-        ),
-        f"the first {refined}, {_steps(few, True)}, 128×128": oracle.score(
-            large, captions[:refined]
-        ),
+        name: oracle.score(list(clips), captions[: len(clips)]) for name, clips in videos.items()
     }
 
 
-def _steps(pipeline: LumierePipeline, refined: bool = False) -> str:
+def _steps(pipeline: LumierePipeline, num_steps: int | None = None, refined: bool = False) -> str:
     stages = [pipeline.base, *pipeline.super_resolution][: 2 if refined else 1]
-    sampling = [stage.config.sampling for stage, _ in stages]
-    guided = [
-        f"guidance {one.guidance_scale:g}" if one.guidance_scale != 1 else "unguided"
-        for one in sampling
-    ]
-    return f"{' + '.join(str(one.num_steps) for one in sampling)} steps, {guided[0]}"
+    numbers = [str(num_steps or stage.config.sampling.num_steps) for stage, _ in stages]
+    scale = pipeline.base[0].config.sampling.guidance_scale
+    guided = f"guidance {scale:g}" if scale != 1 else "unguided"
+    return f"{' + '.join(numbers)} steps, {guided}"
 
 
 def style(shipped: "Shipped", count: int, refined: int) -> "Cell":

@@ -204,6 +204,7 @@ def default_config(stage: str) -> ConfigDict:
             "guidance_scale": 4.0,
             "threshold_percentile": 99.5,
             "threshold_max": 0.0,  # the most that thresholding divides by; 0 for no limit
+            "time_power": 1.0,  # even times to this power; above 1, more steps near clean data
             "timestep_spacing": "leading",  # or "trailing"; of schedule "discrete"
             "prompts": (
                 "a large red circle moving right on a plain black background",

@@ -35,6 +35,9 @@ _REPEATS = flags.DEFINE_integer("repeats", None, "Sets with seeds of their own."
 _SEED = flags.DEFINE_integer("seed", 0, "Of the first set.", lower_bound=0)
 _STEPS = flags.DEFINE_integer("steps", None, "Denoising steps of every stage.")
 _SAMPLER = flags.DEFINE_string("sampler", None, "ddim, ancestral or dpmpp_2m.")
+_TIME_POWER = flags.DEFINE_float(
+    "time_power", None, "Above 1, more of the base's steps are near clean data; 2 is quadratic."
+)
 _GUIDANCE_SCALE = flags.DEFINE_float("guidance_scale", None, "Guidance of the base stage.")
 _SAMPLE_FRAMES = flags.DEFINE_integer("sample_frames", None, "Frames of generated videos.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Videos generated at once.", lower_bound=1)
@@ -166,6 +169,7 @@ def _task():
         options={
             "num_steps": _STEPS.value,
             "sampler": _SAMPLER.value,
+            "time_power": _TIME_POWER.value,
             "guidance_scale": _GUIDANCE_SCALE.value,
             "num_frames": _SAMPLE_FRAMES.value,
             "base_only": _BASE_ONLY.value,

@@ -36,6 +36,9 @@ _SEED = flags.DEFINE_integer("seed", 0, "Seed; video number i of a folder takes 
 _SAMPLES = flags.DEFINE_integer("samples", 1, "Videos of each prompt.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", None, "Denoising steps of every stage.")
 _SAMPLER = flags.DEFINE_string("sampler", None, "ddim, ancestral, dpmpp_2m or ddpm.")
+_TIME_POWER = flags.DEFINE_float(
+    "time_power", None, "Above 1, more of the base's steps are near clean data; 2 is quadratic."
+)
 _GUIDANCE_SCALE = flags.DEFINE_float("guidance_scale", None, "Guidance of the base stage.")
 _GUIDANCE_FROM = flags.DEFINE_float(
     "guidance_from", None, "Latest time that has guidance: 1 is noise, 0 the video."
@@ -207,6 +210,7 @@ def run(command: str, arguments: Callable[["LumierePipeline"], dict[str, Any]]) 
             negative_prompt=_NEGATIVE_PROMPT.value,
             num_steps=_STEPS.value,
             sampler=_SAMPLER.value,
+            time_power=_TIME_POWER.value,
             guidance_scale=_GUIDANCE_SCALE.value,
             guidance_from=_GUIDANCE_FROM.value,
             guidance_to=_GUIDANCE_TO.value,

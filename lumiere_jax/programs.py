@@ -204,8 +204,9 @@ def _both(stage, options, name, weights, step, noisy, sample, given) -> dict[str
         "text_mask": (("b", text.max_length), "bool"),
     } | given
     seeds = {"seeds": (("b",), "uint32")}
-    times = stage.schedule.sampling_times(options.num_steps, 1.0)
-    levels = tuple(float(x) for x in np.asarray(stage.schedule.log_snr(times)))
+    schedule = options.spaced(stage.schedule)
+    times = schedule.sampling_times(options.num_steps, 1.0)
+    levels = tuple(float(x) for x in np.asarray(schedule.log_snr(times)))
     return {
         f"{name}_step": Program(step, weights, noisy | shared, name, levels),
         f"{name}_sampler": Program(sample, weights, shared | seeds, name),

@@ -189,7 +189,7 @@ def _run(
         denoise,
         keys,
         shape,
-        schedule=stage.schedule,
+        schedule=options.spaced(stage.schedule),
         num_steps=options.num_steps,
         sampler=options.sampler,
         eta=options.eta,

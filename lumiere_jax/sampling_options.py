@@ -4,6 +4,7 @@ import dataclasses
 
 from lumiere_jax.config import ConfigDict
 from lumiere_jax.diffusion.samplers import SAMPLERS
+from lumiere_jax.diffusion.schedule import CosineSchedule, Schedule
 from lumiere_jax.errors import UserError
 
 
@@ -14,6 +15,8 @@ class SamplingOptions:
     Attributes:
       sampler: "ddim", "ancestral" or "dpmpp_2m"; "ddpm" where the variance is learned.
       num_steps: calls of the network.
+      time_power: what even times are raised to; above 1, more of the steps are near clean data
+        (`CosineSchedule`).
       guidance_scale: classifier-free guidance; 1 is the conditional model.
       threshold_percentile: of dynamic thresholding.
       threshold_max: the most that it divides by; 0 for no limit, 1 clips to [-1, 1].
@@ -29,6 +32,7 @@ class SamplingOptions:
 
     sampler: str = "ddim"
     num_steps: int = 50
+    time_power: float = 1.0
     guidance_scale: float = 4.0
     threshold_percentile: float = 99.5
     threshold_max: float = 0.0
@@ -61,6 +65,21 @@ class SamplingOptions:
             raise UserError(f"threshold_percentile={self.threshold_percentile} is not in (0, 100].")
         if self.threshold_max and not self.threshold_max >= 1:
             raise UserError(f"threshold_max={self.threshold_max} must be 0 (none), or 1 or more.")
+
+    def spaced(self, schedule: Schedule) -> Schedule:
+        """A stage's schedule, whose sampling times are spaced by `time_power`.
+
+        Raises:
+          UserError: if `time_power` is out of range, or of a schedule that has none.
+        """
+        if isinstance(schedule, CosineSchedule):
+            return dataclasses.replace(schedule, time_power=self.time_power)
+        if self.time_power != 1.0:
+            raise UserError(
+                f"time_power={self.time_power} is of the schedule 'cosine'; this stage has the "
+                "schedule 'discrete', so leave it at 1."
+            )
+        return schedule
 
     @classmethod
     def from_config(cls, config: ConfigDict, **overrides: object) -> "SamplingOptions":

@@ -23,6 +23,7 @@ from lumiere_jax.models.ssr import EfficientUNet
 from lumiere_jax.models.ssr_unet import SuperResolutionUNet
 from lumiere_jax.models.stunet import STUNet, is_temporal
 from lumiere_jax.models.unet import UNet
+from lumiere_jax.sampling_options import SamplingOptions
 from lumiere_jax.state import Params
 
 STAGES = {
@@ -150,9 +151,11 @@ def _check_diffusion(config: ConfigDict) -> None:
 
 def create_schedule(config: ConfigDict) -> Schedule:
     """The noise schedule that a stage's config describes."""
+    schedule: Schedule = CosineSchedule(shift=config.diffusion.log_snr_shift)
     if config.diffusion.get("schedule", "cosine") == "discrete":
-        return DiscreteSchedule(config.sampling.get("timestep_spacing", "leading"))
-    return CosineSchedule(shift=config.diffusion.log_snr_shift)
+        schedule = DiscreteSchedule(config.sampling.get("timestep_spacing", "leading"))
+    power = config.sampling.get("time_power", 1.0)
+    return SamplingOptions(time_power=power).spaced(schedule)
 
 
 def known_part(video: jax.Array, mask: jax.Array) -> jax.Array:

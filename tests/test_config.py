@@ -8,7 +8,8 @@ from tests.tiny_runs import tiny_config
 
 YOUNG = (
     "diffusion.schedule", "diffusion.learned_variance", "sampling.threshold_max",
-    "sampling.timestep_spacing", "imported_from", "text.folder", "text.lowercase",
+    "sampling.timestep_spacing", "sampling.time_power", "imported_from", "text.folder",
+    "text.lowercase",
 )  # fmt: skip
 
 

@@ -31,10 +31,10 @@ def test_table(tmp_path):
     assert shapes.startswith("`moving_shapes`, 2030-01-02")
     assert digits.startswith("`moving_digits`")
     table = [line for line in shapes.splitlines() if line.startswith("|")]
-    assert len(table) == 6 and len({line.count("|") for line in table}) == 1
+    assert len(table) == 7 and len({line.count("|") for line in table}) == 1
     assert table[2] == ("| teacher | 20 + 20 | 40 + 60 | 7 (6 to 8) | 1.00 | 100.0% | 75.0% | - |")
     lost = "25.0 ± 49.0"
-    assert table[5] == (
+    assert table[6] == (
         f"| student | 4 + 4 | 8 + 12 | 2 (1 to 3) | 3.50 | 100.0% | 50.0% | {lost} |"
     )
     assert "| student | 20 + 20 |" in digits

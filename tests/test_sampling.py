@@ -84,6 +84,18 @@ def test_options_are_those_of_the_config_but_for_overrides():
     )
 
 
+def test_a_power_of_time_moves_the_steps_of_a_stage():
+    stage = Stage.from_config(tiny_config("stunet", sampling__time_power=2.0))
+    options = SamplingOptions.from_config(stage.config)
+    expected = (1 - np.arange(4) / 4) ** 2
+    np.testing.assert_allclose(stage.schedule.sampling_times(4), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        options.spaced(stage.schedule).sampling_times(4), expected, rtol=1e-6
+    )
+    even = SamplingOptions.from_config(stage.config, time_power=1.0).spaced(stage.schedule)
+    np.testing.assert_allclose(even.sampling_times(4), [1, 0.75, 0.5, 0.25], rtol=1e-6)
+
+
 def test_every_seed_and_stage_has_a_key_of_its_own():
     keys = [sample_keys([0, 1, 2**32 - 1], stage) for stage in (0, 1)]
     data = np.concatenate([np.asarray(jax.random.key_data(k)) for k in keys])

@@ -12,6 +12,7 @@ from lumiere_jax.sampling_options import SamplingOptions
 from lumiere_jax.serving.model import Model, Models
 from lumiere_jax.serving.settings import Limits
 from lumiere_jax.serving.tasks import COMMON, OPTIONS, TASKS, Task
+from lumiere_jax.stage import create_schedule
 
 _Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
@@ -28,6 +29,10 @@ class Options(BaseModel):
         None, ge=0, lt=2**32, description="The same seed gives the same video; else one is drawn."
     )
     steps: int | None = Field(None, ge=1, description="Denoising steps of every stage.")
+    time_power: float | None = Field(
+        None, gt=0, le=10, allow_inf_nan=False,
+        description="Above 1, more of the base's steps are near clean data; 2 is quadratic.",
+    )  # fmt: skip
     sampler: Literal["ddim", "ancestral", "dpmpp_2m", "ddpm"] | None = None
     guidance_scale: float | None = Field(
         None, ge=0, le=100, allow_inf_nan=False, description="Guidance of the base stage."
@@ -136,10 +141,10 @@ def _text(name: str, text: str, longest: int) -> str:
 
 
 def _check_sampling(asked: dict[str, Any], model: Model) -> None:
-    names = ("sampler", "guidance_scale", "guidance_from", "guidance_to")
+    names = ("time_power", "sampler", "guidance_scale", "guidance_from", "guidance_to")
     SamplingOptions.from_config(
         model.config, num_steps=asked.get("steps"), **{name: asked.get(name) for name in names}
-    )
+    ).spaced(create_schedule(model.config))
 
 
 def _check_frames(frames: int, task: str, model: Model, limits: Limits) -> None:

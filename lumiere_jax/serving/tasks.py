@@ -3,8 +3,8 @@
 import dataclasses
 
 COMMON = (
-    "negative_prompt", "seed", "steps", "sampler", "guidance_scale", "guidance_from",
-    "guidance_to", "base_only",
+    "negative_prompt", "seed", "steps", "time_power", "sampler", "guidance_scale",
+    "guidance_from", "guidance_to", "base_only",
 )  # fmt: skip
 """Options that every task takes beside its prompt."""
 

@@ -149,7 +149,13 @@ def visited(schedule, num_steps):
 
 
 @pytest.mark.parametrize(
-    "schedule", [CosineSchedule(shift=-6.0), CosineSchedule(), DiscreteSchedule("trailing")]
+    "schedule",
+    [
+        CosineSchedule(shift=-6.0),
+        CosineSchedule(),
+        CosineSchedule(time_power=2.0),
+        DiscreteSchedule("trailing"),
+    ],
 )
 @pytest.mark.parametrize(("teacher", "student"), [(8, 4), (12, 3), (4, 4), (2, 1)])
 def test_table_holds_what_the_samplers_visit(schedule, teacher, student):

@@ -77,7 +77,11 @@ def reference_scheduler(name, schedule):
 def reference_run(name, schedule, z, num_steps, eta, step_noise, monkeypatch):
     """States after every step of diffusers' scheduler, fed the same noise."""
     scheduler = reference_scheduler(name, schedule)
-    scheduler.set_timesteps(num_steps)
+    if schedule.time_power == 1.0:
+        scheduler.set_timesteps(num_steps)
+    else:
+        times = (np.arange(num_steps, 0, -1) / num_steps) ** schedule.time_power
+        scheduler.set_timesteps(timesteps=np.round(times * TRAIN_STEPS).astype(int) - 1)
     z, states = torch.tensor(z), []
     for index, k in enumerate(scheduler.timesteps):
         noise = torch.tensor(step_noise[index])
@@ -91,17 +95,20 @@ def reference_run(name, schedule, z, num_steps, eta, step_noise, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name, eta, num_steps, shift",
+    "name, eta, num_steps, shift, power",
     [
-        ("ddim", 0.0, 8, 0.0),
-        ("ddim", 0.6, 50, -2.0),
-        ("ancestral", 0.0, 50, -2.0),
-        ("dpmpp_2m", 0.0, 8, 0.0),
-        ("dpmpp_2m", 0.0, 50, -2.0),
+        ("ddim", 0.0, 8, 0.0, 1.0),
+        ("ddim", 0.6, 50, -2.0, 1.0),
+        ("ancestral", 0.0, 50, -2.0, 1.0),
+        ("ancestral", 0.0, 10, -2.0, 2.0),
+        ("dpmpp_2m", 0.0, 8, 0.0, 1.0),
+        ("dpmpp_2m", 0.0, 50, -2.0, 1.0),
+        ("dpmpp_2m", 0.0, 10, -2.0, 2.0),
     ],
 )
-def test_every_step_agrees_with_diffusers(name, eta, num_steps, shift, float64, monkeypatch):
-    schedule, keys, shape = CosineSchedule(shift=shift), split(4), (4, 3, 5)
+def test_every_step_agrees_with_diffusers(name, eta, num_steps, shift, power, float64, monkeypatch):
+    schedule = CosineSchedule(shift=shift, time_power=power)
+    keys, shape = split(4), (4, 3, 5)
 
     def denoise(z, log_snr):
         alpha, sigma = (x[:, None, None] for x in alpha_sigma(log_snr))

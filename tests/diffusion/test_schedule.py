@@ -90,6 +90,20 @@ def test_resolution_shift_grows_with_frames():
     assert resolution_shift(128, 128, 80) < resolution_shift(128, 128, 16) < -1
 
 
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_sampling_times_are_even_ones_to_a_power(power):
+    schedule = CosineSchedule(shift=-2.0, time_power=power)
+    expected = 0.7 * np.array([1.0, 0.8, 0.6, 0.4, 0.2]) ** power
+    np.testing.assert_allclose(schedule.sampling_times(5, 0.7), expected, rtol=1e-5)
+    assert schedule.log_snr(0.3) == CosineSchedule(shift=-2.0).log_snr(0.3)
+
+
+@pytest.mark.parametrize("power", [0.0, -1.0, float("nan"), float("inf")])
+def test_power_of_time_out_of_range(power):
+    with pytest.raises(UserError, match=f"time_power={power} must be above 0"):
+        CosineSchedule(time_power=power)
+
+
 def test_exchanged_limits_are_refused():
     with pytest.raises(UserError, match="log_snr_min=3.0 must be below"):
         CosineSchedule(log_snr_min=3.0, log_snr_max=-3.0)

@@ -64,6 +64,8 @@ def test_a_seed_is_drawn_where_none_is_given(site):
         ({"guidance_scale": "nan"}, "guidance_scale: "),
         ({"guidance_scale": "inf"}, "guidance_scale: "),
         ({"guidance_from": "0.2", "guidance_to": "0.4"}, "guidance from time 0.2 to 0.4"),
+        ({"time_power": "0"}, "time_power: "),
+        ({"time_power": "inf"}, "time_power: "),
         ({"sampler": "ddpm"}, "sampler: 'ddpm' is not one of ddim"),
         ({"num_frames": "21"}, "num_frames: 21 are more than the 20"),
         ({"num_frames": "7"}, "num_frames: fewer than 8 must be a multiple of 2"),

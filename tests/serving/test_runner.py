@@ -70,6 +70,14 @@ def test_a_batch_gives_each_job_its_own_video(runner, tmp_path):
     assert np.abs(first - second).mean() > 5
 
 
+def test_steps_are_placed_where_it_was_asked(runner, tmp_path):
+    even, placed = (
+        pixels(runner.run([one], {}, Watch(1))[0], tmp_path)
+        for one in (job(steps=3), job(steps=3, time_power=2.0))
+    )
+    assert (even != placed).any()
+
+
 def test_a_style_is_mixed_in_and_taken_out_again(runner, tmp_path):
     plain, styled, again = (
         pixels(runner.run([one], {}, Watch(1))[0], tmp_path)

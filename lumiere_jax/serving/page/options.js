@@ -21,6 +21,7 @@ const FIELDS = {
   guidance_from: { label: "Guidance from time", kind: "number", min: 0, max: 1, step: "any" },
   guidance_to: { label: "Guidance to time", kind: "number", min: 0, max: 1, step: "any" },
   sampler: { label: "Sampler", kind: "select" },
+  time_power: { label: "Power of time", kind: "number", min: 0.1, max: 10, step: "any" },
   base_only: { label: "Size", kind: "select" },
 };
 
