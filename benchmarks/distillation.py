@@ -127,7 +127,6 @@ def with_steps_of(
 ) -> "LumierePipeline":
     """The same networks, sampled in the steps of another pipeline."""
     from lumiere_jax.pipeline import LumierePipeline
-    from lumiere_jax.stage import create_schedule
 
     stages = []
     pairs = zip(
@@ -139,8 +138,7 @@ def with_steps_of(
         config.sampling.num_steps = few.config.sampling.num_steps
         config.sampling.time_power = time_power or few.config.sampling.time_power
         config.sampling.sampler = sampler or config.sampling.sampler
-        schedule = create_schedule(config)
-        stages.append((dataclasses.replace(stage, config=config, schedule=schedule), params))
+        stages.append((dataclasses.replace(stage, config=config), params))
     return LumierePipeline(stages[0], stages[1:], show_progress=False)
 
 

@@ -14,15 +14,20 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import flags
+from flax.traverse_util import flatten_dict
 
 from lumiere_jax import bundle, cascades, cpu_devices, errors
 from lumiere_jax.atomic import write_text, written
+from lumiere_jax.config import default_config
 from lumiere_jax.errors import UserError
 from lumiere_jax.progress import Progress
+
+if TYPE_CHECKING:
+    from lumiere_jax.pipeline import LumierePipeline
 
 CARD = "README.md"
 PROMPT = "a large red circle moving right on a plain black background"
@@ -79,16 +84,22 @@ class Shipped:
     def refined(self, name: str, count: int) -> np.ndarray:
         """The same clips after super-resolution."""
         captions = self.held_out(name, count)[1]
+        return self._kept(
+            "refined", name, count,
+            lambda n: self.super_resolve(self.pipeline, self.base(name, count), captions, first=n),
+        )  # fmt: skip
 
-        def make(done: int) -> np.ndarray:
-            base, made = self.base(name, count), []
-            for begin in range(done, count, REFINED_BATCH):
-                chosen = slice(begin, begin + REFINED_BATCH)
-                seeds = list(range(count))[chosen]
-                made.append(np.asarray(self.pipeline.refine(base[chosen], captions[chosen], seeds)))
-            return np.concatenate(made)
-
-        return self._kept("refined", name, count, make)
+    @staticmethod
+    def super_resolve(
+        pipeline: "LumierePipeline", base: np.ndarray, captions: Sequence[str], first: int = 0
+    ) -> np.ndarray:
+        """Refines base clips from the first on, each with its number as seed."""
+        made = []
+        for begin in range(first, len(base), REFINED_BATCH):
+            chosen = slice(begin, min(begin + REFINED_BATCH, len(base)))
+            seeds = list(range(chosen.start, chosen.stop))
+            made.append(np.asarray(pipeline.refine(base[chosen], captions[chosen], seeds)))
+        return np.concatenate(made)
 
     def untrained(self, name: str, count: int) -> np.ndarray:
         """Clips by the same base network without training, without guidance."""
@@ -122,10 +133,22 @@ class Shipped:
 
 
 def identities(weights: Path, stages: Sequence[str]) -> dict[str, str]:
-    """What scores depend on: a checksum of each stage's weights and config."""
+    """What scores depend on: a checksum of each stage's weights, and of its config.
+
+    Fields at their default are left out, so that one that is new to the code changes nothing.
+    """
     found = bundle.entries(weights)
-    text = {s: found[s]["sha256"] + json.dumps(found[s]["config"], sort_keys=True) for s in stages}
-    return {s: hashlib.sha256(text[s].encode()).hexdigest() for s in stages}
+
+    def identity(stage: dict[str, Any]) -> str:
+        config, defaults = (
+            flatten_dict(fields, sep=".")
+            for fields in (stage["config"], default_config(stage["config"]["stage"]).to_dict())
+        )
+        chosen = {name: value for name, value in config.items() if defaults.get(name) != value}
+        text = stage["sha256"] + json.dumps(chosen, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    return {name: identity(found[name]) for name in stages}
 
 
 def shapes(shipped: Shipped, count: int, refined: int) -> Cell:

@@ -3,12 +3,10 @@
 from typing import TYPE_CHECKING
 
 import conditional_tasks
-import numpy as np
 
 from lumiere_jax.data.video_io import write_contact_sheet
 from lumiere_jax.metrics import oracle
 from lumiere_jax.pipeline import LumierePipeline
-from lumiere_jax.progress import Progress
 
 if TYPE_CHECKING:
     from shipped_scores import Cell, Shipped
@@ -19,7 +17,6 @@ ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 STYLE_CAPTIONS = 32
 STYLE_PICTURE = "style.png"
 _SHOWN = 3
-_REFINED_BATCH = 8
 
 
 def conditional(shipped: "Shipped", count: int, refined: int) -> "Cell":
@@ -42,18 +39,12 @@ def conditional(shipped: "Shipped", count: int, refined: int) -> "Cell":
 
 def fewer_steps(shipped: "Shipped", count: int, refined: int) -> "Cell":
     """Do the distilled stages show what captions say, as their teachers do?"""
-    truth, captions = shipped.held_out("moving_shapes", count)
-    del truth
-    few = LumierePipeline.from_pretrained(shipped.weights, distilled=True, show_progress=False)
+    captions = shipped.held_out("moving_shapes", count)[1]
+    few = LumierePipeline.from_pretrained(shipped.weights, distilled=True)
     base = {"seeds": range(count), "base_only": True, "batch_size": 32}
     spaced = shipped.pipeline(captions, num_steps=SPACED_STEPS, time_power=SPACED_POWER, **base)
     made = few(captions, **base)
-    large, progress = [], Progress("super-resolution in few steps", refined, "clips")
-    for begin in range(0, refined, _REFINED_BATCH):
-        chosen = slice(begin, min(begin + _REFINED_BATCH, refined))
-        seeds = list(range(chosen.start, chosen.stop))
-        large += list(np.asarray(few.refine(made[chosen], captions[chosen], seeds)))
-        progress.update(chosen.stop)
+    large = shipped.super_resolve(few, made[:refined], captions)
     teacher, power = shipped.pipeline, f"`--time_power={SPACED_POWER:g}`"
     first = f"the first {refined}, "
     videos = {
@@ -71,7 +62,7 @@ def fewer_steps(shipped: "Shipped", count: int, refined: int) -> "Cell":
 
 
 def _steps(pipeline: LumierePipeline, num_steps: int | None = None, refined: bool = False) -> str:
-    stages = [pipeline.base, *pipeline.super_resolution][: 2 if refined else 1]
+    stages = [pipeline.base, *(pipeline.super_resolution if refined else [])]
     numbers = [str(num_steps or stage.config.sampling.num_steps) for stage, _ in stages]
     scale = pipeline.base[0].config.sampling.guidance_scale
     guided = f"guidance {scale:g}" if scale != 1 else "unguided"

@@ -24,6 +24,7 @@ from lumiere_jax.atomic import keep_others, local, written_folder
 from lumiere_jax.bundle import SEPARATOR
 from lumiere_jax.denoising import base_prediction, clean_estimate, super_resolution_prediction
 from lumiere_jax.diffusion.samplers import ddim_step
+from lumiere_jax.diffusion.schedule import with_time_power
 from lumiere_jax.errors import UserError
 from lumiere_jax.pipeline import LumierePipeline
 from lumiere_jax.sampling import (
@@ -204,7 +205,7 @@ def _both(stage, options, name, weights, step, noisy, sample, given) -> dict[str
         "text_mask": (("b", text.max_length), "bool"),
     } | given
     seeds = {"seeds": (("b",), "uint32")}
-    schedule = options.spaced(stage.schedule)
+    schedule = with_time_power(stage.schedule, options.time_power)
     times = schedule.sampling_times(options.num_steps, 1.0)
     levels = tuple(float(x) for x in np.asarray(schedule.log_snr(times)))
     return {

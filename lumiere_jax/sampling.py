@@ -16,6 +16,7 @@ from lumiere_jax.denoising import (
     super_resolution_prediction,
 )
 from lumiere_jax.diffusion.samplers import sample
+from lumiere_jax.diffusion.schedule import with_time_power
 from lumiere_jax.models.layers import constrain
 from lumiere_jax.sampling_options import SamplingOptions
 from lumiere_jax.sharding import by_clip, replicated, sampling_mesh, use_mesh
@@ -189,7 +190,7 @@ def _run(
         denoise,
         keys,
         shape,
-        schedule=options.spaced(stage.schedule),
+        schedule=with_time_power(stage.schedule, options.time_power),
         num_steps=options.num_steps,
         sampler=options.sampler,
         eta=options.eta,

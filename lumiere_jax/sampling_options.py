@@ -4,7 +4,6 @@ import dataclasses
 
 from lumiere_jax.config import ConfigDict
 from lumiere_jax.diffusion.samplers import SAMPLERS
-from lumiere_jax.diffusion.schedule import CosineSchedule, Schedule
 from lumiere_jax.errors import UserError
 
 
@@ -65,21 +64,6 @@ class SamplingOptions:
             raise UserError(f"threshold_percentile={self.threshold_percentile} is not in (0, 100].")
         if self.threshold_max and not self.threshold_max >= 1:
             raise UserError(f"threshold_max={self.threshold_max} must be 0 (none), or 1 or more.")
-
-    def spaced(self, schedule: Schedule) -> Schedule:
-        """A stage's schedule, whose sampling times are spaced by `time_power`.
-
-        Raises:
-          UserError: if `time_power` is out of range, or of a schedule that has none.
-        """
-        if isinstance(schedule, CosineSchedule):
-            return dataclasses.replace(schedule, time_power=self.time_power)
-        if self.time_power != 1.0:
-            raise UserError(
-                f"time_power={self.time_power} is of the schedule 'cosine'; this stage has the "
-                "schedule 'discrete', so leave it at 1."
-            )
-        return schedule
 
     @classmethod
     def from_config(cls, config: ConfigDict, **overrides: object) -> "SamplingOptions":

@@ -16,14 +16,13 @@ from lumiere_jax.diffusion.discrete import DiscreteSchedule
 from lumiere_jax.diffusion.losses import diffusion_loss, drop_text
 from lumiere_jax.diffusion.low_resolution import downsample, upsample_low_resolution
 from lumiere_jax.diffusion.multidiffusion import normalised_weights, windows
-from lumiere_jax.diffusion.schedule import CosineSchedule, Schedule
+from lumiere_jax.diffusion.schedule import CosineSchedule, Schedule, with_time_power
 from lumiere_jax.errors import UserError
 from lumiere_jax.models.lora import LORA, fresh_lora, merge_lora
 from lumiere_jax.models.ssr import EfficientUNet
 from lumiere_jax.models.ssr_unet import SuperResolutionUNet
 from lumiere_jax.models.stunet import STUNet, is_temporal
 from lumiere_jax.models.unet import UNet
-from lumiere_jax.sampling_options import SamplingOptions
 from lumiere_jax.state import Params
 
 STAGES = {
@@ -116,10 +115,8 @@ def check_config(config: ConfigDict) -> None:
 
 def _check_diffusion(config: ConfigDict) -> None:
     diffusion = config.diffusion
-    schedule, learned = (
-        diffusion.get("schedule", "cosine"),
-        diffusion.get("learned_variance", False),
-    )
+    schedule = diffusion.get("schedule", "cosine")
+    learned = diffusion.get("learned_variance", False)
     if schedule not in ("cosine", "discrete"):
         raise UserError(f"diffusion.schedule {schedule!r} is unknown; use cosine or discrete.")
     if schedule == "discrete" and diffusion.log_snr_shift:
@@ -151,11 +148,11 @@ def _check_diffusion(config: ConfigDict) -> None:
 
 def create_schedule(config: ConfigDict) -> Schedule:
     """The noise schedule that a stage's config describes."""
-    schedule: Schedule = CosineSchedule(shift=config.diffusion.log_snr_shift)
     if config.diffusion.get("schedule", "cosine") == "discrete":
         schedule = DiscreteSchedule(config.sampling.get("timestep_spacing", "leading"))
-    power = config.sampling.get("time_power", 1.0)
-    return SamplingOptions(time_power=power).spaced(schedule)
+    else:
+        schedule = CosineSchedule(shift=config.diffusion.log_snr_shift)
+    return with_time_power(schedule, config.sampling.get("time_power", 1.0))
 
 
 def known_part(video: jax.Array, mask: jax.Array) -> jax.Array:

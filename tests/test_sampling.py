@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lumiere_jax.diffusion.schedule import with_time_power
 from lumiere_jax.errors import UserError
 from lumiere_jax.sampling import (
     SamplingOptions,
@@ -89,10 +90,10 @@ def test_a_power_of_time_moves_the_steps_of_a_stage():
     options = SamplingOptions.from_config(stage.config)
     expected = (1 - np.arange(4) / 4) ** 2
     np.testing.assert_allclose(stage.schedule.sampling_times(4), expected, rtol=1e-6)
-    np.testing.assert_allclose(
-        options.spaced(stage.schedule).sampling_times(4), expected, rtol=1e-6
-    )
-    even = SamplingOptions.from_config(stage.config, time_power=1.0).spaced(stage.schedule)
+    same = with_time_power(stage.schedule, options.time_power)
+    np.testing.assert_allclose(same.sampling_times(4), expected, rtol=1e-6)
+    options = SamplingOptions.from_config(stage.config, time_power=1.0)
+    even = with_time_power(stage.schedule, options.time_power)
     np.testing.assert_allclose(even.sampling_times(4), [1, 0.75, 0.5, 0.25], rtol=1e-6)
 
 

@@ -113,6 +113,17 @@ def test_a_score_is_measured_again_when_the_weights_or_how_they_are_sampled_chan
     assert len(calls) == 3
 
 
+def test_a_field_that_is_new_and_at_its_default_changes_no_identity(tmp_path):
+    manifest = json.loads((WEIGHTS / bundle.MANIFEST).read_text())
+    for power in (1.0, 2.0):
+        manifest["stages"]["stunet"]["config"]["sampling"]["time_power"] = power
+        write_manifest(tmp_path, manifest)
+        same = shipped_scores.identities(tmp_path, ["stunet"]) == shipped_scores.identities(
+            WEIGHTS, ["stunet"]
+        )
+        assert same == (power == 1.0)
+
+
 def test_every_score_of_a_bundle_with_every_stage(cascade, tmp_path, monkeypatch):
     import shipped_stages
 

@@ -134,6 +134,22 @@ class CosineSchedule:
         return math.atan(math.exp(-0.5 * self.log_snr_min)) - offset, offset
 
 
+def with_time_power(schedule: Schedule, time_power: float) -> Schedule:
+    """The schedule with its sampling times spaced by a power, see `CosineSchedule.time_power`.
+
+    Raises:
+        UserError: if the power is out of range, or not 1 where steps are fixed.
+    """
+    if isinstance(schedule, CosineSchedule):
+        return dataclasses.replace(schedule, time_power=time_power)
+    if time_power != 1.0:
+        raise UserError(
+            f"time_power={time_power} is of the schedule 'cosine'; this stage has the schedule "
+            "'discrete', so leave it at 1."
+        )
+    return schedule
+
+
 def alpha_sigma(log_snr: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Signal and noise amplitudes of a variance-preserving process.
 

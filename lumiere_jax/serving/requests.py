@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lumiere_jax.diffusion.schedule import with_time_power
 from lumiere_jax.errors import UserError
 from lumiere_jax.sampling_options import SamplingOptions
 from lumiere_jax.serving.model import Model, Models
@@ -142,9 +143,10 @@ def _text(name: str, text: str, longest: int) -> str:
 
 def _check_sampling(asked: dict[str, Any], model: Model) -> None:
     names = ("time_power", "sampler", "guidance_scale", "guidance_from", "guidance_to")
-    SamplingOptions.from_config(
+    options = SamplingOptions.from_config(
         model.config, num_steps=asked.get("steps"), **{name: asked.get(name) for name in names}
-    ).spaced(create_schedule(model.config))
+    )
+    with_time_power(create_schedule(model.config), options.time_power)  # checks it
 
 
 def _check_frames(frames: int, task: str, model: Model, limits: Limits) -> None:
