@@ -299,11 +299,8 @@ def measured(
     weights: Path, name: str, count: int, refined: int, shipped: Callable[[], Shipped]
 ) -> dict[str, Any]:
     """A score, from its file where the weights have not changed."""
-    asked = {
-        "weights": identities(weights, depends_on(weights, name)),
-        "captions": count,
-        "refined": refined,
-    }
+    scored = identities(weights, depends_on(weights, name))
+    asked = {"weights": scored, "captions": count, "refined": refined}
     path = weights / "scores" / f"{name}.json"
     if path.is_file():
         saved = json.loads(path.read_text())
