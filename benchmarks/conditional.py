@@ -10,11 +10,11 @@ import numpy as np
 from absl import flags
 from conditional_tasks import TASKS, cell, held_out, measure
 
-from lumiere_jax import errors
 from lumiere_jax.data.masks import GENERATORS
 from lumiere_jax.data.video_io import write_contact_sheet
-from lumiere_jax.errors import UserError
-from lumiere_jax.pipeline import LumierePipeline
+from lumiere_jax.inference.pipeline import LumierePipeline
+from lumiere_jax.runtime import errors
+from lumiere_jax.runtime.errors import UserError
 
 _BASE = flags.DEFINE_string("base", None, "Workdir of a run of the stage stunet_conditional.")
 _CASES = flags.DEFINE_integer("cases", 64, "Clips of each task.", lower_bound=2)

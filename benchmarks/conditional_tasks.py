@@ -16,9 +16,9 @@ from lumiere_jax.data.scene import OBJECT_COLOURS, Scene
 from lumiere_jax.data.scene_captions import describe
 from lumiere_jax.data.sources import create_source
 from lumiere_jax.data.video_io import write_contact_sheet
+from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.metrics import oracle
-from lumiere_jax.pipeline import LumierePipeline
-from lumiere_jax.progress import Progress
+from lumiere_jax.runtime.progress import Progress
 
 SHOWN = 4
 STRENGTH = 0.6  # of video-to-video

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from lumiere_jax import errors
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime import errors
+from lumiere_jax.runtime.errors import UserError
 
 if TYPE_CHECKING:
-    from lumiere_jax.pipeline import LumierePipeline
+    from lumiere_jax.inference.pipeline import LumierePipeline
 
 _BASE = flags.DEFINE_string("base", None, "Workdir of the teacher of the base.")
 _SSR = flags.DEFINE_list("ssr", [], "Workdirs of super-resolution teachers, in order.")
@@ -52,8 +52,8 @@ def main(argv: list[str]) -> None:
     del argv
     import distillation_table  # beside this script
 
-    from lumiere_jax import compilation_cache, cpu_devices
-    from lumiere_jax.atomic import write_text
+    from lumiere_jax.runtime import compilation_cache, cpu_devices
+    from lumiere_jax.runtime.files import write_text
 
     captions, batch, runs = _CAPTIONS.value, _BATCH.value, _RUNS.value
     if _QUICK.value:
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> None:
 
 def found(path: Path, settings: dict[str, Any], measure: Any) -> dict[str, Any]:
     """What is in a file if it was measured with the same settings; else it is measured."""
-    from lumiere_jax.atomic import write_text
+    from lumiere_jax.runtime.files import write_text
 
     if path.is_file():
         saved = json.loads(path.read_text())
@@ -98,7 +98,7 @@ def found(path: Path, settings: dict[str, Any], measure: Any) -> dict[str, Any]:
 
 def all_ways() -> dict[str, "LumierePipeline"]:
     """The cascades that are compared."""
-    from lumiere_jax.pipeline import LumierePipeline
+    from lumiere_jax.inference.pipeline import LumierePipeline
 
     def load(base: str, ssr: list[str]) -> LumierePipeline:
         return LumierePipeline.from_checkpoints(base, ssr, show_progress=False)
@@ -126,7 +126,7 @@ def with_steps_of(
     time_power: float | None = None,
 ) -> "LumierePipeline":
     """The same networks, sampled in the steps of another pipeline."""
-    from lumiere_jax.pipeline import LumierePipeline
+    from lumiere_jax.inference.pipeline import LumierePipeline
 
     stages = []
     pairs = zip(
@@ -148,7 +148,7 @@ def describe(pipeline: "LumierePipeline") -> dict[str, Any]:
     A call is of one clip or one window; guidance takes two.
     """
     from lumiere_jax.diffusion.multidiffusion import windows
-    from lumiere_jax.sampling import SamplingOptions
+    from lumiere_jax.inference.sampling import SamplingOptions
 
     frames, stages = pipeline.base[0].config.data.num_frames, []
     for stage, _ in [pipeline.base, *pipeline.super_resolution]:
@@ -173,7 +173,7 @@ def judge_all(
     pipeline: "LumierePipeline", name: str, count: int, batch_size: int
 ) -> dict[str, Any]:
     """What the oracle says of each held-out caption, for the base's clip and the final one."""
-    from lumiere_jax.progress import Progress
+    from lumiere_jax.runtime.progress import Progress
 
     _, captions = held_out(pipeline, count)
     judged: dict[str, list[dict[str, bool]]] = {"base": []}
@@ -229,7 +229,7 @@ def time_in_turns(ways: dict[str, "LumierePipeline"], runs: int) -> dict[str, An
 
     Every way makes a video before any makes its next, so that a slow minute meets all of them.
     """
-    from lumiere_jax.progress import Progress
+    from lumiere_jax.runtime.progress import Progress
 
     caption = held_out(next(iter(ways.values())), 1)[1][0]
     progress = Progress("seconds a video", (runs + 1) * len(ways), "videos")

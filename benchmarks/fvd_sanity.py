@@ -23,14 +23,14 @@ import numpy as np
 from absl import flags
 from scipy import ndimage
 
-from lumiere_jax import cpu_devices, errors
-from lumiere_jax.atomic import write_text, written
 from lumiere_jax.data.moving_shapes import MovingShapes
 from lumiere_jax.data.video_io import probe_video, read_video, to_uint8
 from lumiere_jax.evaluation.networks import FeatureNetwork, i3d_network
 from lumiere_jax.evaluation.profiles import PROFILES
 from lumiere_jax.metrics.frechet import Moments, frechet_distance, symmetric_root
-from lumiere_jax.progress import Progress
+from lumiere_jax.runtime import cpu_devices, errors
+from lumiere_jax.runtime.files import write_text, written
+from lumiere_jax.runtime.progress import Progress
 
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results", "Folder for the table and the plot.")
 _CLIPS = flags.DEFINE_integer("clips", 64, "Clips of each of the two sets.")

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from absl import flags
 
-from lumiere_jax import cpu_devices, errors
 from lumiere_jax.evaluation.networks import i3d_network
 from lumiere_jax.evaluation.profiles import PROFILES
 from lumiere_jax.metrics import i3d_weights
+from lumiere_jax.runtime import cpu_devices, errors
 from tests.metrics.i3d_torch import TorchI3D
 
 _VIDEOS = flags.DEFINE_integer("videos", 16, "Videos in a round.")

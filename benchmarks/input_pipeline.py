@@ -24,9 +24,9 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from lumiere_jax import errors
 from lumiere_jax.data import pipeline, sources
 from lumiere_jax.data.video_io import VideoInfo, probe_video
+from lumiere_jax.runtime import errors
 from lumiere_jax.text import HashedTextEncoder
 
 _OUTPUT = flags.DEFINE_string("output", "", "File of JSON lines to which the figures are added.")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from absl import flags
 
-from lumiere_jax import errors
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime import errors
+from lumiere_jax.runtime.errors import UserError
 
 _INPUT = flags.DEFINE_string("input", None, "File of JSON lines.")
 flags.mark_flags_as_required(["input"])

@@ -6,10 +6,10 @@ python benchmarks/recall.py --base=runs/recall --output=recall.png
 import numpy as np
 from absl import flags
 
-from lumiere_jax import errors
 from lumiere_jax.data.sources import create_source
 from lumiere_jax.data.video_io import write_contact_sheet
-from lumiere_jax.pipeline import LumierePipeline
+from lumiere_jax.inference.pipeline import LumierePipeline
+from lumiere_jax.runtime import errors
 
 _BASE = flags.DEFINE_string("base", None, "Workdir of the base stage.")
 _OUTPUT = flags.DEFINE_string("output", "recall.png", "Contact sheet, true and recalled.")

@@ -20,14 +20,15 @@ import numpy as np
 from absl import flags
 from flax.traverse_util import flatten_dict
 
-from lumiere_jax import bundle, cascades, cpu_devices, errors
-from lumiere_jax.atomic import write_text, written
-from lumiere_jax.config import default_config
-from lumiere_jax.errors import UserError
-from lumiere_jax.progress import Progress
+from lumiere_jax.cascade.config import default_config
+from lumiere_jax.checkpoints import bundle, selection
+from lumiere_jax.runtime import cpu_devices, errors
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.files import write_text, written
+from lumiere_jax.runtime.progress import Progress
 
 if TYPE_CHECKING:
-    from lumiere_jax.pipeline import LumierePipeline
+    from lumiere_jax.inference.pipeline import LumierePipeline
 
 CARD = "README.md"
 PROMPT = "a large red circle moving right on a plain black background"
@@ -53,7 +54,7 @@ class Shipped:
           weights: the bundle.
           clips: folder that keeps what is made.
         """
-        from lumiere_jax.pipeline import LumierePipeline
+        from lumiere_jax.inference.pipeline import LumierePipeline
 
         base, ssr = identities(weights, ("stunet", "ssr")).values()
         self._sums = {"base": base[:12], "untrained": base[:12], "refined": ssr[:12]}
@@ -105,7 +106,7 @@ class Shipped:
         """Clips by the same base network without training, without guidance."""
         import jax
 
-        from lumiere_jax.pipeline import LumierePipeline
+        from lumiere_jax.inference.pipeline import LumierePipeline
 
         captions = self.held_out(name, count)[1]
         stage, _ = self.pipeline.base
@@ -283,7 +284,7 @@ def depends_on(weights: Path, name: str) -> tuple[str, ...]:
     """The stages that a score is of; the distilled ones are found, whatever they are called."""
     if name != "fewer_steps":
         return STAGES[name]
-    base, others = cascades.choose(weights, distilled=True)
+    base, others = selection.choose(weights, distilled=True)
     return (*STAGES[name], base.name, *(other.name for other in others))
 
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import conditional_tasks
 
 from lumiere_jax.data.video_io import write_contact_sheet
+from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.metrics import oracle
-from lumiere_jax.pipeline import LumierePipeline
 
 if TYPE_CHECKING:
     from shipped_scores import Cell, Shipped

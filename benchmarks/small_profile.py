@@ -4,9 +4,9 @@
 
 Runs a forward pass, as in sampling, and a training step of each stage of --stages, at the shapes
 with which the shipped weights are trained, on one device a core. Time, floating-point operations
-(`lumiere_jax/flops.py`) and the shares of the kinds of operation (the profiler's, by what a fused
-operation contains) go to benchmarks/results/small_profile.json; `benchmarks/vs_peers.py` writes
-them into `benchmarks/peers.md`.
+(`lumiere_jax/planning/flops.py`) and the shares of the kinds of operation (the profiler's, by what
+a fused operation contains) go to benchmarks/results/small_profile.json; `benchmarks/vs_peers.py`
+writes them into `benchmarks/peers.md`.
 """
 
 import json
@@ -22,8 +22,8 @@ from typing import Any
 
 from absl import flags
 
-from lumiere_jax import cpu_devices, errors
-from lumiere_jax.atomic import write_text
+from lumiere_jax.runtime import cpu_devices, errors
+from lumiere_jax.runtime.files import write_text
 
 sys.path.append(str(Path(__file__).parent / "claims"))
 import report  # noqa: E402
@@ -112,7 +112,7 @@ def measure(stage_name: str, variant: str, mode: str) -> dict[str, Any]:
     import frame_costs
     import training_runs
 
-    from lumiere_jax.stage import Stage
+    from lumiere_jax.cascade.stage import Stage
 
     config = training_runs.config_of(stage_name, variant)
     config.allow_untrained_start = True

@@ -16,13 +16,18 @@ import jax
 import numpy as np
 from absl import flags
 
-from lumiere_jax import checkpoint, errors
+from lumiere_jax.cascade.stage import Stage
+from lumiere_jax.checkpoints import checkpoint
 from lumiere_jax.data.moving_shapes import MovingShapes
 from lumiere_jax.data.video_io import write_contact_sheet, write_mp4
 from lumiere_jax.diffusion.multidiffusion import frame_differences, windows
-from lumiere_jax.progress import Progress
-from lumiere_jax.sampling import SamplingOptions, make_super_resolution_sampler, sample_keys
-from lumiere_jax.stage import Stage
+from lumiere_jax.inference.sampling import (
+    SamplingOptions,
+    make_super_resolution_sampler,
+    sample_keys,
+)
+from lumiere_jax.runtime import errors
+from lumiere_jax.runtime.progress import Progress
 
 _SSR = flags.DEFINE_string("ssr", None, "Workdir of a super-resolution stage.")
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results", "Folder of the results.")

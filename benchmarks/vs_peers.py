@@ -30,10 +30,10 @@ from absl import flags
 from claims import report
 from peers import matching, processes, table
 
-from lumiere_jax import errors
-from lumiere_jax.atomic import write_text
-from lumiere_jax.errors import UserError
-from lumiere_jax.progress import Progress
+from lumiere_jax.runtime import errors
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.files import write_text
+from lumiere_jax.runtime.progress import Progress
 
 PEERS = ("lumiere-pytorch", "video-diffusion-pytorch", "imagen-pytorch")
 RUNS = ("forward", "sample", "train")  # in this order: the peak of memory only rises

@@ -10,11 +10,11 @@ student is a checkpoint of the same stage. Its defaults here, chosen and not sea
 which falls to zero.
 """
 
-from lumiere_jax import checkpoint
-from lumiere_jax.config import ConfigDict
-from lumiere_jax.distill import check_teacher
-from lumiere_jax.errors import UserError
-from lumiere_jax.inherited import source_of
+from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.checkpoints import checkpoint
+from lumiere_jax.checkpoints.inheritance import source_of
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.training.distill import check_teacher
 
 
 def get_config(variant: str | None = None) -> ConfigDict:

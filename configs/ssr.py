@@ -9,7 +9,7 @@ paper's size. `from=WORKDIR` inflates any `t2i_ssr` checkpoint, trained here or 
 (docs/open_weights.md), and takes its sizes, schedule and text encoder from there.
 """
 
-from lumiere_jax.config import (
+from lumiere_jax.cascade.config import (
     SSR_SIZES,
     ConfigDict,
     choose_variant,
@@ -18,7 +18,7 @@ from lumiere_jax.config import (
     set_short_run,
     set_small,
 )
-from lumiere_jax.inherited import inherit, source_of
+from lumiere_jax.checkpoints.inheritance import inherit, source_of
 
 
 def get_config(variant: str | None = None) -> ConfigDict:

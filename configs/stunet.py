@@ -22,7 +22,7 @@ checkpoint, trained here or imported, and takes its sizes, schedule and text enc
 batch size, frames and mesh are for flags to say.
 """
 
-from lumiere_jax.config import (
+from lumiere_jax.cascade.config import (
     IF_XL,
     UNET_SIZES,
     ConfigDict,
@@ -33,7 +33,7 @@ from lumiere_jax.config import (
     set_short_run,
     set_small,
 )
-from lumiere_jax.inherited import inherit, source_of
+from lumiere_jax.checkpoints.inheritance import inherit, source_of
 
 
 def get_config(variant: str | None = None) -> ConfigDict:

@@ -8,7 +8,7 @@ video. It starts from a run of the stage `stunet`, whose sizes it shares; the in
 the temporal parameters train. `masks` says how often each task comes.
 """
 
-from lumiere_jax.config import (
+from lumiere_jax.cascade.config import (
     UNET_SIZES,
     ConfigDict,
     choose_variant,
@@ -17,7 +17,7 @@ from lumiere_jax.config import (
     set_short_run,
     set_small,
 )
-from lumiere_jax.inherited import inherit, source_of
+from lumiere_jax.checkpoints.inheritance import inherit, source_of
 
 
 def get_config(variant: str | None = None) -> ConfigDict:

@@ -8,7 +8,7 @@ low-rank changes (LoRA) in place of all weights. Sampling takes the result with
 `--style_checkpoint=runs/style --alpha=0.8`.
 """
 
-from lumiere_jax.config import (
+from lumiere_jax.cascade.config import (
     UNET_SIZES,
     ConfigDict,
     choose_variant,
@@ -17,7 +17,7 @@ from lumiere_jax.config import (
     set_short_run,
     set_small,
 )
-from lumiere_jax.inherited import inherit, source_of
+from lumiere_jax.checkpoints.inheritance import inherit, source_of
 
 
 def get_config(variant: str | None = None) -> ConfigDict:

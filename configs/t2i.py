@@ -7,7 +7,7 @@
 had the right colour in 100%, background in 100% and shape in 94% by the oracle (2026-11-26).
 """
 
-from lumiere_jax.config import (
+from lumiere_jax.cascade.config import (
     UNET_SIZES,
     ConfigDict,
     choose_variant,

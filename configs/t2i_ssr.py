@@ -6,7 +6,7 @@
 1024×1024.
 """
 
-from lumiere_jax.config import (
+from lumiere_jax.cascade.config import (
     SSR_SIZES,
     ConfigDict,
     choose_variant,

@@ -13,3 +13,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    if name == "LumierePipeline":
+        from lumiere_jax.inference.pipeline import LumierePipeline
+
+        return LumierePipeline
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

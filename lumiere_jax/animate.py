@@ -4,7 +4,8 @@ from typing import Any
 
 from absl import flags
 
-from lumiere_jax import errors, making
+from lumiere_jax.inference import command
+from lumiere_jax.runtime import errors
 
 _IMAGE = flags.DEFINE_string("image", None, "The picture that becomes the first frame.")
 _FIT = flags.DEFINE_string("fit", "crop", "crop, or pad: keep all of it and fill what is beside.")
@@ -15,15 +16,15 @@ flags.mark_flags_as_required(["image"])
 def main(argv: list[str]) -> None:
     """Makes what the flags ask for."""
     del argv
-    making.run("animate", _arguments)
+    command.run("animate", _arguments)
 
 
 def _arguments(pipeline: Any) -> dict[str, Any]:
     """What the method takes beside prompts and options."""
     del pipeline
-    from lumiere_jax import given
+    from lumiere_jax.inference import inputs
 
-    image = given.read_picture(_IMAGE.value)
+    image = inputs.read_picture(_IMAGE.value)
     return {"image": image, "fit": _FIT.value, "num_frames": _NUM_FRAMES.value}
 
 

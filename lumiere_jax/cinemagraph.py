@@ -4,7 +4,8 @@ from typing import Any
 
 from absl import flags
 
-from lumiere_jax import errors, making
+from lumiere_jax.inference import command
+from lumiere_jax.runtime import errors
 
 _IMAGE = flags.DEFINE_string("image", None, "The picture.")
 _MASK = flags.DEFINE_string("mask", None, "What is to move: a PNG, or a box X,Y,WIDTH,HEIGHT.")
@@ -17,15 +18,15 @@ flags.mark_flags_as_required(["image", "mask"])
 def main(argv: list[str]) -> None:
     """Makes what the flags ask for."""
     del argv
-    making.run("cinemagraph", _arguments)
+    command.run("cinemagraph", _arguments)
 
 
 def _arguments(pipeline: Any) -> dict[str, Any]:
     """What the method takes beside prompts and options."""
-    from lumiere_jax import given
+    from lumiere_jax.inference import inputs
 
-    image = given.read_picture(_IMAGE.value)
-    region = given.read_region(_MASK.value, pipeline.fps, (1, *image.shape[:2]))[0]
+    image = inputs.read_picture(_IMAGE.value)
+    region = inputs.read_region(_MASK.value, pipeline.fps, (1, *image.shape[:2]))[0]
     paste = {"paste": _PASTE.value, "feather": _FEATHER.value}
     return {"image": image, "region": region, "num_frames": _NUM_FRAMES.value} | paste
 

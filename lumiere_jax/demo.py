@@ -3,13 +3,13 @@
 With `--train` it trains the tiny cascade from nothing first, and shows videos by that.
 """
 
-from lumiere_jax import cpu_devices
+from lumiere_jax.runtime import cpu_devices
 
 cpu_devices.for_small_networks()  # before JAX is loaded
 
 from absl import flags  # noqa: E402
 
-from lumiere_jax import errors  # noqa: E402
+from lumiere_jax.runtime import errors  # noqa: E402
 
 _OUTPUT = flags.DEFINE_string("output", "demo", "Folder for videos and index.html.")
 _WEIGHTS = flags.DEFINE_string("weights", "weights/small", "Bundle of the shipped weights.")
@@ -23,13 +23,13 @@ def main(argv: list[str]) -> None:
     """Shows what the flags ask for."""
     del argv
     if _TRAIN.value:
-        from lumiere_jax.demo_run import run_demo
+        from lumiere_jax.demos.from_nothing import run_demo
 
         if _PROMPT.value:
             raise errors.UserError("--prompt does not go with --train, which shows held-out ones.")
         run_demo(_OUTPUT.value, _CONFIGS.value)
     else:
-        from lumiere_jax.demo_show import show
+        from lumiere_jax.demos.shipped import show
 
         show(_OUTPUT.value, _WEIGHTS.value, [p for p in _PROMPT.value if p], _SEED.value)
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from absl import flags
 
-from lumiere_jax import errors
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime import errors
+from lumiere_jax.runtime.errors import UserError
 
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the card; the same one goes on.")
 _TASK = flags.DEFINE_enum(
@@ -79,7 +79,7 @@ ASPECT_OF_UCF101 = "4:3"
 def main(argv: list[str]) -> None:
     """Scores what the flags describe."""
     del argv
-    from lumiere_jax import compilation_cache, cpu_devices, distributed
+    from lumiere_jax.runtime import compilation_cache, cpu_devices, distributed
 
     cpu_devices.one_a_core()
     from lumiere_jax.evaluation.command import evaluate

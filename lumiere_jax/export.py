@@ -10,7 +10,7 @@ README.md is a model card; `--evaluation` and `--plan` add what was measured and
 
 from absl import flags
 
-from lumiere_jax import errors
+from lumiere_jax.runtime import errors
 
 _STAGE = flags.DEFINE_multi_string(
     "stage", None, "WORKDIR of a stage, or NAME=WORKDIR where its name is not to be the stage's."
@@ -28,14 +28,20 @@ flags.mark_flags_as_required(["stage", "output"])
 def main(argv: list[str]) -> None:
     """Writes the bundle that the flags describe."""
     del argv
-    from lumiere_jax.exporting import export
+    from lumiere_jax.checkpoints.exporting import export
+    from lumiere_jax.evaluation import card
+    from lumiere_jax.planning import report
 
     print(
         export(
-            _STAGE.value, _OUTPUT.value, _DTYPE.value,
-            licence=_LICENCE.value, evaluation=_EVALUATION.value, plans=_PLAN.value,
+            _STAGE.value,
+            _OUTPUT.value,
+            _DTYPE.value,
+            licence=_LICENCE.value,
+            evaluation=card.read(_EVALUATION.value) if _EVALUATION.value else "",
+            plans=report.read(_PLAN.value) if _PLAN.value else (),
         )
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

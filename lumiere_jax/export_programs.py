@@ -6,7 +6,7 @@ for CPU, TPU and CUDA at once and any batch (docs/bundles.md). The weights stay 
 
 from absl import flags
 
-from lumiere_jax import errors
+from lumiere_jax.runtime import errors
 
 _BUNDLE = flags.DEFINE_string("bundle", None, "The bundle: a folder, or OWNER/NAME.")
 _BASE = flags.DEFINE_string("base", None, "Name or kind of its base, if not `stunet`.")
@@ -23,12 +23,12 @@ flags.mark_flags_as_required(["bundle", "output"])
 def main(argv: list[str]) -> None:
     """Writes the programs."""
     del argv
-    from lumiere_jax import bundle, cascades, hub
-    from lumiere_jax.pipeline import LumierePipeline
-    from lumiere_jax.programs import export_programs
+    from lumiere_jax.checkpoints import bundle, hub, selection
+    from lumiere_jax.inference.pipeline import LumierePipeline
+    from lumiere_jax.inference.stablehlo import export_programs
 
     folder = hub.find(_BUNDLE.value)
-    base, others = cascades.choose(folder, _BASE.value, distilled=_DISTILLED.value)
+    base, others = selection.choose(folder, _BASE.value, distilled=_DISTILLED.value)
     pipeline = LumierePipeline.from_checkpoints(
         base, others, show_progress=False, text_folder=_TEXT_FOLDER.value
     )

@@ -6,7 +6,7 @@ Turns an image checkpoint of DeepFloyd IF's kind, imported or trained here, into
 
 from absl import flags
 
-from lumiere_jax import errors
+from lumiere_jax.runtime import errors
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Workdir with a checkpoint.")
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to make.")

@@ -4,7 +4,8 @@ from typing import Any
 
 from absl import flags
 
-from lumiere_jax import errors, making
+from lumiere_jax.inference import command
+from lumiere_jax.runtime import errors
 
 _VIDEO = flags.DEFINE_string("video", None, "The video to go on with.")
 _NUM_FRAMES = flags.DEFINE_integer("num_frames", None, "Frames to add.")
@@ -16,15 +17,15 @@ flags.mark_flags_as_required(["video", "num_frames"])
 def main(argv: list[str]) -> None:
     """Makes what the flags ask for."""
     del argv
-    making.run("extend", _arguments)
+    command.run("extend", _arguments)
 
 
 def _arguments(pipeline: Any) -> dict[str, Any]:
     """What the method takes beside prompts and options."""
-    from lumiere_jax import given
+    from lumiere_jax.inference import inputs
 
     how = {"num_frames": _NUM_FRAMES.value, "context": _CONTEXT.value, "paste": _PASTE.value}
-    return {"video": given.read_clip(_VIDEO.value, pipeline.fps)} | how
+    return {"video": inputs.read_clip(_VIDEO.value, pipeline.fps)} | how
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ sampled from and inflated. docs/open_weights.md goes on from there.
 
 from absl import flags
 
-from lumiere_jax import errors
+from lumiere_jax.runtime import errors
 
 _SOURCE = flags.DEFINE_string("source", None, "Directory with unet/ and scheduler/.")
 _STAGE = flags.DEFINE_enum("stage", None, ["t2i", "ssr"], "t2i for stage I, ssr for stage II.")

@@ -4,7 +4,8 @@ from typing import Any
 
 from absl import flags
 
-from lumiere_jax import errors, making
+from lumiere_jax.inference import command
+from lumiere_jax.runtime import errors
 
 _VIDEO = flags.DEFINE_string("video", None, "The video that is to change.")
 _MASK = flags.DEFINE_string(
@@ -18,15 +19,15 @@ flags.mark_flags_as_required(["video", "mask"])
 def main(argv: list[str]) -> None:
     """Makes what the flags ask for."""
     del argv
-    making.run("inpaint", _arguments)
+    command.run("inpaint", _arguments)
 
 
 def _arguments(pipeline: Any) -> dict[str, Any]:
     """What the method takes beside prompts and options."""
-    from lumiere_jax import given
+    from lumiere_jax.inference import inputs
 
-    video = given.read_clip(_VIDEO.value, pipeline.fps)
-    region = given.read_region(_MASK.value, pipeline.fps, video.shape[:3])
+    video = inputs.read_clip(_VIDEO.value, pipeline.fps)
+    region = inputs.read_region(_MASK.value, pipeline.fps, video.shape[:3])
     paste = {"paste": _PASTE.value, "feather": _FEATHER.value}
     return {"video": video, "region": region} | paste
 

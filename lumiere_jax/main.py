@@ -6,7 +6,7 @@ With `configs/distill.py` it distils a trained one, in several rounds.
 from absl import flags
 from ml_collections import config_flags
 
-from lumiere_jax import errors
+from lumiere_jax.runtime import errors
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "File of configs/, with a variant after a colon.", lock_config=True
@@ -29,7 +29,8 @@ flags.mark_flags_as_required(["config", "workdir"])
 def main(argv: list[str]) -> None:
     """Trains the stage that the flags describe."""
     del argv
-    from lumiere_jax import compilation_cache, distributed, profiling
+    from lumiere_jax.runtime import compilation_cache, distributed
+    from lumiere_jax.training import profiling
 
     profile_steps = profiling.parse_window(_PROFILE_STEPS.value)
     with distributed.joined(_DISTRIBUTED.value):
@@ -39,16 +40,16 @@ def main(argv: list[str]) -> None:
             from lumiere_jax.planning import dry_run
 
             if "distillation" in config:  # the first round costs most
-                from lumiere_jax import distill
+                from lumiere_jax.training import distill
 
                 config, _ = distill.rounds(config, _WORKDIR.value)[0]
             dry_run.print_job(config)
         elif "distillation" in config:
-            from lumiere_jax.distill import distil
+            from lumiere_jax.training.distill import distil
 
             distil(config, _WORKDIR.value, profile_steps)
         else:
-            from lumiere_jax.train import train
+            from lumiere_jax.training.train import train
 
             train(config, _WORKDIR.value, profile_steps)
 

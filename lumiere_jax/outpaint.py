@@ -4,7 +4,8 @@ from typing import Any
 
 from absl import flags
 
-from lumiere_jax import errors, making
+from lumiere_jax.inference import command
+from lumiere_jax.runtime import errors
 
 _VIDEO = flags.DEFINE_string("video", None, "The video to which something is added.")
 _ZOOM = flags.DEFINE_float("zoom", 1.0, "Size of the video within the new one.")
@@ -16,14 +17,14 @@ flags.mark_flags_as_required(["video"])
 def main(argv: list[str]) -> None:
     """Makes what the flags ask for."""
     del argv
-    making.run("outpaint", _arguments)
+    command.run("outpaint", _arguments)
 
 
 def _arguments(pipeline: Any) -> dict[str, Any]:
     """What the method takes beside prompts and options."""
-    from lumiere_jax import given
+    from lumiere_jax.inference import inputs
 
-    video = given.read_clip(_VIDEO.value, pipeline.fps)
+    video = inputs.read_clip(_VIDEO.value, pipeline.fps)
     paste = {"paste": _PASTE.value, "feather": _FEATHER.value}
     return {"video": video, "zoom": _ZOOM.value} | paste
 

@@ -14,9 +14,9 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from lumiere_jax import errors
-from lumiere_jax.errors import UserError
 from lumiere_jax.planning import topology
+from lumiere_jax.runtime import errors
+from lumiere_jax.runtime.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "File of configs/, with a variant after a colon.", lock_config=True

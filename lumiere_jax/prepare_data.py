@@ -14,8 +14,8 @@ import shlex
 from absl import flags
 from ml_collections import config_flags
 
-from lumiere_jax import errors
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime import errors
+from lumiere_jax.runtime.errors import UserError
 
 _SOURCE = flags.DEFINE_string("source", None, "Folder of videos, or manifest: CSV, JSONL, Parquet.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write; made if missing.")
@@ -59,8 +59,8 @@ def main(argv: list[str]) -> None:
     """Prepares what the flags describe, or what is left of it."""
     del argv
     from lumiere_jax import text
+    from lumiere_jax.data.prepared_settings import Settings, Thresholds
     from lumiere_jax.preparation import run
-    from lumiere_jax.preparation.settings import Settings, Thresholds
 
     _refuse_ignored_flags()
     config = _CONFIG.value

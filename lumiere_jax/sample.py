@@ -8,8 +8,9 @@ import subprocess
 
 from absl import flags
 
-from lumiere_jax import errors, making, video_note
-from lumiere_jax.errors import UserError
+from lumiere_jax.inference import provenance
+from lumiere_jax.runtime import errors
+from lumiere_jax.runtime.errors import UserError
 
 _NUM_FRAMES = flags.DEFINE_integer(
     "num_frames", None, "Frames of the video; more than were trained are made in windows."
@@ -25,18 +26,18 @@ def main(argv: list[str]) -> None:
     """Samples, describes or reproduces, as the flags ask."""
     del argv
     if _DESCRIBE.value:
-        found = video_note.read(_DESCRIBE.value)
+        found = provenance.read(_DESCRIBE.value)
         print(json.dumps(found, indent=2, ensure_ascii=False))
         return
     if _REPRODUCE.value:
         output = flags.FLAGS.output
         if not output:
             raise UserError("--reproduce needs --output=FILE for the video that is made again.")
-        command = video_note.reproducing_command(video_note.read(_REPRODUCE.value), output)
+        command = provenance.reproducing_command(provenance.read(_REPRODUCE.value), output)
         raise SystemExit(subprocess.run(command).returncode)
 
     own = {"num_frames": _NUM_FRAMES.value, "overlap": _OVERLAP.value}
-    making.run("sample", lambda _: own)
+    command.run("sample", lambda _: own)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from absl import flags
 
-from lumiere_jax import errors
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime import errors
+from lumiere_jax.runtime.errors import UserError
 
 _BUNDLE = flags.DEFINE_string("bundle", None, "Weights: a folder, or OWNER/NAME of a model hub.")
 _DISTILLED = flags.DEFINE_bool("distilled", False, "Take the stages of few steps.")
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> None:
         raise UserError(
             f"serving needs {error.name}: install the extra, pip install 'lumiere_jax[serve]'"
         ) from error
-    from lumiere_jax import hub
+    from lumiere_jax.checkpoints import hub
     from lumiere_jax.serving import log
     from lumiere_jax.serving.settings import Limits, Settings
 

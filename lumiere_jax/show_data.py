@@ -11,8 +11,8 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from lumiere_jax import errors
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime import errors
+from lumiere_jax.runtime.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "File of configs/, with a variant after a colon.", lock_config=True
@@ -26,10 +26,10 @@ flags.mark_flags_as_required(["config", "output"])
 def main(argv: list[str]) -> None:
     """Writes the clips."""
     del argv
-    from lumiere_jax.atomic import written
     from lumiere_jax.data.sources import create_source
     from lumiere_jax.data.video_io import write_contact_sheet, write_image
-    from lumiere_jax.samples import view_scale, write_viewable
+    from lumiere_jax.inference.outputs import view_scale, write_viewable
+    from lumiere_jax.runtime.files import written
 
     data, folder = _CONFIG.value.data, Path(_OUTPUT.value)
     source = create_source(data, _SPLIT.value)

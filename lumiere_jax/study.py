@@ -11,8 +11,8 @@ from pathlib import Path
 
 from absl import flags
 
-from lumiere_jax import errors
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime import errors
+from lumiere_jax.runtime.errors import UserError
 
 _MODE = flags.DEFINE_enum(
     "mode", "serve", ["serve", "export", "results"], "Serve, write static files, or evaluate."

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from absl import flags
 
-from lumiere_jax import errors, making
-from lumiere_jax.errors import UserError
+from lumiere_jax.inference import command
+from lumiere_jax.runtime import errors
+from lumiere_jax.runtime.errors import UserError
 
 _ALPHAS = flags.DEFINE_list("alphas", ["0", "0.5", "0.6", "0.7", "0.8", "0.9", "1"], "Shares.")
 _NUM_FRAMES = flags.DEFINE_integer("num_frames", None, "Frames of the videos.")
@@ -37,19 +38,19 @@ def main(argv: list[str]) -> None:
     values = flags.FLAGS
     if values.prompt is None:
         raise UserError("--prompt is missing: a sweep shows one prompt.")
-    making.check_weights_given()
+    command.check_weights_given()
     names = [f"alpha_{alpha:.2f}.mp4" for alpha in alphas]
-    making.output_paths(values.output, ["mp4"], len(alphas), True)
+    command.output_paths(values.output, ["mp4"], len(alphas), True)
 
     import numpy as np
 
-    from lumiere_jax import compilation_cache
     from lumiere_jax.data.video_io import write_contact_sheet
-    from lumiere_jax.interrupt import Interruption
-    from lumiere_jax.samples import write_viewable
+    from lumiere_jax.inference.outputs import write_viewable
+    from lumiere_jax.runtime import compilation_cache
+    from lumiere_jax.runtime.preemption import Interruption
 
     compilation_cache.use()
-    pipeline = making.load_pipeline()
+    pipeline = command.load_pipeline()
     videos = []
     with Interruption() as interruption:
         for alpha, name in zip(alphas, names, strict=True):
@@ -64,8 +65,8 @@ def main(argv: list[str]) -> None:
                 base_only=values.base_only,
             )
             path = Path(values.output) / name
-            request = making.Request(values.prompt, values.seed, (path,))
-            comment = making.note("sample", request, styled.fingerprints(), alpha=alpha)
+            request = command.Request(values.prompt, values.seed, (path,))
+            comment = command.note("sample", request, styled.fingerprints(), alpha=alpha)
             write_viewable(path, video, pipeline.fps, values.prompt, comment)
             print(path)
             videos.append(video)

@@ -4,7 +4,8 @@ from typing import Any
 
 from absl import flags
 
-from lumiere_jax import errors, making
+from lumiere_jax.inference import command
+from lumiere_jax.runtime import errors
 
 _VIDEO = flags.DEFINE_string("video", None, "The video to start from.")
 _STRENGTH = flags.DEFINE_float("strength", 0.6, "Noise: 0 keeps the video, 1 forgets it.", 0, 1)
@@ -14,14 +15,14 @@ flags.mark_flags_as_required(["video"])
 def main(argv: list[str]) -> None:
     """Makes what the flags ask for."""
     del argv
-    making.run("video_to_video", _arguments)
+    command.run("video_to_video", _arguments)
 
 
 def _arguments(pipeline: Any) -> dict[str, Any]:
     """What the method takes beside prompts and options."""
-    from lumiere_jax import given
+    from lumiere_jax.inference import inputs
 
-    video = given.read_clip(_VIDEO.value, pipeline.fps)
+    video = inputs.read_clip(_VIDEO.value, pipeline.fps)
     return {"video": video, "strength": _STRENGTH.value}
 
 

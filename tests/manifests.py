@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lumiere_jax import bundle
+from lumiere_jax.checkpoints import bundle
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

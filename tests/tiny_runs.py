@@ -12,9 +12,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from PIL import Image
 
-from lumiere_jax.config import ConfigDict
-from lumiere_jax.stage import STAGES
-from lumiere_jax.train import train
+from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.cascade.stage import STAGES
+from lumiere_jax.training.train import train
 
 STEPS = 4
 RUN = {

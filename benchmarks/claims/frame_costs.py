@@ -20,16 +20,16 @@ import report
 import training_runs as runs
 from jax.sharding import Mesh
 
-from lumiere_jax import flops
-from lumiere_jax.config import ConfigDict
-from lumiere_jax.errors import UserError
-from lumiere_jax.initial import initial_params, initial_state
-from lumiere_jax.planning import topology
+from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.cascade.stage import Stage
+from lumiere_jax.models.parameters import count, partition
+from lumiere_jax.planning import flops, topology
 from lumiere_jax.planning.plan import make_plan
-from lumiere_jax.sharding import by_clip, check_batch, create_mesh, use_mesh
-from lumiere_jax.stage import Stage
-from lumiere_jax.state import count, create_optimizer, partition
-from lumiere_jax.training_step import compile_step
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.sharding import by_clip, check_batch, create_mesh, use_mesh
+from lumiere_jax.training.initialization import initial_params, initial_state
+from lumiere_jax.training.optimizer import create_optimizer
+from lumiere_jax.training.step import compile_step
 
 LEAST_SECONDS, LEAST_STEPS = 5.0, 5
 SCRIPT = Path(__file__).with_name("temporal_downsampling.py")

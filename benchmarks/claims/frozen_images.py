@@ -23,13 +23,14 @@ import training_runs as runs
 from absl import flags
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from lumiere_jax import checkpoint, errors
+from lumiere_jax.cascade.stage import Stage
+from lumiere_jax.checkpoints import checkpoint
+from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.metrics import oracle
+from lumiere_jax.models.parameters import Params
 from lumiere_jax.models.stunet import is_temporal
-from lumiere_jax.pipeline import LumierePipeline
-from lumiere_jax.progress import Progress
-from lumiere_jax.stage import Stage
-from lumiere_jax.state import Params
+from lumiere_jax.runtime import errors
+from lumiere_jax.runtime.progress import Progress
 
 COMMAND = "python benchmarks/claims/frozen_images.py"
 FOLDER = "frozen_images"

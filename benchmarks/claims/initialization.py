@@ -24,14 +24,14 @@ import training_runs as runs
 from absl import flags
 from PIL import Image
 
-from lumiere_jax import errors
-from lumiere_jax.config import ConfigDict
-from lumiere_jax.held_out import Evaluation
-from lumiere_jax.metrics import oracle, writer
-from lumiere_jax.pipeline import LumierePipeline
-from lumiere_jax.progress import Progress
-from lumiere_jax.samples import write_training_samples
-from lumiere_jax.state import merge
+from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.inference.pipeline import LumierePipeline
+from lumiere_jax.metrics import oracle
+from lumiere_jax.models.parameters import merge
+from lumiere_jax.runtime import errors, metric_writer
+from lumiere_jax.runtime.progress import Progress
+from lumiere_jax.training.held_out import Evaluation
+from lumiere_jax.training.samples import write_training_samples
 
 COMMAND = "python benchmarks/claims/initialization.py"
 KINDS = {"nearest": "nearest neighbour", "he": "He"}
@@ -58,7 +58,7 @@ def measure(config: ConfigDict, folder: Path, image_steps: int, count: int) -> r
     first = scores(runs.untrained_pipeline(config), captions)
     runs.video_run(folder, config, image_steps)
     last = scores(LumierePipeline.from_checkpoints(workdir), captions)
-    lines = list(writer.read(workdir))
+    lines = list(metric_writer.read(workdir))
     held_out = [[line["step"], line["eval_loss"]] for line in lines if "eval_loss" in line]
     return {
         "losses": [[line["step"], line["loss"]] for line in lines if "loss" in line],

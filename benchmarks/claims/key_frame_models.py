@@ -15,12 +15,12 @@ import jax
 import numpy as np
 import training_runs as runs
 
-from lumiere_jax.config import ConfigDict
-from lumiere_jax.errors import UserError
-from lumiere_jax.flops import training_flops
-from lumiere_jax.pipeline import LumierePipeline
-from lumiere_jax.stage import Stage
-from lumiere_jax.state import count, partition
+from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.cascade.stage import Stage
+from lumiere_jax.inference.pipeline import LumierePipeline
+from lumiere_jax.models.parameters import count, partition
+from lumiere_jax.planning.flops import training_flops
+from lumiere_jax.runtime.errors import UserError
 
 FRAMES = 16
 KEY_FRAMES = (0, 5, 10, 15)

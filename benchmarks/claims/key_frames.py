@@ -26,11 +26,11 @@ import report
 import training_runs as runs
 from absl import flags
 
-from lumiere_jax import errors
 from lumiere_jax.data.scene_captions import parse_caption
+from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.metrics import oracle
-from lumiere_jax.pipeline import LumierePipeline
-from lumiere_jax.progress import Progress
+from lumiere_jax.runtime import errors
+from lumiere_jax.runtime.progress import Progress
 
 COMMAND = "python benchmarks/claims/key_frames.py"
 FOLDER = "key_frames"

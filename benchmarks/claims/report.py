@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from lumiere_jax.atomic import write_text, written
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.files import write_text, written
 
 OUTPUT = "benchmarks/claims/results"
 Cell = dict[str, Any]

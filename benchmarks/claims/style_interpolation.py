@@ -25,15 +25,15 @@ import training_runs as runs
 from absl import flags
 from style_pictures import STYLES, flat, style_distance
 
-from lumiere_jax import errors
-from lumiere_jax.config import ConfigDict
+from lumiere_jax.cascade.config import ConfigDict
 from lumiere_jax.data.scene import BACKGROUND_COLOURS, DIRECTIONS, OBJECT_COLOURS
 from lumiere_jax.data.scene_captions import parse_caption
 from lumiere_jax.data.video_io import write_contact_sheet
-from lumiere_jax.errors import UserError
+from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.metrics import oracle
-from lumiere_jax.pipeline import LumierePipeline
-from lumiere_jax.progress import Progress
+from lumiere_jax.runtime import errors
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.progress import Progress
 
 COMMAND = "python benchmarks/claims/style_interpolation.py"
 FOLDER = "style_interpolation"

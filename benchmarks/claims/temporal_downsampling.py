@@ -25,9 +25,9 @@ import numpy as np
 import report
 from absl import flags
 
-from lumiere_jax import errors
 from lumiere_jax.planning import topology
-from lumiere_jax.progress import Progress
+from lumiere_jax.runtime import errors
+from lumiere_jax.runtime.progress import Progress
 
 COMMAND = "python benchmarks/claims/temporal_downsampling.py --part=cpu (and --part=tpu)"
 FOLDER = "temporal_downsampling"
@@ -151,9 +151,9 @@ def section(output: Path) -> str:
         "Both networks at every number of frames. Memory is what the compiled step needs for "
         "arguments (state and batch) and all else, by the compiler; on the CPU, growth of the "
         "process is its peak less what it had before the network was made, compilation included. "
-        "Operations are those that mathematics needs (lumiere_jax/flops.py). Times are medians on "
-        "the CPU, and the compiler's estimate for a TPU, which was not used; there, figures are of "
-        "one chip."
+        "Operations are those that mathematics needs (lumiere_jax/planning/flops.py). Times are "
+        "medians on the CPU, and the compiler's estimate for a TPU, which was not used; there, "
+        "figures are of one chip."
     ]
     for variant, place in PLACES.items():
         for mode, name in MODES.items():

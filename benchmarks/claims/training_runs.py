@@ -10,16 +10,19 @@ import report
 from absl import flags
 from jax.sharding import Mesh
 
-from lumiere_jax import checkpoint, cpu_devices
-from lumiere_jax.atomic import written
-from lumiere_jax.config import ConfigDict
+from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.cascade.stage import Stage
+from lumiere_jax.cascade.state import TrainState
+from lumiere_jax.checkpoints import checkpoint
 from lumiere_jax.data.sources import create_source
-from lumiere_jax.initial import initial_state
-from lumiere_jax.pipeline import LumierePipeline
-from lumiere_jax.sharding import create_mesh
-from lumiere_jax.stage import Stage
-from lumiere_jax.state import TrainState, create_optimizer, merge
-from lumiere_jax.train import train
+from lumiere_jax.inference.pipeline import LumierePipeline
+from lumiere_jax.models.parameters import merge
+from lumiere_jax.runtime import cpu_devices
+from lumiere_jax.runtime.files import written
+from lumiere_jax.runtime.sharding import create_mesh
+from lumiere_jax.training.initialization import initial_state
+from lumiere_jax.training.optimizer import create_optimizer
+from lumiere_jax.training.train import train
 
 ROOT = Path(__file__).parents[2]
 EVALUATIONS, PROMPTS = 10, 4

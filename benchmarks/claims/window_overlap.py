@@ -27,20 +27,21 @@ import report
 import training_runs as runs
 from absl import flags
 
-from lumiere_jax import checkpoint, errors
-from lumiere_jax.config import ConfigDict
+from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.cascade.stage import Stage
+from lumiere_jax.checkpoints import checkpoint
 from lumiere_jax.diffusion.low_resolution import downsample, upsample_low_resolution
 from lumiere_jax.diffusion.multidiffusion import frame_differences, windows
-from lumiere_jax.pipeline import LumierePipeline
-from lumiere_jax.progress import Progress
-from lumiere_jax.sampling import (
+from lumiere_jax.inference.pipeline import LumierePipeline
+from lumiere_jax.inference.sampling import (
     SamplingOptions,
     make_super_resolution_sampler,
     run_sampler,
     sample_keys,
 )
-from lumiere_jax.stage import Stage
-from lumiere_jax.state import Params
+from lumiere_jax.models.parameters import Params
+from lumiere_jax.runtime import errors
+from lumiere_jax.runtime.progress import Progress
 
 COMMAND = "python benchmarks/claims/window_overlap.py"
 FOLDER = "window_overlap"

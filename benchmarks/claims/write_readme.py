@@ -13,9 +13,9 @@ from pathlib import Path
 
 from absl import flags
 
-from lumiere_jax import errors
-from lumiere_jax.atomic import write_text
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime import errors
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.files import write_text
 
 CLAIMS = (
     "initialization",

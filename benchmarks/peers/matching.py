@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lumiere_jax import flops
-from lumiere_jax.config import UNET_SIZES
+from lumiere_jax.cascade.config import UNET_SIZES
+from lumiere_jax.models.parameters import merge, partition
 from lumiere_jax.models.stunet import STUNet, is_temporal
-from lumiere_jax.state import merge, partition
+from lumiere_jax.planning import flops
 
 # Only the widths differ from the variant `small`, and the text, which is the others'.
 _FAMILY = {
@@ -68,7 +68,7 @@ def matched(
 def flops_of(
     fields: dict[str, Any], shape: tuple[int, ...], length: int, dim: int, frozen: bool = False
 ) -> dict[str, int]:
-    """FLOPs of a forward pass and of a training step, by `lumiere_jax.flops`.
+    """FLOPs of a forward pass and of a training step, by `lumiere_jax.planning.flops`.
 
     Args:
         fields: of the network.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 FOLDER = Path(__file__).parent
 

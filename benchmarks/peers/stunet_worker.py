@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TextIO
 
-from lumiere_jax import cpu_devices
+from lumiere_jax.runtime import cpu_devices
 
 TEXT_LENGTH, TEXT_DIM = 24, 768
 SAMPLING_STEPS = 4
@@ -46,8 +46,8 @@ def main() -> None:
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
     from matching import create
 
+    from lumiere_jax.models.parameters import merge, partition
     from lumiere_jax.models.stunet import is_temporal
-    from lumiere_jax.state import merge, partition
 
     answers, sys.stdout = sys.stdout, sys.stderr
     network = create(given.fields)

@@ -8,7 +8,7 @@ from typing import Any
 
 from claims import report
 
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 MODES = ("torch", "torch.compile")
 MATCHES = {"flops": "as many FLOPs of the forward pass", "parameters": "as many parameters"}
@@ -47,8 +47,8 @@ def page(folder: Path) -> str:
         "compilation moves an end of that range alone. `lumiere-pytorch` is its "
         "README's model with 64 channels in place of 8, which is so narrow (0.3M parameters) that "
         "no one would train it. FLOPs of the others are PyTorch's own count, ours "
-        "`lumiere_jax/flops.py`'s; both count convolutions and matrix products, a multiplication "
-        "with its addition as two.",
+        "`lumiere_jax/planning/flops.py`'s; both count convolutions and matrix products, a "
+        "multiplication with its addition as two.",
         "Only sampling and training weights alone do not make the networks the same: the others "
         "have other attention, norms and widths. The table says what a clip costs, at equal "
         "operations or parameters, and nothing about what either learns.",

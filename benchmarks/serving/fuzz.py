@@ -27,7 +27,7 @@ from schemathesis.generation import GenerationMode
 from starting import Server, serving, write_section
 
 import tests.conftest  # noqa: F401  what compiles fast
-from lumiere_jax import errors
+from lumiere_jax.runtime import errors
 
 _BUNDLE = flags.DEFINE_string("bundle", None, "Weights to serve; None for those of the tests.")
 _CASES = flags.DEFINE_integer("cases", 1000, "Requests by schemathesis.", 1)
@@ -199,7 +199,7 @@ def wait_for_jobs(url: str, findings: Findings, seconds: float = 600) -> collect
 
 def tiny_bundle(folder: Path) -> Path:
     """Weights for every task, trained for a few steps."""
-    from lumiere_jax.exporting import export
+    from lumiere_jax.checkpoints.exporting import export
     from tests.tiny_runs import train_cascade
 
     workdirs = train_cascade(folder / "cascade")

@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags, logging
 from starting import serving, write_section
 
-from lumiere_jax import errors
+from lumiere_jax.runtime import errors
 
 _BUNDLE = flags.DEFINE_string("bundle", "weights/small", "Weights to serve.")
 _JOBS = flags.DEFINE_integer("jobs", 32, "Jobs of each setting.", 1, 10_000)

@@ -7,7 +7,7 @@ from pathlib import Path
 from string import Template
 
 from launch.gke.slices import Slice
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 DATA_FOLDER = "/data"
 BUCKET_NAME = r"[a-z0-9][a-z0-9._-]+"

@@ -14,8 +14,8 @@ from absl import flags
 
 from launch.gke.manifest import BUCKET_NAME, DATA_FOLDER, render
 from launch.gke.slices import ACCELERATORS, describe_slice
-from lumiere_jax import errors
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime import errors
+from lumiere_jax.runtime.errors import UserError
 
 _NAME = flags.DEFINE_string("name", None, "Name of the job.", required=True)
 _NAMESPACE = flags.DEFINE_string("namespace", "default", "Kubernetes namespace.")

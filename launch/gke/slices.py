@@ -4,7 +4,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)

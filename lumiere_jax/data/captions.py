@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 FILE_NAMES = ("captions.csv", "metadata.csv", "captions.jsonl", "metadata.jsonl")
 PATH_COLUMNS = ("path", "file", "video", "file_name")

@@ -12,14 +12,9 @@ from PIL import Image, ImageOps
 
 from lumiere_jax.data.captions import FILE_NAMES, read_caption_beside, real_path
 from lumiere_jax.data.fingerprint import fingerprint
-from lumiere_jax.data.video_folder import (
-    FolderReport,
-    load_captions,
-    split_folder,
-    with_progress,
-)
+from lumiere_jax.data.video_folder import FolderReport, load_captions, split_folder, with_progress
 from lumiere_jax.data.video_io import resize_and_crop, to_float
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 

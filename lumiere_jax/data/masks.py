@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 Shape = tuple[int, int, int]
 """Frames, height and width."""

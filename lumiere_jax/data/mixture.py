@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lumiere_jax.data.fingerprint import fingerprint
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 SLOTS = 1000
 """Positions of a cycle, among which the shares are exact; see `order.batch_order`."""

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from lumiere_jax.data.fingerprint import fingerprint
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 MOTIONS = ("left and right", "up and down")
 SIDE = 0.45

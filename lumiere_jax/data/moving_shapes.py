@@ -22,7 +22,7 @@ from lumiere_jax.data.scene import (
     render,
 )
 from lumiere_jax.data.scene_captions import all_combinations, describe, parse_caption
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 __all__ = ["MovingShapes", "Scene", "SceneObject", "is_held_out", "parse_caption", "render"]
 

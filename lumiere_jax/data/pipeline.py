@@ -14,7 +14,7 @@ from lumiere_jax.data.mixture import Mixture
 from lumiere_jax.data.order import batch_order
 from lumiere_jax.data.sources import HoldsFrames, Source, check_size, check_text
 from lumiere_jax.data.video_io import to_float
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 tf.config.set_visible_devices([], "GPU")  # the accelerators belong to JAX
 

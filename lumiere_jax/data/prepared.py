@@ -11,12 +11,11 @@ import numpy as np
 from etils import epath
 
 from lumiere_jax.data.fingerprint import fingerprint
+from lumiere_jax.data.prepared_index import Index
+from lumiere_jax.data.prepared_records import Record, Shard, file_name, open_reader
 from lumiere_jax.data.video_folder import SPLITS
 from lumiere_jax.data.video_io import to_float
-from lumiere_jax.errors import UserError
-from lumiere_jax.preparation.index import Index
-from lumiere_jax.preparation.plan import Shard
-from lumiere_jax.preparation.records import Record, file_name, open_reader
+from lumiere_jax.runtime.errors import UserError
 
 _OPEN_FILES = 256
 _TEXTS_KEPT = 256  # of a batch, whose texts are asked for after all of its frames

@@ -14,7 +14,7 @@ from lumiere_jax.data.scene import (
     Scene,
     SceneObject,
 )
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 MAX_WORDS = 23
 

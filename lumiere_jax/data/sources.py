@@ -14,7 +14,7 @@ from lumiere_jax.data.moving_shapes import MovingShapes
 from lumiere_jax.data.prepared import Prepared
 from lumiere_jax.data.ucf101 import Ucf101
 from lumiere_jax.data.video_folder import VideoFolder
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 
 class Source(Protocol):

@@ -19,7 +19,7 @@ from lumiere_jax.data.ucf101_files import find_folder
 from lumiere_jax.data.ucf101_tfds import find_records
 from lumiere_jax.data.video_folder import SPLITS
 from lumiere_jax.data.video_io import resize_and_crop, to_float
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 RATE = 25.0
 """Frames a second that every video counts as."""

@@ -10,7 +10,7 @@ import numpy as np
 from lumiere_jax.data.ucf101_classes import classes
 from lumiere_jax.data.video_folder import with_progress
 from lumiere_jax.data.video_io import VideoInfo, VideoReadError, probe_video, read_video
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 LISTS = "ucfTrainTestlist"
 LISTS_ARCHIVE = "UCF101TrainTestSplits-RecognitionTask.zip"

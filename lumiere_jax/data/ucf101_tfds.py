@@ -11,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from lumiere_jax.data.video_folder import with_progress
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 _FRAMING = 12  # bytes before the data of a TFRecord: its length and a checksum; 4 follow
 

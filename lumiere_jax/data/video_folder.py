@@ -20,14 +20,8 @@ from lumiere_jax.data.captions import (
     real_path,
 )
 from lumiere_jax.data.fingerprint import fingerprint
-from lumiere_jax.data.video_io import (
-    VideoInfo,
-    VideoReadError,
-    probe_video,
-    read_video,
-    to_float,
-)
-from lumiere_jax.errors import UserError
+from lumiere_jax.data.video_io import VideoInfo, VideoReadError, probe_video, read_video, to_float
+from lumiere_jax.runtime.errors import UserError
 
 SUFFIXES = (".mp4", ".webm", ".mov", ".avi", ".gif", ".mkv", ".m4v")
 SPLITS = ("train", "test")

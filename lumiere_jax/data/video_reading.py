@@ -13,7 +13,7 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
 
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 MAX_PIXELS = 2**26  # of a frame, as 8192×8192; decoding more takes gigabytes for a damaged header
 

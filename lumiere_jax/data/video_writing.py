@@ -13,8 +13,8 @@ import numpy as np
 from etils import epath
 from PIL import Image, ImageDraw, ImageFont
 
-from lumiere_jax.atomic import written
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.files import written
 
 
 def to_uint8(frames: np.ndarray) -> np.ndarray:

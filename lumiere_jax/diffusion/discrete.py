@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lumiere_jax.diffusion.parameterisation import expand_to
+from lumiere_jax.diffusion.parameterization import expand_to
 from lumiere_jax.diffusion.schedule import alpha_sigma
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 NUM_TIMESTEPS = 1000
 MAX_BETA = 0.999

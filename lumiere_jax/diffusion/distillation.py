@@ -18,12 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lumiere_jax.diffusion import parameterisation
+from lumiere_jax.diffusion import parameterization
 from lumiere_jax.diffusion.losses import stratified_times
-from lumiere_jax.diffusion.parameterisation import Kind, add_noise, expand_to, to_x0
+from lumiere_jax.diffusion.parameterization import Kind, add_noise, expand_to, to_x0
 from lumiere_jax.diffusion.samplers import ddim_step
 from lumiere_jax.diffusion.schedule import Schedule
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 StudentWeighting = Literal["plain", "truncated_snr"]
 STUDENT_WEIGHTINGS: tuple[str, ...] = get_args(StudentWeighting)
@@ -153,7 +153,7 @@ def student_loss(
     target = jax.lax.stop_gradient(target)
     prediction = predict(z, log_snr).astype(z.dtype)
     if weighting == "plain":
-        goal = parameterisation.convert(target, z, log_snr, "x0", kind)
+        goal = parameterization.convert(target, z, log_snr, "x0", kind)
         return _mean_square(prediction - goal)
     weight = jnp.maximum(jnp.exp(log_snr), 1.0)
     return weight * _mean_square(to_x0(kind, prediction, z, log_snr) - target)

@@ -6,10 +6,10 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from lumiere_jax.diffusion import discrete, parameterisation
-from lumiere_jax.diffusion.parameterisation import Kind, add_noise, expand_to
+from lumiere_jax.diffusion import discrete, parameterization
+from lumiere_jax.diffusion.parameterization import Kind, add_noise, expand_to
 from lumiere_jax.diffusion.schedule import Schedule
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 Weighting = Literal["plain", "sigmoid", "balanced"]
 WEIGHTINGS: tuple[str, ...] = get_args(Weighting)
@@ -71,7 +71,7 @@ def diffusion_loss(
     time = stratified_times(time_key, x0.shape[0])
     log_snr = schedule.log_snr(time)
     noise = jax.random.normal(noise_key, x0.shape, x0.dtype)
-    goal = parameterisation.target(kind, x0, noise, log_snr)
+    goal = parameterization.target(kind, x0, noise, log_snr)
     # Times follow the default precision; the network's input follows the data.
     prediction = predict(add_noise(x0, noise, log_snr).astype(x0.dtype), log_snr)
     bound = 0.0
@@ -114,7 +114,7 @@ def sigmoid_weight(
     Raises:
         UserError: if `kind` is unknown.
     """
-    parameterisation.check_kind(kind)
+    parameterization.check_kind(kind)
     log_snr, slope = jax.jvp(schedule.log_snr, (time,), (jnp.ones_like(time),))
     noise_error = {
         "epsilon": jnp.ones_like(log_snr),
@@ -142,7 +142,7 @@ def balanced_weight(log_snr: jax.Array, kind: Kind) -> jax.Array:
     Raises:
         UserError: if `kind` is unknown.
     """
-    parameterisation.check_kind(kind)
+    parameterization.check_kind(kind)
     weight = jnp.minimum(1.0, jnp.exp(0.5 * log_snr))
     # Errors of v and noise are those of x0 over sigma^2, and times the signal-to-noise ratio.
     return (

@@ -7,7 +7,7 @@ sampling it is the base model's video, up-sampled. Noise is added to it in `loss
 import jax
 import jax.numpy as jnp
 
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 FRAMES_AT_ONCE = 8
 UPSAMPLINGS = ("bilinear", "bicubic", "bilinear_corners")

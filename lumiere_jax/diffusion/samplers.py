@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from lumiere_jax.diffusion.discrete import log_variance
-from lumiere_jax.diffusion.parameterisation import add_noise, expand_to
+from lumiere_jax.diffusion.parameterization import add_noise, expand_to
 from lumiere_jax.diffusion.schedule import Schedule, alpha_sigma
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 Denoise = Callable[[jax.Array, jax.Array], jax.Array | tuple[jax.Array, jax.Array]]
 Sampler = Literal["ddim", "ancestral", "dpmpp_2m", "ddpm"]

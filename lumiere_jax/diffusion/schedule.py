@@ -13,7 +13,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 
 class Schedule(Protocol):

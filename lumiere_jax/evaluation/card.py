@@ -10,10 +10,11 @@ from typing import Any
 import jax
 
 from lumiere_jax import __version__
-from lumiere_jax.atomic import write_text
 from lumiere_jax.evaluation.published import ROWS, differences
 from lumiere_jax.evaluation.scoring import Score
-from lumiere_jax.progress import duration
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.files import write_text
+from lumiere_jax.runtime.progress import duration
 
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "av")
 _WIDTH = 96
@@ -70,6 +71,26 @@ def write(folder: Path, card: dict[str, Any]) -> str:
     write_text(folder / "card.json", json.dumps(card, indent=2, ensure_ascii=False) + "\n")
     write_text(folder / "card.txt", table)
     return table
+
+
+def read(place: str | Path) -> str:
+    """The table of a card that the eval binary wrote.
+
+    Args:
+        place: its folder, or `card.json` itself.
+
+    Raises:
+        UserError: if there is none.
+    """
+    path = Path(place)
+    try:
+        path = path / "card.json" if path.is_dir() else path
+        return format_table(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{str(path):.200} is no protocol card ({error!r}); give the --output of "
+            "lumiere_jax.eval."
+        ) from error
 
 
 def format_table(card: dict[str, Any]) -> str:

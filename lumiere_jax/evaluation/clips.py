@@ -18,7 +18,7 @@ from lumiere_jax.data.video_io import (
     read_video,
     resize_and_crop,
 )
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 POSITIONS = ("center", "first", "random")
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from lumiere_jax.distributed import is_primary, say, wait_for_all
-from lumiere_jax.errors import UserError
 from lumiere_jax.evaluation import card, clips, scoring, tasks
 from lumiere_jax.evaluation.clips import ClipRule, VideoSet
 from lumiere_jax.evaluation.features import Features, extract
 from lumiere_jax.evaluation.networks import FeatureNetwork, c3d_network, i3d_network
 from lumiere_jax.evaluation.profiles import Profile
-from lumiere_jax.interrupt import Interruption
 from lumiere_jax.metrics.frechet import Moments
+from lumiere_jax.runtime.distributed import is_primary, say, wait_for_all
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.preemption import Interruption
 
 NOT_COMPARABLE = "not to be compared with the IS of papers, which is C3D's"
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from lumiere_jax.atomic import written
 from lumiere_jax.data.video_io import VideoReadError
-from lumiere_jax.distributed import is_primary, wait_for_all
-from lumiere_jax.errors import UserError
 from lumiere_jax.evaluation.clips import ClipRule, Video, VideoSet
 from lumiere_jax.evaluation.networks import FeatureNetwork
 from lumiere_jax.metrics.frechet import Moments
-from lumiere_jax.progress import Progress
+from lumiere_jax.runtime.distributed import is_primary, wait_for_all
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.files import written
+from lumiere_jax.runtime.progress import Progress
 
 BLOCK = 16
 _DARK = 2

@@ -10,12 +10,12 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from lumiere_jax.atomic import write_text
 from lumiere_jax.data.video_io import write_lossless, write_mp4
-from lumiere_jax.distributed import is_primary, wait_for_all
-from lumiere_jax.errors import UserError
-from lumiere_jax.pipeline import LumierePipeline
-from lumiere_jax.progress import Progress
+from lumiere_jax.inference.pipeline import LumierePipeline
+from lumiere_jax.runtime.distributed import is_primary, wait_for_all
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.files import write_text
+from lumiere_jax.runtime.progress import Progress
 
 FORMATS = {"mkv": write_lossless, "mp4": write_mp4}
 """Suffixes of files: FFV1, which loses nothing, and H.264, which browsers play."""

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lumiere_jax.errors import UserError
 from lumiere_jax.evaluation.profiles import Profile
 from lumiere_jax.metrics import c3d, i3d, i3d_weights
 from lumiere_jax.metrics.preprocessing import prepare
-from lumiere_jax.sharding import on_every_device
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.sharding import on_every_device
 
 BATCH_SIZE = 4
 """Clips a device. A constant, so that features are the same to the last bit on any number."""

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from lumiere_jax.errors import UserError
 from lumiere_jax.metrics.preprocessing import CROPS, RESIZES
+from lumiere_jax.runtime.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

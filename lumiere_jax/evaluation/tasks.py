@@ -7,17 +7,18 @@ from typing import Any, Protocol
 
 import jax
 
-from lumiere_jax import checkpoint, text
-from lumiere_jax.config import ConfigDict
+from lumiere_jax import text
+from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.cascade.stage import Stage
+from lumiere_jax.checkpoints import checkpoint
 from lumiere_jax.data.sources import Source, create_source
 from lumiere_jax.data.video_io import write_lossless
-from lumiere_jax.distributed import is_primary, wait_for_all
-from lumiere_jax.errors import UserError
 from lumiere_jax.evaluation import ucf101
 from lumiere_jax.evaluation.generation import FORMATS, Request, generate
-from lumiere_jax.pipeline import LumierePipeline
-from lumiere_jax.sharding import create_mesh
-from lumiere_jax.stage import Stage
+from lumiere_jax.inference.pipeline import LumierePipeline
+from lumiere_jax.runtime.distributed import is_primary, wait_for_all
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.sharding import create_mesh
 
 UCF101 = "ucf101_zero_shot"
 HELD_OUT = "held_out"

@@ -3,8 +3,8 @@
 import dataclasses
 
 from lumiere_jax.data.ucf101_classes import classes
-from lumiere_jax.errors import UserError
 from lumiere_jax.evaluation.generation import Request
+from lumiere_jax.runtime.errors import UserError
 
 _SEEDS_A_CLASS = 2**20
 

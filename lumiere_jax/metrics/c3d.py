@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 NUM_CLASSES = 101
 NUM_FRAMES = 16

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lumiere_jax.atomic import written
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.files import written
 
 ROOT_EPSILON = 1e-10  # singular values below it are left as they are, as in the original
 _FRACTION_BITS = 20

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 NUM_CLASSES = 400
 MIN_FRAMES = 9

@@ -19,9 +19,9 @@ from flax.traverse_util import flatten_dict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from lumiere_jax.atomic import written
-from lumiere_jax.errors import UserError
 from lumiere_jax.metrics.i3d import expected_shapes
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.files import written
 
 PREFIX = "RGB/inception_i3d/"
 FINGERPRINT = "27110211043ac502bf3e05360342262d6463818848f23b952376ed58ec29ab99"

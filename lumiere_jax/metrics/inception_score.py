@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import log_softmax, logsumexp
 
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 
 def inception_score(

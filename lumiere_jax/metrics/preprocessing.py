@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 SIZE = 224
 CROPS = ("squash", "center")

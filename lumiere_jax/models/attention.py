@@ -4,15 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lumiere_jax.errors import UserError
-from lumiere_jax.models.layers import (
-    Array,
-    Dense,
-    Dtype,
-    constrain,
-    group_norm,
-    layer_norm,
-)
+from lumiere_jax.models.layers import Array, Dense, Dtype, constrain, group_norm, layer_norm
+from lumiere_jax.runtime.errors import UserError
 
 
 def attend(query: Array, key: Array, value: Array, mask: Array | None = None) -> Array:

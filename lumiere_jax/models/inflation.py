@@ -13,7 +13,6 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from lumiere_jax.errors import UserError
 from lumiere_jax.models.attention import split_heads
 from lumiere_jax.models.layers import (
     Array,
@@ -28,6 +27,7 @@ from lumiere_jax.models.layers import (
     repeat,
     sinusoidal_embedding,
 )
+from lumiere_jax.runtime.errors import UserError
 
 
 @flax.struct.dataclass

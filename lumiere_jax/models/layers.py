@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 from jax.ad_checkpoint import checkpoint_name
 
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 Array = jax.Array
 Dtype = jnp.dtype | type

@@ -16,7 +16,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lumiere_jax.errors import UserError
 from lumiere_jax.models.attention import TextPooling, attend, split_heads
 from lumiere_jax.models.inflation import TemporalConv
 from lumiere_jax.models.layers import (
@@ -34,6 +33,7 @@ from lumiere_jax.models.layers import (
     rematerialise,
     repeat,
 )
+from lumiere_jax.runtime.errors import UserError
 
 SKIP_SCALE = 2**-0.5
 

@@ -10,10 +10,10 @@ takes any number of frames.
 import flax.linen as nn
 import jax.numpy as jnp
 
-from lumiere_jax.errors import UserError
 from lumiere_jax.models.layers import Array, rematerialise
 from lumiere_jax.models.ssr import TemporalResidual
 from lumiere_jax.models.unet import UNet
+from lumiere_jax.runtime.errors import UserError
 
 
 class SuperResolutionUNet(UNet):

@@ -4,7 +4,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lumiere_jax.errors import UserError
 from lumiere_jax.models.attention import TextPooling
 from lumiere_jax.models.inflation import (
     AttentionInflationBlock,
@@ -22,6 +21,7 @@ from lumiere_jax.models.layers import (
     sinusoidal_embedding,
 )
 from lumiere_jax.models.unet import UNet
+from lumiere_jax.runtime.errors import UserError
 
 TEMPORAL_PREFIX = "temporal_"
 

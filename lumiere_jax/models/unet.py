@@ -12,7 +12,6 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from lumiere_jax.errors import UserError
 from lumiere_jax.models.attention import TextAttention, TextPooling
 from lumiere_jax.models.layers import (
     Array,
@@ -28,6 +27,7 @@ from lumiere_jax.models.layers import (
     rematerialise,
     space_to_depth,
 )
+from lumiere_jax.runtime.errors import UserError
 
 
 class UNet(nn.Module):

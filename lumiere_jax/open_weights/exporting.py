@@ -12,13 +12,13 @@ import numpy as np
 from etils import epath
 from flax.traverse_util import flatten_dict
 
-from lumiere_jax import checkpoint
-from lumiere_jax.config import ConfigDict
-from lumiere_jax.errors import UserError
+from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.cascade.stage import create_network
+from lumiere_jax.checkpoints import checkpoint
 from lumiere_jax.open_weights import names, scheduler_config, unet_config
 from lumiere_jax.open_weights.importing import STEM
-from lumiere_jax.progress import Progress
-from lumiere_jax.stage import create_network
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.progress import Progress
 
 VERSION = "0.29.0"
 """Of `diffusers`, that the layout of the directory has."""

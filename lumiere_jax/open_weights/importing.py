@@ -9,14 +9,14 @@ import numpy as np
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from lumiere_jax import checkpoint
-from lumiere_jax.config import ConfigDict, default_config
-from lumiere_jax.errors import UserError
+from lumiere_jax.cascade.config import ConfigDict, default_config
+from lumiere_jax.cascade.stage import Stage
+from lumiere_jax.checkpoints import checkpoint
 from lumiere_jax.open_weights import names, scheduler_config, streaming, unet_config
 from lumiere_jax.open_weights.json_fields import read_json
-from lumiere_jax.progress import Progress
-from lumiere_jax.safetensors_reading import TensorFiles
-from lumiere_jax.stage import Stage
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.progress import Progress
+from lumiere_jax.runtime.safetensors_reading import TensorFiles
 
 STEM = "diffusion_pytorch_model"
 STAGES = {"t2i": "t2i", "ssr": "t2i_ssr"}

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 
 class Fields:

@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 _TOP_LEVEL = {
     "conv_in": "conv_in",

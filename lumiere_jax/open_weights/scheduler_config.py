@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from lumiere_jax.config import ConfigDict
+from lumiere_jax.cascade.config import ConfigDict
 from lumiere_jax.diffusion.discrete import NUM_TIMESTEPS, SPACINGS
 from lumiere_jax.open_weights.json_fields import Fields
 

@@ -4,9 +4,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from lumiere_jax.errors import UserError
 from lumiere_jax.models.unet import UNet
 from lumiere_jax.open_weights.json_fields import Fields
+from lumiere_jax.runtime.errors import UserError
 
 CLASS = "UNet2DConditionModel"
 

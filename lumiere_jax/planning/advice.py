@@ -1,9 +1,9 @@
 """What helps a step that needs more memory than a chip has."""
 
-from lumiere_jax.config import ConfigDict
+from lumiere_jax.cascade.config import ConfigDict
 from lumiere_jax.models.layers import REMAT_POLICIES
 from lumiere_jax.planning.compile import Step
-from lumiere_jax.sharding import batch_parts
+from lumiere_jax.runtime.sharding import batch_parts
 
 _LARGE_SHARE = 0.25  # of the memory, from which on the state is worth splitting
 

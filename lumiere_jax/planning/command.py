@@ -4,11 +4,11 @@ import functools
 import json
 from pathlib import Path
 
-from lumiere_jax.config import ConfigDict
-from lumiere_jax.errors import UserError
+from lumiere_jax.cascade.config import ConfigDict
 from lumiere_jax.planning import report, topology
 from lumiere_jax.planning.plan import Plan, make_plan
 from lumiere_jax.planning.search import search
+from lumiere_jax.runtime.errors import UserError
 
 
 def run(

@@ -10,12 +10,17 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from lumiere_jax import flops
-from lumiere_jax.config import ConfigDict
-from lumiere_jax.initial import state_shapes
+from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.cascade.stage import Stage
+from lumiere_jax.inference.sampling import (
+    SamplingOptions,
+    make_base_sampler,
+    make_super_resolution_sampler,
+)
+from lumiere_jax.models.parameters import count
+from lumiere_jax.planning import flops
 from lumiere_jax.planning.topology import Target
-from lumiere_jax.sampling import SamplingOptions, make_base_sampler, make_super_resolution_sampler
-from lumiere_jax.sharding import (
+from lumiere_jax.runtime.sharding import (
     batch_parts,
     by_clip,
     check_batch,
@@ -24,9 +29,9 @@ from lumiere_jax.sharding import (
     use_mesh,
     with_shardings,
 )
-from lumiere_jax.stage import Stage
-from lumiere_jax.state import count, create_optimizer
-from lumiere_jax.training_step import compile_step
+from lumiere_jax.training.initialization import state_shapes
+from lumiere_jax.training.optimizer import create_optimizer
+from lumiere_jax.training.step import compile_step
 
 LUMIERE_FRAMES = 80  # the clip length of the paper
 
@@ -57,7 +62,7 @@ class Step:
 
 
 def training_step(config: ConfigDict, target: Target) -> Step:
-    """The training step of a config, as `lumiere_jax.train` compiles it.
+    """The training step of a config, as `lumiere_jax.training.train` compiles it.
 
     Raises:
       UserError: if the config makes no sense, or its batch or mesh do not fit the devices.

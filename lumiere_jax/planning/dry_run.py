@@ -5,13 +5,14 @@ import math
 
 from flax.traverse_util import flatten_dict
 
-from lumiere_jax.config import ConfigDict
-from lumiere_jax.distributed import say, start_report
-from lumiere_jax.initial import state_shapes
+from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.cascade.stage import Stage
+from lumiere_jax.cascade.state import TrainState
 from lumiere_jax.planning import report
-from lumiere_jax.sharding import create_mesh
-from lumiere_jax.stage import Stage
-from lumiere_jax.state import TrainState, create_optimizer
+from lumiere_jax.runtime.distributed import say, start_report
+from lumiere_jax.runtime.sharding import create_mesh
+from lumiere_jax.training.initialization import state_shapes
+from lumiere_jax.training.optimizer import create_optimizer
 
 
 def print_job(config: ConfigDict) -> None:

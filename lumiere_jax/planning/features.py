@@ -3,15 +3,15 @@
 import jax
 import jax.numpy as jnp
 
-from lumiere_jax import flops
-from lumiere_jax.config import ConfigDict
-from lumiere_jax.errors import UserError
+from lumiere_jax.cascade.config import ConfigDict
 from lumiere_jax.metrics.i3d import I3D, MIN_FRAMES
 from lumiere_jax.metrics.preprocessing import SIZE
+from lumiere_jax.models.parameters import count
+from lumiere_jax.planning import flops
 from lumiere_jax.planning.compile import Step, bytes_a_device, place
 from lumiere_jax.planning.topology import Target
-from lumiere_jax.sharding import by_clip, create_mesh, on_every_device, replicated
-from lumiere_jax.state import count
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.sharding import by_clip, create_mesh, on_every_device, replicated
 
 FVD_FRAMES = 16
 

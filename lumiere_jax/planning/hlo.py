@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 
-from lumiere_jax.flops import valid_taps
+from lumiere_jax.planning.flops import valid_taps
 
 _COLLECTIVES = (
     "all-gather",

@@ -12,25 +12,17 @@ from typing import Any
 
 import jax
 
-from lumiere_jax.atomic import write_text
-from lumiere_jax.config import ConfigDict
+from lumiere_jax.cascade.config import ConfigDict
 from lumiere_jax.planning import compile as steps
 from lumiere_jax.planning import hlo
 from lumiere_jax.planning.advice import advise
 from lumiere_jax.planning.features import FVD_FRAMES, feature_step
 from lumiere_jax.planning.text import embedding_step
 from lumiere_jax.planning.topology import GIB, Target
-from lumiere_jax.progress import Announcement
+from lumiere_jax.runtime.files import write_text
+from lumiere_jax.runtime.progress import Announcement
 
 PACKAGE = Path(__file__).parents[1]
-SOURCES = (
-    "models/*.py", "diffusion/*.py", "training_step.py", "initial.py", "stage.py", "state.py",
-    "sampling.py", "sharding.py", "flops.py", "metrics/i3d.py",
-    "planning/compile.py", "planning/features.py", "planning/hlo.py", "planning/plan.py",
-    "planning/text.py", "planning/topology.py", "text/t5.py", "text/t5_network.py",
-    "text/t5_weights.py",
-)  # fmt: skip
-"""What decides the figures of a plan, beside its config."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -261,9 +253,8 @@ def library_versions() -> dict[str, str]:
 
 
 def sources() -> str:
-    """A digest of the source files that decide what is compiled."""
+    """A digest of the package: any of its files may decide what is compiled."""
     digest = hashlib.sha256()
-    for pattern in SOURCES:
-        for path in sorted(PACKAGE.glob(pattern)):
-            digest.update(path.read_bytes())
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -1,8 +1,13 @@
 """Plans for people to read."""
 
-from lumiere_jax.config import ConfigDict
+import dataclasses
+import json
+from pathlib import Path
+
+from lumiere_jax.cascade.config import ConfigDict
 from lumiere_jax.planning.plan import Plan, make_plan
 from lumiere_jax.planning.topology import GIB, present
+from lumiere_jax.runtime.errors import UserError
 
 _KINDS = {"train": "training step", "sample": "denoising step", "features": "batch of features",
           "text": "batch of prompts"}  # fmt: skip
@@ -141,3 +146,22 @@ def _loops(plan: Plan) -> str:
 
 def _versions(plan: Plan) -> str:
     return ", ".join(f"{name} {version}" for name, version in plan.versions.items() if version)
+
+
+def read(place: str | Path) -> list[str]:
+    """Plans as text, from the file that `lumiere_jax.plan --output` wrote.
+
+    Raises:
+      UserError: if it holds something else.
+    """
+    names = {field.name for field in dataclasses.fields(Plan)}
+    try:
+        lines = [json.loads(line) for line in Path(place).read_text(encoding="utf-8").splitlines()]
+        plans = [Plan(**{k: v for k, v in line.items() if k in names}) for line in lines]
+        if not plans:
+            raise ValueError("it is empty")
+        return [text(plan) for plan in plans]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{str(place):.200} holds no plans ({error}); give the --output of lumiere_jax.plan."
+        ) from error

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Callable, Sequence
 
-from lumiere_jax.config import ConfigDict
+from lumiere_jax.cascade.config import ConfigDict
 from lumiere_jax.models.layers import REMAT_POLICIES
 from lumiere_jax.planning.plan import Plan
 from lumiere_jax.planning.topology import Target
-from lumiere_jax.sharding import batch_parts, create_mesh
+from lumiere_jax.runtime.sharding import batch_parts, create_mesh
 
 
 def search(

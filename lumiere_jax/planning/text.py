@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from lumiere_jax import flops
-from lumiere_jax.config import ConfigDict
+from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.planning import flops
 from lumiere_jax.planning.compile import Step, bytes_a_device
 from lumiere_jax.planning.topology import Target
-from lumiere_jax.sharding import create_mesh, state_shardings, with_shardings
+from lumiere_jax.runtime.sharding import create_mesh, state_shardings, with_shardings
 from lumiere_jax.text import t5, t5_weights
 from lumiere_jax.text.t5_network import T5_V1_1_XXL, T5Encoder
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 GIB = 2**30
 

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from lumiere_jax import text
-from lumiere_jax.errors import UserError
+from lumiere_jax.data.prepared_index import Index
+from lumiere_jax.data.prepared_records import Shard
 from lumiere_jax.preparation import embedding, index, run, shards
-from lumiere_jax.preparation.index import Index
-from lumiere_jax.preparation.plan import Plan, Shard
+from lumiere_jax.preparation.plan import Plan
 from lumiere_jax.preparation.workers import Crew
-from lumiere_jax.progress import Progress
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.progress import Progress
 
 try:
     import apache_beam as beam

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from etils import epath
 
+from lumiere_jax.data.prepared_settings import Settings
 from lumiere_jax.data.video_reading import VideoReadError, probe_video, read_frames
 from lumiere_jax.preparation.filters import find_cuts, reject
 from lumiere_jax.preparation.manifest import Video
-from lumiere_jax.preparation.settings import Settings
 
 _WAITS = (1.0, 10.0)  # seconds, after the first and the second failure to fetch a video
 

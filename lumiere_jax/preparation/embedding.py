@@ -4,9 +4,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from lumiere_jax.errors import UserError
-from lumiere_jax.preparation.plan import Plan, Shard
+from lumiere_jax.data.prepared_records import Shard
+from lumiere_jax.preparation.plan import Plan
 from lumiere_jax.preparation.shards import Embeddings, Task
+from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.text import TextEncoder
 
 _BATCH = 64

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from lumiere_jax.preparation.settings import Thresholds
+from lumiere_jax.data.prepared_settings import Thresholds
 
 CUT_RATIO = 2.0
 NEIGHBOURS = 2  # steps on either side of one

@@ -22,7 +22,7 @@ from lumiere_jax.data.captions import (
     real_path,
 )
 from lumiere_jax.data.video_folder import SPLITS, SUFFIXES, find_videos
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 MANIFEST_SUFFIXES = (".csv", ".jsonl", ".parquet")
 

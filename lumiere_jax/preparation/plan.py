@@ -12,27 +12,16 @@ from typing import Any
 
 from etils import epath
 
-from lumiere_jax.atomic import write_text, written
+from lumiere_jax.data.prepared_records import Shard
+from lumiere_jax.data.prepared_settings import FORMAT_VERSION, Settings
 from lumiere_jax.data.video_folder import SPLITS
-from lumiere_jax.errors import UserError
 from lumiere_jax.preparation.manifest import Source, Video
-from lumiere_jax.preparation.settings import FORMAT_VERSION, Settings
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.files import write_text, written
 
 FOLDER = "plan"
 _FILE = "plan.json"
 _FEWEST_VIDEOS, _MOST_VIDEOS, _SHARDS = 8, 256, 1000  # of a shard where its size is chosen
-
-
-@dataclasses.dataclass(frozen=True, order=True)
-class Shard:
-    """A file of the output: number `number` of the `count` of its split."""
-
-    split: str
-    number: int
-    count: int
-
-    def __str__(self) -> str:
-        return f"{self.split}-{self.number:05d}-of-{self.count:05d}"
 
 
 @dataclasses.dataclass(frozen=True)

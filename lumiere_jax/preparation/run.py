@@ -10,17 +10,17 @@ from pathlib import Path
 
 from etils import epath
 
+from lumiere_jax.data.prepared_index import Index
+from lumiere_jax.data.prepared_records import DATASET, Shard
+from lumiere_jax.data.prepared_settings import Settings
 from lumiere_jax.data.video_folder import SPLITS
-from lumiere_jax.errors import UserError
-from lumiere_jax.interrupt import Interruption
 from lumiere_jax.preparation import embedding, index, shards
-from lumiere_jax.preparation.index import Index
 from lumiere_jax.preparation.manifest import read_source
-from lumiere_jax.preparation.plan import FOLDER, Plan, Shard, make_plan
-from lumiere_jax.preparation.records import DATASET
-from lumiere_jax.preparation.settings import Settings
+from lumiere_jax.preparation.plan import FOLDER, Plan, make_plan
 from lumiere_jax.preparation.workers import Crew
-from lumiere_jax.progress import Announcement, Progress
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.preemption import Interruption
+from lumiere_jax.runtime.progress import Announcement, Progress
 from lumiere_jax.text import TextEncoder
 
 

@@ -10,17 +10,12 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from lumiere_jax.atomic import write_text, written
-from lumiere_jax.errors import UserError
+from lumiere_jax.data.prepared_records import Record, RecordFormat, Shard, file_name, open_writer
 from lumiere_jax.preparation.clips import Clip, Rejection, find_clips
 from lumiere_jax.preparation.manifest import Video
-from lumiere_jax.preparation.plan import Plan, Shard
-from lumiere_jax.preparation.records import (
-    Record,
-    RecordFormat,
-    file_name,
-    open_writer,
-)
+from lumiere_jax.preparation.plan import Plan
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.files import write_text, written
 
 FOLDER = "shards"
 

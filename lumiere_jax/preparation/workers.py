@@ -13,9 +13,10 @@ import traceback
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from lumiere_jax.errors import UserError
-from lumiere_jax.preparation.plan import Plan, Shard
+from lumiere_jax.data.prepared_records import Shard
+from lumiere_jax.preparation.plan import Plan
 from lumiere_jax.preparation.shards import Task, make_shard
+from lumiere_jax.runtime.errors import UserError
 
 _POLL_SECONDS = 0.5
 _MOST_DEATHS = 2  # over the same video; the first may have been bad luck

@@ -28,7 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException  # FastAPI raises it, and none of its own
 
 import lumiere_jax
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.serving import replies, requests, uploads
 from lumiere_jax.serving.guard import Guard
 from lumiere_jax.serving.metrics import Metrics

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.serving.database import Database
 from lumiere_jax.serving.model import Models
 from lumiere_jax.serving.settings import Settings

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.serving import tables
 
 _LOCK_SECONDS = 30.0

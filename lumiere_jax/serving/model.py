@@ -4,12 +4,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from lumiere_jax import bundle, cascades
-from lumiere_jax.config import ConfigDict
-from lumiere_jax.errors import UserError
-from lumiere_jax.sampling_options import SamplingOptions
+from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.cascade.sampling_options import SamplingOptions
+from lumiere_jax.cascade.stage import IMAGE_STAGES, check_config
+from lumiere_jax.checkpoints import bundle, selection
+from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.serving.tasks import TASKS, Task
-from lumiere_jax.stage import IMAGE_STAGES, check_config
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ class Models:
         found = {}
         for kind in ("stunet", "stunet_conditional"):
             if kind in kinds.values():
-                base, others = cascades.choose(folder, kind, distilled=distilled)
+                base, others = selection.choose(folder, kind, distilled=distilled)
                 found[kind] = Model(
                     config=_config(base), refining=tuple(_config(path) for path in others)
                 )

@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lumiere_jax.cascade.sampling_options import SamplingOptions
+from lumiere_jax.cascade.stage import create_schedule
 from lumiere_jax.diffusion.schedule import with_time_power
-from lumiere_jax.errors import UserError
-from lumiere_jax.sampling_options import SamplingOptions
+from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.serving.model import Model, Models
 from lumiere_jax.serving.settings import Limits
 from lumiere_jax.serving.tasks import COMMON, OPTIONS, TASKS, Task
-from lumiere_jax.stage import create_schedule
 
 _Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 

@@ -10,18 +10,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from lumiere_jax import compilation_cache, style, video_note
-from lumiere_jax.errors import UserError
-from lumiere_jax.pipeline import LumierePipeline
-from lumiere_jax.samples import write_viewable
+from lumiere_jax.cascade.stage import Stage
+from lumiere_jax.inference import provenance, style
+from lumiere_jax.inference.outputs import write_viewable
+from lumiere_jax.inference.pipeline import LumierePipeline
+from lumiere_jax.models.parameters import Params
+from lumiere_jax.runtime import compilation_cache
+from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.serving import uploads
 from lumiere_jax.serving.model import Models
 from lumiere_jax.serving.settings import Settings
 from lumiere_jax.serving.store import Job
 from lumiere_jax.serving.tasks import TASKS
 from lumiere_jax.serving.watch import Watch
-from lumiere_jax.stage import Stage
-from lumiere_jax.state import Params
 
 _PROGRAMS = 24  # compiled ones that are kept; clients may ask for ever new options
 _STYLES = 2  # mixed parameters that are kept
@@ -173,7 +174,7 @@ class Runner:
         return self._styled[key]
 
     def _encoded(self, video: np.ndarray, fps: float, job: Job) -> bytes:
-        note = video_note.compose(
+        note = provenance.compose(
             TASKS[job.task].command,
             job.options,  # no paths: those of the server are nobody's business
             self._fingerprints[TASKS[job.task].base],

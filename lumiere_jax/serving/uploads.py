@@ -14,10 +14,10 @@ import av
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from lumiere_jax import given
 from lumiere_jax.data.video_io import read_video, to_float
 from lumiere_jax.data.video_reading import VideoInfo, timing
-from lumiere_jax.errors import UserError
+from lumiere_jax.inference import inputs
+from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.serving.settings import Limits
 
 PICTURES = ("PNG", "JPEG", "WEBP")
@@ -96,13 +96,13 @@ def read(files: Mapping[str, bytes], fps: float, scratch: Path) -> dict[str, np.
             path.write_bytes(files[name])
         try:
             if "image" in files:
-                arrays["image"] = given.read_picture(str(Path(folder, "image.png")))
+                arrays["image"] = inputs.read_picture(str(Path(folder, "image.png")))
             if "video" in files:
                 arrays["video"] = to_float(read_video(Path(folder, "video.mp4"), fps=fps))
             if "mask" in files:
                 ground = arrays["video"] if "video" in arrays else arrays["image"][None]
                 (path,) = Path(folder).glob("mask.*")
-                arrays["mask"] = given.read_region(str(path), fps, ground.shape[:3])
+                arrays["mask"] = inputs.read_region(str(path), fps, ground.shape[:3])
         except UserError as error:
             raise UploadError(_without_paths(str(error), folder)) from error
         except Exception as error:

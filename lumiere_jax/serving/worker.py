@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from lumiere_jax.progress import duration
+from lumiere_jax.runtime.progress import duration
 from lumiere_jax.serving import log
 from lumiere_jax.serving.database import Database
 from lumiere_jax.serving.leases import Leases

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lumiere_jax.errors import UserError
 from lumiere_jax.metrics.user_study import Judgement, Study, left_video
+from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.study_page.page import RATER_PATTERN
 
 FORMAT = "lumiere_jax study answers 1"  # also in local_answers.js

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lumiere_jax.errors import UserError
 from lumiere_jax.metrics.user_study import Study, merge, summarise
+from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.study_page import folder as study_folder
 
 

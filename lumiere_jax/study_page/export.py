@@ -3,9 +3,9 @@
 import shutil
 from pathlib import Path
 
-from lumiere_jax.atomic import write_text, written
-from lumiere_jax.errors import UserError
 from lumiere_jax.metrics.user_study import Study
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.files import write_text, written
 from lumiere_jax.study_page import page
 from lumiere_jax.study_page.folder import VIDEOS
 

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from lumiere_jax.errors import UserError
 from lumiere_jax.metrics.user_study import Study
+from lumiere_jax.runtime.errors import UserError
 
 STUDY_FILE = "study.json"
 VIDEOS = "videos"

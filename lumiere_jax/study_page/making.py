@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lumiere_jax.atomic import write_text
-from lumiere_jax.errors import UserError
 from lumiere_jax.metrics.user_study import QUESTIONS, Pair, Study, draw
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.files import write_text
 from lumiere_jax.study_page import prompts, showing
 from lumiere_jax.study_page.folder import OURS, STUDY_FILE, VIDEOS, read
 

@@ -4,7 +4,7 @@ from pathlib import Path, PurePosixPath
 
 from lumiere_jax.data.captions import CAPTION_COLUMNS, PATH_COLUMNS, read_table
 from lumiere_jax.data.video_folder import SUFFIXES
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 
 def read(path: Path) -> dict[str, str]:

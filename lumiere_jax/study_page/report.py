@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lumiere_jax.atomic import write_text, written
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.files import write_text, written
 
 RESULTS_FILE = "results.json"
 CHART_FILE = "results.png"

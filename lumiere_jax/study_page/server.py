@@ -5,8 +5,8 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from lumiere_jax.errors import UserError
 from lumiere_jax.metrics.user_study import Study, left_video, right_video
+from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.study_page import page
 from lumiere_jax.study_page.folder import VIDEOS
 from lumiere_jax.study_page.store import Store

@@ -9,10 +9,10 @@ from pathlib import Path
 import av
 import numpy as np
 
-from lumiere_jax.atomic import written
 from lumiere_jax.data.video_folder import SUFFIXES
 from lumiere_jax.data.video_io import probe_video, read_video, to_float, write_mp4
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.files import written
 
 # What Chromium, Firefox and Safari all play.
 _PLAYED = {".mp4": ("h264",), ".m4v": ("h264",), ".webm": ("vp8", "vp9")}

@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from lumiere_jax.errors import UserError
 from lumiere_jax.metrics.user_study import Judgement, Pair, Study, arrange, left_video
+from lumiere_jax.runtime.errors import UserError
 
 _APPLICATION_ID = 0x4C755374  # "LuSt", where SQLite keeps whose file it is
 _TIMEOUT_SECONDS = 30.0

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from lumiere_jax import distributed
-from lumiere_jax.config import ConfigDict
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime import distributed
+from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.text import hashed, t5
 
 Batch = dict[str, np.ndarray]

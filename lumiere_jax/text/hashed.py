@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import logging
 
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 # No prompt contains this word: `tokenize` would split it at its punctuation.
 _END_OF_TEXT = "</s>"

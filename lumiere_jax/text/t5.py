@@ -15,18 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lumiere_jax import distributed
-from lumiere_jax.errors import UserError
-from lumiere_jax.progress import Announcement
-from lumiere_jax.safetensors_reading import TensorFiles
-from lumiere_jax.sharding import (
+from lumiere_jax.models.parameters import Params
+from lumiere_jax.runtime import distributed
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.progress import Announcement
+from lumiere_jax.runtime.safetensors_reading import TensorFiles
+from lumiere_jax.runtime.sharding import (
     by_clip,
     local_mesh,
     state_shardings,
     use_mesh,
     with_shardings,
 )
-from lumiere_jax.state import Params
 from lumiere_jax.text import t5_weights, tokenizers
 from lumiere_jax.text.hashed import check_prompts
 from lumiere_jax.text.t5_network import Architecture, T5Encoder, read_architecture

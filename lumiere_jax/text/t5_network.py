@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lumiere_jax.errors import UserError
 from lumiere_jax.models.layers import Dense
+from lumiere_jax.runtime.errors import UserError
 
 FEED_FORWARDS = ("relu", "gated-gelu")
 

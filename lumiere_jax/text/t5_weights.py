@@ -14,11 +14,11 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
-from lumiere_jax.distributed import is_primary
-from lumiere_jax.progress import Progress
-from lumiere_jax.safetensors_reading import TensorFiles
-from lumiere_jax.sharding import state_shardings
-from lumiere_jax.state import Params
+from lumiere_jax.models.parameters import Params
+from lumiere_jax.runtime.distributed import is_primary
+from lumiere_jax.runtime.progress import Progress
+from lumiere_jax.runtime.safetensors_reading import TensorFiles
+from lumiere_jax.runtime.sharding import state_shardings
 from lumiere_jax.text.t5_network import Architecture, T5Encoder
 
 _BLOCK = "encoder.block.{}.layer"

@@ -10,7 +10,7 @@ import numpy as np
 import sentencepiece
 from absl import logging
 
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 PAD, END = 0, 1
 """Numbers of padding and of the end of text, the same for every T5."""

@@ -4,7 +4,7 @@ from PIL import Image
 
 from lumiere_jax.data.image_folder import ImageFolder, read_image
 from lumiere_jax.data.video_io import resize_and_crop, to_float
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 
 def picture(height=40, width=60, seed=0):

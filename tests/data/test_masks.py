@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lumiere_jax.data import masks
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 SHAPES = st.tuples(st.integers(1, 9), st.integers(4, 40), st.integers(4, 40))
 

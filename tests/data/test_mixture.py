@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lumiere_jax.config import default_config
+from lumiere_jax.cascade.config import default_config
 from lumiere_jax.data import pipeline, sources
 from lumiere_jax.data.mixture import SLOTS, Mixture
 from lumiere_jax.data.moving_shapes import MovingShapes
 from lumiere_jax.data.order import batch_order
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 
 class Numbered:

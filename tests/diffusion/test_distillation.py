@@ -14,7 +14,7 @@ from lumiere_jax.diffusion.distillation import (
 )
 from lumiere_jax.diffusion.samplers import ddim_step, sample
 from lumiere_jax.diffusion.schedule import CosineSchedule
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 MEAN, DEVIATION = 0.3, 0.5
 

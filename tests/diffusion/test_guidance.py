@@ -7,7 +7,7 @@ from diffusers import DDPMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lumiere_jax.diffusion import guidance, parameterisation
+from lumiere_jax.diffusion import guidance, parameterization
 
 Z = np.random.default_rng(0).normal(size=(3, 2, 4)).astype(np.float32)
 LOG_SNR = jnp.array([-3.0, 0.0, 2.0])
@@ -73,13 +73,13 @@ def test_scale_may_be_traced():
 @pytest.mark.parametrize("kind", ["epsilon", "x0"])
 def test_guidance_commutes_with_conversion(kind):
     def converted(z, log_snr, condition):
-        return parameterisation.convert(network(z, log_snr, condition), z, log_snr, "v", kind)
+        return parameterization.convert(network(z, log_snr, condition), z, log_snr, "v", kind)
 
     network = Network()
     guided_v = guidance.guided(network, TEXT, NULL, 4.0)(Z, LOG_SNR)
     np.testing.assert_allclose(
         guidance.guided(converted, TEXT, NULL, 4.0)(Z, LOG_SNR),
-        parameterisation.convert(guided_v, Z, LOG_SNR, "v", kind),
+        parameterization.convert(guided_v, Z, LOG_SNR, "v", kind),
         atol=2e-4,
     )
 

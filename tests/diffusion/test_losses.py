@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from lumiere_jax.diffusion import losses
-from lumiere_jax.diffusion.parameterisation import KINDS
+from lumiere_jax.diffusion.parameterization import KINDS
 from lumiere_jax.diffusion.schedule import CosineSchedule
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 SCHEDULE = CosineSchedule(shift=-1.0)
 

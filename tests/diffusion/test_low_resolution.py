@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lumiere_jax.diffusion import low_resolution
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 
 def random_video(shape, seed=0):

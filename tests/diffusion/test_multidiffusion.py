@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lumiere_jax.diffusion import multidiffusion
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 lengths = st.integers(1, 40).flatmap(
     lambda window: st.tuples(st.integers(1, 120), st.just(window), st.integers(0, window - 1))

@@ -8,7 +8,7 @@ from diffusers.schedulers import scheduling_ddpm
 
 from lumiere_jax.diffusion import samplers
 from lumiere_jax.diffusion.schedule import CosineSchedule, alpha_sigma
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 
 MEAN, DEVIATION = 0.3, 0.5
 

@@ -5,12 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lumiere_jax.diffusion.schedule import (
-    CosineSchedule,
-    alpha_sigma,
-    resolution_shift,
-)
-from lumiere_jax.errors import UserError
+from lumiere_jax.diffusion.schedule import CosineSchedule, alpha_sigma, resolution_shift
+from lumiere_jax.runtime.errors import UserError
 
 TIMES = np.linspace(0.0, 1.0, 41)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lumiere_jax.exporting import export
+from lumiere_jax.checkpoints.exporting import export
 from tests.docs import session as sessions
 
 

@@ -3,7 +3,7 @@
 import os
 import tempfile
 
-from tests.pretrained.hub_stand_in import StandIn
+from tests.checkpoints.hub_stand_in import StandIn
 
 os.environ |= {
     "HF_ENDPOINT": StandIn().address,
@@ -15,6 +15,6 @@ os.environ |= {
     "HF_TOKEN": "hf_secret",
 }
 
-from lumiere_jax.pipeline import LumierePipeline  # noqa: E402
+from lumiere_jax.inference.pipeline import LumierePipeline  # noqa: E402
 
 __all__ = ["LumierePipeline"]

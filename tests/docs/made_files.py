@@ -67,7 +67,7 @@ def deepfloyd(folder: Path) -> None:
 
 def study(folder: Path) -> None:
     """Videos of three methods for two prompts."""
-    from tests.study.videos import write_prompts, write_videos
+    from tests.study_page.videos import write_prompts, write_videos
 
     names = ("ball", "cube")
     for number, method in enumerate(("ours", "first", "second")):

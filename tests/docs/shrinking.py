@@ -70,7 +70,7 @@ def _training(arguments: list[str]) -> list[str]:
 
 def _stop_after_flags() -> None:
     """Lets a binary end with 0 where its flags and config can be read."""
-    from lumiere_jax import errors
+    from lumiere_jax.runtime import errors
 
     def read_flags(main):
         del main

@@ -20,7 +20,8 @@ import traceback
 import warnings
 
 IMPORTED = (
-    "lumiere_jax.train", "lumiere_jax.pipeline", "lumiere_jax.exporting", "lumiere_jax.distill",
+    "lumiere_jax.training.train", "lumiere_jax.inference.pipeline",
+    "lumiere_jax.checkpoints.exporting", "lumiere_jax.training.distill",
     "lumiere_jax.evaluation.command", "lumiere_jax.planning.dry_run", "orbax.checkpoint",
     "lumiere_jax.data.prepared", "lumiere_jax.data.video_folder", "lumiere_jax.data.ucf101",
     "matplotlib.pyplot", "tensorflow", "tensorflow_datasets", "lumiere_jax.data.moving_digits",

@@ -13,8 +13,8 @@ from absl import flags
 from absl.testing import flagsaver
 
 from lumiere_jax import eval as binary
-from lumiere_jax.errors import UserError
 from lumiere_jax.evaluation import command
+from lumiere_jax.runtime.errors import UserError
 
 
 def told(arguments: list[str]) -> str | None:

@@ -2,10 +2,10 @@ import json
 
 import pytest
 
-from lumiere_jax.errors import UserError
 from lumiere_jax.evaluation import card, published
 from lumiere_jax.evaluation.profiles import PROFILES, profile
 from lumiere_jax.evaluation.scoring import Score
+from lumiere_jax.runtime.errors import UserError
 
 PROTOCOL = {
     "task": "ucf101_zero_shot",

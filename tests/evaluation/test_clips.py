@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from lumiere_jax.data.video_io import VideoReadError, write_lossless
-from lumiere_jax.errors import UserError
 from lumiere_jax.evaluation.clips import ClipRule, find
+from lumiere_jax.runtime.errors import UserError
 
 
 def numbered(frames: int, height: int = 12, width: int = 20) -> np.ndarray:

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lumiere_jax import errors
 from lumiere_jax.data.video_io import write_lossless, write_mp4
 from lumiere_jax.evaluation import command, tasks
 from lumiere_jax.evaluation.clips import ClipRule
@@ -22,6 +21,7 @@ from lumiere_jax.evaluation.features import BLOCK
 from lumiere_jax.evaluation.networks import FeatureNetwork
 from lumiere_jax.evaluation.profiles import PROFILES
 from lumiere_jax.metrics import i3d_weights
+from lumiere_jax.runtime import errors
 from tests.pod.local_processes import LocalPod
 
 REPOSITORY = Path(__file__).parents[2]

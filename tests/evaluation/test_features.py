@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from lumiere_jax.data.video_io import write_lossless
-from lumiere_jax.errors import UserError
 from lumiere_jax.evaluation import features as feature_blocks
 from lumiere_jax.evaluation.clips import ClipRule, find
 from lumiere_jax.evaluation.features import extract
 from lumiere_jax.evaluation.networks import FeatureNetwork
+from lumiere_jax.runtime.errors import UserError
 
 RULE = ClipRule(num_frames=4)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lumiere_jax.data.video_io import read_video
-from lumiere_jax.errors import UserError
 from lumiere_jax.evaluation.generation import Request, generate
+from lumiere_jax.runtime.errors import UserError
 
 
 class Pipeline:

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from tensorflow_datasets.video import ucf101 as builder_module
 
-from lumiere_jax.errors import UserError
 from lumiere_jax.evaluation import ucf101
+from lumiere_jax.runtime.errors import UserError
 
 
 def test_classes_are_those_of_tfds():

@@ -10,8 +10,8 @@ import yaml
 
 from launch.gke import slices
 from launch.gke.manifest import render
-from lumiere_jax import errors
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime import errors
+from lumiere_jax.runtime.errors import UserError
 from tests.launch.jobset_schema import check_jobset
 from tests.launch.scripts import REPOSITORY, assert_user_error
 

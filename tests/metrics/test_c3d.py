@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import torch
 
-from lumiere_jax.errors import UserError
 from lumiere_jax.metrics import c3d
+from lumiere_jax.runtime.errors import UserError
 
 CONVOLUTIONS = {
     "conv1a": (3, 64), "conv2a": (64, 128), "conv3a": (128, 256), "conv3b": (256, 256),

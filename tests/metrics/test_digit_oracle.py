@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from lumiere_jax.data.moving_digits import MovingDigits, parse_caption
-from lumiere_jax.errors import UserError
 from lumiere_jax.metrics.digit_oracle import judge, look, score
+from lumiere_jax.runtime.errors import UserError
 
 
 def clips(count, **settings):

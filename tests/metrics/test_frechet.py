@@ -4,13 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import linalg
 
-from lumiere_jax.errors import UserError
-from lumiere_jax.metrics.frechet import (
-    Moments,
-    frechet_distance,
-    kernel_distance,
-    symmetric_root,
-)
+from lumiere_jax.metrics.frechet import Moments, frechet_distance, kernel_distance, symmetric_root
+from lumiere_jax.runtime.errors import UserError
 
 
 def features(n: int, dim: int, seed: int, shift: float = 0.0) -> np.ndarray:

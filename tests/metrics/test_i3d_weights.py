@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from lumiere_jax.errors import UserError
 from lumiere_jax.metrics import i3d_weights
+from lumiere_jax.runtime.errors import UserError
 
 
 @pytest.fixture(scope="module", name="cache")

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from lumiere_jax.errors import UserError
 from lumiere_jax.metrics.inception_score import inception_score
+from lumiere_jax.runtime.errors import UserError
 
 
 def textbook_score(p: np.ndarray) -> float:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from lumiere_jax.data import scene as world
 from lumiere_jax.data.moving_shapes import MovingShapes, Scene, SceneObject, render
 from lumiere_jax.data.scene_captions import attributes
-from lumiere_jax.errors import UserError
 from lumiere_jax.metrics import oracle
+from lumiere_jax.runtime.errors import UserError
 
 EVERY = (*oracle.ATTRIBUTES, *oracle.EXTRA_ATTRIBUTES)
 

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lumiere_jax.errors import UserError
 from lumiere_jax.metrics.preprocessing import RESIZES, prepare
+from lumiere_jax.runtime.errors import UserError
 
 SIDES = st.integers(1, 70)
 

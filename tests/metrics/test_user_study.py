@@ -22,7 +22,7 @@ from lumiere_jax.metrics.user_study import (
     summarise,
     wilson_interval,
 )
-from tests.study.videos import abstract_study
+from tests.study_page.videos import abstract_study
 
 
 @given(st.integers(0, 500), st.integers(0, 500), st.sampled_from([0.8, 0.95, 0.99]))

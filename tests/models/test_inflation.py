@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lumiere_jax.errors import UserError
 from lumiere_jax.models import inflation
+from lumiere_jax.runtime.errors import UserError
 from tests.quick_jit import quick_jit
 
 GROUPS = 2

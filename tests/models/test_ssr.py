@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from lumiere_jax.errors import UserError
 from lumiere_jax.models import layers
 from lumiere_jax.models.ssr import EfficientUNet, TemporalResidual, TextCrossAttention
+from lumiere_jax.runtime.errors import UserError
 
 # These programs run for an instant: most of their time is the compiler's.
 fast_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from lumiere_jax.errors import UserError
 from lumiere_jax.models.ssr_unet import SuperResolutionUNet
+from lumiere_jax.runtime.errors import UserError
 from tests.quick_jit import quick_jit
 
 NETWORK = SuperResolutionUNet(

@@ -7,9 +7,9 @@ import optax
 import pytest
 from flax.traverse_util import flatten_dict, path_aware_map, unflatten_dict
 
-from lumiere_jax.errors import UserError
 from lumiere_jax.models.stunet import STUNet, is_temporal
 from lumiere_jax.models.unet import UNet
+from lumiere_jax.runtime.errors import UserError
 from tests.quick_jit import quick_jit
 
 FIELDS = {

@@ -5,9 +5,9 @@ import pytest
 import torch
 from flax.traverse_util import flatten_dict
 
-from lumiere_jax.errors import UserError
 from lumiere_jax.models.attention import TextAttention
 from lumiere_jax.models.unet import UNet
+from lumiere_jax.runtime.errors import UserError
 from tests.models import diffusers_parity as parity
 from tests.quick_jit import quick_jit
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from lumiere_jax import checkpoint
-from lumiere_jax.errors import UserError
+from lumiere_jax.cascade.stage import Stage
+from lumiere_jax.cascade.state import create_state
+from lumiere_jax.checkpoints import checkpoint
 from lumiere_jax.open_weights.exporting import export_weights
-from lumiere_jax.stage import Stage
-from lumiere_jax.state import create_state
+from lumiere_jax.runtime.errors import UserError
 from tests.open_weights import deepfloyd
 from tests.tiny_runs import tiny_config
 

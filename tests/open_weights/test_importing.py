@@ -15,12 +15,12 @@ from etils import epath
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
-from lumiere_jax import checkpoint
-from lumiere_jax.errors import UserError
+from lumiere_jax.cascade.stage import Stage
+from lumiere_jax.checkpoints import checkpoint
 from lumiere_jax.open_weights import names, streaming
 from lumiere_jax.open_weights.importing import import_weights
-from lumiere_jax.stage import Stage
-from lumiere_jax.train import train
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.training.train import train
 from tests.models.diffusers_parity import convert
 
 FILE = "unet/diffusion_pytorch_model.safetensors"

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from lumiere_jax import checkpoint
-from lumiere_jax.errors import UserError
-from lumiere_jax.initial import initial_params
+from lumiere_jax.cascade.stage import Stage
+from lumiere_jax.checkpoints import checkpoint
+from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.models.stunet import is_temporal
-from lumiere_jax.pipeline import LumierePipeline
-from lumiere_jax.sharding import create_mesh
-from lumiere_jax.stage import Stage
-from lumiere_jax.train import train
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.sharding import create_mesh
+from lumiere_jax.training.initialization import initial_params
+from lumiere_jax.training.train import train
 from tests.open_weights import deepfloyd
 from tests.quick_jit import quick_jit
 from tests.tiny_runs import metric

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from lumiere_jax import checkpoint
-from lumiere_jax.sampling import (
+from lumiere_jax.cascade.stage import Stage
+from lumiere_jax.checkpoints import checkpoint
+from lumiere_jax.inference.sampling import (
     SamplingOptions,
     make_base_sampler,
     make_super_resolution_sampler,
     sample_keys,
 )
-from lumiere_jax.stage import Stage
 from tests.open_weights import deepfloyd
 from tests.quick_jit import quick_jit
 

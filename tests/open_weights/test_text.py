@@ -4,7 +4,7 @@ import numpy as np
 import transformers
 
 from lumiere_jax import text
-from lumiere_jax.config import default_config, set_imported
+from lumiere_jax.cascade.config import default_config, set_imported
 from tests.open_weights import deepfloyd
 
 PROMPTS = ["  A Red CIRCLE moving right ", "x", ""]

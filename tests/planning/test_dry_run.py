@@ -3,10 +3,10 @@ import json
 import jax
 import pytest
 
-from lumiere_jax.errors import UserError
+from lumiere_jax.cascade.stage import Stage
+from lumiere_jax.models.parameters import count
 from lumiere_jax.planning.dry_run import print_job
-from lumiere_jax.stage import Stage
-from lumiere_jax.state import count
+from lumiere_jax.runtime.errors import UserError
 from tests.tiny_runs import tiny_config
 
 

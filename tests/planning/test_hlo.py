@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from lumiere_jax.flops import count
+from lumiere_jax.planning.flops import count
 from lumiere_jax.planning.hlo import (
     Summary,
     Traffic,

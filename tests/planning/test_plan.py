@@ -5,18 +5,17 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from lumiere_jax import flops
-from lumiere_jax.config import ConfigDict
+from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.diffusion.low_resolution import upsample_low_resolution
-from lumiere_jax.errors import UserError
+from lumiere_jax.models.parameters import count
 from lumiere_jax.planning import compile as steps
+from lumiere_jax.planning import flops, report, text
 from lumiere_jax.planning import plan as planning
-from lumiere_jax.planning import report, text
 from lumiere_jax.planning.features import feature_step
 from lumiere_jax.planning.search import search
 from lumiere_jax.planning.topology import CHIPS, GIB, Target, present
-from lumiere_jax.stage import Stage
-from lumiere_jax.state import count
+from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.text.t5_network import Architecture
 from tests.tiny_runs import tiny_config
 

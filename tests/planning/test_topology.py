@@ -3,9 +3,9 @@ import importlib.util
 import jax
 import pytest
 
-from lumiere_jax.errors import UserError
 from lumiere_jax.planning import topology
 from lumiere_jax.planning.topology import CHIPS, GIB, parse, present
+from lumiere_jax.runtime.errors import UserError
 
 
 def test_names():

@@ -13,22 +13,24 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lumiere_jax import sharding
-from lumiere_jax.config import ConfigDict
+from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.cascade.stage import Stage
+from lumiere_jax.cascade.state import TrainState
 from lumiere_jax.data import pipeline as data_pipeline
 from lumiere_jax.data.sources import create_source
-from lumiere_jax.initial import initial_state
-from lumiere_jax.sampling import (
+from lumiere_jax.inference.sampling import (
     SamplingOptions,
     make_base_sampler,
     make_super_resolution_sampler,
     run_sampler,
     sample_keys,
 )
-from lumiere_jax.sharding import create_mesh, global_batch, replicated
-from lumiere_jax.stage import Stage
-from lumiere_jax.state import TrainState, create_optimizer, merge
-from lumiere_jax.training_step import compile_step
+from lumiere_jax.models.parameters import merge
+from lumiere_jax.runtime import sharding
+from lumiere_jax.runtime.sharding import create_mesh, global_batch, replicated
+from lumiere_jax.training.initialization import initial_state
+from lumiere_jax.training.optimizer import create_optimizer
+from lumiere_jax.training.step import compile_step
 from tests.conftest import REPOSITORY
 from tests.tiny_runs import tiny_config
 

@@ -8,10 +8,10 @@ import numpy as np
 from absl import flags
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from lumiere_jax import distributed, errors
-from lumiere_jax.interrupt import Interruption
-from lumiere_jax.sharding import AXES
-from lumiere_jax.watchdog import Watchdog
+from lumiere_jax.runtime import distributed, errors
+from lumiere_jax.runtime.preemption import Interruption
+from lumiere_jax.runtime.sharding import AXES
+from lumiere_jax.runtime.watchdog import Watchdog
 
 STEPS = flags.DEFINE_integer("steps", 3, "")
 START = flags.DEFINE_integer("start_timeout", 60, "")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lumiere_jax.errors import EXIT_PEER, EXIT_PREEMPTED, EXIT_USER_ERROR
+from lumiere_jax.runtime.errors import EXIT_PEER, EXIT_PREEMPTED, EXIT_USER_ERROR
 from tests.pod.local_processes import LocalPod, free_port
 
 LOOP = [sys.executable, str(Path(__file__).with_name("looping_process.py"))]
@@ -31,7 +31,7 @@ def test_all_end_together(tmp_path):
 
 WAIT = """
 import time, jax
-from lumiere_jax import distributed
+from lumiere_jax.runtime import distributed
 jax.config.update("jax_cpu_collectives_implementation", None)  # a collective would be an error
 with distributed.joined(False):
     for point in range(3):

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from lumiere_jax.errors import UserError
+from lumiere_jax.data.prepared_index import Index
+from lumiere_jax.data.prepared_records import file_name, open_reader
 from lumiere_jax.preparation import run
-from lumiere_jax.preparation.index import Index
 from lumiere_jax.preparation.plan import Plan
-from lumiere_jax.preparation.records import file_name, open_reader
+from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.text import HashedTextEncoder
 from tests.preparation.videos import contents, make_folder, prepare, settings
 

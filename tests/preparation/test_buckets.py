@@ -7,9 +7,9 @@ import pytest
 from etils.epath import backend, gpath
 from fsspec.implementations.dirfs import DirFileSystem
 
-from lumiere_jax.errors import UserError
 from lumiere_jax.preparation import clips, embedding, index, run, shards
 from lumiere_jax.preparation.manifest import Video
+from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.text import HashedTextEncoder
 from tests.preparation.videos import contents, moving, settings, write
 

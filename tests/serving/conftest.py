@@ -15,7 +15,7 @@ _POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
 
 @pytest.fixture(name="bundle", scope="session")
 def fixture_bundle(cascade, tmp_path_factory):
-    from lumiere_jax.exporting import export
+    from lumiere_jax.checkpoints.exporting import export
 
     folder = tmp_path_factory.mktemp("serving") / "bundle"
     stages = ("t2i", "stunet", "stunet_conditional", "t2i_ssr", "ssr", "style")

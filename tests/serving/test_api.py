@@ -230,7 +230,7 @@ def test_info(site):
 
 
 def test_a_bundle_without_some_stages(cascade, tmp_path):
-    from lumiere_jax.exporting import export
+    from lumiere_jax.checkpoints.exporting import export
 
     export([str(cascade["stunet"])], tmp_path / "bundle")
     site = Site(tmp_path / "bundle", tmp_path)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from lumiere_jax.data.video_io import read_comment, read_video
-from lumiere_jax.errors import UserError
-from lumiere_jax.pipeline import LumierePipeline
-from lumiere_jax.samples import write_viewable
+from lumiere_jax.inference.outputs import write_viewable
+from lumiere_jax.inference.pipeline import LumierePipeline
+from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.serving import runner as serving_runner
 from lumiere_jax.serving.runner import JobError, Runner
 from lumiere_jax.serving.settings import Settings

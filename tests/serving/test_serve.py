@@ -14,14 +14,14 @@ import psutil
 import pytest
 
 from lumiere_jax.data.video_io import read_video
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.serving import command
 from lumiere_jax.serving.database import Database
 from lumiere_jax.serving.leases import Leases
 from lumiere_jax.serving.store import Store
+from tests.inference.test_verbs import run
 from tests.serving.queue import submit
 from tests.serving.test_uploads import picture
-from tests.test_verbs import run
 
 SLOW = {"steps": 20_000, "base_only": True}
 STEPS = "--max_steps=20000"

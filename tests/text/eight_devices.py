@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lumiere_jax import sharding
-from lumiere_jax.config import ConfigDict
-from lumiere_jax.safetensors_reading import TensorFiles
-from lumiere_jax.sharding import create_mesh
+from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.runtime import sharding
+from lumiere_jax.runtime.safetensors_reading import TensorFiles
+from lumiere_jax.runtime.sharding import create_mesh
 from lumiere_jax.text import T5TextEncoder, t5_weights
 from lumiere_jax.text.t5_network import read_architecture
 from tests.conftest import REPOSITORY

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lumiere_jax import text
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.text import HashedTextEncoder
 from lumiere_jax.text.hashed import tokenize
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lumiere_jax import text
-from lumiere_jax.config import default_config, set_full_scale
-from lumiere_jax.errors import UserError
+from lumiere_jax.cascade.config import default_config, set_full_scale
+from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.text import T5TextEncoder, t5
 from tests.text.tiny_t5 import write_tiny_t5
 

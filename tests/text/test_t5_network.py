@@ -9,16 +9,11 @@ import torch
 import transformers
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from lumiere_jax.errors import UserError
-from lumiere_jax.safetensors_reading import TensorFiles
-from lumiere_jax.sharding import local_mesh
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.safetensors_reading import TensorFiles
+from lumiere_jax.runtime.sharding import local_mesh
 from lumiere_jax.text import t5_weights
-from lumiere_jax.text.t5_network import (
-    T5_V1_1_XXL,
-    T5Encoder,
-    read_architecture,
-    relative_buckets,
-)
+from lumiere_jax.text.t5_network import T5_V1_1_XXL, T5Encoder, read_architecture, relative_buckets
 from tests.quick_jit import quick_jit
 from tests.text.tiny_t5 import write_tiny_t5
 

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from lumiere_jax import text
+from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.data import pipeline as data_pipeline
 from lumiere_jax.data.mixture import Mixture
 from lumiere_jax.data.sources import create_source
-from lumiere_jax.errors import UserError
 from lumiere_jax.evaluation.tasks import Generator
-from lumiere_jax.flops import training_flops
-from lumiere_jax.pipeline import LumierePipeline
-from lumiere_jax.stage import Stage
-from lumiere_jax.train import train
+from lumiere_jax.inference.pipeline import LumierePipeline
+from lumiere_jax.planning.flops import training_flops
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.training.train import train
 from tests.text.tiny_t5 import write_tiny_t5
 from tests.tiny_runs import example_config, metric, tiny_config
 

@@ -11,9 +11,9 @@ import transformers
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
-from lumiere_jax.errors import UserError
-from lumiere_jax.safetensors_reading import TensorFiles
-from lumiere_jax.sharding import local_mesh
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.safetensors_reading import TensorFiles
+from lumiere_jax.runtime.sharding import local_mesh
 from lumiere_jax.text import t5_weights
 from lumiere_jax.text.t5_network import read_architecture
 from tests.text.tiny_t5 import SIZES, write_tiny_t5

@@ -10,7 +10,7 @@ from absl import logging
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumiere_jax.errors import UserError
+from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.text import tokenizers
 from tests.text.tiny_t5 import trained_pieces
 

@@ -1,0 +1,73 @@
+"""What a training run carries from step to step, and the partition into trained and frozen."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+import optax.contrib
+
+from lumiere_jax.models.parameters import Params
+
+
+@flax.struct.dataclass
+class TrainState:
+    """State of a run; the frozen parameters carry neither optimiser state nor EMA.
+
+    Attributes:
+      step: int32 scalar, number of updates so far.
+      trainable: the parameters that are trained, float32.
+      frozen: the others; `merge(trainable, frozen)` is what a network takes.
+      ema: exponential moving average of `trainable`.
+      optimizer: optax state for `trainable`.
+      teacher: of a run that distils, what `trainable` is in the teacher; it does not change.
+    """
+
+    step: jax.Array
+    trainable: Params
+    frozen: Params
+    ema: Params
+    optimizer: optax.OptState
+    teacher: Params = flax.struct.field(default_factory=dict)
+
+
+def create_state(
+    trainable: Params,
+    frozen: Params,
+    optimizer: optax.GradientTransformation,
+    teacher: Params | None = None,
+) -> TrainState:
+    """A state at step 0."""
+    ema, start = jax.tree.map(jnp.copy, trainable), jnp.int32(0)
+    return TrainState(start, trainable, frozen, ema, optimizer.init(trainable), teacher or {})
+
+
+def update_ema(ema: Params, params: Params, step: jax.Array, decay: float) -> Params:
+    """Moves the EMA towards `params`.
+
+    The decay is warmed up, min(decay, (1 + step) / (10 + step)), so that the random start is
+    forgotten in a short run as well.
+
+    Args:
+      ema: average so far.
+      params: current parameters.
+      step: updates before this one.
+      decay: the final decay.
+
+    Returns:
+      The new average.
+    """
+    decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda e, p: e + (1.0 - decay) * (p - e), ema, params)
+
+
+def leaf_squares(tree: Any) -> jax.Array:
+    """Sum of squares of every leaf, in `jax.tree.leaves` order."""
+    return jnp.stack([jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)])
+
+
+def first_non_finite(values: jax.Array) -> jax.Array:
+    """Index of the first NaN or infinity in `[n]` values, or -1."""
+    bad = ~jnp.isfinite(values)
+    return jnp.where(bad.any(), jnp.argmax(bad), -1)

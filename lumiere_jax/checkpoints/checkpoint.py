@@ -1,0 +1,384 @@
+"""A thin layer over Orbax: what is in a checkpoint, where it is, and how it is read.
+
+`WORKDIR/checkpoints/STEP` holds the items `trainable`, `frozen` (where there are any), `ema`,
+`optimizer`, `teacher` (of a run that distils) and `config` (the run's whole config as JSON), so
+that a checkpoint says by itself what network it is of. Nothing in it is specific to Linen:
+parameters are nested dicts.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from flax.traverse_util import flatten_dict
+from jax.sharding import Mesh
+
+from lumiere_jax.cascade.config import ConfigDict, with_defaults
+from lumiere_jax.cascade.state import TrainState
+from lumiere_jax.checkpoints import bundle
+from lumiere_jax.models.parameters import Params, merge
+from lumiere_jax.runtime import distributed
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.sharding import state_shardings, with_shardings
+
+FOLDER = "checkpoints"
+INHERITED_FIELDS = (
+    "text.", "diffusion.prediction", "diffusion.schedule", "diffusion.learned_variance",
+)  # fmt: skip
+"""What a stage must have in common with the one that it is initialised from, beside its sizes."""
+
+_RESUMED_FIELDS = (
+    *INHERITED_FIELDS, "model.", "optimizer.name", "train.trainable", "distillation.",
+)  # fmt: skip
+_OPTIONAL_ITEMS = ("frozen", "teacher")
+# How and where to compute, not what; `text.weights` says what is in the folder.
+_FREE_FIELDS = ("model.dtype", "model.remat", "text.dtype", "text.folder")
+
+
+class DamagedCheckpointError(UserError):
+    """A checkpoint that cannot be read."""
+
+
+class _Manager(ocp.CheckpointManager):
+    """Leaves it to the training loop to ask for preemption, which must be done in one place."""
+
+    def reached_preemption(self, step: int) -> bool:
+        """Says no: Orbax's question would reset the point that the loop's polls agree on."""
+        return False
+
+
+def _checkpoint_folder(workdir: str | Path) -> epath.Path:
+    path = epath.Path(workdir)
+    return (path if "://" in str(workdir) else path.resolve()) / FOLDER
+
+
+class Checkpointer:
+    """Saves and restores the training state of one workdir.
+
+    Keeps the newest checkpoints and those with the least held-out loss. Saves are
+    asynchronous; only checkpoints that were written completely are ever seen.
+    """
+
+    def __init__(self, workdir: str | Path, *, keep_last: int, keep_best: int):
+        """Opens (and makes) the folder of checkpoints.
+
+        Args:
+          workdir: folder of the run.
+          keep_last: how many of the newest to keep.
+          keep_best: how many of the best by "eval_loss" to keep beside them.
+        """
+        policies = [ocp.checkpoint_managers.LatestN(keep_last)]
+        if keep_best:
+            # Orbax keeps the last n in the order of the metric: reversed, the lowest.
+            best = ocp.checkpoint_managers.BestN(
+                get_metric_fn=lambda metrics: metrics["eval_loss"],
+                reverse=True,
+                n=keep_best,
+                keep_checkpoints_without_metrics=False,
+            )
+            policies.append(best)
+        self._manager = _Manager(
+            _checkpoint_folder(workdir),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies)
+            ),
+        )
+
+    def latest_step(self) -> int | None:
+        """The newest complete checkpoint's step, or None."""
+        return self._manager.latest_step()
+
+    def steps(self) -> list[int]:
+        """Steps of all complete checkpoints, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, state: TrainState, config: ConfigDict, eval_loss: float | None = None) -> None:
+        """Starts to save `state` under its step; a step that exists is left as it is."""
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        items: dict[str, Any] = {
+            "trainable": ocp.args.StandardSave(state.trainable),
+            "ema": ocp.args.StandardSave(state.ema),
+            "optimizer": ocp.args.StandardSave(state.optimizer),
+            "config": ocp.args.JsonSave(config.to_dict()),
+        }
+        for name in _OPTIONAL_ITEMS:
+            if getattr(state, name):
+                items[name] = ocp.args.StandardSave(getattr(state, name))
+        metrics = None if eval_loss is None else {"eval_loss": eval_loss}
+        self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
+
+    def restore(self, state: TrainState, config: ConfigDict) -> TrainState:
+        """Reads the newest checkpoint that is not damaged, onto any mesh and number of hosts.
+
+        A damaged checkpoint is reported and set aside in `WORKDIR/damaged_checkpoints`, and the
+        one before it is used.
+
+        Args:
+          state: shapes of the state to restore into, each with the sharding it is to have.
+          config: of this run; the checkpoint must be of the same stage and network.
+
+        Raises:
+          UserError: if the checkpoint is of another stage or network, or none can be read.
+        """
+        for step in reversed(self.steps()):
+            place, damage = self._manager.directory / str(step), None
+            try:
+                restored = self._restore(place, step, state, config)
+            except DamagedCheckpointError as error:
+                damage = error
+            if distributed.agree(damage is None):
+                return restored
+            distributed.say(f"warning: {damage or f'{place} cannot be read by another process'}")
+            self._set_aside(place)
+        raise UserError(
+            f"no checkpoint in {self._manager.directory} can be read (the damaged ones are in "
+            f"{self._damaged_folder()}); choose another --workdir to start afresh."
+        )
+
+    def _restore(
+        self, place: epath.Path, step: int, state: TrainState, config: ConfigDict
+    ) -> TrainState:
+        saved = read_config(place)
+        if saved["stage"] != config.stage:
+            raise UserError(
+                f"{place} is a checkpoint of stage {saved['stage']!r}, but this run is stage "
+                f"{config.stage!r}; choose another --workdir."
+            )
+        if saved.get("imported_from"):
+            raise UserError(
+                f"{place} was imported from {saved['imported_from']} and is no training run; give "
+                "its workdir as --config.init_from, and another --workdir."
+            )
+        check_same_fields(saved, config, _RESUMED_FIELDS, place, "another --workdir")
+        check_same_data(saved, config, place)
+        names = ["trainable", "ema", "optimizer"]
+        names += [name for name in _OPTIONAL_ITEMS if getattr(state, name)]
+        items = {name: _read(place / name, getattr(state, name)) for name in names}
+        number = jax.device_put(jnp.int32(step), state.step.sharding)
+        return TrainState(**{"step": number, "frozen": {}, **items})
+
+    def _damaged_folder(self) -> epath.Path:
+        return self._manager.directory.parent / "damaged_checkpoints"
+
+    def _set_aside(self, place: epath.Path) -> None:
+        if distributed.is_primary():
+            self._damaged_folder().mkdir(parents=True, exist_ok=True)
+            aside = self._damaged_folder() / place.name
+            if aside.exists():
+                aside.rmtree()
+            place.rename(aside)
+        distributed.agree(True)  # nobody looks before it is gone
+        self._manager.reload()
+
+    def wait(self) -> None:
+        """Waits until what was started to be saved is complete."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, then lets go of the folder."""
+        self._manager.close()
+
+
+def check_same_fields(
+    saved: Mapping[str, Any],
+    config: ConfigDict,
+    prefixes: Sequence[str],
+    place: str | Path,
+    otherwise: str,
+) -> None:
+    """Refuses a checkpoint whose parameters mean something else than this run's.
+
+    Args:
+      saved: the checkpoint's config.
+      config: of this run.
+      prefixes: of the fields, such as "model.", that must have the same values in both.
+      place: where the checkpoint is, for the message.
+      otherwise: what to choose if not the same value, for the message.
+
+    Raises:
+      UserError: naming the first field that differs, and both values.
+    """
+    there = flatten_dict(dict(saved), sep=".")
+    here = flatten_dict(config.to_dict(), sep=".")
+    for field in sorted(set(here) | set(there)):
+        # A field that is younger than a checkpoint counts as not set.
+        was, is_now = there.get(field, ""), here.get(field, "")
+        relevant = field.startswith(tuple(prefixes)) and field not in _FREE_FIELDS
+        if field == "text.weights" and not was and there.get("imported_from"):
+            continue  # an import does not know them
+        if relevant and _plain(was) != _plain(is_now):
+            if field == "text.weights":
+                raise UserError(
+                    f"{place} was trained with other weights of the text encoder (text.weights="
+                    f"{was!r}) than text.folder={here.get('text.folder')} holds ({is_now!r}); "
+                    f"give the folder with the same, or {otherwise}."
+                )
+            raise UserError(
+                f"{place} has {field}={was!r}, but this run asks for {is_now!r}; use the same "
+                f"value, or {otherwise}."
+            )
+
+
+def check_same_data(saved: Mapping[str, Any], config: ConfigDict, place: str | Path) -> None:
+    """Refuses to go on with other data than a checkpoint was trained on, unless told to.
+
+    Args:
+      saved: the checkpoint's config; an old one has no fingerprint of its data, and passes.
+      config: of this run.
+      place: where the checkpoint is, for the message.
+
+    Raises:
+      UserError: naming both fingerprints.
+    """
+    was, now = (data.get("fingerprint") for data in (saved.get("data", {}), config.data))
+    if was and now and was != now and not config.data.allow_other:
+        raise UserError(
+            f"{place} was trained on the data {was}, but this run's data is {now}: files, captions "
+            "or clip settings have changed. Restore them, choose another --workdir, or go on with "
+            "the other data by --config.data.allow_other=True."
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, as JSON gives them back."""
+    return [_plain(v) for v in value] if isinstance(value, tuple | list) else value
+
+
+def _own_processes() -> ocp.options.MultiprocessingOptions:
+    """Every process reads by itself: one that fails must not leave the others in a barrier."""
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
+    )
+
+
+def _damaged(place: epath.Path, error: Exception) -> DamagedCheckpointError:
+    first_line = (str(error).splitlines() or [""])[0]
+    return DamagedCheckpointError(
+        f"the checkpoint {place} cannot be read ({type(error).__name__}: {first_line}). If it is "
+        "damaged, move the folder of that step away: the checkpoint before it is used then."
+    )
+
+
+def read_config(place: epath.Path) -> dict[str, Any]:
+    """The config of the checkpoint in the folder `place`.
+
+    Raises:
+      DamagedCheckpointError: if it cannot be read.
+    """
+    try:
+        return with_defaults(json.loads((place / "config" / "metadata").read_text()))
+    except (OSError, ValueError) as error:
+        raise _damaged(place, error) from error
+
+
+def _shapes(place: epath.Path) -> Any:
+    """Shapes and dtypes of the arrays of the item in the folder `place`."""
+    try:
+        metadata = ocp.StandardCheckpointHandler().metadata(place)
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), metadata)
+    except Exception as error:  # Orbax raises many kinds for a damaged file
+        raise _damaged(place, error) from error
+
+
+def _read(place: epath.Path, shapes: Any) -> Any:
+    """Reads the item in the folder `place`.
+
+    Args:
+      place: the folder.
+      shapes: what is in it, each with the sharding that it is to have.
+
+    Raises:
+      DamagedCheckpointError: if it cannot be read.
+    """
+    options = _own_processes()
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
+    try:
+        with ocp.Checkpointer(handler, multiprocessing_options=options) as reader:
+            return reader.restore(place, args=ocp.args.StandardRestore(shapes))
+    except Exception as error:  # Orbax raises many kinds for a damaged file
+        raise _damaged(place, error) from error
+
+
+def load(workdir: str | Path, mesh: Mesh | None = None) -> tuple[ConfigDict, Params, int]:
+    """Reads the newest checkpoint of a run for inference or to initialise the next stage.
+
+    Args:
+      workdir: the run's workdir, or a stage of a bundle.
+      mesh: places the parameters on it as `sharding.state_shardings` says; None: all on the first
+        device of this process.
+
+    Returns:
+      The run's config, its parameters (the EMA of the trained ones, and the frozen ones) and
+      the step.
+
+    Raises:
+      UserError: if there is no complete checkpoint, or it cannot be read.
+    """
+    if bundle.is_stage(workdir):
+        config, params, step = bundle.read(workdir)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, _placed(params, mesh))
+        return ConfigDict(config), jax.device_put(params, shardings), step
+    place = _newest(workdir)
+    params: Params = {}
+    for name in ("frozen", "ema"):
+        if (place / name).is_dir():
+            params = merge(_read(place / name, _placed(_shapes(place / name), mesh)), params)
+    return ConfigDict(read_config(place)), params, int(place.name)
+
+
+def load_config(workdir: str | Path) -> ConfigDict:
+    """The config of the newest checkpoint of a run, or of a stage of a bundle.
+
+    Raises:
+      UserError: as `load`.
+    """
+    if bundle.is_stage(workdir):
+        return ConfigDict(bundle.read_config(workdir))
+    return ConfigDict(read_config(_newest(workdir)))
+
+
+def _newest(workdir: str | Path) -> epath.Path:
+    """The folder of the newest checkpoint."""
+    folder = _checkpoint_folder(workdir)
+    if not folder.is_dir():
+        raise UserError(
+            f"there is no checkpoint in {workdir}: it has no folder {FOLDER!r}. Give the "
+            "--workdir of a training run."
+        )
+    steps = ocp.utils.checkpoint_steps(folder)
+    if not steps:
+        raise UserError(
+            f"{folder} holds no complete checkpoint; train longer, or give another run."
+        )
+    return folder / str(max(steps))
+
+
+def fingerprint(params: Params) -> str:
+    """Tells parameters apart: 16 hexadecimal digits, by their names, shapes and some values.
+
+    Args:
+      params: of a network. 64 values of each array are looked at.
+    """
+    digest = hashlib.sha256()
+    for path, leaf in sorted(flatten_dict(params).items()):
+        step = max(leaf.size // 64, 1)
+        values = np.asarray(leaf.reshape(-1)[::step], np.float32)
+        digest.update(f"{'/'.join(path)} {leaf.shape}".encode() + values.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _placed(shapes: Params, mesh: Mesh | None) -> Params:
+    """Shapes with shardings."""
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    shardings = state_shardings(shapes, mesh) if mesh else jax.tree.map(lambda _: here, shapes)
+    return with_shardings(shapes, shardings)

@@ -1,0 +1,138 @@
+"""From the workdirs of a cascade to a bundle."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from etils import epath
+
+from lumiere_jax.cascade.stage import STAGES
+from lumiere_jax.checkpoints import bundle, checkpoint, loss_plot, model_card
+from lumiere_jax.runtime.errors import UserError
+
+_LONGEST = 100
+
+
+def export(
+    workdirs: Sequence[str],
+    output: str | Path,
+    dtype: str = "bfloat16",
+    *,
+    licence: str = "",
+    evaluation: str = "",
+    plans: Sequence[str] = (),
+) -> str:
+    """Writes a bundle of the newest checkpoint of each run, with a model card.
+
+    A stage leaves out what it shares with the one that it was initialised from, if that is among
+    them. A stage of a bundle brings its loss curve and licence along, and its weights bit for bit
+    if the dtype is the same. A card that somebody has written stays.
+
+    Args:
+      workdirs: each "WORKDIR" or "NAME=WORKDIR"; without a name, that of its stage.
+      output: folder of the bundle.
+      dtype: of the weights, see `bundle.write`.
+      licence: of the weights; an SPDX identifier or a sentence. If it is not given, that of the
+        bundles that stages come from or that is replaced.
+      evaluation: protocol card for the model card, as text, see `evaluation.card.read`.
+      plans: what the TPU compiler said of the stages, see `planning.report.read`.
+
+    Returns:
+      A table of what was written, and what the former card had that the new one has not.
+
+    Raises:
+      UserError: if a workdir has no checkpoint, two have one name, bundles have several
+        licences, or `output` is of something else (`bundle.check_output`).
+    """
+    places = dict(_named(given) for given in workdirs)
+    if len(places) < len(workdirs):
+        raise UserError("two stages have one name; name one of them: --stage=NAME=WORKDIR.")
+    bundle.check_output(output, places, dtype)
+    licence = licence or _inherited_licence(places.values(), Path(output))
+    model_card.check_licence(licence)
+    stages, kinds, stored = {}, {}, {}
+    for name, workdir in places.items():
+        config, params, step = checkpoint.load(workdir)
+        stages[name], kinds[name] = (config.to_dict(), params, step), config.stage
+        if _is_stored_as(workdir, dtype):
+            stored[name] = bundle.stored_arrays(workdir)
+    shares = {name: _before(name, kinds) for name in stages}
+    lost: list[str] = []
+
+    def finish(folder: Path) -> None:
+        _write_losses(folder / model_card.LOSSES, places)
+        lost[:] = model_card.write(folder, plans, evaluation, name=Path(output).resolve().name)
+
+    bundle.write(stages, output, shares, dtype, licence, finish, stored)
+    missing = f"\nno longer in the card: {' and '.join(lost)}; give it again" if lost else ""
+    return describe(output) + missing
+
+
+def _is_stored_as(workdir: str, dtype: str) -> bool:
+    return bundle.is_stage(workdir) and bundle.dtype(Path(workdir).resolve().parent) == dtype
+
+
+def _inherited_licence(places: Iterable[str], output: Path) -> str:
+    """The licence of the bundles that these are stages of, or that is replaced; "" without one."""
+    bundles = {Path(place).resolve().parent for place in places if bundle.is_stage(place)}
+    if (output / bundle.MANIFEST).is_file():
+        bundles.add(output.resolve())
+    found = {bundle.licence(folder) for folder in bundles} - {""}
+    if len(found) > 1:
+        raise UserError(
+            f"these stages are under several licences ({'; '.join(sorted(found))}); say by "
+            "--licence what holds for all of them."
+        )
+    return found.pop() if found else ""
+
+
+def _named(given: str) -> tuple[str, str]:
+    """Name and workdir of a stage, from "WORKDIR" or "NAME=WORKDIR"."""
+    name, equals, workdir = given.partition("=")
+    if equals and not _exists(given):  # a folder's name may hold "="
+        if not name.isidentifier() or len(name) > _LONGEST or name == model_card.LOSSES:
+            raise UserError(
+                f"--stage={given:.200}: {name[:_LONGEST]!r} is no name of a stage; use at most "
+                f"{_LONGEST} letters and digits, but not {model_card.LOSSES!r}."
+            )
+        return name, workdir
+    return checkpoint.load_config(given).stage, given
+
+
+def _exists(given: str) -> bool:
+    try:
+        return epath.Path(given).exists()
+    except OSError:  # too long for a path
+        return False
+
+
+def _before(name: str, kinds: Mapping[str, str]) -> str | None:
+    """The stage of a bundle that another one was most likely initialised from."""
+    kind = STAGES[kinds[name]]
+    found = [other for other in kinds if kinds[other] == kind]
+    return kind if kind in found else next(iter(found), None)
+
+
+def _write_losses(folder: Path, places: Mapping[str, str]) -> None:
+    """The loss curves of those runs and stages that have one, and no former ones of the others."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"the bundle's {folder.name!r} is no folder of loss curves; move it away.")
+    for name, workdir in places.items():
+        source, place = epath.Path(workdir) / loss_plot.FILE, folder / f"{name}.png"
+        if bundle.is_stage(workdir):
+            stage = Path(workdir).resolve()
+            source = stage.parent / model_card.LOSSES / f"{stage.name}.png"
+        place.unlink(missing_ok=True)
+        if source.is_file():
+            folder.mkdir(exist_ok=True)
+            place.write_bytes(source.read_bytes())
+
+
+def describe(output: str | Path) -> str:
+    """A table of the stages of a bundle."""
+    lines = [f"{'stage':<20} {'step':>8} {'parameters':>12} {'file, MB':>9}  leaves out"]
+    for name, entry in bundle.entries(output).items():
+        size = f"{entry['bytes'] / 1e6:9.1f}"
+        shared = f"what {entry['shares']} has" if entry["shares"] else "nothing"
+        step = "unknown" if entry["step"] is None else entry["step"]
+        lines.append(f"{name:<20} {step:>8} {entry['parameters']:>12,} {size}  {shared}")
+    return "\n".join(lines)

@@ -1,0 +1,82 @@
+"""What an inflated stage takes over from the checkpoint of the stage that it is inflated from."""
+
+import dataclasses
+
+from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.cascade.stage import STAGES, create_network
+from lumiere_jax.checkpoints import checkpoint
+from lumiere_jax.runtime.errors import UserError
+
+PREFIX = "from="
+# How to compute, or what inflation itself decides.
+_OWN_FIELDS = ("parent", "name", "dtype", "remat", "inflated", "in_channels")
+
+
+def source_of(variant: str | None) -> str:
+    """The workdir that the variant "from=WORKDIR" of a config names, or "" for other variants.
+
+    Raises:
+      UserError: if it names none.
+    """
+    if not (variant or "").startswith(PREFIX):
+        return ""
+    if variant == PREFIX:
+        raise UserError("give the workdir of a checkpoint: --config=FILE:from=WORKDIR.")
+    return variant.removeprefix(PREFIX)
+
+
+def inherit(config: ConfigDict, workdir: str) -> None:
+    """Sets the fields of a stage to those of the stage before: its sizes, schedule and text.
+
+    Args:
+      config: of an inflated stage, changed in place; it starts from `workdir`.
+      workdir: with a checkpoint of the stage before, trained here or imported.
+
+    Raises:
+      UserError: if there is no checkpoint, or one of another stage.
+    """
+    saved, expected = checkpoint.load_config(workdir), STAGES[config.stage]
+    if saved.stage != expected:
+        raise UserError(
+            f"{workdir} is a checkpoint of stage {saved.stage!r}; stage {config.stage!r} is "
+            f"inflated from stage {expected!r}."
+        )
+    name, own = (
+        config.model.name,
+        {k: config.model[k] for k in ("in_channels",) if k in config.model},
+    )
+    config.model.update(saved.model)
+    config.model.update(own)
+    config.model.name = saved.model.name if config.stage == "ssr" else name
+    config.text = saved.text
+    config.diffusion.update(saved.diffusion)
+    config.sampling.update(saved.sampling)
+    config.data.resolution = saved.data.resolution
+    config.train.frozen_dtype = saved.model.dtype
+    if config.stage == "ssr":
+        config.ssr.update(saved.ssr)
+        config.model.inflated = True
+    config.init_from = workdir
+
+
+def check_same_network(saved: ConfigDict, config: ConfigDict, place: str) -> None:
+    """Makes sure that the image network of two stages computes the same with the same parameters.
+
+    Args:
+      saved: config of the stage before.
+      config: of the stage that is inflated from it.
+      place: where the checkpoint is, for the message.
+
+    Raises:
+      UserError: naming the first field that differs.
+    """
+    before, after = create_network(saved.model), create_network(config.model)
+    for field in dataclasses.fields(before):
+        if field.name in _OWN_FIELDS or not hasattr(after, field.name):
+            continue
+        was, is_now = getattr(before, field.name), getattr(after, field.name)
+        if was != is_now:
+            raise UserError(
+                f"{place} has model.{field.name}={was!r}, but this run asks for {is_now!r}; give "
+                "both stages the same model fields."
+            )

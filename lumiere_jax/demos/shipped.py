@@ -1,0 +1,104 @@
+"""What the demo shows: videos by the weights that travel with the project."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lumiere_jax.checkpoints import bundle
+from lumiere_jax.data import moving_digits, scene
+from lumiere_jax.data.scene_captions import parse_caption
+from lumiere_jax.data.video_io import write_contact_sheet
+from lumiere_jax.demos import page
+from lumiere_jax.inference.outputs import write_viewable
+from lumiere_jax.inference.pipeline import LumierePipeline
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.files import write_text
+from lumiere_jax.runtime.progress import duration
+
+PROMPTS = (
+    "a large red circle moving right on a plain black background",
+    "a small yellow cross moving to the lower left on a striped navy background",
+    "a large green ring moving up on a checkered gray background",
+    "a small blue triangle standing still on a plain white background",
+    "digit 7 is moving left and right",
+    "digit 3 is moving up and down and digit 8 is moving left and right",
+)
+
+
+def show(
+    output: str | Path, weights: str | Path, prompts: Sequence[str] = (), seed: int = 0
+) -> Path:
+    """Makes a video of every prompt, and a page.
+
+    Args:
+      output: folder for videos and page.
+      weights: bundle with the stages "stunet" and "ssr".
+      prompts: what to show; `PROMPTS` if there are none.
+      seed: of the first video; the others follow.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      UserError: for a prompt that the weights know nothing of, or a bundle that cannot be read.
+    """
+    begin = time.monotonic()
+    output, weights = Path(output), Path(weights)
+    prompts = list(prompts) or list(PROMPTS)
+    for prompt in prompts:
+        check_prompt(prompt)
+    missing = {"stunet", "ssr"} - set(bundle.entries(weights))
+    if missing:
+        raise UserError(f"{weights} has no stage {min(missing)!r}; give a bundle that has it.")
+    pipeline = LumierePipeline.from_checkpoints(weights / "stunet", [weights / "ssr"])
+    folder = output / "videos"
+    folder.mkdir(parents=True, exist_ok=True)
+    seeds = [seed + i for i in range(len(prompts))]
+    videos = pipeline(prompts, seeds=seeds, batch_size=len(prompts) if len(prompts) <= 8 else 8)
+    for i, (prompt, video) in enumerate(zip(prompts, videos, strict=True)):
+        for suffix in (".mp4", ".gif"):
+            write_viewable(folder / f"{i:02d}{suffix}", video, pipeline.fps, prompt)
+    write_contact_sheet(output / "contact_sheet.png", _small(videos), prompts)
+    write_text(output / "prompts.json", json.dumps(prompts, indent=2) + "\n")
+    path = page.write_shown(output, prompts, videos.shape[1:4], pipeline.fps, vocabulary())
+    print(f"{len(prompts)} videos in {duration(time.monotonic() - begin)}: {folder}")
+    print(f"open {path.resolve()} in a browser")
+    print(f"made by the exported bundle {weights}, which `make playground` serves on a page")
+    return path
+
+
+def check_prompt(prompt: str) -> None:
+    """Makes sure that a prompt is one that the shipped weights can show.
+
+    Raises:
+      UserError: saying what they know.
+    """
+    try:
+        if "digit" in prompt:
+            moving_digits.parse_caption(prompt)
+        elif len(parse_caption(prompt).objects) > 1:
+            raise UserError("one shape a video is all that they know")
+    except UserError as error:
+        raise UserError(
+            f"the shipped weights cannot show {prompt!r}: {str(error).rstrip('.')}. They know "
+            f"{vocabulary()}"
+        ) from error
+
+
+def vocabulary() -> str:
+    """What a prompt may say, as a sentence."""
+    return (
+        f"{', '.join(scene.SIZES)} {', '.join(scene.SHAPES)} in {', '.join(scene.OBJECT_COLOURS)}, "
+        f"standing still or moving (left, right, up, down, to the upper left, …) on a "
+        f"{', '.join(scene.BACKGROUND_KINDS)} background in {', '.join(scene.BACKGROUND_COLOURS)}; "
+        "and one or two digits, as in 'digit 7 is moving left and right and digit 2 is moving up "
+        "and down'."
+    )
+
+
+def _small(videos: np.ndarray) -> np.ndarray:
+    """Every second frame and pixel: a contact sheet is an overview."""
+    return videos[:, ::2, ::2, ::2]

@@ -1,0 +1,1 @@
+"""From prompts, pictures and videos to videos."""

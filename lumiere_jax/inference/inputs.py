@@ -1,0 +1,134 @@
+"""Pictures and videos that people hand in, and the regions that they draw on them."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from lumiere_jax.data.image_folder import read_image
+from lumiere_jax.data.video_folder import SUFFIXES as VIDEO_SUFFIXES
+from lumiere_jax.data.video_io import read_video, to_float
+from lumiere_jax.runtime.errors import UserError
+
+_BOX = re.compile(r"(?:(\d+):)?(\d+),(\d+),(\d+),(\d+)")
+_MIDDLE = 128
+_GREY = 24  # levels by which the channels of a black-and-white picture differ at most
+
+
+def read_picture(path: str) -> np.ndarray:
+    """An image file, upright and on white: float32 [height, width, 3] in [-1, 1].
+
+    Raises:
+        UserError: the file is missing, no image, or damaged.
+    """
+    try:
+        return to_float(read_image(Path(path).expanduser()))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"image {path} cannot be read ({error}); give a PNG, JPEG or WebP file."
+        ) from error
+
+
+def read_clip(path: str, fps: float) -> np.ndarray:
+    """A video file at a model's frame rate: float32 [time, height, width, 3] in [-1, 1].
+
+    Raises:
+        VideoReadError: the file is missing, no video, or damaged.
+    """
+    return to_float(read_video(Path(path).expanduser(), fps=fps))
+
+
+def read_region(spec: str, fps: float, shape: tuple[int, int, int]) -> np.ndarray:
+    """Reads where a picture or video is to change.
+
+    Args:
+        spec: a path of an image, white where something is to change, or painted there on a
+            transparent ground; a path of a video of such frames; or a box "X,Y,WIDTH,HEIGHT" in
+            pixels from the upper left corner, or several as "FRAME:X,Y,WIDTH,HEIGHT;FRAME:…",
+            between which the box moves and grows evenly.
+        fps: rate at which the frames are counted.
+        shape: frames, height and width of the video; one frame for a picture.
+
+    Returns:
+        bool [time or 1, height, width].
+
+    Raises:
+        UserError: for a file that is missing or no mask, of another size or of more frames than
+            the video; a box that is malformed or outside; a region without a pixel.
+    """
+    if "," in spec and not Path(spec).exists():
+        region = _boxes(spec, shape)
+    elif Path(spec).suffix.lower() in VIDEO_SUFFIXES:
+        region = read_video(spec, fps=fps).mean(axis=-1) >= _MIDDLE
+        if len(region) > shape[0]:
+            raise UserError(
+                f"mask {spec} has {len(region)} frames at {fps:g} fps, and the video {shape[0]}; "
+                "cut it to the length of the video."
+            )
+    else:
+        region = _image(Path(spec))[None]
+    _check(spec, region, shape)
+    return region
+
+
+def _image(path: Path) -> np.ndarray:
+    """The region of an image file, bool [height, width]."""
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            if image.has_transparency_data:
+                return np.asarray(image.convert("RGBA"))[..., 3] >= _MIDDLE
+            levels = np.asarray(image.convert("RGB")).astype(int)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(
+            f"mask {path} cannot be read ({error}); give a PNG, a video, or a box X,Y,WIDTH,HEIGHT."
+        ) from error
+    if (levels.max(axis=-1) - levels.min(axis=-1)).max() > _GREY:
+        raise UserError(
+            f"mask {path} is a coloured picture without an alpha channel; paint what is to change "
+            "white and all else black, or paint it on a transparent ground."
+        )
+    return levels.mean(axis=-1) >= _MIDDLE
+
+
+def _boxes(spec: str, shape: tuple[int, int, int]) -> np.ndarray:
+    """The region of boxes, evenly moved between key frames."""
+    keys: dict[int, list[int]] = {}
+    for part in spec.split(";"):
+        match = _BOX.fullmatch(part.strip().replace(" ", ""))
+        if not match:
+            raise UserError(
+                f"mask {spec!r}: {part!r} is no box; write X,Y,WIDTH,HEIGHT in whole pixels, or "
+                "FRAME:X,Y,WIDTH,HEIGHT;FRAME:X,Y,WIDTH,HEIGHT for one that moves."
+            )
+        frame, *box = (int(value or 0) for value in match.groups())
+        if frame >= shape[0]:
+            raise UserError(f"mask {spec!r}: frame {frame} is not among the {shape[0]} frames.")
+        keys[frame] = box
+    frames = np.arange(shape[0])
+    moments = sorted(keys)
+    sides = np.array([keys[moment] for moment in moments]).T
+    left, top, width, height = (np.rint(np.interp(frames, moments, side)) for side in sides)
+    y, x = np.arange(shape[1])[:, None], np.arange(shape[2])
+    columns = (x >= left[:, None, None]) & (x < (left + width)[:, None, None])
+    rows = (y >= top[:, None, None]) & (y < (top + height)[:, None, None])
+    return rows & columns
+
+
+def _check(spec: str, region: np.ndarray, shape: tuple[int, int, int]) -> None:
+    if region.shape[1:] != shape[1:]:
+        raise UserError(
+            f"mask {spec} is {region.shape[2]}×{region.shape[1]} pixels, and the picture "
+            f"{shape[2]}×{shape[1]}; draw it on a frame of the same size."
+        )
+    if 1 < len(region) < shape[0]:
+        raise UserError(
+            f"mask {spec} has {len(region)} frames, and the video {shape[0]}; give one for all, "
+            "or one for each."
+        )
+    if not region.any():
+        raise UserError(
+            f"mask {spec} is empty within the picture of {shape[2]}×{shape[1]} pixels, so nothing "
+            "would change; draw where it should."
+        )

@@ -1,0 +1,135 @@
+"""How a pipeline is loaded and saved: from training runs, bundles and model hubs."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from lumiere_jax import text
+from lumiere_jax.cascade.stage import Stage
+from lumiere_jax.checkpoints import bundle, checkpoint, hub, model_card, selection
+from lumiere_jax.models.parameters import Params
+
+
+class Pretrained:
+    """The part of `LumierePipeline` that knows files; see there for `base`."""
+
+    base: tuple[Stage, Params]
+    super_resolution: list[tuple[Stage, Params]]
+
+    @classmethod
+    def from_checkpoints(
+        cls,
+        base: str | Path,
+        ssr: Sequence[str | Path] = (),
+        *,
+        show_progress: bool = True,
+        text_folder: str | Path | None = None,
+    ) -> Self:
+        """Loads the newest checkpoint of each stage's workdir.
+
+        Args:
+          base: workdir of the base stage.
+          ssr: workdirs of super-resolution stages, in order.
+          show_progress: whether to print progress to stderr.
+          text_folder: where the text encoder's weights are on this machine; None for where they
+            were in training.
+
+        Raises:
+          UserError: if a workdir has no readable checkpoint, or one of the wrong stage.
+        """
+
+        def load(workdir: str | Path) -> tuple[Stage, Params]:
+            config, params, _ = checkpoint.load(workdir)
+            text.move_folder(config.text, text_folder, workdir)
+            return Stage.from_config(config), params
+
+        return cls(load(base), [load(path) for path in ssr], show_progress=show_progress)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        place: str | Path,
+        *,
+        base: str | None = None,
+        distilled: bool = False,
+        show_progress: bool = True,
+        text_folder: str | Path | None = None,
+        revision: str | None = None,
+        token: str | None = None,
+    ) -> Self:
+        """Loads a bundle, on whatever devices there are.
+
+        Args:
+          place: its folder, or "OWNER/NAME" of a model hub.
+          base: name or kind of its base stage, see `selection.choose`; "stunet_conditional" is the
+            one to animate, inpaint and go on with videos.
+          distilled: take stages of few steps where there are such.
+          show_progress: see `from_checkpoints`.
+          text_folder: see `from_checkpoints`.
+          revision: of the hub's repository.
+          token: of the hub.
+
+        Raises:
+          UserError: if a file is missing, truncated or altered, the bundle of another version, or
+            without such a base.
+        """
+        folder = hub.find(place, revision=revision, token=token)
+        first, others = selection.choose(folder, base, distilled=distilled)
+        return cls.from_checkpoints(
+            first, others, show_progress=show_progress, text_folder=text_folder
+        )
+
+    def save_pretrained(
+        self, folder: str | Path, *, dtype: str = "bfloat16", licence: str = ""
+    ) -> Path:
+        """Writes its stages as a bundle, a style as it is mixed in.
+
+        Args:
+          folder: to make, or of a bundle that is replaced.
+          dtype: of the weights, see `bundle.write`.
+          licence: of the weights, see `bundle.write`.
+
+        Returns:
+          The folder.
+
+        Raises:
+          UserError: if `folder` is something else, see `bundle.check_output`.
+        """
+        stages = {}
+        for number, (stage, params) in enumerate([self.base, *self.super_resolution]):
+            name = stage.name if number < 2 else f"{stage.name}_{number}"
+            config = stage.config.copy_and_resolve_references()
+            stages[name] = (config.to_dict(), params, None)
+
+        def finish(written: Path) -> None:
+            model_card.write(written, name=Path(folder).resolve().name)
+
+        bundle.write(stages, folder, {}, dtype, licence, finish)
+        return Path(folder)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        dtype: str = "bfloat16",
+        licence: str = "",
+        private: bool = True,
+        token: str | None = None,
+    ) -> str:
+        """Uploads its stages as a bundle to a model hub, see `save_pretrained` and `hub.push`.
+
+        What a pipeline does not know is left out: steps of training, and the card's plots and
+        scores. To send a bundle as it is, call `hub.push` itself.
+
+        Returns:
+          Address of the commit.
+
+        Raises:
+          UserError: if it cannot be sent.
+        """
+        hub.check_repository(repository)
+        with tempfile.TemporaryDirectory() as temporary:
+            name = repository.rpartition("/")[2]
+            folder = self.save_pretrained(Path(temporary) / name, dtype=dtype, licence=licence)
+            return hub.push(folder, repository, private=private, token=token)

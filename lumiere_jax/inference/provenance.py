@@ -1,0 +1,86 @@
+"""Notes that videos carry: all that is needed to make them again, as JSON in the file's comment."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lumiere_jax import __version__
+from lumiere_jax.runtime.errors import UserError
+
+COMMANDS = (
+    "sample", "animate", "inpaint", "outpaint", "cinemagraph", "video_to_video", "extend",
+)  # fmt: skip
+"""Modules of this package that make videos."""
+
+NOT_NOTED = (
+    "prompts_file", "output", "formats", "samples", "storyboard", "expect_checkpoints", "alphas",
+)  # fmt: skip
+"""Flags that are of files, or of more than one video."""
+
+
+def compose(command: str, flags: Mapping[str, Any], checkpoints: Sequence[str]) -> str:
+    """The note of a video.
+
+    Args:
+      command: module of this package that makes such videos.
+      flags: its flags, those at their defaults left out.
+      checkpoints: fingerprints of the weights, in the order of the stages.
+    """
+    note = {
+        "program": f"lumiere_jax {__version__}",
+        "command": command,
+        "flags": dict(flags),
+        "checkpoints": list(checkpoints),
+    }
+    return json.dumps(note, ensure_ascii=False)
+
+
+def read(path: str) -> dict[str, Any]:
+    """What `compose` put into a video.
+
+    Raises:
+      UserError: if the file cannot be read, or has no such note.
+    """
+    from lumiere_jax.data.video_io import read_comment
+
+    with contextlib.suppress(ValueError, TypeError):
+        found = json.loads(read_comment(path))
+        kinds = {"command": str, "flags": dict, "checkpoints": list}
+        if isinstance(found, dict) and all(
+            isinstance(found.get(name), kind) for name, kind in kinds.items()
+        ):
+            return found
+    raise UserError(
+        f"{path} has no note of how it was made; lumiere_jax writes one into .mp4 files."
+    )
+
+
+def reproducing_command(note: Mapping[str, Any], output: str) -> list[str]:
+    """The command that makes a video again.
+
+    Args:
+      note: from `read`; videos come from anywhere, so it is not trusted with other commands, nor
+        with another output.
+      output: file to write.
+
+    Raises:
+      UserError: if the note asks for what does not make videos.
+    """
+    if note["command"] not in COMMANDS:
+        raise UserError(
+            f"the note says that {note['command']!r} made it, which makes no videos: it was altered"
+            "; make the video anew."
+        )
+    command = [sys.executable, "-m", f"lumiere_jax.{note['command']}"]
+    for name, value in note["flags"].items():
+        if name in NOT_NOTED or not name.isidentifier():
+            continue
+        if isinstance(value, bool):
+            command.append(f"--{name}" if value else f"--no{name}")
+        elif value is not None:
+            value = ",".join(map(str, value)) if isinstance(value, list) else value
+            command.append(f"--{name}={value}")
+    command.append(f"--expect_checkpoints={','.join(map(str, note['checkpoints']))}")
+    return [*command, f"--output={output}"]

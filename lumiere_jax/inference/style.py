@@ -1,0 +1,76 @@
+"""Stylised generation: the image weights of a base model, moved towards those of a style.
+
+The temporal weights stay as they are (Lumiere, arXiv 2401.12945, section 4: a linear interpolation
+between the original text-to-image weights and those that were fine-tuned on a style).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.checkpoints import checkpoint
+from lumiere_jax.models.lora import merge_lora
+from lumiere_jax.models.stunet import is_temporal
+from lumiere_jax.runtime.errors import UserError
+
+STAGE = "style"
+
+
+def interpolate(
+    config: ConfigDict, params: dict[str, Any], workdir: str | Path, alpha: float
+) -> dict[str, Any]:
+    """Image weights `alpha · style + (1 - alpha) · original`.
+
+    Args:
+      config: of the base stage.
+      params: of the base stage.
+      workdir: of the run that was trained on the style.
+      alpha: in [0, 1]; 0 gives every weight back bit for bit.
+
+    Returns:
+      Parameters like `params`.
+
+    Raises:
+      UserError: if the checkpoint is of another stage or network, or alpha out of range.
+    """
+    if not 0 <= alpha <= 1:
+        raise UserError(f"alpha={alpha} must be between 0 (no style) and 1 (all of it).")
+    saved, found, _ = checkpoint.load(workdir)
+    if saved.stage != STAGE:
+        raise UserError(
+            f"--style_checkpoint={workdir} is a checkpoint of stage {saved.stage!r}; give one of "
+            f"stage {STAGE!r}."
+        )
+    fields = checkpoint.INHERITED_FIELDS
+    checkpoint.check_same_fields(saved.to_dict(), config, fields, workdir, "another style")
+    styled = flatten_dict(merge_lora(found))
+    base = flatten_dict(params)
+    image = {path for path in base if not is_temporal(path)}
+    differing = image.symmetric_difference(styled) or {
+        path
+        for path in image
+        if styled[path].shape != base[path].shape and path != ("conv_in", "kernel")
+    }
+    if differing:
+        raise UserError(
+            f"--style_checkpoint={workdir} is of another image network than the base stage: "
+            f"{'/'.join(min(differing))!r} differs; train the style from the same stage 't2i'."
+        )
+    for path in image:
+        base[path] = _blend(base[path], styled[path], alpha)
+    return unflatten_dict(base)
+
+
+def _blend(original: Any, style: Any, alpha: float) -> Any:
+    """A weight; input channels that only a conditional base has keep theirs."""
+    style = style.astype(original.dtype)
+    if original.shape != style.shape:
+        shared = style.shape[2]
+        blended = _blend(original[:, :, :shared], style, alpha)
+        return jnp.concatenate([blended, original[:, :, shared:]], axis=2)
+    return (
+        alpha * style + (1 - alpha) * original if 0 < alpha < 1 else (style if alpha else original)
+    )

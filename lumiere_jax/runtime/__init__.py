@@ -1,0 +1,1 @@
+"""What every program here stands on: errors, files, processes, devices."""

@@ -1,0 +1,153 @@
+"""Files that are never seen half-written, in a local folder or a bucket."""
+
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import uuid
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from etils import epath
+
+from lumiere_jax.runtime.errors import UserError
+
+
+@contextlib.contextmanager
+def written(path: str | os.PathLike) -> Iterator[Path]:
+    """A local file to write, which becomes `path` if all went well.
+
+    Beside a local `path` it has a temporary name, and is renamed. For one in a bucket
+    ("gs://BUCKET/NAME") it is in a temporary folder, and is uploaded: a bucket shows only whole
+    objects.
+
+    Raises:
+      OSError: if the folder cannot be written.
+    """
+    path = epath.Path(path)
+    if "://" in str(path):
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder) / path.name
+            yield temporary
+            path.write_bytes(temporary.read_bytes())
+        return
+    temporary = Path(path).with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def local(path: str | os.PathLike) -> Path:
+    """A path of this machine.
+
+    Raises:
+      UserError: if it is in a bucket, where no folder can be renamed.
+    """
+    if "://" in str(path):
+        raise UserError(f"{path} is in a bucket; write a local folder, and copy it there.")
+    return Path(path)
+
+
+@contextlib.contextmanager
+def written_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """A folder to fill, which becomes the local folder `path`, in place of a former one.
+
+    Folders above it are made. Of an error or an interruption (SIGINT, SIGTERM) nothing is left, and
+    what was at `path` stays.
+
+    Raises:
+      UserError: if it cannot be written, such as on a full disk, or is in a bucket.
+    """
+    path = local(path)
+    try:
+        path = path.resolve()  # behind a link, which stays
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}); choose another.") from error
+    with _sigterm_is_raised():
+        try:
+            yield temporary
+            temporary.chmod(0o755)
+            if path.exists():
+                _exchange(temporary, path)
+            else:
+                os.replace(temporary, path)
+        except OSError as error:
+            raise UserError(f"{path} cannot be written ({error}); nothing was changed.") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _sigterm_is_raised() -> Iterator[None]:
+    """Ends the process at SIGTERM by an exception, where nobody else takes care of it."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    mine = threading.current_thread() is threading.main_thread()
+    if not mine or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _exchange(temporary: Path, path: Path) -> None:
+    """Puts a folder in the place of another one, which is removed."""
+    former = temporary.with_name(f"{temporary.name}-former")
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        os.replace(path, former)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            os.replace(former, path)
+            raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+    shutil.rmtree(former, ignore_errors=True)
+
+
+def keep_others(former: Path, folder: Path, but: Collection[str] = ()) -> None:
+    """Copies what a former folder holds beside what is made anew.
+
+    Args:
+      former: folder that is to be replaced.
+      folder: what replaces it; whatever it holds already stays.
+      but: names of what is not kept.
+
+    Raises:
+      UserError: if there is something that is neither a file, a folder nor a link.
+      OSError: if it cannot be copied.
+    """
+    for path in former.iterdir():
+        target = folder / path.name
+        if path.name in but or target.exists():
+            continue
+        if path.is_symlink() or path.is_file():
+            shutil.copy2(path, target, follow_symlinks=False)
+        elif path.is_dir():
+            target.mkdir()
+            keep_others(path, target)
+        else:
+            raise UserError(f"{path} is neither a file nor a folder; move it away.")
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes `text` as UTF-8 so that nobody sees half of it.
+
+    Raises:
+      OSError: if the folder cannot be written.
+    """
+    with written(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,88 @@
+"""Ctrl-C and SIGTERM in the middle of a loop: put off to where all processes can stop."""
+
+import os
+import signal
+import threading
+from types import FrameType
+
+import jax
+from jax.experimental import multihost_utils
+
+from lumiere_jax.runtime.errors import Preempted
+
+
+class Interruption:
+    """Puts a signal off to the next call of `poll`, so that no write is cut in half.
+
+    Use as a context manager around a loop. It may be entered again inside the loop: what arrives
+    in the inner loop and is not polled for there ends the outer one. In any thread but the main
+    one, which alone receives signals, it does nothing.
+
+    One process stops at the next poll. Many processes stop at the same poll, whichever of them
+    was told to: JAX takes their SIGTERM, and its coordination service finds the first poll that
+    no process has passed (`reached_preemption_sync_point`).
+    """
+
+    _received: int | None = None  # the signal that waits for a poll; like signals, the process's
+    _polls = 0  # of all loops of this process; every process must poll equally often
+
+    def __init__(self) -> None:
+        """Takes nothing over yet."""
+        self._is_main = threading.current_thread() is threading.main_thread()
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "Interruption":
+        """Takes the signals over."""
+        if self._is_main:
+            handlers = {signal.SIGINT: self._on_interrupt}
+            if not jax.distributed.is_initialized():  # else the handler is JAX's, and must stay
+                handlers[signal.SIGTERM] = self._on_terminate
+            self._before = {number: signal.signal(number, f) for number, f in handlers.items()}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Hands the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def poll(self) -> None:
+        """Stops here if a signal came.
+
+        To be called after each step, on every process equally often: the state is then that of
+        the same step everywhere.
+
+        Raises:
+          KeyboardInterrupt: after SIGINT to a process that runs alone.
+          Preempted: after SIGTERM; with many processes after either signal to any of them, at the
+            same call on all.
+        """
+        if not self._is_main:
+            return
+        if jax.distributed.is_initialized():
+            Interruption._polls += 1
+            if multihost_utils.reached_preemption_sync_point(Interruption._polls):
+                raise Preempted("stopped by SIGTERM to one of the processes")
+            return
+        received, Interruption._received = Interruption._received, None
+        if received == signal.SIGINT:
+            raise KeyboardInterrupt
+        if received == signal.SIGTERM:
+            raise Preempted("stopped by SIGTERM")
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        if Interruption._received is not None:
+            Interruption._received = None
+            raise KeyboardInterrupt
+        Interruption._received = number
+        _say("stopping after this step; once more to stop at once")
+        if jax.distributed.is_initialized():  # JAX tells the others of SIGTERM only
+            signal.raise_signal(signal.SIGTERM)
+
+    def _on_terminate(self, number: int, frame: FrameType | None) -> None:
+        Interruption._received = number
+        _say("SIGTERM: stopping after this step")
+
+
+def _say(text: str) -> None:
+    """Writes to stderr past Python's buffers, which a signal may have found half written."""
+    os.write(2, f"\n{text}\n".encode())

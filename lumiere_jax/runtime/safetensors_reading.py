@@ -1,0 +1,191 @@
+"""Weights in the folders of Hugging Face: one safetensors file, or many with an index.
+
+Nothing is read before it is asked for, and a slice of a tensor reads no more than its bytes, so
+that every device of a mesh can be given its own part of a model that is larger than the host.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from lumiere_jax.runtime.errors import UserError
+
+_DTYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
+
+
+class TensorFiles:
+    """The tensors of one model, by name.
+
+    Attributes:
+      folder: where they are.
+    """
+
+    def __init__(self, folder: str | Path, stem: str = "model"):
+        """Opens `STEM.safetensors`, or all files that `STEM.safetensors.index.json` names.
+
+        Args:
+          folder: of the model.
+          stem: "model" in folders of transformers, "diffusion_pytorch_model" in those of diffusers.
+
+        Raises:
+          UserError: if a file is missing, damaged, or not what the index says.
+        """
+        self.folder = Path(folder).expanduser()
+        if not self.folder.is_dir():
+            raise UserError(
+                f"there is no folder {self.folder}; give one with {stem}.safetensors, or with "
+                f"{stem}.safetensors.index.json and the files that it names."
+            )
+        single = self.folder / f"{stem}.safetensors"
+        index = self.folder / f"{stem}.safetensors.index.json"
+        self._files: dict[str, Any] = {}
+        if single.is_file():
+            opened = _open(single)
+            self._files = dict.fromkeys(opened.keys(), opened)
+        elif index.is_file():
+            self._open_shards(index)
+        else:
+            raise UserError(_nothing_found(self.folder, stem))
+
+    def _open_shards(self, index: Path) -> None:
+        weight_map = _weight_map(index)
+        shards = {shard: _open(index.parent / shard) for shard in sorted(set(weight_map.values()))}
+        held = {shard: set(opened.keys()) for shard, opened in shards.items()}
+        for name, shard in weight_map.items():
+            if name not in held[shard]:
+                raise UserError(
+                    f"{index} looks for the tensor {name!r} in {shard}, which does not have it; "
+                    "the files are not of one model: copy all of them again."
+                )
+            self._files[name] = shards[shard]
+
+    def names(self) -> list[str]:
+        """Names of all tensors, sorted."""
+        return sorted(self._files)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor.
+
+        Raises:
+          UserError: if there is no such tensor.
+        """
+        return tuple(self._slice(name).get_shape())
+
+    def dtype(self, name: str) -> np.dtype:
+        """Type of a tensor's numbers.
+
+        Raises:
+          UserError: if there is no such tensor, or NumPy has no such numbers.
+        """
+        dtype = self._slice(name).get_dtype()
+        if dtype not in _DTYPES:
+            raise UserError(
+                f"{self.folder}: tensor {name!r} has numbers of type {dtype}, which is not "
+                f"supported; convert it to one of {', '.join(_DTYPES)}."
+            )
+        return np.dtype(_DTYPES[dtype])
+
+    def check_shape(self, name: str, shape: tuple[int, ...]) -> None:
+        """Makes sure of a tensor, and reads nothing of it.
+
+        Raises:
+          UserError: if there is no such tensor, or it has another shape.
+        """
+        if self.shape(name) != tuple(shape):
+            raise UserError(
+                f"{self.folder}: tensor {name!r} has shape {self.shape(name)}, and {tuple(shape)} "
+                "is needed; the weights do not belong to the config.json beside them."
+            )
+
+    def read(self, name: str) -> np.ndarray:
+        """A whole tensor, as it is stored.
+
+        Raises:
+          UserError: see `dtype`.
+        """
+        return self.read_slice(name, ())
+
+    def read_slice(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
+        """A part of a tensor; only its bytes are read.
+
+        Args:
+          name: of the tensor.
+          index: slices without a step, one for each of the first axes.
+
+        Raises:
+          UserError: see `dtype`.
+        """
+        self.dtype(name)
+        part = self._slice(name)
+        bounds = [
+            slice(*bound.indices(size)[:2])
+            for bound, size in zip(index, part.get_shape(), strict=False)
+        ]
+        if not bounds:
+            return self._file(name).get_tensor(name)
+        if any(bound.start >= bound.stop for bound in bounds):  # safetensors refuses empty ones
+            return np.zeros(part.get_shape(), self.dtype(name))[tuple(bounds)]
+        return part[tuple(bounds)]
+
+    def _file(self, name: str) -> Any:
+        if name not in self._files:
+            raise UserError(
+                f"{self.folder} has no tensor {name!r} among its {len(self._files)}; it holds "
+                "another kind of model, or a part of one."
+            )
+        return self._files[name]
+
+    def _slice(self, name: str) -> Any:
+        return self._file(name).get_slice(name)
+
+
+def _open(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="numpy")
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path} is missing; copy all files of the model into one folder."
+        ) from error
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); it is no safetensors file, or damaged: copy it "
+            "again."
+        ) from error
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Which file has which tensor."""
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        if all(Path(shard).name == shard for shard in weight_map.values()):
+            return weight_map
+        problem = "it names files of other folders"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        problem = f"{type(error).__name__}: {error}"
+    raise UserError(f"{index} is no index of safetensors files ({problem}); copy it again.")
+
+
+def _nothing_found(folder: Path, stem: str) -> str:
+    missing = f"{folder} has neither {stem}.safetensors nor {stem}.safetensors.index.json"
+    pickles = sorted(path.name for path in folder.glob("*.bin"))
+    if pickles:
+        return (
+            f"{missing}, only {pickles[0]}, a pickle that could run foreign code; save the model "
+            "as safetensors with the library it is from: model.save_pretrained(FOLDER)."
+        )
+    return f"{missing}; give the folder that holds the weights."

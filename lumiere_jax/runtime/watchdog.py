@@ -1,0 +1,136 @@
+"""No waiting for ever: what hangs, or lost another process, ends with a clear line."""
+
+import contextlib
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import jax
+
+from lumiere_jax.runtime.errors import EXIT_PEER
+
+_ADVICE = (
+    "Look at the logs of the other processes for the first error; the same command, given to all "
+    "of them, continues from the last checkpoint."
+)
+_STATUS = re.compile(r"(UNKNOWN|UNAVAILABLE|INTERNAL|DEADLINE_EXCEEDED|ABORTED|CANCELLED)\b")
+_SIGNS = re.compile(
+    r"gloo|connection (closed|reset) by peer|connection refused|socket closed|broken pipe"
+    r"|heartbeat|coordination service|barrier",
+    re.IGNORECASE,
+)
+"""What errors of JAX begin with, and say, when another process is gone."""
+
+
+class Watchdog:
+    """Ends the process if a loop makes no progress.
+
+    A collective waits for all processes, and those that hang or are gone never come: nothing in
+    Python can end that wait but the end of the process. Use as a context manager around a loop.
+    """
+
+    def __init__(self, timeout_s: float, what: str):
+        """Remembers what to watch.
+
+        Args:
+          timeout_s: seconds without a beat, compilation not counted, that are too many; 0 never
+            ends anything.
+          what: the loop's name, for the message.
+        """
+        self._timeout_s, self._what = timeout_s, what
+        self._note, self._pauses = "nothing yet", 0
+        self._last = time.monotonic()
+        self._is_over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> "Watchdog":
+        """Starts to watch this thread."""
+        self._watched = threading.get_ident()
+        self._process = f"process {jax.process_index()} of {jax.process_count()}"
+        self._last = time.monotonic()
+        if self._timeout_s:
+            self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Stops watching."""
+        self._is_over.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def beat(self, note: str) -> None:
+        """Says that there was progress, and which: "step 12"."""
+        self._note, self._last = note, time.monotonic()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Does not count the time of what may take any time, such as compilation."""
+        self._pauses += 1
+        try:
+            yield
+        finally:
+            self._last = time.monotonic()
+            self._pauses -= 1
+
+    def _watch(self) -> None:
+        while not self._is_over.wait(min(self._timeout_s / 4, 5.0)):
+            silent = time.monotonic() - self._last
+            if silent > self._timeout_s and not self._pauses:
+                _end(self._message(silent))
+
+    def _message(self, silent_s: float) -> str:
+        return (
+            f"{self._process}: {self._what} made no progress for {silent_s:.0f} s (last: "
+            f"{self._note}); it waits{self._place()}, probably for a process that hangs or is "
+            f"gone. {_ADVICE}"
+        )
+
+    def _place(self) -> str:
+        """Which line of this package the watched thread is at."""
+        frame, package = sys._current_frames().get(self._watched), Path(__file__).parent
+        while frame is not None and package not in Path(frame.f_code.co_filename).parents:
+            frame = frame.f_back
+        if frame is None:
+            return ""
+        return f" at {package.name}/{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+
+@contextlib.contextmanager
+def peer_errors() -> Iterator[None]:
+    """Ends the process where an error tells that another one is gone.
+
+    At once: whatever would still be closed or waited for on the way out needs that process.
+    """
+    try:
+        yield
+    except Exception as error:
+        sign = peer_sign(error) if jax.process_count() > 1 else None
+        if sign is None:
+            raise
+        process = f"process {jax.process_index()} of {jax.process_count()}"
+        _end(f"{process} lost another process ({sign}). {_ADVICE}")
+
+
+def _end(text: str) -> NoReturn:
+    """Ends the process, past Python's buffers: a thread that hangs may hold their locks."""
+    os.write(2, f"\nerror: {text}\n".encode())
+    os._exit(EXIT_PEER)
+
+
+def peer_sign(error: BaseException) -> str | None:
+    """The line of an error, or of one that led to it, that tells of a lost process; else None."""
+    seen: BaseException | None = error
+    while seen is not None:
+        # A collective of gloo that fails raises ValueError, everything else JaxRuntimeError.
+        if isinstance(seen, jax.errors.JaxRuntimeError | ValueError) and _STATUS.match(str(seen)):
+            for line in str(seen).splitlines():
+                if _SIGNS.search(line):
+                    return line.strip()
+        seen = seen.__cause__ or seen.__context__
+    return None

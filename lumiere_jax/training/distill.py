@@ -1,0 +1,139 @@
+"""Distillation of a trained stage into one that samples in a few steps, round by round.
+
+Each round is an ordinary run of the same stage, with a teacher: the first learns from a checkpoint
+that was given, every other from the student before. The last one is in the workdir itself, the
+others in `WORKDIR/round_STEPS`. All can be interrupted, resumed and sampled like any run.
+"""
+
+import itertools
+import json
+import os
+from pathlib import Path
+
+from etils import epath
+
+from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.cascade.stage import create_schedule
+from lumiere_jax.cascade.state import TrainState
+from lumiere_jax.diffusion.distillation import check_weighting, log_snr_table
+from lumiere_jax.runtime.distributed import say
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.training.train import train
+
+TEACHERS = ("stunet", "stunet_conditional", "ssr")
+"""Stages that can be distilled."""
+
+
+def check_teacher(stage: str, workdir: str | Path) -> None:
+    """Refuses a teacher of a stage that cannot be distilled.
+
+    Raises:
+      UserError: naming it.
+    """
+    if stage not in TEACHERS:
+        raise UserError(
+            f"{workdir} is a checkpoint of stage {stage!r}; the teacher of a distillation is of "
+            f"one of the stages {', '.join(TEACHERS)}."
+        )
+
+
+def rounds(config: ConfigDict, workdir: str | Path) -> list[tuple[ConfigDict, epath.Path]]:
+    """The runs that a distillation consists of, in their order.
+
+    A student is sampled by DDIM in as many steps as it has learned, without guidance, and its
+    config says so.
+
+    Args:
+      config: with a section `distillation`, see `configs/distill.py`; `init_from` is the teacher.
+      workdir: of the last student.
+
+    Returns:
+      The config and the workdir of each round.
+
+    Raises:
+      UserError: for numbers of steps that do not fit one another, or no teacher.
+    """
+    _check(config)
+    settings, workdir = config.distillation, epath.Path(workdir)
+    teacher, scale, found = config.init_from, settings.guidance_scale, []
+    all_steps = [settings.start_steps, *settings.steps]
+    for number, (before, after) in enumerate(itertools.pairwise(all_steps), 1):
+        place = workdir if number == len(settings.steps) else workdir / f"round_{after}"
+        one = config.copy_and_resolve_references()
+        one.init_from = str(teacher)
+        one.seed += number  # other clips and noise in every round
+        one.distillation.update({"start_steps": before, "guidance_scale": scale})
+        one.distillation.steps = (after,)
+        one.sampling.update({"sampler": "ddim", "num_steps": after, "guidance_scale": 1.0})
+        found.append((one, place))
+        teacher, scale = place, 1.0
+    return found
+
+
+def distil(
+    config: ConfigDict, workdir: str | Path, profile_steps: tuple[int, int] | None = None
+) -> TrainState:
+    """Trains all rounds; the same call again goes on where it was, bit for bit on the CPU.
+
+    Args:
+      config: see `rounds`.
+      workdir: see `rounds`.
+      profile_steps: see `train`; of the last round.
+
+    Returns:
+      The final state of the last round.
+
+    Raises:
+      UserError: for a config, teacher or workdir that cannot be used.
+    """
+    todo = rounds(config, workdir)
+    _refuse_other_run(config.init_from, *todo[-1])
+    for number, (one, place) in enumerate(todo, 1):
+        settings = one.distillation
+        say(
+            f"\n== round {number}/{len(todo)}: {settings.start_steps} steps of {one.init_from} "
+            f"become {settings.steps[0]} =="
+        )
+        state = train(one, place, profile_steps if number == len(todo) else None)
+    return state
+
+
+def _check(config: ConfigDict) -> None:
+    settings = config.distillation
+    check_teacher(config.stage, config.init_from)
+    check_weighting(settings.weighting)
+    if not config.init_from:
+        raise UserError(
+            "a distillation needs a teacher: --config=configs/distill.py:from=WORKDIR, or "
+            "--config.init_from=WORKDIR."
+        )
+    if not settings.guidance_scale >= 0:
+        raise UserError(f"distillation.guidance_scale={settings.guidance_scale} must be 0 or more.")
+    all_steps = [settings.start_steps, *settings.steps]
+    if len(all_steps) < 2:
+        raise UserError("distillation.steps is empty; give the student's steps of every round.")
+    for number, (before, after) in enumerate(itertools.pairwise(all_steps)):
+        # The first round may be of guidance alone.
+        if after < 1 or before % after or (before == after and number):
+            raise UserError(
+                f"distillation.start_steps={settings.start_steps} and steps="
+                f"{tuple(settings.steps)}: {before} is no multiple of {after}; each number must "
+                "divide the one before it, such as 32 and (16, 8, 4)."
+            )
+        log_snr_table(create_schedule(config), before, after)
+
+
+def _refuse_other_run(teacher: str, config: ConfigDict, workdir: epath.Path) -> None:
+    """Finds out before the first round, not after it, that another run is in the way."""
+    if os.path.realpath(workdir) == os.path.realpath(teacher):
+        raise UserError(f"--workdir={workdir} is the teacher's; choose another --workdir.")
+    place = workdir / "config.json"
+    if not place.exists():
+        return
+    saved = json.loads(place.read_text())
+    wanted = json.loads(json.dumps(config.to_dict(), default=list))
+    if saved.get("distillation") != wanted["distillation"] or saved["stage"] != config.stage:
+        raise UserError(
+            f"--workdir={workdir} holds a run of stage {saved['stage']!r} that is not this "
+            "distillation; choose another --workdir."
+        )

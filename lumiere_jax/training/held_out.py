@@ -1,0 +1,58 @@
+"""Loss on held-out clips."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from lumiere_jax import text
+from lumiere_jax.cascade.stage import Batch, Stage
+from lumiere_jax.cascade.state import TrainState
+from lumiere_jax.data import pipeline as data_pipeline
+from lumiere_jax.data.sources import create_source
+from lumiere_jax.runtime.sharding import global_batch, replicated, use_mesh
+from lumiere_jax.training.objective import training_loss
+
+
+class Evaluation:
+    """Loss of the EMA on fixed held-out clips, noise and noise levels."""
+
+    def __init__(self, stage: Stage, mesh: Mesh):
+        """Draws the clips, once."""
+        config = stage.config
+        source = create_source(config.data, "test")
+        batches = data_pipeline.train_batches(
+            source,
+            text.host_part(stage.text_encoder),
+            batch_size=config.train.batch_size,
+            seed=config.seed,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            allow_small=True,
+            draw_mask=stage.draw_mask,
+        )
+        batches = text.device_part(batches, stage.text_encoder)
+        stage.null_text()  # computed before anything is traced
+        self._mesh = mesh
+        self._batches = [next(batches) for _ in range(config.train.eval_batches)]
+
+        def loss(state: TrainState, batch: Batch, index: int) -> jax.Array:
+            return training_loss(stage, state.ema, state, batch, jax.random.key(index))
+
+        self._loss = jax.jit(loss, out_shardings=replicated(mesh))
+
+    def __call__(self, state: TrainState, between: Callable[[], None]) -> float:
+        """Mean loss over the clips.
+
+        Args:
+          state: of the run.
+          between: called after every batch; it may raise to end the evaluation.
+        """
+        losses = []
+        for index, batch in enumerate(self._batches):
+            with use_mesh(self._mesh):
+                loss = self._loss(state, global_batch(batch, self._mesh), index)
+            losses.append(float(loss))
+            between()
+        return float(np.mean(losses))

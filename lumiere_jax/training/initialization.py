@@ -1,0 +1,161 @@
+"""The state that a run starts from: fresh parameters, with those of the stage before in place."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh
+
+from lumiere_jax.cascade.stage import INPUT_LAYER, Stage
+from lumiere_jax.cascade.state import TrainState, create_state
+from lumiere_jax.checkpoints import checkpoint
+from lumiere_jax.checkpoints.inheritance import check_same_network
+from lumiere_jax.models.parameters import Params, merge, partition
+from lumiere_jax.runtime.distributed import say
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.sharding import state_shardings, with_shardings
+
+
+def state_maker(
+    stage: Stage, optimizer: optax.GradientTransformation
+) -> Callable[[Params], TrainState]:
+    """A function from all parameters of a stage to its state at step 0, to be compiled."""
+    frozen_dtype = jnp.dtype(stage.config.train.frozen_dtype)
+
+    def make(params: Params) -> TrainState:
+        trainable, frozen = partition(params, stage.is_trainable)
+        trainable = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), trainable)
+        frozen = jax.tree.map(lambda leaf: leaf.astype(frozen_dtype), frozen)
+        teacher = None
+        if stage.is_distilled:  # a student starts as its teacher
+            teacher = jax.tree.map(lambda leaf: jnp.copy(leaf.astype(frozen_dtype)), trainable)
+        return create_state(trainable, frozen, optimizer, teacher)
+
+    return make
+
+
+def state_shapes(stage: Stage, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """Shapes of the state, each with the sharding that it has on the mesh."""
+    make = state_maker(stage, optimizer)
+    shapes = jax.eval_shape(lambda key: make(stage.init_params(key)), jax.random.key(0))
+    return with_shardings(shapes, state_shardings(shapes, mesh))
+
+
+def initial_state(stage: Stage, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """The state at step 0, born where it is to live.
+
+    Raises:
+      UserError: see `initial_params`.
+    """
+    params, make = initial_params(stage, mesh), state_maker(stage, optimizer)
+    shardings = state_shardings(jax.eval_shape(make, params), mesh)
+    return _compile(make, params, shardings)(params)
+
+
+def initial_params(stage: Stage, mesh: Mesh) -> Params:
+    """Fresh parameters, with those of the stage before in their place, or of a run of this stage.
+
+    Raises:
+      UserError: if the checkpoint named by `init_from` is of the wrong stage or does not fit, or
+        an inflated stage has none.
+    """
+    config, expected = stage.config, stage.starts_from
+    if not config.init_from:
+        if expected and not config.allow_untrained_start:
+            raise UserError(
+                f"stage {stage.name!r} starts from a trained stage {expected!r}: give its workdir "
+                "with --config.init_from=WORKDIR (or set --config.allow_untrained_start=True "
+                "with --config.train.trainable=all to train everything at once)."
+            )
+        say("initialising all parameters at random")
+        return fresh_params(stage, {}, mesh)
+    saved_config, saved, step = checkpoint.load(config.init_from, mesh)
+    if saved_config.stage not in (expected, stage.name):
+        or_before = f"stage {expected!r}, or " if expected and expected != stage.name else ""
+        raise UserError(
+            f"init_from={config.init_from} is a checkpoint of stage {saved_config.stage!r}; stage "
+            f"{stage.name!r} starts from {or_before}another run of its own stage."
+        )
+    inherited = checkpoint.INHERITED_FIELDS
+    checkpoint.check_same_fields(
+        saved_config.to_dict(), config, inherited, config.init_from, "another --config.init_from"
+    )
+    check_same_network(saved_config, config, config.init_from)
+    say(f"initialising from step {step} of {config.init_from}")
+    shapes = jax.eval_shape(stage.init_params, jax.random.key(0))
+    if stage.is_conditional:
+        saved = with_new_inputs(shapes, saved, mesh)
+    check_fit(shapes, saved, config.init_from)
+    return fresh_params(stage, saved, mesh)
+
+
+def with_new_inputs(shapes: Params, saved: Params, mesh: Mesh) -> Params:
+    """Adds input channels to the first convolution that count for nothing at first.
+
+    Args:
+      shapes: of the network that takes more channels.
+      saved: parameters of one that takes fewer.
+      mesh: where they are.
+
+    Returns:
+      The saved parameters with a kernel of zeros for each new channel.
+    """
+    kernel = saved[INPUT_LAYER]["kernel"]
+    missing = shapes[INPUT_LAYER]["kernel"].shape[2] - kernel.shape[2]
+    wider = jax.tree.map(lambda x: x, saved)  # the tree, not its arrays, is changed
+    if missing > 0:
+
+        def pad(kernel: jax.Array) -> jax.Array:  # float32: it is trained from here on
+            kernel = kernel.astype(jnp.float32)
+            return jnp.pad(kernel, ((0, 0), (0, 0), (0, missing), (0, 0)))
+
+        shardings = state_shardings(jax.eval_shape(pad, kernel), mesh)
+        wider[INPUT_LAYER]["kernel"] = _compile(pad, kernel, shardings)(kernel)
+    return wider
+
+
+def fresh_params(stage: Stage, saved: Params, mesh: Mesh) -> Params:
+    """All parameters of a stage: the saved ones, and random ones where there are none."""
+    saved = flatten_dict(saved)
+
+    def init(key: jax.Array) -> Params:
+        fresh = flatten_dict(stage.init_params(key))
+        return unflatten_dict({path: x for path, x in fresh.items() if path not in saved})
+
+    # XLA's own generator: thousands of small draws take long to compile.
+    key = jax.random.key(stage.config.seed, impl="rbg")
+    shardings = state_shardings(jax.eval_shape(init, key), mesh)
+    return merge(unflatten_dict(saved), _compile(init, key, shardings)(key))
+
+
+def _compile(function: Callable[..., Any], argument: Any, shardings: Any) -> Callable[..., Any]:
+    """Compiles what runs once, on the CPU without optimisation."""
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    lowered = jax.jit(function, out_shardings=shardings).lower(argument)
+    return lowered.compile(compiler_options=options)
+
+
+def check_fit(shapes: Params, saved: Params, place: str) -> None:
+    """Makes sure that saved parameters have their place in a network, which may have more.
+
+    Args:
+      shapes: the network's parameters, or their shapes.
+      saved: parameters of the stage before.
+      place: where they are from, for messages.
+
+    Raises:
+      UserError: if a saved parameter has no place or another shape.
+    """
+    shapes = flatten_dict(shapes)
+    for path, leaf in flatten_dict(saved).items():
+        name = "/".join(path)
+        if path not in shapes:
+            raise UserError(f"{place}: this network has no parameter {name!r}; use equal sizes.")
+        if shapes[path].shape != leaf.shape:
+            raise UserError(
+                f"{place}: parameter {name!r} has shape {leaf.shape}, and this network's "
+                f"{shapes[path].shape}; give both stages the same model fields."
+            )

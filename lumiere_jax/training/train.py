@@ -1,0 +1,225 @@
+"""The training loop of every stage, linear from top to bottom."""
+
+import json
+import time
+from pathlib import Path
+
+import jax
+from etils import epath
+
+from lumiere_jax import text
+from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.cascade.stage import Stage
+from lumiere_jax.cascade.state import TrainState
+from lumiere_jax.checkpoints import checkpoint, loss_plot
+from lumiere_jax.data import pipeline as data_pipeline
+from lumiere_jax.data import sources
+from lumiere_jax.models.parameters import count, merge
+from lumiere_jax.runtime import distributed
+from lumiere_jax.runtime.distributed import say
+from lumiere_jax.runtime.errors import Preempted, UserError
+from lumiere_jax.runtime.files import write_text
+from lumiere_jax.runtime.metric_writer import create_writer
+from lumiere_jax.runtime.preemption import Interruption
+from lumiere_jax.runtime.progress import Announcement, Progress
+from lumiere_jax.runtime.sharding import create_mesh, global_batch
+from lumiere_jax.runtime.watchdog import Watchdog, peer_errors
+from lumiere_jax.training import samples
+from lumiere_jax.training.held_out import Evaluation
+from lumiere_jax.training.initialization import initial_state, state_shapes
+from lumiere_jax.training.objective import check_one_round
+from lumiere_jax.training.optimizer import create_optimizer
+from lumiere_jax.training.profiling import ProfilerWindow
+from lumiere_jax.training.reporting import Goodput, Pending, RateWindow, report
+from lumiere_jax.training.step import compile_step
+
+COMPILING = "compiling the training step, this can take minutes"
+
+
+def train(
+    config: ConfigDict, workdir: str | Path, profile_steps: tuple[int, int] | None = None
+) -> TrainState:
+    """Trains one stage; the same call again resumes it, bit for bit on the CPU.
+
+    Every process of a multi-host job makes this call with the same arguments.
+
+    Args:
+      config: see `default_config`.
+      workdir: folder for checkpoints, metrics, samples and the plot of the loss; one that all
+        processes share.
+      profile_steps: first and last step of a profile, written to `WORKDIR/profile`.
+
+    Returns:
+      The final state.
+
+    Raises:
+      UserError: for a config, data source or checkpoint that cannot be used.
+      NonFiniteError: if the loss or a gradient is not finite.
+      Preempted: after SIGTERM to any process, when the checkpoint of the step is complete.
+    """
+    # ---- set-up ---------------------------------------------------------------------------
+    begin = time.monotonic()
+    check_one_round(config)
+    text.pin_weights(config.text)
+    stage = Stage.from_config(config)
+    workdir = make_workdir(workdir)
+    mesh = create_mesh(config.mesh)
+    say(distributed.start_report(mesh, config.train.batch_size))
+    source = sources.create_source(config.data, "train")
+    if not config.data.allow_small:
+        sources.check_size(source, config.train.batch_size)
+    config = note_fingerprint(config, source)
+    say(f"stage {stage.name}: {len(source)} clips, global batch {config.train.batch_size}")
+    settings, num_steps = config.train, config.train.num_steps
+
+    # ---- network, parameters and optimiser ------------------------------------------------
+    optimizer = create_optimizer(config.optimizer, num_steps)
+    shapes = state_shapes(stage, optimizer, mesh)
+    say(f"parameters: {count(shapes.trainable):,} trained, {count(shapes.frozen):,} frozen")
+
+    # ---- resume, or start afresh ----------------------------------------------------------
+    checkpoints = checkpoint.Checkpointer(
+        workdir, keep_last=settings.keep_last, keep_best=settings.keep_best
+    )
+    if checkpoints.latest_step() is None:
+        say(f"starting fresh because {workdir} holds no complete checkpoint")
+        state = initial_state(stage, optimizer, mesh)
+    else:
+        state = checkpoints.restore(shapes, config)
+        say(f"restored step {int(state.step)} from {workdir}/{checkpoint.FOLDER}")
+    first_step = int(state.step)
+    write_config(config, workdir)
+
+    # ---- input: every process reads its own part of each batch ----------------------------
+    batches = data_pipeline.train_batches(
+        source,
+        text.host_part(stage.text_encoder),
+        batch_size=settings.batch_size,
+        seed=config.seed,
+        start_step=first_step,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        allow_small=config.data.allow_small,
+        num_threads=config.data.num_threads,
+        flip=config.data.flip,
+        draw_mask=stage.draw_mask,
+    )
+    batches = text.device_part(batches, stage.text_encoder)
+    evaluate = Evaluation(stage, mesh) if settings.eval_every else None
+
+    # ---- the step, compiled as a whole ----------------------------------------------------
+    if first_step < num_steps:
+        batch = global_batch(next(batches), mesh)
+        with Announcement(COMPILING, quiet=not distributed.is_primary()):
+            step_function = compile_step(stage, optimizer, mesh, state, batch)
+            distributed.wait_for_all("compiled")
+
+    # ---- loop -----------------------------------------------------------------------------
+    writer = create_writer(workdir, first_step)
+    progress = Progress(
+        stage.name, num_steps, "steps", first_step, quiet=not distributed.is_primary()
+    )
+    window, profiler = RateWindow(first_step), ProfilerWindow(workdir, profile_steps)
+    goodput = Goodput(begin)
+    reporting = (config, shapes.trainable, writer, progress, window, goodput)
+    pending: Pending | None = None
+    hang_timeout = settings.hang_timeout if jax.process_count() > 1 else 0
+    try:
+        with (
+            Interruption() as interruption,
+            Watchdog(hang_timeout, "training") as watchdog,
+            peer_errors(),
+        ):
+            for step in range(first_step + 1, num_steps + 1):
+                profiler.before(step)
+                state, metrics = step_function(state, batch)
+                if step < num_steps:
+                    batch = global_batch(next(batches), mesh)  # while the devices work
+                if pending is not None:
+                    report(pending, *reporting)
+                pending, eval_loss = (step, metrics), None
+                evaluates = is_due(step, settings.eval_every, num_steps)
+                saves = is_due(step, settings.checkpoint_every, num_steps) or step == num_steps
+                shows = is_due(step, settings.sample_every, num_steps)
+                if evaluates or saves or shows:  # all of them wait for the step
+                    report(pending, *reporting)
+                    pending = None
+                try:
+                    with goodput.lost():
+                        if evaluates:
+                            eval_loss = evaluate(state, interruption.poll)
+                            writer.write(step, {"eval_loss": eval_loss})
+                        if saves:
+                            checkpoints.save(state, config, eval_loss)
+                        if shows:
+                            params = merge(state.ema, state.frozen)
+                            samples.write_training_samples(stage, params, step, workdir, mesh)
+                    interruption.poll()
+                except Preempted:
+                    if pending is not None:
+                        report(pending, *reporting)  # nothing that is not finite is saved
+                    checkpoints.save(state, config)
+                    checkpoints.wait()  # watched: another process may hang
+                    raise
+                profiler.after(step, state)
+                watchdog.beat(f"step {step}")
+            checkpoints.wait()
+    finally:
+        profiler.close()
+        writer.close()
+        checkpoints.close()
+
+    # ---- end ------------------------------------------------------------------------------
+    if distributed.is_primary():
+        loss_plot.write(workdir, stage.name)
+    say(f"stage {stage.name}: done at step {int(state.step)}, in {workdir}")
+    return state
+
+
+def make_workdir(path: str | Path) -> epath.Path:
+    """Makes the folder of a run, local or in a bucket ("gs://BUCKET/RUN").
+
+    Raises:
+      UserError: if there can be no such folder, or nothing can be written into it.
+    """
+    path = epath.Path(path)
+    probe = path / f".probe-{jax.process_index()}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except Exception as error:  # a bucket's file system has errors of its own
+        raise UserError(
+            f"--workdir={path} cannot be used ({error}); choose a folder that can be written to."
+        ) from error
+    return path
+
+
+def note_fingerprint(config: ConfigDict, source: sources.Source) -> ConfigDict:
+    """A copy of a run's config with the fingerprint of its source in `data.fingerprint`.
+
+    Raises:
+      UserError: if processes read different data.
+    """
+    name = source.fingerprint
+    if not distributed.is_same_everywhere(name):
+        raise UserError(
+            "the processes of this run read different data, each from its own disk; give every "
+            "host the same files."
+        )
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.data.fingerprint = name
+    return config
+
+
+def is_due(step: int, every: int, num_steps: int) -> bool:
+    """Whether something happens at a step: `every` so many and at the last; never if 0."""
+    return every > 0 and (step % every == 0 or step == num_steps)
+
+
+def write_config(config: ConfigDict, workdir: epath.Path) -> None:
+    """Writes the resolved config to `WORKDIR/config.json`, for people to read."""
+    if not distributed.is_primary():
+        return
+    write_text(workdir / "config.json", json.dumps(config.to_dict(), indent=2, default=list) + "\n")

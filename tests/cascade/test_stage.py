@@ -1,0 +1,166 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lumiere_jax.cascade.stage import Stage, create_network
+from lumiere_jax.diffusion.low_resolution import downsample, upsample_low_resolution
+from lumiere_jax.runtime.errors import UserError
+from tests.tiny_runs import tiny_config
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": "vit"}, "model.name 'vit' is unknown.*unet.*stunet.*ssr"),
+        ({"dtype": "float8"}, "model.dtype 'float8' is unknown.*bfloat16"),
+        ({"width": 8}, r"unknown fields \['width'\].*widths"),
+        ({"temporal_depth": 2}, r"unknown fields \['temporal_depth'\].*'unet' knows"),
+        ({"parent": 1}, r"unknown fields \['parent'\]"),
+    ],
+)
+def test_network_that_cannot_be_made(fields, message):
+    config = tiny_config("t2i").model
+    config.update(fields)
+    with pytest.raises(UserError, match=message):
+        create_network(config)
+
+
+def test_network_has_the_fields_of_the_config():
+    config = tiny_config("stunet", model__dtype="bfloat16").model
+    config.widths = [8, 16]  # as a checkpoint's JSON has it
+    network = create_network(config)
+    assert network.widths == (8, 16)
+    assert network.dtype == jnp.bfloat16
+    assert network.temporal_initialization == "nearest"
+
+
+DISCRETE = {"diffusion__schedule": "discrete", "diffusion__log_snr_shift": 0.0}
+LEARNED = DISCRETE | {
+    "diffusion__prediction": "epsilon", "diffusion__learned_variance": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("stage", "fields", "message"),
+    [
+        ("t2i", {"stage": "vae"}, "stage 'vae' is unknown.*t2i_ssr"),
+        ("t2i", {"train__trainable": "some"}, "train.trainable 'some'.*all or temporal"),
+        ("t2i", {"train__trainable": "temporal"}, "'t2i' has no temporal parameters"),
+        ("t2i_ssr", {"train__trainable": "temporal"}, "'t2i_ssr' has no temporal parameters"),
+        ("t2i", {"train__num_steps": 0}, "train.num_steps=0"),
+        ("t2i", {"data__num_frames": 8}, "data.num_frames=8 must be 1"),
+        ("t2i", {"text__name": "bert"}, "text encoder 'bert'"),
+        ("ssr", {"ssr__crop": 128}, "ssr.crop=128 and data.resolution=64"),
+        ("ssr", {"ssr__factor": 3}, "ssr.factor=3"),
+        ("ssr", {"ssr__overlap": 4}, "overlap=4.*window=4"),
+        ("ssr", {"ssr__weights": "cubic"}, "'cubic'"),
+        ("t2i", {"diffusion__schedule": "linear"}, "'linear' is unknown; use cosine or discrete"),
+        ("t2i", {"diffusion__schedule": "discrete"}, "log_snr_shift=-4.0: the steps"),
+        ("t2i", DISCRETE | {"diffusion__weighting": "sigmoid"}, "'sigmoid' needs a schedule"),
+        ("t2i", DISCRETE | {"model__out_channels": 6}, "out_channels=6 with.*=False"),
+        ("t2i", DISCRETE | {"diffusion__learned_variance": True}, "needs.*'epsilon'; got.*'x0'"),
+        ("t2i", LEARNED | {"model__out_channels": 3}, "out_channels=3 with.*=True"),
+        ("t2i", DISCRETE | {"sampling__sampler": "ddpm"}, "'ddpm' needs"),
+        ("t2i", DISCRETE | {"sampling__timestep_spacing": "even"}, "'even' is unknown"),
+        ("t2i", DISCRETE | {"sampling__time_power": 2.0}, "time_power=2.0 is of the schedule 'cos"),
+        ("t2i", {"sampling__time_power": 0.0}, "time_power=0.0 must be above 0"),
+    ],
+)
+def test_config_that_makes_no_sense(stage, fields, message):
+    with pytest.raises(UserError, match=message):
+        Stage.from_config(tiny_config(stage, **fields))
+
+
+def test_freezing_rule():
+    stage = Stage.from_config(tiny_config("stunet"))
+    assert stage.is_trainable(("temporal_mid_1", "projection", "kernel"))
+    assert not stage.is_trainable(("conv_in", "kernel"))
+    everything = Stage.from_config(tiny_config("stunet", train__trainable="all"))
+    assert everything.is_trainable(("conv_in", "kernel"))
+
+
+def test_training_crops_are_aligned_and_all_of_them_are_drawn():
+    config = tiny_config("ssr", ssr__crop=8, data__resolution=16, ssr__window=4, data__num_frames=6)
+    stage, batch = Stage.from_config(config), 256
+    assert config.ssr.factor == 4
+    # A pixel's three values say where it is.
+    where = np.stack(np.meshgrid(np.arange(6), np.arange(16), np.arange(16), indexing="ij"), -1)
+    # Whole numbers below 256 and their means over 16 pixels are exact in float32.
+    video = jnp.broadcast_to(jnp.asarray(where, jnp.float32), (batch, *where.shape))
+    low, high = stage.training_crops(video, jax.random.key(3))
+    starts = np.asarray(high[:, 0, 0, 0]).astype(int)
+    for clip, (time, row, column) in zip(high, starts, strict=True):
+        np.testing.assert_array_equal(
+            clip, where[time : time + 4, row : row + 8, column : column + 8]
+        )
+    assert set(starts[:, 0]) == {0, 1, 2}
+    assert set(starts[:, 1]) == set(starts[:, 2]) == {0, 4, 8}
+    assert len({tuple(start) for start in starts}) == 27
+    np.testing.assert_array_equal(low, upsample_low_resolution(downsample(high, 4), (8, 8)))
+    # Aligned: a crop of the low-resolution clip, as sampling will see it.
+    whole = np.asarray(downsample(video[:1], 4))[0]
+    for clip, (time, row, column) in zip(downsample(high, 4), starts, strict=True):
+        row, column = row // 4, column // 4
+        np.testing.assert_array_equal(
+            clip, whole[time : time + 4, row : row + 2, column : column + 2]
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecordingStage(Stage):
+    """Remembers what the network is given, and predicts the mean of the text."""
+
+    calls: list = dataclasses.field(default_factory=list)
+
+    def predict(self, params, z, log_snr, condition):
+        self.calls.append({"z": z, "log_snr": log_snr, **condition})
+        return jnp.zeros_like(z) + condition["text"].mean((1, 2))[:, None, None, None, None]
+
+
+def recorded_loss(config, batch_size=8, seed=0):
+    stage, rng = RecordingStage.from_config(config), np.random.default_rng(seed)
+    data = config.data
+    size = (batch_size, data.num_frames, data.resolution, data.resolution, 3)
+    text, mask = stage.text_encoder(["a red circle moving up"] * batch_size)
+    batch = {"video": rng.uniform(-1, 1, size).astype("f4"), "text": text, "text_mask": mask}
+    loss = stage.loss({}, jax.tree.map(jnp.asarray, batch), jax.random.key(seed))
+    return float(loss), stage, stage.calls[0], batch
+
+
+def test_loss_drops_the_text_at_its_rate():
+    config = tiny_config("stunet", diffusion__text_dropout=0.0)
+    _, _, call, batch = recorded_loss(config)
+    np.testing.assert_array_equal(call["text"], batch["text"])
+    np.testing.assert_array_equal(call["text_mask"], batch["text_mask"])
+    config.diffusion.text_dropout = 1.0
+    _, stage, call, batch = recorded_loss(config)
+    null_text, null_mask = stage.null_text()
+    np.testing.assert_array_equal(call["text"], np.broadcast_to(null_text, batch["text"].shape))
+    np.testing.assert_array_equal(
+        call["text_mask"], np.broadcast_to(null_mask, batch["text_mask"].shape)
+    )
+
+
+def test_loss_of_the_base_is_the_mean_squared_error_of_the_noise():
+    config = tiny_config("stunet", diffusion__prediction="epsilon")
+    loss, _, call, batch = recorded_loss(config)
+    signal = 1 / (1 + np.exp(-np.asarray(call["log_snr"], np.float64)))
+    alpha, sigma = (np.sqrt(x)[:, None, None, None, None] for x in (signal, 1 - signal))
+    noise = (np.asarray(call["z"], np.float64) - alpha * batch["video"]) / sigma
+    guess = np.asarray(call["text"]).mean((1, 2))[:, None, None, None, None]
+    # At the least noise, sigma is small and the division loses digits.
+    np.testing.assert_allclose(loss, np.mean((guess - noise) ** 2), rtol=1e-3)
+
+
+def test_super_resolution_sees_an_augmented_low_resolution_crop():
+    config = tiny_config("ssr")
+    _, _, call, _ = recorded_loss(config, batch_size=16)
+    crop, level = config.ssr.crop, np.asarray(call["augmentation_level"])
+    assert call["z"].shape == call["low_resolution"].shape == (16, 4, crop, crop, 3)
+    assert level.shape == (16,) and 0 <= level.min() < 0.3 < 0.7 < level.max() <= 1
+    # Uniform pixels averaged over 16 and up-sampled are almost 0, so what is left is the noise.
+    deviation = np.asarray(call["low_resolution"]).std(axis=(1, 2, 3, 4))
+    np.testing.assert_allclose(deviation, np.sin(np.pi / 2 * level), atol=0.15)

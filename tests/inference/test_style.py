@@ -1,0 +1,144 @@
+"""Styles: which weights change, by how much, and low-rank changes."""
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from lumiere_jax.cascade.stage import Stage
+from lumiere_jax.checkpoints import checkpoint
+from lumiere_jax.inference import style
+from lumiere_jax.inference.pipeline import LumierePipeline
+from lumiere_jax.models.lora import LORA, fresh_lora, merge_lora
+from lumiere_jax.models.stunet import is_temporal
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.training.train import train
+from tests.tiny_runs import tiny_config
+
+PROMPT = "a large red circle moving right"
+
+
+def flat(params):
+    return {path: np.asarray(leaf) for path, leaf in flatten_dict(params).items()}
+
+
+@pytest.fixture(name="low_rank", scope="module")
+def fixture_low_rank(cascade, tmp_path_factory):
+    """A run of the stage `style` that trains changes of rank 2."""
+    workdir = tmp_path_factory.mktemp("style") / "low_rank"
+    config = tiny_config(
+        "style",
+        cascade["t2i"],
+        data__folder=str(cascade["style"].parent / "pictures"),
+        style__rank=2,
+    )
+    train(config, workdir)
+    return workdir
+
+
+def interpolated(base, workdir, alpha):
+    config, params, _ = checkpoint.load(base)
+    return flat(params), flat(style.interpolate(config, params, workdir, alpha))
+
+
+def test_exactly_the_image_weights_change(cascade):
+    before, after = interpolated(cascade["stunet"], cascade["style"], 0.5)
+    trained = flat(checkpoint.load(cascade["style"])[1])
+    image = {path for path in before if not is_temporal(path)}
+    assert trained.keys() == image
+    assert after.keys() == before.keys()
+    changed = {path for path in before if before[path].tobytes() != after[path].tobytes()}
+    # A few weights, such as biases before a normalisation, may not have moved in four steps.
+    assert changed == {p for p in image if not np.array_equal(trained[p], before[p])}
+    assert len(changed) > 0.9 * len(image)
+    for path in image:
+        half = 0.5 * trained[path].astype(np.float64) + 0.5 * before[path].astype(np.float64)
+        np.testing.assert_allclose(after[path], half, atol=1e-6)
+
+
+@pytest.mark.parametrize("base", ["stunet", "t2i"])
+def test_alpha_0_is_the_original_and_1_the_style_bit_for_bit(cascade, base):
+    before, none = interpolated(cascade[base], cascade["style"], 0.0)
+    trained = flat(checkpoint.load(cascade["style"])[1])
+    _, full = interpolated(cascade[base], cascade["style"], 1.0)
+    for path, leaf in before.items():
+        assert none[path].tobytes() == leaf.tobytes()
+        expected = leaf if is_temporal(path) else trained[path]
+        assert full[path].tobytes() == expected.tobytes()
+
+
+def test_a_conditional_base_keeps_what_its_new_input_channels_do(cascade):
+    name = ("conv_in", "kernel")
+    before, after = interpolated(cascade["stunet_conditional"], cascade["style"], 1.0)
+    trained = flat(checkpoint.load(cascade["style"])[1])[name]
+    assert (before[name].shape[2], trained.shape[2]) == (7, 3)
+    np.testing.assert_array_equal(after[name][:, :, :3], trained)
+    np.testing.assert_array_equal(after[name][:, :, 3:], before[name][:, :, 3:])
+
+
+def test_low_rank_changes_begin_at_nothing_and_are_added(cascade):
+    params = checkpoint.load(cascade["t2i"])[1]
+    factors = fresh_lora(params, 2, jax.random.key(0))
+    kernels = {path for path in flat(params) if path[-1] == "kernel"}
+    assert {tuple(name.split("/")) for name in factors} <= kernels
+    assert len(factors) > 0.8 * len(kernels)
+    merged = flat(merge_lora({**params, LORA: factors}))
+    for path, leaf in flat(params).items():
+        np.testing.assert_array_equal(merged[path], leaf)
+
+    generator = np.random.default_rng(0)
+    factors = jax.tree.map(lambda x: generator.normal(size=x.shape).astype(np.float32), factors)
+    merged = flat(merge_lora({**params, LORA: factors}))
+    for path, leaf in flat(params).items():
+        expected = leaf.astype(np.float64)
+        if "/".join(path) in factors:
+            down, up = (factors["/".join(path)][name].astype(np.float64) for name in ("down", "up"))
+            change = (merged[path] - expected).reshape(-1, leaf.shape[-1])
+            assert np.linalg.matrix_rank(change, tol=1e-3) == 2
+            expected = expected + (down @ up).reshape(leaf.shape)
+        np.testing.assert_allclose(merged[path], expected, atol=1e-5)
+
+
+def test_low_rank_style_trains_its_factors_alone_and_merges_to_a_delta(cascade, low_rank):
+    before = flat(checkpoint.load(cascade["t2i"])[1])
+    saved = checkpoint.load(low_rank)[1]
+    after = flat({name: value for name, value in saved.items() if name != LORA})
+    assert after.keys() == before.keys()
+    assert all(after[path].tobytes() == leaf.tobytes() for path, leaf in before.items())
+    assert all(np.any(factors["up"]) for factors in saved[LORA].values())
+    _, styled = interpolated(cascade["stunet"], low_rank, 1.0)
+    merged = flat(merge_lora(saved))
+    assert {path for path in styled if not is_temporal(path)} == merged.keys()
+    for path, leaf in merged.items():
+        np.testing.assert_array_equal(styled[path], leaf)
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_style_makes_images_and_styles_videos(cascade, low_rank, rank):
+    workdir = low_rank if rank else cascade["style"]
+    images = LumierePipeline.from_checkpoints(workdir, show_progress=False)
+    assert images([PROMPT]).shape == (1, 1, 16, 16, 3)
+    plain = LumierePipeline.from_checkpoints(cascade["stunet"], show_progress=False)
+    videos = {
+        alpha: plain.with_style(workdir, alpha)([PROMPT], seeds=[1]) for alpha in (0.0, 0.5, 1.0)
+    }
+    np.testing.assert_array_equal(videos[0.0], plain([PROMPT], seeds=[1]))
+    assert np.abs(videos[0.5] - videos[0.0]).max() > 1e-3
+    assert np.abs(videos[1.0] - videos[0.5]).max() > 1e-3
+    assert plain.with_style(workdir, 0.0).fingerprints() == plain.fingerprints()
+    assert plain.with_style(workdir, 0.5).fingerprints() != plain.fingerprints()
+
+
+def test_styles_that_do_not_fit_are_refused(cascade, tmp_path):
+    config, params, _ = checkpoint.load(cascade["stunet"])
+    with pytest.raises(UserError, match="alpha=1.5 must be between 0"):
+        style.interpolate(config, params, cascade["style"], 1.5)
+    with pytest.raises(UserError, match="is a checkpoint of stage 't2i'; give one of stage 'style"):
+        style.interpolate(config, params, cascade["t2i"], 0.5)
+    with pytest.raises(UserError, match="no checkpoint in"):
+        style.interpolate(config, params, tmp_path, 0.5)
+    other = dict(params, mid_9={"kernel": np.ones((3, 3))})
+    with pytest.raises(UserError, match="mid_9/kernel.* differs; train the style from the same"):
+        style.interpolate(config, other, cascade["style"], 0.5)
+    with pytest.raises(UserError, match="style.rank=-1"):
+        Stage.from_config(tiny_config("style", style__rank=-1))

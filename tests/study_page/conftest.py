@@ -1,0 +1,33 @@
+"""Servers and a browser for the tests of the study."""
+
+import threading
+
+import pytest
+
+from lumiere_jax.study_page import server
+from lumiere_jax.study_page.folder import ANSWERS_FILE
+from lumiere_jax.study_page.store import Store
+from tests.study_page.videos import make_study
+
+
+class Served:
+    """A study that a server in this process serves."""
+
+    def __init__(self, folder, study):
+        self.folder, self.study = folder, study
+        self.store = Store(folder / ANSWERS_FILE, study)
+        app = server.make_app(study, folder, self.store)
+        self._server = server.make_server(app, "127.0.0.1", 0)
+        self.url = server.address("127.0.0.1", self._server.effective_port)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread.start()
+
+    def answers(self, rater: str | None = None) -> dict[tuple[str, str, str], str]:
+        """What is stored: (rater, pair, question) -> chosen video."""
+        judgements = self.store.judgements(rater)
+        return {(j.rater, j.pair, j.question): j.chosen for j in judgements}
+
+
+@pytest.fixture(name="served")
+def fixture_served(tmp_path):
+    return Served(*make_study(tmp_path))
