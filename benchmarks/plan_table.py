@@ -37,7 +37,7 @@ def row(plan: dict) -> list[str]:
         memory(plan),
         work(plan),
         f"{plan['seconds']:.3f} s" if plan["seconds"] else "-",
-        f"{plan['utilisation']:.1%}" if plan["utilisation"] else "-",
+        f"{plan['utilization']:.1%}" if plan["utilization"] else "-",
         "; ".join(traffic) or ("none" if plan["fits"] else "-"),
         f"{plan['compile_seconds'] / 60:.1f} min",
         plan["date"],

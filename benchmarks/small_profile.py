@@ -35,7 +35,7 @@ KINDS = {
     "convolution^T": "convolutions, gradients of their inputs",
     "kernel^T": "convolutions, gradients of their kernels",
     "dot": "matrix products",
-    "optimizer": "matrix products of the optimiser (Muon)",
+    "optimizer": "matrix products of the optimizer (Muon)",
     "other": "norms, activations, copies and the rest",
 }
 

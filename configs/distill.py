@@ -4,7 +4,7 @@
     python -m lumiere_jax.sample --base=runs/stunet_4 --prompt="..." --output=x.mp4
 
 The teacher is a checkpoint of the stage `stunet`, `stunet_conditional` or `ssr`, which says all
-that is not set here: sizes, schedule, text, data, batch, optimiser and which parameters train. The
+that is not set here: sizes, schedule, text, data, batch, optimizer and which parameters train. The
 student is a checkpoint of the same stage. Its defaults here, chosen and not searched for:
 `train.num_steps` of each round are a quarter of the teacher's, at a fifth of its learning rate,
 which falls to zero.

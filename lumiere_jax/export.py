@@ -17,9 +17,10 @@ _STAGE = flags.DEFINE_multi_string(
 )
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the bundle.")
 _DTYPE = flags.DEFINE_string("dtype", "bfloat16", "Of the weights: bfloat16, float32 or int8.")
-_LICENCE = flags.DEFINE_string(
-    "licence", "", "Of the weights: an SPDX identifier, as in Apache-2.0, or a sentence."
+_LICENSE = flags.DEFINE_string(
+    "license", "", "Of the weights: an SPDX identifier, as in Apache-2.0, or a sentence."
 )
+flags.DEFINE_alias("licence", "license")
 _EVALUATION = flags.DEFINE_string("evaluation", None, "--output of lumiere_jax.eval, for the card.")
 _PLAN = flags.DEFINE_string("plan", None, "--output of lumiere_jax.plan, for the card.")
 flags.mark_flags_as_required(["stage", "output"])
@@ -37,7 +38,7 @@ def main(argv: list[str]) -> None:
             _STAGE.value,
             _OUTPUT.value,
             _DTYPE.value,
-            licence=_LICENCE.value,
+            license=_LICENSE.value,
             evaluation=card.read(_EVALUATION.value) if _EVALUATION.value else "",
             plans=report.read(_PLAN.value) if _PLAN.value else (),
         )

@@ -191,6 +191,6 @@ def compile_for_tpu(settings: dict[str, Any], cache: str) -> report.Cell:
     target = topology.describe_slice(settings["topology"])
     plan = make_plan(config, target, cache=cache, name=f"configs/stunet.py:{settings['variant']}")
     names = ("fits", "trainable", "frozen", "arguments", "temporaries", "outputs", "needed", "hbm",
-             "remat", "reason", "compile_seconds", "utilisation", "versions")  # fmt: skip
+             "remat", "reason", "compile_seconds", "utilization", "versions")  # fmt: skip
     found = {name: getattr(plan, name) for name in names}
     return found | {"flops": plan.model_flops, "step_seconds": plan.seconds}

@@ -1,4 +1,4 @@
-"""Does nearest-neighbour initialisation of temporal resampling train better than He's?
+"""Does nearest-neighbour initialization of temporal resampling train better than He's?
 
 The paper's ablation (2401.12945, section 3.1), at the size of configs/stunet.py:tiny.
 
@@ -78,7 +78,7 @@ def scores(pipeline: LumierePipeline, captions: list[str]) -> dict[str, float]:
 
 
 def of_kind(results: list[report.Cell], kind: str) -> list[report.Cell]:
-    """The results of one initialisation."""
+    """The results of one initialization."""
     return report.matching(results, initialization=kind)
 
 
@@ -98,7 +98,7 @@ def section(output: Path) -> str:
     settings = results[0]["settings"]
     shares = (0, 0.1, 0.2, 0.5, 1)
     head = [
-        "initialisation",
+        "initialization",
         *(f"held-out loss, step {round(s * settings['steps'])}" for s in shares),
     ]
     rows = [
@@ -120,15 +120,15 @@ def section(output: Path) -> str:
     seeds = len({result["settings"]["seed"] for result in results})
     text = (
         f"Runs of {settings['steps']} steps of 8 clips from {seeds} random starts, each from a "
-        "text-to-image run of its own that both initialisations share. Median of the starts, and "
+        "text-to-image run of its own that both initializations share. Median of the starts, and "
         f"their range. Scores are of {settings['captions']} held-out captions."
     )
     return report.section(
-        title="nearest-neighbour initialisation of temporal resampling trains better than He's",
+        title="nearest-neighbour initialization of temporal resampling trains better than He's",
         paper=(
             "The paper starts temporal down- and up-sampling as nearest-neighbour operations, so "
             "that the inflated network makes frames of the image model before its first step, and "
-            "reports that this converges better than the initialisation of He et al."
+            "reports that this converges better than the initialization of He et al."
         ),
         command=COMMAND,
         cells=results,
@@ -168,7 +168,7 @@ def verdict(results: list[report.Cell]) -> str:
 
 
 def curves(results: list[report.Cell], kind: str, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps, and a loss `[runs, steps]`, of the runs of one initialisation."""
+    """Steps, and a loss `[runs, steps]`, of the runs of one initialization."""
     found = [np.array(result[key], float) for result in of_kind(results, kind)]
     return found[0][:, 0], np.stack([curve[:, 1] for curve in found])
 
@@ -208,7 +208,7 @@ def sample_file(workdir: Path, step: int) -> Path:
 
 
 def draw_samples(workdirs: dict[str, Path], steps: list[int], path: Path) -> None:
-    """First samples above last ones, the initialisations side by side."""
+    """First samples above last ones, the initializations side by side."""
     figure, panels = plt.subplots(
         len(steps),
         len(workdirs),
@@ -235,7 +235,7 @@ def main(argv: list[str]) -> None:
     steps, image_steps, count = (6, 4, 4) if quick else own
     seeds = [0] if quick else [int(seed) for seed in given.seeds]
     cells = [(seed, kind) for seed in seeds for kind in KINDS]
-    progress = Progress("claim: initialisation", len(cells), "runs")
+    progress = Progress("claim: initialization", len(cells), "runs")
     results, workdirs = [], {}
     for seed, kind in cells:
         config = runs.video_config(seed, steps, initialization=kind)

@@ -153,7 +153,7 @@ def section(output: Path) -> str:
         "once. The last column counts the starts in which all frames at once did better: a higher "
         "share, a ratio nearer to 1, or else a lower figure. Paths, colours and sizes are of the "
         f"frames that show an object. Equal cost, of the networks in training "
-        f"(neither the optimiser nor sampling counts): {results[0]['budget']}"
+        f"(neither the optimizer nor sampling counts): {results[0]['budget']}"
     )
     return report.section(
         title="all frames at once are more coherent than key frames + temporal super-resolution",

@@ -1,6 +1,6 @@
 """Does interpolating the image weights trade style against motion?
 
-Stylised generation (2401.12945, section 4): the image weights of the base are
+Stylized generation (2401.12945, section 4): the image weights of the base are
 `alpha · style + (1 - alpha) · original`, and the temporal weights stay.
 
     python benchmarks/claims/style_interpolation.py

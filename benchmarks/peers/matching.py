@@ -44,11 +44,11 @@ def matched(
     """Fields of the network that comes nearest to a number.
 
     Args:
-        target: FLOPs of a forward pass of `shape`, or parameters.
-        what: "flops" or "parameters".
-        shape: of the clips, [batch, time, height, width, 3].
-        length: tokens of the text.
-        dim: channels of the text.
+      target: FLOPs of a forward pass of `shape`, or parameters.
+      what: "flops" or "parameters".
+      shape: of the clips, [batch, time, height, width, 3].
+      length: tokens of the text.
+      dim: channels of the text.
     """
     index = {"flops": 0, "parameters": 1}[what]
 
@@ -71,11 +71,11 @@ def flops_of(
     """FLOPs of a forward pass and of a training step, by `lumiere_jax.planning.flops`.
 
     Args:
-        fields: of the network.
-        shape: of the clips.
-        length: tokens of the text.
-        dim: channels of the text.
-        frozen: whether temporal parameters alone train.
+      fields: of the network.
+      shape: of the clips.
+      length: tokens of the text.
+      dim: channels of the text.
+      frozen: whether temporal parameters alone train.
     """
     network, params = create(fields), _params(fields, shape, length, dim)
     clips, times, text = _inputs(shape, length, dim)

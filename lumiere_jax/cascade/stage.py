@@ -15,7 +15,7 @@ from lumiere_jax.data.masks import MaskMix
 from lumiere_jax.diffusion.discrete import DiscreteSchedule
 from lumiere_jax.diffusion.losses import diffusion_loss, drop_text
 from lumiere_jax.diffusion.low_resolution import downsample, upsample_low_resolution
-from lumiere_jax.diffusion.multidiffusion import normalised_weights, windows
+from lumiere_jax.diffusion.multidiffusion import normalized_weights, windows
 from lumiere_jax.diffusion.schedule import CosineSchedule, Schedule, with_time_power
 from lumiere_jax.models.lora import LORA, fresh_lora, merge_lora
 from lumiere_jax.models.parameters import Params
@@ -33,7 +33,7 @@ STAGES = {
     "stunet_conditional": "stunet",
     "style": "t2i",
 }
-"""Every stage, and the one that it is initialised from."""
+"""Every stage, and the one that it is initialized from."""
 
 CASCADE = ("t2i", "stunet", "t2i_ssr", "ssr")
 """The stages that text-to-video takes, in the order in which they are trained."""
@@ -110,7 +110,7 @@ def check_config(config: ConfigDict) -> None:
                 f"ssr.crop={ssr.crop} and data.resolution={data.resolution} must be multiples of "
                 f"ssr.factor={ssr.factor}, and the crop not larger than the clip."
             )
-        normalised_weights(data.num_frames, ssr.window, ssr.overlap, ssr.weights)  # checks them
+        normalized_weights(data.num_frames, ssr.window, ssr.overlap, ssr.weights)  # checks them
 
 
 def _check_diffusion(config: ConfigDict) -> None:
@@ -238,7 +238,7 @@ class Stage:
 
     @property
     def starts_from(self) -> str | None:
-        """The stage of the checkpoint that it is initialised from; None if there is none."""
+        """The stage of the checkpoint that it is initialized from; None if there is none."""
         return self.name if self.is_distilled else STAGES[self.name]
 
     @property

@@ -13,7 +13,7 @@ from lumiere_jax.models.parameters import Params
 
 @flax.struct.dataclass
 class TrainState:
-    """State of a run; the frozen parameters carry neither optimiser state nor EMA.
+    """State of a run; the frozen parameters carry neither optimizer state nor EMA.
 
     Attributes:
       step: int32 scalar, number of updates so far.

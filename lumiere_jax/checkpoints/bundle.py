@@ -1,10 +1,10 @@
 """Bundles: the trained stages of a cascade as files to ship, without any state of training.
 
     BUNDLE/README.md                model card
-    BUNDLE/manifest.json            what there is: licence, configs, steps, sizes, checksums
+    BUNDLE/manifest.json            what there is: license, configs, steps, sizes, checksums
     BUNDLE/STAGE/weights.safetensors
 
-A stage may leave out what it shares, bit for bit, with the stage that it was initialised from: the
+A stage may leave out what it shares, bit for bit, with the stage that it was initialized from: the
 frozen image network is there once. Whatever takes the workdir of a run also takes `BUNDLE/STAGE`.
 """
 
@@ -93,7 +93,7 @@ def write(
     output: str | Path,
     shares: Mapping[str, str],
     dtype: str = "bfloat16",
-    licence: str = "",
+    license: str = "",
     finish: Callable[[Path], None] = lambda folder: None,
     stored: Mapping[str, dict[str, np.ndarray]] | None = None,
 ) -> None:
@@ -106,7 +106,7 @@ def write(
         shares with none of its own kind.
       dtype: of the weights, "bfloat16", "float32", or "int8": kernels by `quantization.quantize`
         and all else in bfloat16.
-      licence: of the weights; an SPDX identifier or a sentence.
+      license: of the weights; an SPDX identifier or a sentence.
       finish: adds files to the folder, before it is at its place.
       stored: arrays of stages that come from a bundle of this dtype, see `stored_arrays`: rounded
         a second time, those of int8 would be others.
@@ -138,7 +138,7 @@ def write(
         manifest = {
             "version": VERSION,
             "program": f"lumiere_jax {__version__}",
-            "licence": licence,
+            "licence": license,
             "dtype": dtype,
             "stages": described,
         }
@@ -217,8 +217,8 @@ def entries(bundle: str | Path) -> dict[str, dict[str, Any]]:
     return manifest.read(Path(bundle))["stages"]
 
 
-def licence(bundle: str | Path) -> str:
-    """The licence of a bundle's weights, "" if it states none.
+def license(bundle: str | Path) -> str:
+    """The license of a bundle's weights, "" if it states none.
 
     Raises:
       UserError: if there is no manifest, or it cannot be read.

@@ -32,7 +32,7 @@ FOLDER = "checkpoints"
 INHERITED_FIELDS = (
     "text.", "diffusion.prediction", "diffusion.schedule", "diffusion.learned_variance",
 )  # fmt: skip
-"""What a stage must have in common with the one that it is initialised from, beside its sizes."""
+"""What a stage must have in common with the one that it is initialized from, beside its sizes."""
 
 _RESUMED_FIELDS = (
     *INHERITED_FIELDS, "model.", "optimizer.name", "train.trainable", "distillation.",
@@ -310,7 +310,7 @@ def _read(place: epath.Path, shapes: Any) -> Any:
 
 
 def load(workdir: str | Path, mesh: Mesh | None = None) -> tuple[ConfigDict, Params, int]:
-    """Reads the newest checkpoint of a run for inference or to initialise the next stage.
+    """Reads the newest checkpoint of a run for inference or to initialize the next stage.
 
     Args:
       workdir: the run's workdir, or a stage of a bundle.

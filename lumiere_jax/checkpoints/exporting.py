@@ -17,21 +17,21 @@ def export(
     output: str | Path,
     dtype: str = "bfloat16",
     *,
-    licence: str = "",
+    license: str = "",
     evaluation: str = "",
     plans: Sequence[str] = (),
 ) -> str:
     """Writes a bundle of the newest checkpoint of each run, with a model card.
 
-    A stage leaves out what it shares with the one that it was initialised from, if that is among
-    them. A stage of a bundle brings its loss curve and licence along, and its weights bit for bit
+    A stage leaves out what it shares with the one that it was initialized from, if that is among
+    them. A stage of a bundle brings its loss curve and license along, and its weights bit for bit
     if the dtype is the same. A card that somebody has written stays.
 
     Args:
       workdirs: each "WORKDIR" or "NAME=WORKDIR"; without a name, that of its stage.
       output: folder of the bundle.
       dtype: of the weights, see `bundle.write`.
-      licence: of the weights; an SPDX identifier or a sentence. If it is not given, that of the
+      license: of the weights; an SPDX identifier or a sentence. If it is not given, that of the
         bundles that stages come from or that is replaced.
       evaluation: protocol card for the model card, as text, see `evaluation.card.read`.
       plans: what the TPU compiler said of the stages, see `planning.report.read`.
@@ -41,14 +41,14 @@ def export(
 
     Raises:
       UserError: if a workdir has no checkpoint, two have one name, bundles have several
-        licences, or `output` is of something else (`bundle.check_output`).
+        licenses, or `output` is of something else (`bundle.check_output`).
     """
     places = dict(_named(given) for given in workdirs)
     if len(places) < len(workdirs):
         raise UserError("two stages have one name; name one of them: --stage=NAME=WORKDIR.")
     bundle.check_output(output, places, dtype)
-    licence = licence or _inherited_licence(places.values(), Path(output))
-    model_card.check_licence(licence)
+    license = license or _inherited_license(places.values(), Path(output))
+    model_card.check_license(license)
     stages, kinds, stored = {}, {}, {}
     for name, workdir in places.items():
         config, params, step = checkpoint.load(workdir)
@@ -62,7 +62,7 @@ def export(
         _write_losses(folder / model_card.LOSSES, places)
         lost[:] = model_card.write(folder, plans, evaluation, name=Path(output).resolve().name)
 
-    bundle.write(stages, output, shares, dtype, licence, finish, stored)
+    bundle.write(stages, output, shares, dtype, license, finish, stored)
     missing = f"\nno longer in the card: {' and '.join(lost)}; give it again" if lost else ""
     return describe(output) + missing
 
@@ -71,16 +71,16 @@ def _is_stored_as(workdir: str, dtype: str) -> bool:
     return bundle.is_stage(workdir) and bundle.dtype(Path(workdir).resolve().parent) == dtype
 
 
-def _inherited_licence(places: Iterable[str], output: Path) -> str:
-    """The licence of the bundles that these are stages of, or that is replaced; "" without one."""
+def _inherited_license(places: Iterable[str], output: Path) -> str:
+    """The license of the bundles that these are stages of, or that is replaced; "" without one."""
     bundles = {Path(place).resolve().parent for place in places if bundle.is_stage(place)}
     if (output / bundle.MANIFEST).is_file():
         bundles.add(output.resolve())
-    found = {bundle.licence(folder) for folder in bundles} - {""}
+    found = {bundle.license(folder) for folder in bundles} - {""}
     if len(found) > 1:
         raise UserError(
-            f"these stages are under several licences ({'; '.join(sorted(found))}); say by "
-            "--licence what holds for all of them."
+            f"these stages are under several licenses ({'; '.join(sorted(found))}); say by "
+            "--license what holds for all of them."
         )
     return found.pop() if found else ""
 
@@ -106,7 +106,7 @@ def _exists(given: str) -> bool:
 
 
 def _before(name: str, kinds: Mapping[str, str]) -> str | None:
-    """The stage of a bundle that another one was most likely initialised from."""
+    """The stage of a bundle that another one was most likely initialized from."""
     kind = STAGES[kinds[name]]
     found = [other for other in kinds if kinds[other] == kind]
     return kind if kind in found else next(iter(found), None)

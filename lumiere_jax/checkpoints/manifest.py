@@ -17,6 +17,7 @@ MANIFEST = "manifest.json"
 VERSION = 2
 CHECKSUM = "sha256"
 
+# Bundles since 0.1.0 spell it so.
 _FIELDS = {"licence": str, "dtype": str, "stages": dict}
 _OF_A_STAGE = {"config": dict, "step": int | None, "shares": str | None, "parameters": int,
                "bytes": int, "sha256": str}  # fmt: skip

@@ -44,15 +44,15 @@ def write(
     return lost + (["the plan"] if _PLAN in former and not plans else [])
 
 
-def check_licence(licence: str) -> None:
-    """Makes sure that a licence fits into one line of a card.
+def check_license(license: str) -> None:
+    """Makes sure that a license fits into one line of a card.
 
     Raises:
       UserError: if it does not.
     """
-    if not licence.isprintable():
+    if not license.isprintable():
         raise UserError(
-            f"the licence {licence!r:.80} is not one line; give its SPDX identifier or a sentence."
+            f"the license {license!r:.80} is not one line; give its SPDX identifier or a sentence."
         )
 
 
@@ -74,15 +74,15 @@ def text(
     Raises:
       UserError: if the bundle cannot be read.
     """
-    entries, licence = bundle.entries(folder), bundle.licence(folder)
+    entries, license = bundle.entries(folder), bundle.license(folder)
     kinds = {entry["config"]["stage"] for entry in entries.values()}
     name = " ".join((name or folder.resolve().name).split())
     parts = [
-        _header(licence, kinds),
+        _header(license, kinds),
         _OURS,
         f"# {name}: model card",
         "Weights of a Lumiere cascade (arXiv 2401.12945) by lumiere_jax.",
-        f"Licence: {licence or 'none is stated; ask those who made these weights'}.",
+        f"License: {license or 'none is stated; ask those who made these weights'}.",
         "## Stages",
         _stages(entries),
         "Files are safetensors; `manifest.json` holds configs and SHA-256, which are checked on "
@@ -105,9 +105,9 @@ def text(
     return "\n\n".join(parts) + "\n"
 
 
-def _header(licence: str, kinds: set[str]) -> str:
+def _header(license: str, kinds: set[str]) -> str:
     task = next((f"pipeline_tag: {_TASKS[kind]}\n" for kind in _TASKS if kind in kinds), "")
-    name = licence.lower() if _SPDX.fullmatch(licence) else "other" if licence else "unknown"
+    name = license.lower() if _SPDX.fullmatch(license) else "other" if license else "unknown"
     return f"---\nlicense: {name}\nlibrary_name: lumiere_jax\n{task}---"
 
 
@@ -135,7 +135,7 @@ def _use(name: str, kinds: set[str]) -> list[str]:
 
 
 def _training(entries: Mapping[str, Mapping[str, Any]]) -> str:
-    rows = [("stage", "network", "text encoder", "diffusion", "data", "steps × batch", "optimiser")]
+    rows = [("stage", "network", "text encoder", "diffusion", "data", "steps × batch", "optimizer")]
     for name, entry in entries.items():
         config = entry["config"]
         model, diffusion, data = config["model"], config["diffusion"], config["data"]

@@ -26,10 +26,10 @@ def read_captions_file(path: Path) -> dict[Path, list[str]]:
     `PATH_COLUMNS`; the caption is in one of `CAPTION_COLUMNS`. A video may have several lines.
 
     Returns:
-        Resolved video path -> its captions, in the order of the file; empty ones are left out.
+      Resolved video path -> its captions, in the order of the file; empty ones are left out.
 
     Raises:
-        UserError: the file is missing or malformed; the message names the line and what it lacks.
+      UserError: the file is missing or malformed; the message names the line and what it lacks.
     """
     captions: dict[Path, list[str]] = {}
     for video, caption in read_table(path, PATH_COLUMNS, CAPTION_COLUMNS):
@@ -49,12 +49,12 @@ def read_table(
     """Reads names and texts from a CSV or JSONL file.
 
     Args:
-        path: the file.
-        name_columns: the name is in the first of these columns (keys) that there is.
-        text_columns: the text likewise; runs of white space in it become one space.
+      path: the file.
+      name_columns: the name is in the first of these columns (keys) that there is.
+      text_columns: the text likewise; runs of white space in it become one space.
 
     Raises:
-        UserError: the file is missing or malformed; the message names the line and what it lacks.
+      UserError: the file is missing or malformed; the message names the line and what it lacks.
     """
     table = []
     for line, row in read_rows(path, (name_columns, text_columns)):
@@ -69,12 +69,12 @@ def read_rows(
     """Line number and fields of each row of a CSV or JSONL file.
 
     Args:
-        path: the file.
-        wanted: the header of a CSV file needs one column of each tuple.
-        kind: what messages call the file.
+      path: the file.
+      wanted: the header of a CSV file needs one column of each tuple.
+      kind: what messages call the file.
 
     Raises:
-        UserError: the file is missing or malformed; the message names the line and what it lacks.
+      UserError: the file is missing or malformed; the message names the line and what it lacks.
     """
     readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows}
     if path.suffix.lower() not in readers:

@@ -16,7 +16,7 @@ _SIDES = (
 _WRITING = (
     "text texts letter letters lettering letterings word words sign signs signboard signage logo "
     "logos title titles subtitle subtitles caption captions reads spelling spells written writing "
-    "number numbers digit digits license licence watermark banner poster headline"
+    "number numbers digit digits license license watermark banner poster headline"
 ).split()
 _WORDS = frozenset(_SIDES + _WRITING)
 _STEMS = ("left", "right")
@@ -34,7 +34,7 @@ def names_a_side(caption: str) -> bool:
     another sense counts as well: a clip that is not mirrored is no loss.
 
     Args:
-        caption: any text. Case, compatibility forms, digits and punctuation make no difference.
+      caption: any text. Case, compatibility forms, digits and punctuation make no difference.
     """
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", caption).casefold())
     if _CHARACTERS.search(text):

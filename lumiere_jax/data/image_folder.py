@@ -45,16 +45,16 @@ class ImageFolder:
         """Finds and checks the images.
 
         Args:
-            root: folder with images in it or in folders below: PNG, JPEG, WebP, BMP. If it has a
-                folder `train` or `test`, a split is the folder of its name.
-            resolution: side of the square in pixels, or (height, width).
-            num_frames: must be 1.
-            split: "train" or "test".
-            captions: CSV or JSONL file; see `VideoFolder`.
+          root: folder with images in it or in folders below: PNG, JPEG, WebP, BMP. If it has a
+            folder `train` or `test`, a split is the folder of its name.
+          resolution: side of the square in pixels, or (height, width).
+          num_frames: must be 1.
+          split: "train" or "test".
+          captions: CSV or JSONL file; see `VideoFolder`.
 
         Raises:
-            UserError: no folder, no usable image in it, a malformed captions file, or clips of
-                more than one frame are asked for.
+          UserError: no folder, no usable image in it, a malformed captions file, or clips of more
+            than one frame are asked for.
         """
         if num_frames != 1:
             raise UserError(
@@ -133,11 +133,11 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     """An image file as it is meant to be seen: upright by its EXIF note, on white, 8 bits.
 
     Returns:
-        uint8 [height, width, 3].
+      uint8 [height, width, 3].
 
     Raises:
-        OSError: the file is missing, no image, or damaged.
-        ValueError: it has more pixels than are safe to decode.
+      OSError: the file is missing, no image, or damaged.
+      ValueError: it has more pixels than are safe to decode.
     """
     try:
         with warnings.catch_warnings():

@@ -125,7 +125,7 @@ class MaskMix:
         """Takes `config.masks`: a weight for each of `GENERATORS`, or for some of them.
 
         Raises:
-            UserError: for an unknown task, or weights that cannot be shares.
+          UserError: for an unknown task, or weights that cannot be shares.
         """
         unknown = sorted(set(weights) - set(GENERATORS))
         if unknown:

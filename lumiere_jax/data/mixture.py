@@ -18,17 +18,17 @@ class Mixture:
     How often each comes is not decided here but by `sizes` and `slots`, see `order.batch_order`.
 
     Attributes:
-        sources: the sources.
-        sizes: examples of each.
-        slots: positions of each in a cycle of `SLOTS`.
+      sources: the sources.
+      sizes: examples of each.
+      slots: positions of each in a cycle of `SLOTS`.
     """
 
     def __init__(self, sources: Sequence, weights: Sequence[float]):
         """Takes the sources and their weights, which need not sum to one.
 
         Raises:
-            UserError: no source, or a weight that is not a positive number or too small for one
-                clip of 1000.
+          UserError: no source, or a weight that is not a positive number or too small for one clip
+            of 1000.
         """
         if not sources:
             raise UserError("a mixture needs at least one source, in config.data.mixture")

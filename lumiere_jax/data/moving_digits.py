@@ -42,12 +42,12 @@ class MovingDigit:
     """One digit and its path.
 
     Attributes:
-        handwriting: number of its image in `load_digits`.
-        digit: 0 to 9.
-        motion: one of `MOTIONS`.
-        begin: where it is on its way at first, in [0, 2): there in [0, 1), and back.
-        travel: its way in the clip, of the free width.
-        across: its place on the other axis, in [0, 1].
+      handwriting: number of its image in `load_digits`.
+      digit: 0 to 9.
+      motion: one of `MOTIONS`.
+      begin: where it is on its way at first, in [0, 2): there in [0, 1), and back.
+      travel: its way in the clip, of the free width.
+      across: its place on the other axis, in [0, 1].
     """
 
     handwriting: int
@@ -84,7 +84,7 @@ def parse_caption(caption: str) -> tuple[DigitAttributes, ...]:
     """What a caption says of its digits.
 
     Raises:
-        UserError: the caption is not one of `moving_digits`.
+      UserError: the caption is not one of `moving_digits`.
     """
     parts = caption.split(" and digit ")
     matches = [_CAPTION.fullmatch(part if n == 0 else f"digit {part}") for n, part in
@@ -118,17 +118,17 @@ class MovingDigits:
         """Checks the settings.
 
         Args:
-            num_frames: frames of a clip, at least 1.
-            resolution: pixels along each side, at least 16.
-            fps: frames per second at which the clip is meant to be played.
-            split: "train" or "test".
-            size: how many clips an epoch has.
-            max_objects: 1, or 2 to allow two digits in a clip.
-            two_object_probability: share of clips with two digits where `max_objects` is 2.
-            seed: seed of the whole source.
+          num_frames: frames of a clip, at least 1.
+          resolution: pixels along each side, at least 16.
+          fps: frames per second at which the clip is meant to be played.
+          split: "train" or "test".
+          size: how many clips an epoch has.
+          max_objects: 1, or 2 to allow two digits in a clip.
+          two_object_probability: share of clips with two digits where `max_objects` is 2.
+          seed: seed of the whole source.
 
         Raises:
-            UserError: a setting is out of range.
+          UserError: a setting is out of range.
         """
         for is_right, problem in (
             (split in ("train", "test"), f"split={split!r} must be 'train' or 'test'"),
@@ -164,7 +164,7 @@ class MovingDigits:
         """The truth about clip `index`.
 
         Raises:
-            IndexError: `index` is outside [0, len(self)).
+          IndexError: `index` is outside [0, len(self)).
         """
         return self._draw(self._generator(index))
 
@@ -172,10 +172,10 @@ class MovingDigits:
         """Draws clip `index`; `seed` is ignored.
 
         Returns:
-            The video, float32 [time, height, width, 3] in [-1, 1], and its caption.
+          The video, float32 [time, height, width, 3] in [-1, 1], and its caption.
 
         Raises:
-            IndexError: `index` is outside [0, len(self)).
+          IndexError: `index` is outside [0, len(self)).
         """
         generator = self._generator(index)
         digits = self._draw(generator)
@@ -222,7 +222,7 @@ def render(digits: tuple[MovingDigit, ...], times: np.ndarray, resolution: int) 
     """Draws digits at times in [0, 1].
 
     Returns:
-        float32 [time, resolution, resolution, 3] in [-1, 1].
+      float32 [time, resolution, resolution, 3] in [-1, 1].
     """
     fine = resolution * _SUPERSAMPLING
     pixels = (np.arange(fine) + 0.5) / fine

@@ -84,19 +84,19 @@ class MovingShapes:
         """Checks the settings and lists the combinations of the split.
 
         Args:
-            num_frames: Frames of a clip, at least 1.
-            resolution: Pixels along each side, at least 8; shapes can be told apart from 16.
-            fps: Frames per second at which the clip is meant to be played.
-            split: "train" or "test".
-            size: How many clips an epoch has.
-            max_objects: 1, or 2 to allow two objects in a clip.
-            two_object_probability: Share of clips with two objects where `max_objects` is 2.
-            textured_probability: Share of clips whose background is not plain.
-            segments: How many parts the path is cut into, of which a clip shows one.
-            seed: Seed of the whole source.
+          num_frames: Frames of a clip, at least 1.
+          resolution: Pixels along each side, at least 8; shapes can be told apart from 16.
+          fps: Frames per second at which the clip is meant to be played.
+          split: "train" or "test".
+          size: How many clips an epoch has.
+          max_objects: 1, or 2 to allow two objects in a clip.
+          two_object_probability: Share of clips with two objects where `max_objects` is 2.
+          textured_probability: Share of clips whose background is not plain.
+          segments: How many parts the path is cut into, of which a clip shows one.
+          seed: Seed of the whole source.
 
         Raises:
-            UserError: A setting is out of range.
+          UserError: A setting is out of range.
         """
         probabilities = (two_object_probability, textured_probability)
         _check(split, num_frames, resolution, fps, size, max_objects, probabilities, segments)
@@ -131,7 +131,7 @@ class MovingShapes:
         """Returns the truth about clip `index`.
 
         Raises:
-            IndexError: `index` is outside [0, len(self)).
+          IndexError: `index` is outside [0, len(self)).
         """
         return self._draw_scene(self._rng(index))
 
@@ -139,14 +139,14 @@ class MovingShapes:
         """Draws clip `index`.
 
         Args:
-            index: In [0, len(self)).
-            seed: Ignored: a clip has no augmentation. Other sources pick a random clip with it.
+          index: In [0, len(self)).
+          seed: Ignored: a clip has no augmentation. Other sources pick a random clip with it.
 
         Returns:
-            The video, float32 [time, height, width, 3] in [-1, 1], and its caption.
+          The video, float32 [time, height, width, 3] in [-1, 1], and its caption.
 
         Raises:
-            IndexError: `index` is outside [0, len(self)).
+          IndexError: `index` is outside [0, len(self)).
         """
         rng = self._rng(index)
         scene = self._draw_scene(rng)

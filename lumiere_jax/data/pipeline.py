@@ -44,27 +44,27 @@ def train_batches(
     """Endless batches, from `start_step` on, prepared in the background.
 
     Args:
-        source: captioned clips.
-        text_encoder: captions -> embeddings float32 [B, L, D] and mask bool [B, L].
-        batch_size: global, over all processes.
-        seed: of order and clips, not negative.
-        start_step: number of the first batch: what it would be in a run from 0.
-        process_index: of this process.
-        process_count: how many processes share each batch; each gets its own slice.
-        allow_small: allows a source with fewer examples than a batch, which then holds some of
-            them more than once (to overfit a few clips).
-        num_threads: batches prepared at once; more than 1 is of use where clips are decoded.
-        flip: mirrors every second clip, at random, whose caption says nothing of a side.
-        draw_mask: which pixels a conditional stage is shown, by a clip's (time, height, width) and
-            its seed; bool [time, height, width, 1].
+      source: captioned clips.
+      text_encoder: captions -> embeddings float32 [B, L, D] and mask bool [B, L].
+      batch_size: global, over all processes.
+      seed: of order and clips, not negative.
+      start_step: number of the first batch: what it would be in a run from 0.
+      process_index: of this process.
+      process_count: how many processes share each batch; each gets its own slice.
+      allow_small: allows a source with fewer examples than a batch, which then holds some of them
+        more than once (to overfit a few clips).
+      num_threads: batches prepared at once; more than 1 is of use where clips are decoded.
+      flip: mirrors every second clip, at random, whose caption says nothing of a side.
+      draw_mask: which pixels a conditional stage is shown, by a clip's (time, height, width) and
+        its seed; bool [time, height, width, 1].
 
     Returns:
-        Iterator of dict(video float32 [B, T, H, W, 3], text float32 [B, L, D], text_mask bool
-        [B, L] and, with `draw_mask`, mask bool [B, T, H, W, 1]), B = batch_size / process_count.
+      Iterator of dict(video float32 [B, T, H, W, 3], text float32 [B, L, D], text_mask bool [B, L]
+      and, with `draw_mask`, mask bool [B, T, H, W, 1]), B = batch_size / process_count.
 
     Raises:
-        UserError: fewer examples than a batch; a batch that cannot be shared evenly; or, while
-            iterating, whatever the source raised.
+      UserError: fewer examples than a batch; a batch that cannot be shared evenly; or, while
+        iterating, whatever the source raised.
     """
     if batch_size < 1 or batch_size % process_count:
         raise UserError(

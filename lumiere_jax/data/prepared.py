@@ -40,15 +40,15 @@ class Prepared:
         """Reads the index.
 
         Args:
-            root: folder that `prepare_data` wrote, local or in a bucket.
-            num_frames: frames of a clip; of longer ones that are stored, a part is taken.
-            resolution: side of the square clip in pixels, or (height, width): the stored one.
-            fps: frames per second of a clip: the stored one.
-            split: "train" or "test"; where no clip was stored for "test", both are the same.
-            clip: "random" (by the seed of the example) or "center", where in the stored clip.
+          root: folder that `prepare_data` wrote, local or in a bucket.
+          num_frames: frames of a clip; of longer ones that are stored, a part is taken.
+          resolution: side of the square clip in pixels, or (height, width): the stored one.
+          fps: frames per second of a clip: the stored one.
+          split: "train" or "test"; where no clip was stored for "test", both are the same.
+          clip: "random" (by the seed of the example) or "center", where in the stored clip.
 
         Raises:
-            UserError: the folder holds no finished output, or one of other clips.
+          UserError: the folder holds no finished output, or one of other clips.
         """
         if clip not in ("random", "center"):
             raise UserError(f"clip is {clip!r}; use random or center")
@@ -90,10 +90,10 @@ class Prepared:
         """A clip and its caption; a pure function of (index, seed).
 
         Returns:
-            float32 [num_frames, height, width, 3] in [-1, 1], and the caption.
+          float32 [num_frames, height, width, 3] in [-1, 1], and the caption.
 
         Raises:
-            UserError: the file of the clip is missing or damaged.
+          UserError: the file of the clip is missing or damaged.
         """
         frames, caption = self.frames(index, seed)
         return to_float(frames), caption
@@ -108,11 +108,11 @@ class Prepared:
         """The encoder's answer to the caption of `example(index, seed)`.
 
         Returns:
-            Embeddings, float32 [L, D], zero where the mask is False, and the mask, bool [L]; or
-            None if no embeddings are stored.
+          Embeddings, float32 [L, D], zero where the mask is False, and the mask, bool [L]; or None
+          if no embeddings are stored.
 
         Raises:
-            UserError: as `example`.
+          UserError: as `example`.
         """
         if self._index.text_shape is None:
             return None
@@ -140,8 +140,8 @@ class Prepared:
         try:
             reader, lock = self._reader(shard)
             with lock:
-                serialised = reader.read([position])[0]
-            record = self._format.parse(serialised)
+                serialized = reader.read([position])[0]
+            record = self._format.parse(serialized)
         except Exception as error:  # as readers and parsers please
             raise UserError(
                 f"{self._path(shard)} is missing or damaged ({error}): restore it, or prepare the "

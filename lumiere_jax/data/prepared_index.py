@@ -17,12 +17,12 @@ class Index:
     """What a finished output holds.
 
     Attributes:
-        settings: that it was made by.
-        shard_lengths: split -> number of clips in each of its shards.
-        num_bytes: split -> size of its clips in bytes, before compression.
-        text_shape: (L, D) of stored embeddings with their padding; None where there are none.
-        fingerprint: SHA-256 of the settings of the clips and of all records in order. It depends
-            neither on the machine nor on the number of workers, kills or engines.
+      settings: that it was made by.
+      shard_lengths: split -> number of clips in each of its shards.
+      num_bytes: split -> size of its clips in bytes, before compression.
+      text_shape: (L, D) of stored embeddings with their padding; None where there are none.
+      fingerprint: SHA-256 of the settings of the clips and of all records in order. It depends
+        neither on the machine nor on the number of workers, kills or engines.
     """
 
     settings: Settings
@@ -49,7 +49,7 @@ class Index:
         """Reads the index of a finished output.
 
         Raises:
-            UserError: the folder holds none, or one of another version.
+          UserError: the folder holds none, or one of another version.
         """
         path = epath.Path(output) / FILE_NAME
         try:

@@ -1,4 +1,4 @@
-"""How a clip is stored: as a serialised `tf.train.Example` of a TFDS data set.
+"""How a clip is stored: as a serialized `tf.train.Example` of a TFDS data set.
 
 The frames are raw bytes, which ArrayRecord compresses by zstd: lossless, and the fastest of what
 was tried. On two cores, 64 frames of 128 x 128 pixels are read in 18 ms, while a video of
@@ -33,12 +33,12 @@ class Record:
     """A clip as it is stored.
 
     Attributes:
-        frames: uint8 [T, H, W, 3].
-        captions: one or more.
-        path: of the video, as the manifest spells it.
-        start: where in the video the clip begins, in seconds.
-        text: an embedding for each caption, float32 [tokens of the caption, D], without padding;
-            None where none are stored.
+      frames: uint8 [T, H, W, 3].
+      captions: one or more.
+      path: of the video, as the manifest spells it.
+      start: where in the video the clip begins, in seconds.
+      text: an embedding for each caption, float32 [tokens of the caption, D], without padding; None
+        where none are stored.
     """
 
     frames: np.ndarray
@@ -49,10 +49,10 @@ class Record:
 
 
 class RecordFormat:
-    """Serialises records of one size, and parses them.
+    """Serializes records of one size, and parses them.
 
     Attributes:
-        features: the same as TFDS features.
+      features: the same as TFDS features.
     """
 
     def __init__(self, clip_shape: Sequence[int], text_dim: int | None = None):
@@ -72,9 +72,9 @@ class RecordFormat:
             features["text"] = tfds.features.Tensor(shape=shape, dtype=np.float32, **as_bytes)
             features["text_lengths"] = tfds.features.Tensor(shape=(None,), dtype=np.int64)
         self.features = tfds.features.FeaturesDict(features)
-        self._serialiser = ExampleSerializer(self.features.get_serialized_info())
+        self._serializer = ExampleSerializer(self.features.get_serialized_info())
 
-    def serialise(self, record: Record) -> bytes:
+    def serialize(self, record: Record) -> bytes:
         """The bytes of a record, the same ones on every machine."""
         example = {
             "video": record.frames,
@@ -85,12 +85,12 @@ class RecordFormat:
         if "text" in self.features:
             example["text"] = np.concatenate(record.text)
             example["text_lengths"] = np.array([len(text) for text in record.text], np.int64)
-        proto = self._serialiser.get_tf_example(self.features.encode_example(example))
+        proto = self._serializer.get_tf_example(self.features.encode_example(example))
         return proto.SerializeToString(deterministic=True)  # else a map has no order
 
-    def parse(self, serialised: bytes) -> Record:
-        """The record of `serialise`."""
-        example = self.features.deserialize_example_np(serialised)
+    def parse(self, serialized: bytes) -> Record:
+        """The record of `serialize`."""
+        example = self.features.deserialize_example_np(serialized)
         text = None
         if "text" in self.features:
             text = tuple(np.split(example["text"], np.cumsum(example["text_lengths"])[:-1]))

@@ -13,9 +13,9 @@ class Thresholds:
     """Below or above which a clip is of no use. All are in levels of 0 to 255; 0 turns one off.
 
     Attributes:
-        brightness: least mean luma of a clip.
-        motion: least mean change between neighbouring frames.
-        cut: least score of a step between frames that may be a cut, see `filters.find_cuts`.
+      brightness: least mean luma of a clip.
+      motion: least mean change between neighbouring frames.
+      cut: least score of a step between frames that may be a cut, see `filters.find_cuts`.
     """
 
     brightness: float = 16.0
@@ -33,15 +33,15 @@ class Settings:
     """What records are made of, besides the videos.
 
     Attributes:
-        num_frames: frames of a clip.
-        resolution: (height, width) of a clip in pixels.
-        fps: frames per second of a clip.
-        max_clips_per_video: clips from one video, the first ones; 0 for all.
-        test_fraction: share of the videos that goes into the split "test".
-        videos_per_shard: videos whose clips share a file; 0 chooses by their number.
-        thresholds: of the filters.
-        text_fingerprint: of the text encoder whose embeddings of the captions are stored; None
-            where none are.
+      num_frames: frames of a clip.
+      resolution: (height, width) of a clip in pixels.
+      fps: frames per second of a clip.
+      max_clips_per_video: clips from one video, the first ones; 0 for all.
+      test_fraction: share of the videos that goes into the split "test".
+      videos_per_shard: videos whose clips share a file; 0 chooses by their number.
+      thresholds: of the filters.
+      text_fingerprint: of the text encoder whose embeddings of the captions are stored; None where
+        none are.
     """
 
     num_frames: int

@@ -58,12 +58,12 @@ class SceneObject:
     """One object and its straight path.
 
     Attributes:
-        shape: One of `SHAPES`.
-        colour: A key of `OBJECT_COLOURS`.
-        size: A key of `SIZES`.
-        direction: A key of `DIRECTIONS`.
-        start: Centre (x, y) in the first frame, fractions of the frame's width.
-        end: Centre (x, y) in the last frame; equal to `start` when standing still.
+      shape: One of `SHAPES`.
+      colour: A key of `OBJECT_COLOURS`.
+      size: A key of `SIZES`.
+      direction: A key of `DIRECTIONS`.
+      start: Centre (x, y) in the first frame, fractions of the frame's width.
+      end: Centre (x, y) in the last frame; equal to `start` when standing still.
     """
 
     shape: str
@@ -89,9 +89,9 @@ class Scene:
     """The truth about one clip.
 
     Attributes:
-        objects: One or two objects; later ones are drawn over earlier ones.
-        background_colour: A key of `BACKGROUND_COLOURS`.
-        background_kind: One of `BACKGROUND_KINDS`.
+      objects: One or two objects; later ones are drawn over earlier ones.
+      background_colour: A key of `BACKGROUND_COLOURS`.
+      background_kind: One of `BACKGROUND_KINDS`.
     """
 
     objects: tuple[SceneObject, ...]
@@ -146,13 +146,13 @@ def coverage(shape: str, centers: np.ndarray, radius: float, resolution: int) ->
     average several samples in a pixel.
 
     Args:
-        shape: One of `SHAPES`.
-        centers: [time, 2] centres (x, y), fractions of the frame's width.
-        radius: Half the object's width, a fraction of the frame's width.
-        resolution: Pixels along each side.
+      shape: One of `SHAPES`.
+      centers: [time, 2] centres (x, y), fractions of the frame's width.
+      radius: Half the object's width, a fraction of the frame's width.
+      resolution: Pixels along each side.
 
     Returns:
-        float32 [time, height, width] in [0, 1].
+      float32 [time, height, width] in [0, 1].
     """
     samples = max(1, min(4, 128 // resolution))  # along each side of a pixel
     side = resolution * samples
@@ -182,12 +182,12 @@ def render_background(colour: str, kind: str, resolution: int) -> np.ndarray:
     """Draws a background, whose texture is two tones about the named colour.
 
     Args:
-        colour: A key of `BACKGROUND_COLOURS`.
-        kind: One of `BACKGROUND_KINDS`.
-        resolution: Pixels along each side.
+      colour: A key of `BACKGROUND_COLOURS`.
+      kind: One of `BACKGROUND_KINDS`.
+      resolution: Pixels along each side.
 
     Returns:
-        float32 [height, width, 3] in [-1, 1].
+      float32 [height, width, 3] in [-1, 1].
     """
     wave = _square_wave(resolution)
     pattern = {
@@ -205,12 +205,12 @@ def render(scene: Scene, times: np.ndarray, resolution: int) -> np.ndarray:
     """Draws a scene at the given moments: a pure function.
 
     Args:
-        scene: What to draw.
-        times: [time] moments in [0, 1]; 0 is the start of every path and 1 its end.
-        resolution: Pixels along each side.
+      scene: What to draw.
+      times: [time] moments in [0, 1]; 0 is the start of every path and 1 its end.
+      resolution: Pixels along each side.
 
     Returns:
-        float32 [time, height, width, 3] in [-1, 1].
+      float32 [time, height, width, 3] in [-1, 1].
     """
     times = np.asarray(times)
     background = render_background(scene.background_colour, scene.background_kind, resolution)

@@ -46,10 +46,10 @@ class ObjectAttributes:
     """What a caption says of one object.
 
     Attributes:
-        shape: One of `scene.SHAPES`.
-        colour: A key of `scene.OBJECT_COLOURS`.
-        direction: A key of `scene.DIRECTIONS`.
-        size: A key of `scene.SIZES`, or None where the caption does not say.
+      shape: One of `scene.SHAPES`.
+      colour: A key of `scene.OBJECT_COLOURS`.
+      direction: A key of `scene.DIRECTIONS`.
+      size: A key of `scene.SIZES`, or None where the caption does not say.
     """
 
     shape: str
@@ -63,9 +63,9 @@ class SceneAttributes:
     """What a caption says of a scene.
 
     Attributes:
-        objects: The objects, in the order of the caption.
-        background_colour: A key of `scene.BACKGROUND_COLOURS`.
-        background_kind: One of `scene.BACKGROUND_KINDS`, or None where the caption does not say.
+      objects: The objects, in the order of the caption.
+      background_colour: A key of `scene.BACKGROUND_COLOURS`.
+      background_kind: One of `scene.BACKGROUND_KINDS`, or None where the caption does not say.
     """
 
     objects: tuple[ObjectAttributes, ...]
@@ -100,11 +100,11 @@ def describe(scene: Scene, rng: np.random.Generator) -> str:
     background. Two objects take the short wordings, so that both fit.
 
     Args:
-        scene: The scene to describe.
-        rng: Chooses among the wordings.
+      scene: The scene to describe.
+      rng: Chooses among the wordings.
 
     Returns:
-        The caption.
+      The caption.
     """
     short = len(scene.objects) > 1
     objects = " and ".join(_describe_object(item, short, rng) for item in scene.objects)
@@ -170,13 +170,13 @@ def parse_caption(caption: str) -> SceneAttributes:
     Size and the background's kind may be left out; case and punctuation do not matter.
 
     Args:
-        caption: The caption.
+      caption: The caption.
 
     Returns:
-        What it says.
+      What it says.
 
     Raises:
-        UserError: A word is unknown, or colour, shape, direction or background is not named.
+      UserError: A word is unknown, or colour, shape, direction or background is not named.
     """
     words = "".join(c if c.isalnum() else " " for c in caption.lower()).split()
     objects: list[dict[str, str]] = [{}]

@@ -47,7 +47,7 @@ class StoresText(Protocol):
     """A source that has its captions' embeddings at hand.
 
     Attributes:
-        text_fingerprint: of the encoder that made them; None if there are none after all.
+      text_fingerprint: of the encoder that made them; None if there are none after all.
     """
 
     text_fingerprint: str | None
@@ -81,15 +81,14 @@ def create_source(config_data: ml_collections.ConfigDict, split: str) -> Source:
     """The data source that a config describes.
 
     Args:
-        config_data: `name` of the source, and its settings under the names of the arguments of its
-            class, such as `VideoFolder` (whose root is `folder` here). Settings that belong to
-            another source, or to none, are left alone, so that one config can hold all. "mixture"
-            mixes those in `mixture`: of each a dict with `name`, `weight` and what differs from the
-            other settings.
-        split: "train" or "test".
+      config_data: `name` of the source, and its settings under the names of the arguments of its
+        class, such as `VideoFolder` (whose root is `folder` here). Settings that belong to another
+        source, or to none, are left alone, so that one config can hold all. "mixture" mixes those
+        in `mixture`: of each a dict with `name`, `weight` and what differs from the other settings.
+      split: "train" or "test".
 
     Raises:
-        UserError: no source of that name, or the source cannot use its settings.
+      UserError: no source of that name, or the source cannot use its settings.
     """
     if config_data.name == "mixture":
         return _mixture(config_data, split)
@@ -126,7 +125,7 @@ def check_size(source: Source, batch_size: int) -> None:
     """Refuses a source that cannot fill one global batch.
 
     Raises:
-        UserError: naming both numbers.
+      UserError: naming both numbers.
     """
     if len(source) < batch_size:
         raise UserError(
@@ -140,7 +139,7 @@ def check_text(source: Source, text_encoder: Callable) -> None:
     """Refuses a source whose embeddings are another encoder's.
 
     Raises:
-        UserError: naming both encoders.
+      UserError: naming both encoders.
     """
     for part in getattr(source, "sources", [source]):
         stored = part.text_fingerprint if isinstance(part, StoresText) else None

@@ -31,10 +31,10 @@ class Videos(Protocol):
     """The videos of one split, wherever they are.
 
     Attributes:
-        names: of each, unique and stable.
-        labels: class of each, 0 to 100, as TFDS counts.
-        counts: frames of each.
-        left_out: reason by name, of those that cannot be used.
+      names: of each, unique and stable.
+      labels: class of each, 0 to 100, as TFDS counts.
+      counts: frames of each.
+      left_out: reason by name, of those that cannot be used.
     """
 
     names: Sequence[str]
@@ -52,7 +52,7 @@ class Ucf101:
     Videos that are shorter than a clip are left out.
 
     Attributes:
-        left_out: reason by name, of videos that cannot be used.
+      left_out: reason by name, of videos that cannot be used.
     """
 
     def __init__(
@@ -70,18 +70,18 @@ class Ucf101:
         """Finds the videos.
 
         Args:
-            folder: that holds `UCF-101` and `ucfTrainTestlist`, or the `data_dir` of TFDS.
-            num_frames: frames of a clip.
-            resolution: side of the square clip in pixels, or (height, width); the aspect of the
-                videos is kept, and what is over is cropped.
-            fps: frames per second of a clip.
-            split: "train" or "test".
-            fold: which of the three official divisions into train and test.
-            backend: "files", "tfds", or "auto": whichever the folder holds.
-            clip: "random" (by the seed of the example) or "center", where in the video.
+          folder: that holds `UCF-101` and `ucfTrainTestlist`, or the `data_dir` of TFDS.
+          num_frames: frames of a clip.
+          resolution: side of the square clip in pixels, or (height, width); the aspect of the
+            videos is kept, and what is over is cropped.
+          fps: frames per second of a clip.
+          split: "train" or "test".
+          fold: which of the three official divisions into train and test.
+          backend: "files", "tfds", or "auto": whichever the folder holds.
+          clip: "random" (by the seed of the example) or "center", where in the video.
 
         Raises:
-            UserError: naming a setting that is out of range, or what the folder lacks.
+          UserError: naming a setting that is out of range, or what the folder lacks.
         """
         _check(split, fold, backend, clip)
         root = Path(folder).expanduser()

@@ -44,12 +44,12 @@ def find_folder(root: Path, split: str, fold: int) -> VideoFiles:
     """The videos of a split, in the order of their files' names.
 
     Args:
-        root: holds the videos, in folders or not, and the lists, unpacked or not.
-        split: "train" or "test".
-        fold: 1, 2 or 3.
+      root: holds the videos, in folders or not, and the lists, unpacked or not.
+      split: "train" or "test".
+      fold: 1, 2 or 3.
 
     Raises:
-        UserError: naming what is missing, and how to get it.
+      UserError: naming what is missing, and how to get it.
     """
     labels = {action.name.casefold(): label for label, action in enumerate(classes())}
     found = {path.name.casefold(): path for path in root.rglob("*.avi")}

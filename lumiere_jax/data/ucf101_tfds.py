@@ -39,12 +39,12 @@ def find_records(root: Path, split: str, fold: int) -> VideoRecords:
     """The videos of a split, in the order of the records, all of which are read once.
 
     Args:
-        root: `data_dir` of TFDS.
-        split: "train" or "test".
-        fold: 1, 2 or 3.
+      root: `data_dir` of TFDS.
+      split: "train" or "test".
+      fold: 1, 2 or 3.
 
     Raises:
-        UserError: if the data set is not there, or not prepared as TFRecords at its own size.
+      UserError: if the data set is not there, or not prepared as TFRecords at its own size.
     """
     import tensorflow_datasets as tfds
 

@@ -82,21 +82,21 @@ class VideoFolder:
         """Finds, probes and filters the videos.
 
         Args:
-            root: folder with videos in it or in folders below: MP4, WebM, MOV, AVI, GIF, MKV. If
-                it has a folder `train` or `test`, a split is the folder of its name; else every
-                split is the whole folder.
-            num_frames: frames of a clip.
-            resolution: side of the square clip in pixels, or (height, width).
-            fps: frames per second of a clip.
-            split: "train" or "test".
-            captions: CSV or JSONL file, see `captions.read_captions_file`. By default the first
-                of captions.csv, metadata.csv, captions.jsonl, metadata.jsonl in the folder; videos
-                that it does not list may have a `.txt` file beside them.
-            clip: "random" (by the seed of the example) or "center", where in the video.
-            cache_bytes: memory that decoded videos may take.
+          root: folder with videos in it or in folders below: MP4, WebM, MOV, AVI, GIF, MKV. If it
+            has a folder `train` or `test`, a split is the folder of its name; else every split is
+            the whole folder.
+          num_frames: frames of a clip.
+          resolution: side of the square clip in pixels, or (height, width).
+          fps: frames per second of a clip.
+          split: "train" or "test".
+          captions: CSV or JSONL file, see `captions.read_captions_file`. By default the first of
+            captions.csv, metadata.csv, captions.jsonl, metadata.jsonl in the folder; videos that it
+            does not list may have a `.txt` file beside them.
+          clip: "random" (by the seed of the example) or "center", where in the video.
+          cache_bytes: memory that decoded videos may take.
 
         Raises:
-            UserError: no folder, no usable video in it, or a malformed captions file.
+          UserError: no folder, no usable video in it, or a malformed captions file.
         """
         if clip not in ("random", "center"):
             raise UserError(f"clip is {clip!r}; use random or center")
@@ -127,10 +127,10 @@ class VideoFolder:
         """A clip of video `index` and its caption; a pure function of (index, seed).
 
         Returns:
-            float32 [num_frames, height, width, 3] in [-1, 1], and the caption.
+          float32 [num_frames, height, width, 3] in [-1, 1], and the caption.
 
         Raises:
-            UserError: the file cannot be read any more.
+          UserError: the file cannot be read any more.
         """
         frames, caption = self.frames(index, seed)
         return to_float(frames), caption

@@ -25,11 +25,11 @@ def resize_and_crop(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     so a crop may begin between two pixels and stays exactly central.
 
     Args:
-        frame: uint8 [height, width, 3].
-        size: (height, width) of the result.
+      frame: uint8 [height, width, 3].
+      size: (height, width) of the result.
 
     Returns:
-        uint8 [size[0], size[1], 3].
+      uint8 [size[0], size[1], 3].
     """
     height, width = frame.shape[:2]
     if (height, width) == tuple(size):
@@ -55,9 +55,9 @@ class VideoInfo:
     """What `probe_video` knows of a file.
 
     Attributes:
-        duration: from the first frame's appearance to the last one's disappearance, in seconds.
-        frame_period: the usual time between two frames, in seconds.
-        start_time: timestamp of the first frame, in seconds; all other times count from it.
+      duration: from the first frame's appearance to the last one's disappearance, in seconds.
+      frame_period: the usual time between two frames, in seconds.
+      start_time: timestamp of the first frame, in seconds; all other times count from it.
     """
 
     duration: float
@@ -106,7 +106,7 @@ def probe_video(path: str | os.PathLike) -> VideoInfo:
     The header is not trusted: a truncated file often promises more than it holds.
 
     Raises:
-        VideoReadError: the file is missing, no video, or its first frame cannot be decoded.
+      VideoReadError: the file is missing, no video, or its first frame cannot be decoded.
     """
     with _open_video(path) as stream:
         start_time, _ = next(_timed_frames(stream), (None, None))
@@ -221,7 +221,7 @@ def read_comment(path: str | os.PathLike) -> str:
     """The text that a video file was given when it was written; "" if there is none.
 
     Raises:
-        VideoReadError: the file is missing or no video.
+      VideoReadError: the file is missing or no video.
     """
     with _open_video(path) as stream:
         return stream.container.metadata.get("comment", "")
@@ -241,19 +241,19 @@ def read_video(
     Works on timestamps, so that variable rates are right; a rotation noted by a phone is applied.
 
     Args:
-        path: any file FFmpeg reads (MP4, WebM, MOV, AVI, GIF, MKV ...).
-        fps: frames per second of the result.
-        start: first frame of the result, counted at `fps`.
-        num_frames: how many frames; all to the end when None.
-        size: (height, width) to scale to, so that a frame just covers it, and to crop to around
-            the centre; None keeps the size.
-        info: from `probe_video`, when the caller has it already.
+      path: any file FFmpeg reads (MP4, WebM, MOV, AVI, GIF, MKV ...).
+      fps: frames per second of the result.
+      start: first frame of the result, counted at `fps`.
+      num_frames: how many frames; all to the end when None.
+      size: (height, width) to scale to, so that a frame just covers it, and to crop to around the
+        centre; None keeps the size.
+      info: from `probe_video`, when the caller has it already.
 
     Returns:
-        uint8 [num_frames, height, width, 3].
+      uint8 [num_frames, height, width, 3].
 
     Raises:
-        VideoReadError: the file is missing, no video, damaged, or ends before the last frame asked.
+      VideoReadError: the file is missing, no video, damaged, or ends before the last frame asked.
     """
     info = info or probe_video(path)
     num_frames = info.num_frames(fps) - start if num_frames is None else num_frames
@@ -281,19 +281,19 @@ def read_frames(
     """The frames of `read_video`, one after the other; a frame that is held comes more than once.
 
     Args:
-        path: as for `read_video`, like all other arguments.
-        fps: of the result.
-        start: first frame.
-        num_frames: how many frames.
-        size: (height, width); None keeps that of the first frame.
-        info: from `probe_video`.
-        num_threads: of the decoder; 0 for one a core.
+      path: as for `read_video`, like all other arguments.
+      fps: of the result.
+      start: first frame.
+      num_frames: how many frames.
+      size: (height, width); None keeps that of the first frame.
+      info: from `probe_video`.
+      num_threads: of the decoder; 0 for one a core.
 
     Returns:
-        Iterator of uint8 [height, width, 3].
+      Iterator of uint8 [height, width, 3].
 
     Raises:
-        VideoReadError: as `read_video`, while iterating.
+      VideoReadError: as `read_video`, while iterating.
     """
     available = info.num_frames(fps)
     if start < 0 or num_frames < 1 or start + num_frames > available:

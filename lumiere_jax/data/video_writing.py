@@ -58,15 +58,15 @@ def write_mp4(
     """Writes an MP4 that browsers play: H.264, yuv420p, BT.709, index at the front.
 
     Args:
-        path: the file; it appears only when it is complete.
-        video: float32 [time, height, width, 3] in [-1, 1]; odd sizes grow by one repeated line.
-        fps: frames per second.
-        upscale: enlarges by this whole factor without smoothing, so that 16x16 can be seen.
-        crf: constant rate factor of the encoder, 0 (lossless) to 51.
-        comment: text to keep in the file, which `video_reading.read_comment` gives back.
+      path: the file; it appears only when it is complete.
+      video: float32 [time, height, width, 3] in [-1, 1]; odd sizes grow by one repeated line.
+      fps: frames per second.
+      upscale: enlarges by this whole factor without smoothing, so that 16x16 can be seen.
+      crf: constant rate factor of the encoder, 0 (lossless) to 51.
+      comment: text to keep in the file, which `video_reading.read_comment` gives back.
 
     Raises:
-        UserError: the folder is missing or cannot be written.
+      UserError: the folder is missing or cannot be written.
     """
 
     def prepare(stream: av.VideoStream) -> None:
@@ -92,12 +92,12 @@ def write_lossless(path: str | os.PathLike, video: np.ndarray, fps: float) -> No
     For measuring, which compression would disturb; most browsers do not play it.
 
     Args:
-        path: the file; it appears only when it is complete.
-        video: float32 [time, height, width, 3] in [-1, 1].
-        fps: frames per second.
+      path: the file; it appears only when it is complete.
+      video: float32 [time, height, width, 3] in [-1, 1].
+      fps: frames per second.
 
     Raises:
-        UserError: the folder is missing or cannot be written.
+      UserError: the folder is missing or cannot be written.
     """
 
     def prepare(stream: av.VideoStream) -> None:
@@ -146,13 +146,13 @@ def write_gif(path: str | os.PathLike, video: np.ndarray, fps: float, *, upscale
     right up to 50 fps, the most that browsers play.
 
     Args:
-        path: the file; it appears only when it is complete.
-        video: float32 [time, height, width, 3] in [-1, 1].
-        fps: frames per second.
-        upscale: enlarges by this whole factor without smoothing.
+      path: the file; it appears only when it is complete.
+      video: float32 [time, height, width, 3] in [-1, 1].
+      fps: frames per second.
+      upscale: enlarges by this whole factor without smoothing.
 
     Raises:
-        UserError: the folder is missing or cannot be written.
+      UserError: the folder is missing or cannot be written.
     """
     video = np.asarray(video)
     palette = _shared_palette(video)
@@ -186,12 +186,12 @@ def write_image(path: str | os.PathLike, image: np.ndarray, *, upscale: int = 1)
     """Writes a PNG.
 
     Args:
-        path: the file; it appears only when it is complete.
-        image: float32 [height, width, 3] in [-1, 1].
-        upscale: enlarges by this whole factor without smoothing.
+      path: the file; it appears only when it is complete.
+      image: float32 [height, width, 3] in [-1, 1].
+      upscale: enlarges by this whole factor without smoothing.
 
     Raises:
-        UserError: the folder is missing or cannot be written.
+      UserError: the folder is missing or cannot be written.
     """
     (pixels,) = _byte_frames(image[None], upscale)
     with _atomic_write(path) as temporary:
@@ -210,13 +210,13 @@ def write_contact_sheet(
     Frames under 64 pixels are enlarged by a whole factor, those over 256 made smaller.
 
     Args:
-        path: the file; it appears only when it is complete.
-        videos: each float32 [time, height, width, 3] in [-1, 1].
-        captions: one for each video, drawn above its row.
-        max_columns: the most frames to show of each video; the first and the last are among them.
+      path: the file; it appears only when it is complete.
+      videos: each float32 [time, height, width, 3] in [-1, 1].
+      captions: one for each video, drawn above its row.
+      max_columns: the most frames to show of each video; the first and the last are among them.
 
     Raises:
-        UserError: the folder is missing or cannot be written.
+      UserError: the folder is missing or cannot be written.
     """
     videos = list(videos)
     captions = [""] * len(videos) if captions is None else captions
@@ -270,14 +270,14 @@ def write_video(
     """Writes a video in the format that the name ends in: .mp4, .gif or .png (a contact sheet).
 
     Args:
-        path: the file; it appears only when it is complete.
-        video: float32 [time, height, width, 3] in [-1, 1].
-        fps: frames per second; a contact sheet has no use for it.
-        upscale: enlarges .mp4 and .gif by this whole factor without smoothing.
-        comment: text that an .mp4 keeps.
+      path: the file; it appears only when it is complete.
+      video: float32 [time, height, width, 3] in [-1, 1].
+      fps: frames per second; a contact sheet has no use for it.
+      upscale: enlarges .mp4 and .gif by this whole factor without smoothing.
+      comment: text that an .mp4 keeps.
 
     Raises:
-        UserError: another ending, or the folder is missing or cannot be written.
+      UserError: another ending, or the folder is missing or cannot be written.
     """
     suffix = Path(path).suffix.lower()
     if suffix == ".mp4":

@@ -43,11 +43,11 @@ class DiscreteSchedule:
     """The squared-cosine schedule in 1000 steps; step t lasts from time t / 1000 to (t + 1) / 1000.
 
     Attributes:
-        spacing: which steps a sampler takes, as `diffusers` names it: "leading" (0 and multiples
-            of the stride) or "trailing" (999 and multiples of the stride below).
+      spacing: which steps a sampler takes, as `diffusers` names it: "leading" (0 and multiples of
+        the stride) or "trailing" (999 and multiples of the stride below).
 
     Raises:
-        UserError: if the spacing is unknown.
+      UserError: if the spacing is unknown.
     """
 
     spacing: str = "leading"
@@ -82,11 +82,11 @@ class DiscreteSchedule:
         """Times of a sampler's steps, falling.
 
         Args:
-            num_steps: how many, at most 1000.
-            start_time: in (0, 1]; 1 is the whole way.
+          num_steps: how many, at most 1000.
+          start_time: in (0, 1]; 1 is the whole way.
 
         Raises:
-            UserError: if there are not so many steps.
+          UserError: if there are not so many steps.
         """
         if num_steps > NUM_TIMESTEPS:
             raise UserError(f"steps={num_steps}: this schedule has {NUM_TIMESTEPS} steps.")
@@ -101,12 +101,12 @@ class DiscreteSchedule:
         """Noise-conditioning augmentation with the noise of step 1000 · level.
 
         Args:
-            image: [batch, ...].
-            level: [batch], in [0, 1).
-            noise: standard normal, the shape of `image`.
+          image: [batch, ...].
+          level: [batch], in [0, 1).
+          noise: standard normal, the shape of `image`.
 
         Returns:
-            The augmented input, same shape.
+          The augmented input, same shape.
         """
         alpha, sigma = alpha_sigma(expand_to(self.log_snr(level + 0.5 / NUM_TIMESTEPS), image))
         return alpha * image + sigma * noise
@@ -130,12 +130,12 @@ def log_variance(fraction: jax.Array, log_snr: jax.Array, log_snr_next: jax.Arra
     step from "next" to "now", `fraction` 1.
 
     Args:
-        fraction: [batch, ...], of the network.
-        log_snr: now, [batch] or a scalar.
-        log_snr_next: one step nearer to clean data, the same shape, finite.
+      fraction: [batch, ...], of the network.
+      log_snr: now, [batch] or a scalar.
+      log_snr_next: one step nearer to clean data, the same shape, finite.
 
     Returns:
-        The shape of `fraction`.
+      The shape of `fraction`.
     """
     lower, upper = _bounds(expand_to(log_snr, fraction), expand_to(log_snr_next, fraction))
     share = 0.5 * (fraction + 1.0)
@@ -164,15 +164,15 @@ def variational_bound(
     the step before stands in for it, as in the authors' code.
 
     Args:
-        x0: clean data in [-1, 1], [batch, ...].
-        epsilon: the noise that was added.
-        prediction: the noise as predicted.
-        fraction: see `log_variance`.
-        log_snr: [batch].
-        log_snr_next: [batch]; infinite in the step to clean data.
+      x0: clean data in [-1, 1], [batch, ...].
+      epsilon: the noise that was added.
+      prediction: the noise as predicted.
+      fraction: see `log_variance`.
+      log_snr: [batch].
+      log_snr_next: [batch]; infinite in the step to clean data.
 
     Returns:
-        [batch].
+      [batch].
     """
     table = jnp.asarray(log_snr_table()[:2], log_snr.dtype)
     is_last = expand_to(jnp.isinf(log_snr_next), x0)

@@ -35,16 +35,16 @@ def log_snr_table(schedule: Schedule, teacher_steps: int, student_steps: int) ->
     Call it outside of a trace.
 
     Args:
-        schedule: whose `sampling_times` both follow.
-        teacher_steps: DDIM steps of the teacher, from noise to data.
-        student_steps: those of the student; a divisor of the teacher's.
+      schedule: whose `sampling_times` both follow.
+      teacher_steps: DDIM steps of the teacher, from noise to data.
+      student_steps: those of the student; a divisor of the teacher's.
 
     Returns:
-        Log-SNRs, [student_steps, teacher_steps / student_steps + 1]. Row i holds those from the
-        beginning of the student's step i to its end, which is infinite in the last row.
+      Log-SNRs, [student_steps, teacher_steps / student_steps + 1]. Row i holds those from the
+      beginning of the student's step i to its end, which is infinite in the last row.
 
     Raises:
-        UserError: if the teacher does not visit the student's noise levels.
+      UserError: if the teacher does not visit the student's noise levels.
     """
     if student_steps < 1 or teacher_steps % student_steps:
         raise UserError(
@@ -73,10 +73,10 @@ def estimate_weights(log_snrs: jax.Array) -> jax.Array:
     """How much each of the teacher's estimates counts, see the head of this file.
 
     Args:
-        log_snrs: [k + 1, ...], rising along the first axis; the last may be infinite.
+      log_snrs: [k + 1, ...], rising along the first axis; the last may be infinite.
 
     Returns:
-        `(r[j + 1] - r[j]) / (r[k] - r[0])`, [k, ...]: positive, and of sum 1.
+      `(r[j + 1] - r[j]) / (r[k] - r[0])`, [k, ...]: positive, and of sum 1.
     """
     # Relative to the last one, so that an infinite one is like any other.
     ratio = jnp.exp(0.5 * (log_snrs[:-1] - log_snrs[-1:]))
@@ -90,15 +90,15 @@ def teacher_target(
     """Runs the teacher, and solves for the estimate that takes the student to the same place.
 
     Args:
-        denoise: the teacher, `denoise(z, log_snr)` with log_snr [batch]: its estimate of clean
-            data, guided and thresholded as at sampling; the shape of z.
-        z: noisy samples, [batch, ...], in float32 or wider.
-        log_snrs: [k + 1, batch], rising: where the teacher's k steps begin, and where the last
-            one ends.
+      denoise: the teacher, `denoise(z, log_snr)` with log_snr [batch]: its estimate of clean data,
+        guided and thresholded as at sampling; the shape of z.
+      z: noisy samples, [batch, ...], in float32 or wider.
+      log_snrs: [k + 1, batch], rising: where the teacher's k steps begin, and where the last one
+        ends.
 
     Returns:
-        The x0 with which one DDIM step from the first noise level to the last ends where the
-        teacher ends, and that place; the shape of z.
+      The x0 with which one DDIM step from the first noise level to the last ends where the teacher
+      ends, and that place; the shape of z.
     """
     steps = (log_snrs[:-1], log_snrs[1:], estimate_weights(log_snrs))
 
@@ -126,20 +126,20 @@ def student_loss(
     """Draws a step of the student and noise for every sample, and scores the student's estimate.
 
     Args:
-        predict: the student, `predict(z, log_snr)`: its raw prediction, the shape of z.
-        denoise: the teacher, see `teacher_target`.
-        x0: clean data, [batch, ...].
-        key: PRNG key for steps and noise.
-        table: of `log_snr_table`.
-        kind: what `predict` predicts: "v", "epsilon" or "x0".
-        weighting: "plain" is the mean squared error of the predicted kind; "truncated_snr" that of
-            x0, times the signal-to-noise ratio but at least 1 (arXiv 2202.00512, section 4).
+      predict: the student, `predict(z, log_snr)`: its raw prediction, the shape of z.
+      denoise: the teacher, see `teacher_target`.
+      x0: clean data, [batch, ...].
+      key: PRNG key for steps and noise.
+      table: of `log_snr_table`.
+      kind: what `predict` predicts: "v", "epsilon" or "x0".
+      weighting: "plain" is the mean squared error of the predicted kind; "truncated_snr" that of
+        x0, times the signal-to-noise ratio but at least 1 (arXiv 2202.00512, section 4).
 
     Returns:
-        The loss, [batch].
+      The loss, [batch].
 
     Raises:
-        UserError: if `kind` or `weighting` is unknown.
+      UserError: if `kind` or `weighting` is unknown.
     """
     check_weighting(weighting)
     time_key, noise_key = jax.random.split(key)

@@ -25,18 +25,18 @@ def guided(
     the weights sum to one, it means the same for predictions of v, noise or x0.
 
     Args:
-        predict: `predict(z, log_snr, condition)`, with z [batch, ...] and log_snr [batch], gives
-            a prediction, the shape of z.
-        condition: all that depends on the sample (text, text mask, low-resolution clip, ...), a
-            pytree of arrays [batch, ...].
-        null_condition: the same pytree for the unconditional branch, the same shapes.
-        scale: guidance scale, a scalar or [batch]. The Python number 1 calls the network once
-            with `condition` alone; anything else may be traced and calls it on twice the batch.
-        learned_variance: the second half of the last axis tells a variance, which is that of the
-            conditional branch, as in DeepFloyd IF.
+      predict: `predict(z, log_snr, condition)`, with z [batch, ...] and log_snr [batch], gives a
+        prediction, the shape of z.
+      condition: all that depends on the sample (text, text mask, low-resolution clip, ...), a
+        pytree of arrays [batch, ...].
+      null_condition: the same pytree for the unconditional branch, the same shapes.
+      scale: guidance scale, a scalar or [batch]. The Python number 1 calls the network once with
+        `condition` alone; anything else may be traced and calls it on twice the batch.
+      learned_variance: the second half of the last axis tells a variance, which is that of the
+        conditional branch, as in DeepFloyd IF.
 
     Returns:
-        `predict(z, log_snr)`, guided.
+      `predict(z, log_snr)`, guided.
     """
     if isinstance(scale, int | float) and scale == 1:
         return lambda z, log_snr: predict(z, log_snr, condition)
@@ -71,12 +71,12 @@ def dynamic_threshold(
     [-s, s] and divided by s. Where nearly all values are in range this is `static_threshold`.
 
     Args:
-        x0: [batch, ...].
-        percentile: in [0, 100].
-        max_value: upper limit of s; None for no limit.
+      x0: [batch, ...].
+      percentile: in [0, 100].
+      max_value: upper limit of s; None for no limit.
 
     Returns:
-        Values in [-1, 1], the shape of `x0`.
+      Values in [-1, 1], the shape of `x0`.
     """
     limit = jnp.maximum(magnitude_percentile(x0, percentile), 1.0)
     if max_value is not None:
@@ -94,11 +94,11 @@ def magnitude_percentile(values: jax.Array, percentile: float) -> jax.Array:
     itself in about 31 (float64: 63) passes that count and store nothing.
 
     Args:
-        values: [batch, ...], at least one value a sample and fewer than 2^31, all finite.
-        percentile: in [0, 100]; between two order statistics it is interpolated linearly.
+      values: [batch, ...], at least one value a sample and fewer than 2^31, all finite.
+      percentile: in [0, 100]; between two order statistics it is interpolated linearly.
 
     Returns:
-        [batch], float32 or wider.
+      [batch], float32 or wider.
     """
     magnitude = jnp.abs(values.astype(jnp.promote_types(values.dtype, jnp.float32)))
     axes = tuple(range(1, magnitude.ndim))

@@ -24,11 +24,11 @@ def stratified_times(key: jax.Array, batch: int) -> jax.Array:
     variance of the loss.
 
     Args:
-        key: PRNG key.
-        batch: number of times.
+      key: PRNG key.
+      batch: number of times.
 
     Returns:
-        [batch].
+      [batch].
     """
     return (jax.random.uniform(key) + jnp.arange(batch) / batch) % 1.0
 
@@ -46,24 +46,24 @@ def diffusion_loss(
     """Draws a noise level and noise for every sample and scores the network's prediction.
 
     Args:
-        predict: `predict(z, log_snr)`, with z [batch, ...] and log_snr [batch], gives the raw
-            prediction, the shape of z.
-        x0: clean data, [batch, ...].
-        key: PRNG key for times and noise.
-        schedule: from times to log-SNRs.
-        kind: what `predict` predicts: "v", "epsilon" or "x0".
-        weighting: "plain" is the mean squared error of the predicted kind; "sigmoid" and
-            "balanced" see `sigmoid_weight` and `balanced_weight`.
-        learned_variance: the prediction has twice the channels, and the loss is L_hybrid of
-            arXiv 2102.09672 (equation 16): the squared error, and 0.001 times the variational
-            bound, which teaches the variance alone. Needs a `DiscreteSchedule` and "epsilon".
+      predict: `predict(z, log_snr)`, with z [batch, ...] and log_snr [batch], gives the raw
+        prediction, the shape of z.
+      x0: clean data, [batch, ...].
+      key: PRNG key for times and noise.
+      schedule: from times to log-SNRs.
+      kind: what `predict` predicts: "v", "epsilon" or "x0".
+      weighting: "plain" is the mean squared error of the predicted kind; "sigmoid" and "balanced"
+        see `sigmoid_weight` and `balanced_weight`.
+      learned_variance: the prediction has twice the channels, and the loss is L_hybrid of arXiv
+        2102.09672 (equation 16): the squared error, and 0.001 times the variational bound, which
+        teaches the variance alone. Needs a `DiscreteSchedule` and "epsilon".
 
     Returns:
-        The loss [batch], and a dict of [batch] arrays: "time", "log_snr" and "squared_error"
-        (the unweighted mean squared error of the predicted kind).
+      The loss [batch], and a dict of [batch] arrays: "time", "log_snr" and "squared_error" (the
+      unweighted mean squared error of the predicted kind).
 
     Raises:
-        UserError: if `kind` or `weighting` is unknown.
+      UserError: if `kind` or `weighting` is unknown.
     """
     if weighting not in WEIGHTINGS:
         raise UserError(f"unknown loss weighting {weighting!r}: use one of {', '.join(WEIGHTINGS)}")
@@ -103,16 +103,16 @@ def sigmoid_weight(
     x0 are worth alpha^2 and exp(log_snr) of a noise error.
 
     Args:
-        time: [batch].
-        schedule: from times to log-SNRs.
-        kind: "v", "epsilon" or "x0".
-        bias: log-SNR around which the weight falls off.
+      time: [batch].
+      schedule: from times to log-SNRs.
+      kind: "v", "epsilon" or "x0".
+      bias: log-SNR around which the weight falls off.
 
     Returns:
-        [batch].
+      [batch].
 
     Raises:
-        UserError: if `kind` is unknown.
+      UserError: if `kind` is unknown.
     """
     parameterization.check_kind(kind)
     log_snr, slope = jax.jvp(schedule.log_snr, (time,), (jnp.ones_like(time),))
@@ -133,14 +133,14 @@ def balanced_weight(log_snr: jax.Array, kind: Kind) -> jax.Array:
     falls about as fast as that error rises (a choice of this project).
 
     Args:
-        log_snr: [batch].
-        kind: "v", "epsilon" or "x0".
+      log_snr: [batch].
+      kind: "v", "epsilon" or "x0".
 
     Returns:
-        [batch].
+      [batch].
 
     Raises:
-        UserError: if `kind` is unknown.
+      UserError: if `kind` is unknown.
     """
     parameterization.check_kind(kind)
     weight = jnp.minimum(1.0, jnp.exp(0.5 * log_snr))
@@ -169,15 +169,15 @@ def drop_text(
     (Ho & Salimans, arXiv 2207.12598, algorithm 1).
 
     Args:
-        text: [batch, length, dim].
-        text_mask: bool [batch, length].
-        null_text: [length, dim], or with a leading axis of 1.
-        null_mask: bool [length], or with a leading axis of 1.
-        key: PRNG key.
-        rate: probability that a sample loses its text.
+      text: [batch, length, dim].
+      text_mask: bool [batch, length].
+      null_text: [length, dim], or with a leading axis of 1.
+      null_mask: bool [length], or with a leading axis of 1.
+      key: PRNG key.
+      rate: probability that a sample loses its text.
 
     Returns:
-        `(text, text_mask)`, shapes as given.
+      `(text, text_mask)`, shapes as given.
     """
     drop = jax.random.bernoulli(key, rate, (text.shape[0],))
     text = jnp.where(expand_to(drop, text), null_text, text)

@@ -19,17 +19,17 @@ def upsample_low_resolution(
     """Resizes every frame; a few at a time, so that temporaries stay small.
 
     Args:
-        video: [batch, time, height, width, channels].
-        size: the new (height, width).
-        method: "bilinear"; "bicubic", which may overshoot the range of the input; or
-            "bilinear_corners", whose outermost pixels are those of the input (torch's
-            `align_corners`), as DeepFloyd IF's stage II has it.
+      video: [batch, time, height, width, channels].
+      size: the new (height, width).
+      method: "bilinear"; "bicubic", which may overshoot the range of the input; or
+        "bilinear_corners", whose outermost pixels are those of the input (torch's `align_corners`),
+        as DeepFloyd IF's stage II has it.
 
     Returns:
-        [batch, time, *size, channels], float32.
+      [batch, time, *size, channels], float32.
 
     Raises:
-        UserError: an unknown method, or a size that is smaller than the video's.
+      UserError: an unknown method, or a size that is smaller than the video's.
     """
     if method not in UPSAMPLINGS:
         raise UserError(
@@ -60,14 +60,14 @@ def downsample(video: jax.Array, factor: int) -> jax.Array:
     """Antialiased down-sampling: the mean over squares of `factor` pixels a side.
 
     Args:
-        video: [batch, time, height, width, channels].
-        factor: by how much height and width shrink.
+      video: [batch, time, height, width, channels].
+      factor: by how much height and width shrink.
 
     Returns:
-        [batch, time, height / factor, width / factor, channels], float32.
+      [batch, time, height / factor, width / factor, channels], float32.
 
     Raises:
-        UserError: height or width is not divisible by the factor.
+      UserError: height or width is not divisible by the factor.
     """
     batch, time, height, width, channels = video.shape
     if factor < 1 or height % factor or width % factor:

@@ -27,15 +27,15 @@ def windows(num_frames: int, window: int, overlap: int) -> tuple[int, ...]:
     (this project's choice) make 13 windows.
 
     Args:
-        num_frames: frames of the video.
-        window: frames of a window. A video that is no longer than that is one window.
-        overlap: frames that neighbouring windows share at least; in [0, window).
+      num_frames: frames of the video.
+      window: frames of a window. A video that is no longer than that is one window.
+      overlap: frames that neighbouring windows share at least; in [0, window).
 
     Returns:
-        The starts, strictly increasing, the first being 0.
+      The starts, strictly increasing, the first being 0.
 
     Raises:
-        UserError: a length is below 1, or the overlap outside [0, window).
+      UserError: a length is below 1, or the overlap outside [0, window).
     """
     if num_frames < 1 or window < 1:
         raise UserError(
@@ -53,18 +53,18 @@ def windows(num_frames: int, window: int, overlap: int) -> tuple[int, ...]:
 
 
 def window_weights(window: int, kind: str = "uniform") -> np.ndarray:
-    """Relative weights of the frames of one window, before normalisation.
+    """Relative weights of the frames of one window, before normalization.
 
     Args:
-        window: frames of the window.
-        kind: "uniform" (the mean over windows, as in the paper), or "linear": a ramp up and
-            down again, which crossfades two windows linearly over the frames they share.
+      window: frames of the window.
+      kind: "uniform" (the mean over windows, as in the paper), or "linear": a ramp up and down
+        again, which crossfades two windows linearly over the frames they share.
 
     Returns:
-        Positive weights [window], float64.
+      Positive weights [window], float64.
 
     Raises:
-        UserError: an unknown kind.
+      UserError: an unknown kind.
     """
     if kind == "uniform":
         return np.ones(window)
@@ -76,16 +76,16 @@ def window_weights(window: int, kind: str = "uniform") -> np.ndarray:
     )
 
 
-def normalised_weights(
+def normalized_weights(
     num_frames: int, window: int, overlap: int, kind: str = "uniform"
 ) -> np.ndarray:
     """Weight of every frame of every window in the fused video; each video frame's sum is one.
 
     Returns:
-        Weights [num_windows, min(window, num_frames)], float64.
+      Weights [num_windows, min(window, num_frames)], float64.
 
     Raises:
-        UserError: as `windows` and `window_weights`.
+      UserError: as `windows` and `window_weights`.
     """
     starts = windows(num_frames, window, overlap)
     relative = window_weights(min(window, num_frames), kind)
@@ -108,34 +108,34 @@ def multidiffuse(
     """Makes a prediction over windows into one over the whole video.
 
     Args:
-        predict_window: `(z, *time_inputs) -> prediction`, each [batch, window frames, ...]; all
-            else (text, noise level) it closes over. Any prediction that the sampler is linear in
-            will do (v, ε or x0, after guidance).
-        num_frames: frames of the whole video.
-        window: frames of a window.
-        overlap: frames that neighbouring windows share at least.
-        weights: "uniform" or "linear", see `window_weights`.
-        chunk: windows that are predicted together, by `jax.vmap`; chunks follow one another, so
-            memory grows with `chunk` and not with the number of windows. None: all at once.
-        parallel: parts of a mesh that share a chunk's windows; a chunk has at least that many, and
-            windows without weight fill it up.
-        constrain: `(array, layout)`, says how an array lies on the mesh: "windows", [windows,
-            batch, window frames, ...], or "video", [batch, time, ...]. The sum over windows is
-            where the parts exchange data.
+      predict_window: `(z, *time_inputs) -> prediction`, each [batch, window frames, ...]; all else
+        (text, noise level) it closes over. Any prediction that the sampler is linear in will do (v,
+        ε or x0, after guidance).
+      num_frames: frames of the whole video.
+      window: frames of a window.
+      overlap: frames that neighbouring windows share at least.
+      weights: "uniform" or "linear", see `window_weights`.
+      chunk: windows that are predicted together, by `jax.vmap`; chunks follow one another, so
+        memory grows with `chunk` and not with the number of windows. None: all at once.
+      parallel: parts of a mesh that share a chunk's windows; a chunk has at least that many, and
+        windows without weight fill it up.
+      constrain: `(array, layout)`, says how an array lies on the mesh: "windows", [windows, batch,
+        window frames, ...], or "video", [batch, time, ...]. The sum over windows is where the parts
+        exchange data.
 
     Returns:
-        A function of `(z, *time_inputs)`, each [batch, num_frames, ...], that returns the fused
-        prediction [batch, num_frames, ...], float32. It raises UserError where an input has
-        another number of frames.
+      A function of `(z, *time_inputs)`, each [batch, num_frames, ...], that returns the fused
+      prediction [batch, num_frames, ...], float32. It raises UserError where an input has another
+      number of frames.
 
     Raises:
-        UserError: as `windows` and `window_weights`; or `chunk` is below 1.
+      UserError: as `windows` and `window_weights`; or `chunk` is below 1.
     """
     starts = np.array(windows(num_frames, window, overlap), np.int32)
-    normalised = normalised_weights(num_frames, window, overlap, weights).astype(np.float32)
+    normalized = normalized_weights(num_frames, window, overlap, weights).astype(np.float32)
     if chunk is not None and chunk < 1:
         raise UserError(f"MultiDiffusion: chunk={chunk} must be 1 window or more, or None.")
-    starts, normalised = _chunks(starts, normalised, chunk or len(starts), parallel)
+    starts, normalized = _chunks(starts, normalized, chunk or len(starts), parallel)
 
     def predict_video(z: jax.Array, *time_inputs: jax.Array) -> jax.Array:
         inputs = (z, *time_inputs)
@@ -153,15 +153,15 @@ def multidiffuse(
             total = total.at[:, frames].add(weighted)
             return constrain(total, "video"), None
 
-        first = np.arange(normalised.shape[-1])[None]
+        first = np.arange(normalized.shape[-1])[None]
         prediction = jax.eval_shape(
             lambda: predict_window(*(_cut_windows(x, first)[0] for x in inputs))
         )
         shape = (prediction.shape[0], num_frames, *prediction.shape[2:])
         total = constrain(jnp.zeros(shape, jnp.float32), "video")
         if len(starts) == 1:
-            return add_chunk(total, (starts[0], jnp.asarray(normalised[0])))[0]
-        return jax.lax.scan(add_chunk, total, (jnp.asarray(starts), jnp.asarray(normalised)))[0]
+            return add_chunk(total, (starts[0], jnp.asarray(normalized[0])))[0]
+        return jax.lax.scan(add_chunk, total, (jnp.asarray(starts), jnp.asarray(normalized)))[0]
 
     return predict_video
 
@@ -172,7 +172,7 @@ def _chunks(
     """Deals windows out to chunks of equal size, at most `chunk`, a multiple of `parallel`.
 
     Returns:
-        Starts [chunks, windows] and weights [chunks, windows, frames]; fillers have weight 0.
+      Starts [chunks, windows] and weights [chunks, windows, frames]; fillers have weight 0.
     """
     if len(starts) == 1:
         return starts[None], weights[None]
@@ -189,10 +189,10 @@ def frame_differences(video: jax.Array) -> jax.Array:
     """Mean squared difference of neighbouring frames, which shows the seams between windows.
 
     Args:
-        video: [batch, time, height, width, channels].
+      video: [batch, time, height, width, channels].
 
     Returns:
-        [batch, time - 1], float32; entry t compares frames t and t + 1.
+      [batch, time - 1], float32; entry t compares frames t and t + 1.
     """
     difference = jnp.diff(video.astype(jnp.float32), axis=1)
     return jnp.mean(jnp.square(difference), axis=(2, 3, 4))

@@ -24,12 +24,12 @@ def add_noise(x0: jax.Array, noise: jax.Array, log_snr: jax.Array) -> jax.Array:
     """The noisy sample `z = alpha x0 + sigma noise`.
 
     Args:
-        x0: clean data, [batch, ...].
-        noise: standard normal, the shape of `x0`.
-        log_snr: [batch] or a scalar.
+      x0: clean data, [batch, ...].
+      noise: standard normal, the shape of `x0`.
+      log_snr: [batch] or a scalar.
 
     Returns:
-        `z`, the shape of `x0`.
+      `z`, the shape of `x0`.
     """
     alpha, sigma = alpha_sigma(expand_to(log_snr, x0))
     return alpha * x0 + sigma * noise
@@ -41,16 +41,16 @@ def target(kind: Kind, x0: jax.Array, noise: jax.Array, log_snr: jax.Array) -> j
     `v = alpha noise - sigma x0` is of Salimans & Ho, arXiv 2202.00512, section 4.
 
     Args:
-        kind: "v", "epsilon" or "x0".
-        x0: clean data, [batch, ...].
-        noise: the noise that was added, the shape of `x0`.
-        log_snr: [batch] or a scalar.
+      kind: "v", "epsilon" or "x0".
+      x0: clean data, [batch, ...].
+      noise: the noise that was added, the shape of `x0`.
+      log_snr: [batch] or a scalar.
 
     Returns:
-        The target, the shape of `x0`.
+      The target, the shape of `x0`.
 
     Raises:
-        UserError: if `kind` is unknown.
+      UserError: if `kind` is unknown.
     """
     check_kind(kind)
     if kind == "x0":
@@ -81,17 +81,17 @@ def convert(
     alpha (from "epsilon" near pure noise) or sigma (from "x0" near clean data) loses precision.
 
     Args:
-        prediction: [batch, ...].
-        z: the noisy sample that it was made for, same shape.
-        log_snr: [batch] or a scalar.
-        source: kind of `prediction`.
-        target: kind wanted.
+      prediction: [batch, ...].
+      z: the noisy sample that it was made for, same shape.
+      log_snr: [batch] or a scalar.
+      source: kind of `prediction`.
+      target: kind wanted.
 
     Returns:
-        The prediction as `target`, same shape.
+      The prediction as `target`, same shape.
 
     Raises:
-        UserError: if a kind is unknown.
+      UserError: if a kind is unknown.
     """
     check_kind(source)
     check_kind(target)
@@ -116,4 +116,4 @@ def convert(
 def check_kind(kind: str) -> None:
     """Raises a `UserError` that names the known kinds if `kind` is none of them."""
     if kind not in KINDS:
-        raise UserError(f"unknown parameterisation {kind!r}: use one of {', '.join(KINDS)}")
+        raise UserError(f"unknown parameterization {kind!r}: use one of {', '.join(KINDS)}")

@@ -48,31 +48,31 @@ def sample(
     `initial`, `start_time` and what `denoise` closes over as traced values.
 
     Args:
-        denoise: `denoise(z, log_snr)`, with z of `shape` and log_snr [batch], gives the estimate
-            of clean data, thresholded if that is wanted; the shape of z. Or a pair of it and the
-            variance's interpolation, see `discrete.log_variance`, that "ddpm" alone looks at.
-        keys: [batch] PRNG keys, or raw ones [batch, 2].
-        shape: [batch, ...] of the result.
-        schedule: from times to log-SNRs.
-        num_steps: at least 1.
-        sampler: "ddim" (arXiv 2010.02502, equations 12 and 16), "ancestral" (DDPM, arXiv
-            2006.11239, equations 6 and 7, with the posterior variance), "ddpm" (the same with the
-            variance that the network has learned, arXiv 2102.09672, equation 15) or "dpmpp_2m"
-            (DPM-Solver++(2M), arXiv 2211.01095, algorithm 2, first and last step first order).
-        eta: DDIM only; 0 is deterministic, 1 equals "ancestral".
-        initial: clean data to start from, of `shape`; noised to `start_time` (SDEdit, arXiv
-            2108.01073). None starts from pure noise.
-        start_time: in (0, 1]; below 1 it needs `initial`.
-        noise: starting noise, of `shape`; drawn from `keys` if None.
-        return_trajectory: also return the state after every step.
+      denoise: `denoise(z, log_snr)`, with z of `shape` and log_snr [batch], gives the estimate of
+        clean data, thresholded if that is wanted; the shape of z. Or a pair of it and the
+        variance's interpolation, see `discrete.log_variance`, that "ddpm" alone looks at.
+      keys: [batch] PRNG keys, or raw ones [batch, 2].
+      shape: [batch, ...] of the result.
+      schedule: from times to log-SNRs.
+      num_steps: at least 1.
+      sampler: "ddim" (arXiv 2010.02502, equations 12 and 16), "ancestral" (DDPM, arXiv 2006.11239,
+        equations 6 and 7, with the posterior variance), "ddpm" (the same with the variance that the
+        network has learned, arXiv 2102.09672, equation 15) or "dpmpp_2m" (DPM-Solver++(2M), arXiv
+        2211.01095, algorithm 2, first and last step first order).
+      eta: DDIM only; 0 is deterministic, 1 equals "ancestral".
+      initial: clean data to start from, of `shape`; noised to `start_time` (SDEdit, arXiv
+        2108.01073). None starts from pure noise.
+      start_time: in (0, 1]; below 1 it needs `initial`.
+      noise: starting noise, of `shape`; drawn from `keys` if None.
+      return_trajectory: also return the state after every step.
 
     Returns:
-        Clean data of `shape` in the default float type, and the states
-        [num_steps, *shape] if asked for.
+      Clean data of `shape` in the default float type, and the states [num_steps, *shape] if asked
+      for.
 
     Raises:
-        UserError: if the sampler is unknown, `num_steps` or `start_time` is out of range, or
-            "ddpm" has no learned variance.
+      UserError: if the sampler is unknown, `num_steps` or `start_time` is out of range, or "ddpm"
+        has no learned variance.
     """
     _check(sampler, num_steps, initial, start_time)
     if keys.shape[0] != shape[0]:
@@ -140,13 +140,13 @@ def ddim_step(
     """One deterministic DDIM step (arXiv 2010.02502, equation 12 with sigma 0).
 
     Args:
-        z: noisy samples, [batch, ...].
-        x0: the estimate of clean data there, same shape.
-        log_snr: of z, [batch] or a scalar.
-        log_snr_next: where the step ends, likewise; infinite for clean data.
+      z: noisy samples, [batch, ...].
+      x0: the estimate of clean data there, same shape.
+      log_snr: of z, [batch] or a scalar.
+      log_snr_next: where the step ends, likewise; infinite for clean data.
 
     Returns:
-        The samples at `log_snr_next`, same shape.
+      The samples at `log_snr_next`, same shape.
     """
     alpha, sigma = alpha_sigma(expand_to(log_snr, z))
     alpha_next, sigma_next = alpha_sigma(expand_to(log_snr_next, z))

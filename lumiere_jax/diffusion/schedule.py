@@ -48,14 +48,14 @@ class CosineSchedule:
     arXiv 2301.11093, section 3.1); a negative one gives more noise at every time.
 
     Attributes:
-        shift: added to every log-SNR.
-        log_snr_min: log-SNR at time 1, before the shift.
-        log_snr_max: log-SNR at time 0, before the shift.
-        time_power: what a sampler's even times are raised to. Above 1, more of its steps are near
-            clean data; 2 is the quadratic spacing of DDIM (arXiv 2010.02502, appendix D.2).
+      shift: added to every log-SNR.
+      log_snr_min: log-SNR at time 1, before the shift.
+      log_snr_max: log-SNR at time 0, before the shift.
+      time_power: what a sampler's even times are raised to. Above 1, more of its steps are near
+        clean data; 2 is the quadratic spacing of DDIM (arXiv 2010.02502, appendix D.2).
 
     Raises:
-        UserError: if `log_snr_min` is not below `log_snr_max`, or `time_power` not above 0.
+      UserError: if `log_snr_min` is not below `log_snr_max`, or `time_power` not above 0.
     """
 
     shift: float = 0.0
@@ -93,10 +93,10 @@ class CosineSchedule:
         be trained with one shift and sampled with another.
 
         Args:
-            log_snr: any shape.
+          log_snr: any shape.
 
         Returns:
-            `1000 (2 / pi) atan(exp(-log_snr / 2))`, of the same shape; 0 is clean, 1000 pure noise.
+          `1000 (2 / pi) atan(exp(-log_snr / 2))`, of the same shape; 0 is clean, 1000 pure noise.
         """
         return (2000.0 / math.pi) * jnp.arctan(jnp.exp(-0.5 * log_snr))
 
@@ -114,12 +114,12 @@ class CosineSchedule:
         Imagen's (arXiv 2205.11487, section 2.4).
 
         Args:
-            image: [batch, ...].
-            level: [batch], in [0, 1].
-            noise: standard normal, the shape of `image`.
+          image: [batch, ...].
+          level: [batch], in [0, 1].
+          noise: standard normal, the shape of `image`.
 
         Returns:
-            The augmented input, same shape.
+          The augmented input, same shape.
         """
         angle = level.reshape(-1, *(1,) * (image.ndim - 1)) * (0.5 * math.pi)
         return jnp.cos(angle) * image + jnp.sin(angle) * noise
@@ -138,7 +138,7 @@ def with_time_power(schedule: Schedule, time_power: float) -> Schedule:
     """The schedule with its sampling times spaced by a power, see `CosineSchedule.time_power`.
 
     Raises:
-        UserError: if the power is out of range, or not 1 where steps are fixed.
+      UserError: if the power is out of range, or not 1 where steps are fixed.
     """
     if isinstance(schedule, CosineSchedule):
         return dataclasses.replace(schedule, time_power=time_power)
@@ -154,10 +154,10 @@ def alpha_sigma(log_snr: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Signal and noise amplitudes of a variance-preserving process.
 
     Args:
-        log_snr: any shape.
+      log_snr: any shape.
 
     Returns:
-        `(alpha, sigma)` of the same shape, with `alpha^2 + sigma^2 = 1`.
+      `(alpha, sigma)` of the same shape, with `alpha^2 + sigma^2 = 1`.
     """
     return jnp.sqrt(jax.nn.sigmoid(log_snr)), jnp.sqrt(jax.nn.sigmoid(-log_snr))
 
@@ -180,13 +180,13 @@ def resolution_shift(
     only partly redundant, and the result is never positive.
 
     Args:
-        height: pixels.
-        width: pixels.
-        num_frames: frames of the clip; 1 for an image.
-        reference: `(height, width, frames)` that need no shift.
+      height: pixels.
+      width: pixels.
+      num_frames: frames of the clip; 1 for an image.
+      reference: `(height, width, frames)` that need no shift.
 
     Returns:
-        The shift, zero or negative (more noise).
+      The shift, zero or negative (more noise).
     """
     pixels = math.log(height * width / (reference[0] * reference[1]))
     frames = math.log(num_frames / reference[2])

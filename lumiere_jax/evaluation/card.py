@@ -77,10 +77,10 @@ def read(place: str | Path) -> str:
     """The table of a card that the eval binary wrote.
 
     Args:
-        place: its folder, or `card.json` itself.
+      place: its folder, or `card.json` itself.
 
     Raises:
-        UserError: if there is none.
+      UserError: if there is none.
     """
     path = Path(place)
     try:

@@ -88,7 +88,7 @@ def i3d_network(
     """I3D as FVD uses it.
 
     Args:
-      profile: what is done before it, and its batch normalisation.
+      profile: what is done before it, and its batch normalization.
       weights: see `i3d_weights.load`.
       cache: see `i3d_weights.load`.
 

@@ -14,7 +14,7 @@ class Profile:
       resize: to I3D's 224×224; a name of `preprocessing.RESIZES`.
       crop: "squash" or "center", see `preprocessing.prepare`.
       ddof: of the covariances: 1 divides by N - 1, 0 by N.
-      bn_epsilon: of I3D's batch normalisation.
+      bn_epsilon: of I3D's batch normalization.
       aspect: to which the tool's own loader crops clips ("1:1"); "" for not at all.
       repeats: how many sets of videos are scored, for a mean and a deviation.
       source: where this is to be seen.

@@ -20,7 +20,7 @@ def read_picture(path: str) -> np.ndarray:
     """An image file, upright and on white: float32 [height, width, 3] in [-1, 1].
 
     Raises:
-        UserError: the file is missing, no image, or damaged.
+      UserError: the file is missing, no image, or damaged.
     """
     try:
         return to_float(read_image(Path(path).expanduser()))
@@ -34,7 +34,7 @@ def read_clip(path: str, fps: float) -> np.ndarray:
     """A video file at a model's frame rate: float32 [time, height, width, 3] in [-1, 1].
 
     Raises:
-        VideoReadError: the file is missing, no video, or damaged.
+      VideoReadError: the file is missing, no video, or damaged.
     """
     return to_float(read_video(Path(path).expanduser(), fps=fps))
 
@@ -43,19 +43,19 @@ def read_region(spec: str, fps: float, shape: tuple[int, int, int]) -> np.ndarra
     """Reads where a picture or video is to change.
 
     Args:
-        spec: a path of an image, white where something is to change, or painted there on a
-            transparent ground; a path of a video of such frames; or a box "X,Y,WIDTH,HEIGHT" in
-            pixels from the upper left corner, or several as "FRAME:X,Y,WIDTH,HEIGHT;FRAME:…",
-            between which the box moves and grows evenly.
-        fps: rate at which the frames are counted.
-        shape: frames, height and width of the video; one frame for a picture.
+      spec: a path of an image, white where something is to change, or painted there on a
+        transparent ground; a path of a video of such frames; or a box "X,Y,WIDTH,HEIGHT" in pixels
+        from the upper left corner, or several as "FRAME:X,Y,WIDTH,HEIGHT;FRAME:…", between which
+        the box moves and grows evenly.
+      fps: rate at which the frames are counted.
+      shape: frames, height and width of the video; one frame for a picture.
 
     Returns:
-        bool [time or 1, height, width].
+      bool [time or 1, height, width].
 
     Raises:
-        UserError: for a file that is missing or no mask, of another size or of more frames than
-            the video; a box that is malformed or outside; a region without a pixel.
+      UserError: for a file that is missing or no mask, of another size or of more frames than the
+        video; a box that is malformed or outside; a region without a pixel.
     """
     if "," in spec and not Path(spec).exists():
         region = _boxes(spec, shape)

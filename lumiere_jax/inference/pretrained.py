@@ -81,14 +81,14 @@ class Pretrained:
         )
 
     def save_pretrained(
-        self, folder: str | Path, *, dtype: str = "bfloat16", licence: str = ""
+        self, folder: str | Path, *, dtype: str = "bfloat16", license: str = ""
     ) -> Path:
         """Writes its stages as a bundle, a style as it is mixed in.
 
         Args:
           folder: to make, or of a bundle that is replaced.
           dtype: of the weights, see `bundle.write`.
-          licence: of the weights, see `bundle.write`.
+          license: of the weights, see `bundle.write`.
 
         Returns:
           The folder.
@@ -105,7 +105,7 @@ class Pretrained:
         def finish(written: Path) -> None:
             model_card.write(written, name=Path(folder).resolve().name)
 
-        bundle.write(stages, folder, {}, dtype, licence, finish)
+        bundle.write(stages, folder, {}, dtype, license, finish)
         return Path(folder)
 
     def push_to_hub(
@@ -113,7 +113,7 @@ class Pretrained:
         repository: str,
         *,
         dtype: str = "bfloat16",
-        licence: str = "",
+        license: str = "",
         private: bool = True,
         token: str | None = None,
     ) -> str:
@@ -131,5 +131,5 @@ class Pretrained:
         hub.check_repository(repository)
         with tempfile.TemporaryDirectory() as temporary:
             name = repository.rpartition("/")[2]
-            folder = self.save_pretrained(Path(temporary) / name, dtype=dtype, licence=licence)
+            folder = self.save_pretrained(Path(temporary) / name, dtype=dtype, license=license)
             return hub.push(folder, repository, private=private, token=token)

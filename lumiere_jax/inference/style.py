@@ -1,4 +1,4 @@
-"""Stylised generation: the image weights of a base model, moved towards those of a style.
+"""Stylized generation: the image weights of a base model, moved towards those of a style.
 
 The temporal weights stay as they are (Lumiere, arXiv 2401.12945, section 4: a linear interpolation
 between the original text-to-image weights and those that were fine-tuned on a style).

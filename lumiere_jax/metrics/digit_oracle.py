@@ -37,9 +37,9 @@ class Judgement:
     """Whether a clip shows what its caption says; of two digits, both must be right.
 
     Attributes:
-        digit: every digit is read as the caption says.
-        motion: every digit moves along the axis that the caption says.
-        seen: what was seen, in the caption's order; None where nothing could be followed.
+      digit: every digit is read as the caption says.
+      motion: every digit moves along the axis that the caption says.
+      seen: what was seen, in the caption's order; None where nothing could be followed.
     """
 
     digit: bool
@@ -56,11 +56,11 @@ def judge(video: np.ndarray, caption: str) -> Judgement:
     """Judges one clip.
 
     Args:
-        video: [time, height, width, 3] in [-1, 1], square, at least 16 pixels wide.
-        caption: of `moving_digits`.
+      video: [time, height, width, 3] in [-1, 1], square, at least 16 pixels wide.
+      caption: of `moving_digits`.
 
     Raises:
-        UserError: another caption.
+      UserError: another caption.
     """
     wanted = parse_caption(caption)
     seen = look(video, len(wanted))
@@ -102,10 +102,10 @@ def _follow(centres: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
     the places on those axes change least.
 
     Args:
-        centres: [time, digits, 2].
+      centres: [time, digits, 2].
 
     Returns:
-        The motions, and the order of the digits in every frame, [time, digits].
+      The motions, and the order of the digits in every frame, [time, digits].
     """
     count = centres.shape[1]
     orders = np.array(list(itertools.permutations(range(count))))

@@ -2,7 +2,7 @@
 
 The network of the TF-Hub module `deepmind/i3d-kinetics-400/1`, which is DeepMind's checkpoint
 `rgb_scratch`: 400 logits before the softmax, averaged over the time steps that are left. Batch
-normalisation is folded into the convolutions when weights are loaded (`fold`), so that the
+normalization is folded into the convolutions when weights are loaded (`fold`), so that the
 parameters here are a kernel and a bias for every convolution. Module names are those of the
 checkpoint.
 """
@@ -41,7 +41,7 @@ _POOL_BEFORE = {"Mixed_4b": ((3, 3, 3), (2, 2, 2)), "Mixed_5b": ((2, 2, 2), (2, 
 
 
 class Unit3D(nn.Module):
-    """Convolution with folded batch normalisation, then ReLU; float32 at full precision.
+    """Convolution with folded batch normalization, then ReLU; float32 at full precision.
 
     Attributes:
       features: output channels.
@@ -192,7 +192,7 @@ def fold(weights: Mapping[str, np.ndarray], epsilon: float = BATCH_NORM_EPSILON)
     Args:
       weights: by the checkpoint's names without `RGB/inception_i3d/`, as
         `lumiere_jax.metrics.i3d_weights.load` returns them.
-      epsilon: of the batch normalisation.
+      epsilon: of the batch normalization.
 
     Returns:
       The tree that `I3D().init` would make, float32.

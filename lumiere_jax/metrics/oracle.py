@@ -24,13 +24,13 @@ class Judgement:
     Of two objects, both must be right. An attribute that the oracle cannot see counts as wrong.
 
     Attributes:
-        colour: The colour of every object is right.
-        shape: The shape of every object is right.
-        direction: The direction of every object is right.
-        background: The colour of the background is right.
-        size: The size of every object is right; None where the caption does not say.
-        background_kind: Plain, striped or checkered is right; None where it does not say.
-        seen: What was seen, in the caption's order of objects.
+      colour: The colour of every object is right.
+      shape: The shape of every object is right.
+      direction: The direction of every object is right.
+      background: The colour of the background is right.
+      size: The size of every object is right; None where the caption does not say.
+      background_kind: Plain, striped or checkered is right; None where it does not say.
+      seen: What was seen, in the caption's order of objects.
     """
 
     colour: bool
@@ -51,16 +51,16 @@ def judge(video: np.ndarray, caption: str | SceneAttributes) -> Judgement:
     """Judges one clip.
 
     Args:
-        video: [time, height, width, 3] in [-1, 1], square, at least 16 pixels wide. A single frame
-            shows no direction, which then counts as wrong.
-        caption: The caption, or what it says.
+      video: [time, height, width, 3] in [-1, 1], square, at least 16 pixels wide. A single frame
+        shows no direction, which then counts as wrong.
+      caption: The caption, or what it says.
 
     Returns:
-        The judgement.
+      The judgement.
 
     Raises:
-        UserError: The caption is not in the grammar of `moving_shapes`.
-        ValueError: The video has another shape.
+      UserError: The caption is not in the grammar of `moving_shapes`.
+      ValueError: The video has another shape.
     """
     wanted = parse_caption(caption) if isinstance(caption, str) else caption
     seen = look(video, len(wanted.objects))
@@ -87,16 +87,16 @@ def score(
     """Judges many clips.
 
     Args:
-        videos: Each as in `judge`.
-        captions: One a video.
+      videos: Each as in `judge`.
+      captions: One a video.
 
     Returns:
-        The fraction right for each of `ATTRIBUTES`, of "all" four at once, and of
-        `EXTRA_ATTRIBUTES` among the captions that name them (NaN if none does).
+      The fraction right for each of `ATTRIBUTES`, of "all" four at once, and of `EXTRA_ATTRIBUTES`
+      among the captions that name them (NaN if none does).
 
     Raises:
-        UserError: A caption is not in the grammar.
-        ValueError: There are no clips, or not as many captions.
+      UserError: A caption is not in the grammar.
+      ValueError: There are no clips, or not as many captions.
     """
     if len(videos) != len(captions) or not len(videos):
         raise ValueError(f"{len(videos)} videos and {len(captions)} captions cannot be scored")
@@ -114,16 +114,16 @@ def chance(
     """Scores the same clips against each other's captions: what luck alone would reach.
 
     Args:
-        videos: At least two, each as in `judge`.
-        captions: One a video; none stays with its own video.
-        seed: Seed of the shuffle.
+      videos: At least two, each as in `judge`.
+      captions: One a video; none stays with its own video.
+      seed: Seed of the shuffle.
 
     Returns:
-        As `score`.
+      As `score`.
 
     Raises:
-        UserError: A caption is not in the grammar.
-        ValueError: There are fewer than two clips, or not as many captions.
+      UserError: A caption is not in the grammar.
+      ValueError: There are fewer than two clips, or not as many captions.
     """
     if len(videos) < 2:
         raise ValueError("chance needs at least two clips, to exchange their captions")
@@ -136,10 +136,10 @@ def format_table(rows: dict[str, dict[str, float]]) -> str:
     """Writes scores as a table to print, in percent.
 
     Args:
-        rows: Scores by name, such as generated, ground truth and chance.
+      rows: Scores by name, such as generated, ground truth and chance.
 
     Returns:
-        One line for the head and one for each row.
+      One line for the head and one for each row.
     """
     columns = (*ATTRIBUTES, "all", *EXTRA_ATTRIBUTES)
     widths = [max(len(column), len("100.0%")) for column in columns]

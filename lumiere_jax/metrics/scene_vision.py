@@ -48,10 +48,10 @@ class SeenObject:
     """What the oracle sees of one object; None where it cannot tell.
 
     Attributes:
-        colour: A key of `scene.OBJECT_COLOURS`.
-        shape: One of `scene.SHAPES`.
-        size: A key of `scene.SIZES`.
-        direction: A key of `scene.DIRECTIONS`.
+      colour: A key of `scene.OBJECT_COLOURS`.
+      shape: One of `scene.SHAPES`.
+      size: A key of `scene.SIZES`.
+      direction: A key of `scene.DIRECTIONS`.
     """
 
     colour: str | None = None
@@ -65,9 +65,9 @@ class SeenScene:
     """What the oracle sees of a clip.
 
     Attributes:
-        objects: As many objects as were looked for.
-        background: A key of `scene.BACKGROUND_COLOURS`, or None for a colour without a name.
-        background_kind: One of `scene.BACKGROUND_KINDS`.
+      objects: As many objects as were looked for.
+      background: A key of `scene.BACKGROUND_COLOURS`, or None for a colour without a name.
+      background_kind: One of `scene.BACKGROUND_KINDS`.
     """
 
     objects: tuple[SeenObject, ...]
@@ -79,14 +79,14 @@ def look(video: np.ndarray, num_objects: int = 1) -> SeenScene:
     """Says what a clip shows.
 
     Args:
-        video: As in `judge`.
-        num_objects: How many objects to look for; they must differ in colour.
+      video: As in `judge`.
+      num_objects: How many objects to look for; they must differ in colour.
 
     Returns:
-        What was seen.
+      What was seen.
 
     Raises:
-        ValueError: The video has another shape.
+      ValueError: The video has another shape.
     """
     frames, times = _reduce(video)
     colour, kind, background = _see_background(frames)
@@ -152,7 +152,7 @@ def _separate(
     edges. The colours that leave the least unexplained win.
 
     Returns:
-        Colour name and opacity, [time, height, width] in [0, 1], of each object.
+      Colour name and opacity, [time, height, width] in [0, 1], of each object.
     """
     difference = frames - background
     names, opacities, residuals = list(OBJECT_COLOURS), [], []

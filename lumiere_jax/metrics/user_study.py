@@ -45,12 +45,12 @@ class Pair:
     `other` the one that is plainly broken.
 
     Attributes:
-        key: says nothing about the methods, as raters may see it.
-        name: of the videos in their folders.
-        baseline: name of the method that `ours` is compared with; None for an attention check.
-        prompt: what the videos were made for.
-        ours: file name of a video; it too says nothing about the method.
-        other: file name of the other video.
+      key: says nothing about the methods, as raters may see it.
+      name: of the videos in their folders.
+      baseline: name of the method that `ours` is compared with; None for an attention check.
+      prompt: what the videos were made for.
+      ours: file name of a video; it too says nothing about the method.
+      other: file name of the other video.
     """
 
     key: str
@@ -76,12 +76,12 @@ class Study:
     """All that is fixed before the first rater comes.
 
     Attributes:
-        title: heading of the page.
-        seed: of sides and orders.
-        methods: name of this model, then of each baseline.
-        questions: asked about every pair, in this order.
-        pairs: with the attention checks.
-        pairs_per_rater: how many pairs, checks not counted, one rater gets; None for all.
+      title: heading of the page.
+      seed: of sides and orders.
+      methods: name of this model, then of each baseline.
+      questions: asked about every pair, in this order.
+      pairs: with the attention checks.
+      pairs_per_rater: how many pairs, checks not counted, one rater gets; None for all.
     """
 
     title: str
@@ -117,7 +117,7 @@ class Study:
         """The inverse of `to_dict`.
 
         Raises:
-            KeyError, TypeError: a field is missing, unknown or of another kind.
+          KeyError, TypeError: a field is missing, unknown or of another kind.
         """
         fields = dict(fields)
         fields["methods"] = tuple(fields["methods"])
@@ -157,9 +157,9 @@ def arrange(study: Study, rater: str, counts: Mapping[str, int] | None = None) -
     attention checks, spread evenly, and none before the first pair.
 
     Args:
-        study: the study.
-        rater: who is asked.
-        counts: judgements so far, by key of the pair; those not in it count as 0.
+      study: the study.
+      rater: who is asked.
+      counts: judgements so far, by key of the pair; those not in it count as 0.
     """
 
     def order(pair: Pair) -> tuple:
@@ -185,12 +185,12 @@ class Judgement:
     """One answer of one rater.
 
     Attributes:
-        rater: who answered.
-        pair: key of the pair.
-        question: name of the question.
-        chosen: the video that was chosen.
-        left: the video that was on the left.
-        answered_at: Unix time in milliseconds.
+      rater: who answered.
+      pair: key of the pair.
+      question: name of the question.
+      chosen: the video that was chosen.
+      left: the video that was on the left.
+      answered_at: Unix time in milliseconds.
     """
 
     rater: str
@@ -218,15 +218,15 @@ def wilson_interval(
     """Wilson's score interval for a share (E. B. Wilson, JASA 22, 1927).
 
     Args:
-        successes: how many of `total`.
-        total: number of trials, taken to be independent.
-        confidence: probability of the interval to cover the true share, in (0, 1).
+      successes: how many of `total`.
+      total: number of trials, taken to be independent.
+      confidence: probability of the interval to cover the true share, in (0, 1).
 
     Returns:
-        Lower and upper bound in [0, 1]; (0, 1) for no trials.
+      Lower and upper bound in [0, 1]; (0, 1) for no trials.
 
     Raises:
-        ValueError: not 0 <= successes <= total.
+      ValueError: not 0 <= successes <= total.
     """
     if not 0 <= successes <= total:
         raise ValueError(f"{successes} successes in {total} trials")
@@ -256,19 +256,19 @@ def wrong_checks(study: Study, judgements: Iterable[Judgement]) -> dict[str, int
     return dict(wrong)
 
 
-def summarise(
+def summarize(
     study: Study, judgements: Sequence[Judgement], max_wrong_checks: int = 1
 ) -> dict[str, Any]:
     """What the answers say, with and without the raters who failed the attention checks.
 
     Args:
-        study: the study.
-        judgements: one for each rater, pair and question, as `merge` gives them.
-        max_wrong_checks: a rater with more wrong answers to attention checks is left out.
+      study: the study.
+      judgements: one for each rater, pair and question, as `merge` gives them.
+      max_wrong_checks: a rater with more wrong answers to attention checks is left out.
 
     Returns:
-        `raters`: who answered, who was left out (with the number of wrong answers), and how many
-        met no check yet. `results`: for each baseline and question the counts `kept` and `all`.
+      `raters`: who answered, who was left out (with the number of wrong answers), and how many met
+      no check yet. `results`: for each baseline and question the counts `kept` and `all`.
     """
     wrong = wrong_checks(study, judgements)
     excluded = {rater: count for rater, count in wrong.items() if count > max_wrong_checks}

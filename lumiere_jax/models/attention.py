@@ -81,7 +81,7 @@ class TextAttention(nn.Module):
 
         pixels = group_norm(self.groups, self.dtype, "norm")(x)
         pixels = pixels.reshape(frames, height * width, channels)
-        text = self._normalise(text)
+        text = self._normalize(text)
         key = repeat_for_frames(dense("text_key", text), frames)
         value = repeat_for_frames(dense("text_value", text), frames)
         mask = None
@@ -97,7 +97,7 @@ class TextAttention(nn.Module):
         return constrain(x + out.reshape(x.shape), "clips", "height", None, None)
 
     @nn.nowrap
-    def _normalise(self, text: Array) -> Array:
+    def _normalize(self, text: Array) -> Array:
         if self.text_norm == "layer":
             return layer_norm(self.dtype, "text_norm")(text)
         if self.text_norm != "group":

@@ -1,7 +1,7 @@
 """What turns a text-to-image U-Net into a space-time U-Net (Lumiere, 2401.12945, section 3.1).
 
 Feature maps are folded, `[batch · time, height, width, channels]`. Every module here is, at
-initialisation, the identity or nearest-neighbour resampling in time, so that on a clip of equal
+initialization, the identity or nearest-neighbour resampling in time, so that on a clip of equal
 frames an inflated network starts as the image network.
 """
 
@@ -56,14 +56,14 @@ class TemporalContext:
 
 
 def temporal_kernel_init(kind: str) -> nn.initializers.Initializer:
-    """Initialiser of a `[3, 1, in, out]` temporal kernel of a resampling module.
+    """Initializer of a `[3, 1, in, out]` temporal kernel of a resampling module.
 
     Args:
       kind: "nearest" (identity at the centre tap: nearest-neighbour resampling, the paper's
         choice) or "he" (He normal, 1502.01852, which the paper compares with).
 
     Raises:
-      UserError: if there is no such initialiser.
+      UserError: if there is no such initializer.
     """
     if kind == "he":
         return nn.initializers.he_normal()
@@ -83,7 +83,7 @@ class TemporalConv(nn.Module):
     Attributes:
       features: number of output channels.
       stride: stride in time.
-      kernel_init: initialiser of the `[3, 1, in, out]` kernel.
+      kernel_init: initializer of the `[3, 1, in, out]` kernel.
       dtype: dtype of the computation.
     """
 
@@ -152,12 +152,12 @@ class TemporalUpsample(nn.Module):
 class ConvInflationBlock(nn.Module):
     """Convolution-based inflation block: 2-D in space, 1-D in time, projection; residual.
 
-    Section 3.1 and figure 4 of the paper, factorised as R(2+1)D (1711.11248). GroupNorm and
-    swish before each convolution, scale-shift conditioning and the zero-initialised projection
+    Section 3.1 and figure 4 of the paper, factorized as R(2+1)D (1711.11248). GroupNorm and
+    swish before each convolution, scale-shift conditioning and the zero-initialized projection
     are this project's choice.
 
     Attributes:
-      groups: groups of the normalisations.
+      groups: groups of the normalizations.
       dtype: dtype of the computation.
     """
 
@@ -217,7 +217,7 @@ class TemporalAttention(nn.Module):
 
     Attributes:
       head_dim: channels a head.
-      groups: groups of the normalisation.
+      groups: groups of the normalization.
       dtype: dtype of the computation.
     """
 
@@ -255,12 +255,12 @@ class AttentionInflationBlock(nn.Module):
     """Attention-based inflation block: stacked temporal attention, projection; residual.
 
     Section 3.1 of the paper: at the coarsest level only. The depth, positions and the
-    zero-initialised projection are this project's choice.
+    zero-initialized projection are this project's choice.
 
     Attributes:
       depth: number of attention layers.
       head_dim: channels a head.
-      groups: groups of the normalisations.
+      groups: groups of the normalizations.
       dtype: dtype of the computation.
     """
 

@@ -57,7 +57,7 @@ REMAT_POLICIES = ("none", "full", "convolutions")
 DEAR_INPUTS = 512  # more would recompute 5% of the full STUNet step, less has no use at its widths
 
 
-def rematerialise(
+def rematerialize(
     module: type[nn.Module], policy: str, static: tuple[int, ...] = (), repeated: bool = False
 ) -> type[nn.Module]:
     """A module that recomputes its inside in the backward pass instead of storing it.
@@ -264,7 +264,7 @@ class ResidualBlock(nn.Module):
     Attributes:
       features: number of output channels.
       resample: "none", "down" (2×2 mean) or "up" (nearest), inside the block.
-      groups: groups of the two normalisations.
+      groups: groups of the two normalizations.
       activation: name of the activation.
       dtype: dtype of the computation.
       output_divisor: what the sum of the two paths is divided by.
@@ -283,7 +283,7 @@ class ResidualBlock(nn.Module):
 
         Args:
           x: `[frames, h, w, c]`, or several that are joined by channel: if it happens here, a
-            rematerialised block stores no copy of a skip connection.
+            rematerialized block stores no copy of a skip connection.
           embedding: `[batch, e]`, activated.
 
         Returns:

@@ -1,7 +1,7 @@
 """Spatial super-resolution network: Imagen's Efficient U-Net (2205.11487, appendix B), inflated.
 
 Lumiere's super-resolution network is an inflated one (2401.12945, section 3), but its backbone
-is not public: the Efficient U-Net and the zero-initialised temporal convolutions are this
+is not public: the Efficient U-Net and the zero-initialized temporal convolutions are this
 project's choice. Most residual blocks sit at the coarse levels, each level resamples *before*
 its blocks on the way down and *after* them on the way up, and there is no spatial
 self-attention, so memory grows with the number of pixels and no faster.
@@ -30,7 +30,7 @@ from lumiere_jax.models.layers import (
     group_norm,
     layer_norm,
     nearest_upsample,
-    rematerialise,
+    rematerialize,
     repeat,
 )
 from lumiere_jax.runtime.errors import UserError
@@ -39,7 +39,7 @@ SKIP_SCALE = 2**-0.5
 
 
 class TextCrossAttention(nn.Module):
-    """Attention from pixels to text, residual, zero-initialised; linear in the pixels.
+    """Attention from pixels to text, residual, zero-initialized; linear in the pixels.
 
     Attributes:
       head_dim: channels a head.
@@ -80,7 +80,7 @@ class TextCrossAttention(nn.Module):
 
 
 class TemporalResidual(nn.Module):
-    """Residual 1-D convolution over time with kernel 3; exactly the identity at initialisation.
+    """Residual 1-D convolution over time with kernel 3; exactly the identity at initialization.
 
     Attributes:
       groups: groups of the GroupNorm.
@@ -116,7 +116,7 @@ class EfficientUNet(nn.Module):
       embedding_features: size of the conditioning vector.
       head_dim: channels of an attention head, at most; less where a width demands it.
       groups: groups of a GroupNorm, at most; fewer where a width demands it.
-      remat: what a block stores for the backward pass, see `rematerialise`.
+      remat: what a block stores for the backward pass, see `rematerialize`.
       dtype: dtype of the computation; parameters are float32.
     """
 
@@ -236,12 +236,12 @@ class EfficientUNet(nn.Module):
         embedding, text, text_mask, batch = context
         features = self.widths[level]
         if h.shape[-1] != features:  # the one that takes the skip is not like the others
-            block = rematerialise(ResidualBlock, self.remat)
+            block = rematerialize(ResidualBlock, self.remat)
             groups = math.gcd(self._groups(h), features)
             block = block(features, groups=groups, dtype=self.dtype, name=f"{name}_first_block")
             h, count = block(h, embedding), count - 1
         if count:
-            block = rematerialise(ResidualBlock, self.remat, repeated=True)
+            block = rematerialize(ResidualBlock, self.remat, repeated=True)
             groups = self._groups(h)
             block = block(features, groups=groups, dtype=self.dtype, name=f"{name}_blocks")
             h = repeat(block, count, h, embedding)

@@ -10,7 +10,7 @@ takes any number of frames.
 import flax.linen as nn
 import jax.numpy as jnp
 
-from lumiere_jax.models.layers import Array, rematerialise
+from lumiere_jax.models.layers import Array, rematerialize
 from lumiere_jax.models.ssr import TemporalResidual
 from lumiere_jax.models.unet import UNet
 from lumiere_jax.runtime.errors import UserError
@@ -69,5 +69,5 @@ class SuperResolutionUNet(UNet):
         """The temporal convolution that follows a layer, where inflated."""
         if not self.inflated:
             return x
-        block = rematerialise(TemporalResidual, self.remat, static=(2,))
+        block = rematerialize(TemporalResidual, self.remat, static=(2,))
         return block(self.groups, self.dtype, name=f"temporal_{name}")(x, context)

@@ -17,7 +17,7 @@ from lumiere_jax.models.layers import (
     Dense,
     TimeMLP,
     layer_norm,
-    rematerialise,
+    rematerialize,
     sinusoidal_embedding,
 )
 from lumiere_jax.models.unet import UNet
@@ -35,7 +35,7 @@ class STUNet(UNet):
     """Space-Time U-Net: predicts all frames of a clip in one pass.
 
     The parameters of the text-to-image U-Net keep their paths; every new one is below a
-    top-level name that starts with `temporal_`. At initialisation (with "nearest") the frames that
+    top-level name that starts with `temporal_`. At initialization (with "nearest") the frames that
     survive all temporal down-sampling, one in 2^(levels - 1), have the text-to-image U-Net's
     output; the others mix its coarse features of an earlier frame with the fine ones of their
     own, which is the same thing where the frames are equal.
@@ -102,10 +102,10 @@ class STUNet(UNet):
         """The inflation block that follows a layer: attention at the coarsest level only."""
         name = f"{TEMPORAL_PREFIX}{name}"
         if level == len(self.widths) - 1:
-            block = rematerialise(AttentionInflationBlock, self.remat)
+            block = rematerialize(AttentionInflationBlock, self.remat)
             sizes = (self.temporal_depth, self.head_dim)
             return block(*sizes, self.groups, self.dtype, name=name)(x, context)
-        block = rematerialise(ConvInflationBlock, self.remat)
+        block = rematerialize(ConvInflationBlock, self.remat)
         return block(self.groups, self.dtype, name=name)(x, context)
 
     @nn.nowrap
@@ -114,7 +114,7 @@ class STUNet(UNet):
         if not self.temporal_resampling:
             return x
         name = f"{TEMPORAL_PREFIX}down_{level}_resample"
-        down = rematerialise(TemporalDownsample, self.remat, static=(2,))(
+        down = rematerialize(TemporalDownsample, self.remat, static=(2,))(
             self.temporal_initialization, self.dtype, name=name
         )
         return down(x, context.batch)
@@ -126,7 +126,7 @@ class STUNet(UNet):
             return x
         name = f"{TEMPORAL_PREFIX}up_{level}_resample"
         # Or it would store every frame twice.
-        up = rematerialise(TemporalUpsample, self.remat, static=(2,))(
+        up = rematerialize(TemporalUpsample, self.remat, static=(2,))(
             self.temporal_initialization, self.dtype, name=name
         )
         return up(x, context.batch)

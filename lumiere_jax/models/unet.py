@@ -24,7 +24,7 @@ from lumiere_jax.models.layers import (
     conv3x3,
     depth_to_space,
     group_norm,
-    rematerialise,
+    rematerialize,
     space_to_depth,
 )
 from lumiere_jax.runtime.errors import UserError
@@ -53,11 +53,11 @@ class UNet(nn.Module):
       pooling_heads: heads of the text pooling; must divide the encoder's channels.
       groups: groups of every GroupNorm; must divide every width.
       activation: "silu" or "gelu".
-      text_norm: normalisation of the text inside attention: "layer" or "group".
+      text_norm: normalization of the text inside attention: "layer" or "group".
       self_attention: whether pixels attend to pixels, or to the text alone.
       residual_divisor: what the output of every residual block is divided by.
       augmentation: whether the network is told the noise level of a low-resolution image.
-      remat: what a layer stores for the backward pass, see `rematerialise`.
+      remat: what a layer stores for the backward pass, see `rematerialize`.
       dtype: dtype of the computation; parameters are float32.
     """
 
@@ -183,7 +183,7 @@ class UNet(nn.Module):
         name: str,
         resample: str = "none",
     ) -> Array:
-        block = rematerialise(ResidualBlock, self.remat)
+        block = rematerialize(ResidualBlock, self.remat)
         return block(
             self.widths[level],
             resample,
@@ -196,7 +196,7 @@ class UNet(nn.Module):
 
     @nn.nowrap
     def _attention(self, h: Array, text: Array, mask: Array | None, name: str) -> Array:
-        attention = rematerialise(TextAttention, self.remat)
+        attention = rematerialize(TextAttention, self.remat)
         sizes = (self.head_dim, self.groups, self.text_norm, self.dtype, self.self_attention)
         return attention(*sizes, name=f"{name}_attention")(h, text, mask)
 

@@ -155,7 +155,7 @@ def describe(network: UNet, text_dim: int, sample_size: int) -> dict[str, Any]:
       sample_size: pixels a side.
 
     Raises:
-      UserError: if its text is normalised in a way that `diffusers` does not know.
+      UserError: if its text is normalized in a way that `diffusers` does not know.
     """
     norms = {"group": "group_norm", "layer": "layer_norm"}
     if network.text_norm not in norms:

@@ -32,7 +32,7 @@ def advise(config: ConfigDict, step: Step, mode: str, hbm: float | None) -> list
         )
     if state_is_large:
         advice.append(
-            f"split parameters and optimiser state, {step.held / 2**30:.1f} GiB a device, over "
+            f"split parameters and optimizer state, {step.held / 2**30:.1f} GiB a device, over "
             f"more devices: --config.mesh.fsdp={_next_split(mesh['fsdp'], parts)}"
         )
     if mode == "train" and step.frozen and config.train.get("frozen_dtype") == "float32":

@@ -47,7 +47,7 @@ class Step:
       repeats: how often it runs for one batch: 1, or the number of denoising steps.
       trainable: number of trained parameters; 0 for sampling.
       frozen: number of all others.
-      held: bytes a device of parameters and optimiser state.
+      held: bytes a device of parameters and optimizer state.
       model_flops: what mathematics needs, all devices together.
     """
 

@@ -1,7 +1,7 @@
 """Counts the floating-point operations that a function needs, from its jaxpr.
 
 Only convolutions and matrix products count, two operations a multiplication with its addition, as
-is the custom where a utilisation is stated (2204.02311, appendix B). Nothing counts that
+is the custom where a utilization is stated (2204.02311, appendix B). Nothing counts that
 mathematics does not need: products with the zeros of padding and of dilation (as in gradients of
 strided convolutions), equations whose results nobody uses, and recomputation.
 """

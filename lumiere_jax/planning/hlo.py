@@ -116,11 +116,11 @@ class Summary:
         )
 
 
-def summarise(text: str) -> Summary:
+def summarize(text: str) -> Summary:
     """Adds up a compiled program, loop bodies as often as they run.
 
     Args:
-      text: the optimised HLO of one device, as `compiled.as_text()` returns it.
+      text: the optimized HLO of one device, as `compiled.as_text()` returns it.
 
     Raises:
       ValueError: if it is none.

@@ -56,7 +56,7 @@ class Plan:
         compiler's own count takes every loop for one turn.
       cycles: the compiler's estimate for everything that computes.
       seconds: the same in seconds; None where the clock is not known.
-      utilisation: `model_flops` by what the chip could do in `seconds` (MFU).
+      utilization: `model_flops` by what the chip could do in `seconds` (MFU).
       collectives: count and bytes by kind.
       unknown_loops: loops whose length the compiler does not tell; they count once.
       compile_seconds: how long the compiler took.
@@ -88,7 +88,7 @@ class Plan:
     compiled_flops: float | None = None
     cycles: int | None = None
     seconds: float | None = None
-    utilisation: float | None = None
+    utilization: float | None = None
     collectives: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
     unknown_loops: list[str] = dataclasses.field(default_factory=list)
     compile_seconds: float
@@ -206,7 +206,7 @@ def _figures(compiled: jax.stages.Compiled, step: steps.Step, target: Target) ->
     """What the compiler says of a step, for one chip."""
     chip, cores = target.chip, target.devices_per_chip
     memory = compiled.memory_analysis()
-    summary = hlo.summarise(compiled.as_text())
+    summary = hlo.summarize(compiled.as_text())
     parts = {
         "arguments": memory.argument_size_in_bytes,
         "temporaries": memory.temp_size_in_bytes,
@@ -228,7 +228,7 @@ def _figures(compiled: jax.stages.Compiled, step: steps.Step, target: Target) ->
         figures |= {"cycles": summary.cycles, "seconds": seconds}
         if seconds:
             needed = step.model_flops / target.chips
-            figures["utilisation"] = needed / (seconds * chip.peak)
+            figures["utilization"] = needed / (seconds * chip.peak)
     return figures
 
 

@@ -51,7 +51,7 @@ def table(plans: list[Plan]) -> str:
              f"{unit}/s a chip")]  # fmt: skip
     notes = []
     for number, plan in enumerate(plans, 1):
-        rate, used = plan.clips_a_second, plan.utilisation
+        rate, used = plan.clips_a_second, plan.utilization
         rows.append(
             (
                 str(number),
@@ -111,7 +111,7 @@ def _time(plan: Plan) -> str:
     if not plan.seconds:
         return ""
     return (
-        f"{plan.seconds:.4g} s, MFU {plan.utilisation:.1%}: the compiler's estimate, without "
+        f"{plan.seconds:.4g} s, MFU {plan.utilization:.1%}: the compiler's estimate, without "
         "waiting for collectives; no hardware was timed"
     )
 
@@ -156,7 +156,9 @@ def read(place: str | Path) -> list[str]:
     """
     names = {field.name for field in dataclasses.fields(Plan)}
     try:
-        lines = [json.loads(line) for line in Path(place).read_text(encoding="utf-8").splitlines()]
+        text_lines = Path(place).read_text(encoding="utf-8").splitlines()
+        # Version 0.1.0 spelt one of the names otherwise.
+        lines = [json.loads(line.replace('"utilisation"', '"utilization"')) for line in text_lines]
         plans = [Plan(**{k: v for k, v in line.items() if k in names}) for line in lines]
         if not plans:
             raise ValueError("it is empty")

@@ -35,12 +35,12 @@ def prepare(plan: Plan, text_config: dict[str, Any] | None, arguments: str) -> I
     """Makes what is left of a plan, as `run.prepare` does.
 
     Args:
-        plan: what to make.
-        text_config: `config.text` of the encoder whose embeddings are stored; None stores none.
-        arguments: flags of Beam in one string; without a `--runner`, this process does the work.
+      plan: what to make.
+      text_config: `config.text` of the encoder whose embeddings are stored; None stores none.
+      arguments: flags of Beam in one string; without a `--runner`, this process does the work.
 
     Raises:
-        UserError: no clip is left, or the pipeline failed.
+      UserError: no clip is left, or the pipeline failed.
     """
     flags = shlex.split(arguments)
     if not any(flag.split("=")[0] == "--runner" for flag in flags):

@@ -53,9 +53,9 @@ def find_clips(video: Video, root: str, settings: Settings) -> Iterator[Clip | R
     rejection of the rest of it; the function itself raises nothing.
 
     Args:
-        video: the video, or part of one.
-        root: folder that its path starts from.
-        settings: of the clips.
+      video: the video, or part of one.
+      root: folder that its path starts from.
+      settings: of the clips.
     """
     begun = None
     try:
@@ -111,9 +111,9 @@ def _windows(
     """Windows that follow each other within a shot.
 
     Args:
-        frames: as `find_cuts` gives them.
-        first: number of the first frame, counted from the beginning of the video.
-        settings: of the clips.
+      frames: as `find_cuts` gives them.
+      first: number of the first frame, counted from the beginning of the video.
+      settings: of the clips.
     """
     window: list[np.ndarray] = []
     changes: list[float] = []

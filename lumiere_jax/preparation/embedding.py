@@ -25,7 +25,7 @@ def embed(encoder: TextEncoder, captions: Iterable[str]) -> Embeddings:
     """Embeds captions, and leaves their padding out.
 
     Raises:
-        UserError: the encoder pads elsewhere than at the end.
+      UserError: the encoder pads elsewhere than at the end.
     """
     captions, embeddings = list(captions), {}
     for first in range(0, len(captions), _BATCH):

@@ -42,9 +42,9 @@ def cut_score(changed: float, old: np.ndarray, new: np.ndarray) -> float:
     colours of a scene. The latter is half the L1 distance of the histograms.
 
     Args:
-        changed: `change` of the two frames.
-        old: `colours` of the first.
-        new: `colours` of the second.
+      changed: `change` of the two frames.
+      old: `colours` of the first.
+      new: `colours` of the second.
     """
     return math.sqrt(changed * 255 * np.abs(old - new).sum() / 2)
 
@@ -61,9 +61,9 @@ def is_cut(scores: Sequence[float], step: int, threshold: float) -> bool:
     else that reaches twice its neighbours scores 30 at most.
 
     Args:
-        scores: `cut_score` of all steps of a video that are known.
-        step: which of them.
-        threshold: least score of a cut; 0 finds none.
+      scores: `cut_score` of all steps of a video that are known.
+      step: which of them.
+      threshold: least score of a cut; 0 finds none.
     """
     if not threshold or scores[step] < threshold:
         return False
@@ -77,12 +77,12 @@ def find_cuts(
     """Looks for cuts in frames that come one after the other.
 
     Args:
-        frames: each uint8 [H, W, 3].
-        threshold: see `is_cut`.
+      frames: each uint8 [H, W, 3].
+      threshold: see `is_cut`.
 
     Returns:
-        For each frame: itself, its `change` to the one before (0 for the first), and whether it
-        begins a new shot; `NEIGHBOURS` frames late, since those decide with it.
+      For each frame: itself, its `change` to the one before (0 for the first), and whether it
+      begins a new shot; `NEIGHBOURS` frames late, since those decide with it.
     """
     held, scores, last = collections.deque(), [], None
     for frame in frames:
@@ -110,9 +110,9 @@ def reject(frames: np.ndarray, changes: Sequence[float], thresholds: Thresholds)
     """Why a clip without cuts is of no use, or None if it is.
 
     Args:
-        frames: uint8 [T, H, W, 3].
-        changes: `change` of its T - 1 steps.
-        thresholds: of all filters.
+      frames: uint8 [T, H, W, 3].
+      changes: `change` of its T - 1 steps.
+      thresholds: of all filters.
     """
     if (level := brightness(frames)) < thresholds.brightness:
         return f"too dark: mean luma {level:.1f}, below {thresholds.brightness:g}"

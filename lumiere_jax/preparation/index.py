@@ -26,11 +26,11 @@ def finish(plan: Plan, text_shape: tuple[int, int] | None) -> Index:
     """Writes report, TFDS metadata and, last of all, the index, when all shards are done.
 
     Args:
-        plan: whose shards are all done.
-        text_shape: of the embeddings that were stored, if any were; see `Index`.
+      plan: whose shards are all done.
+      text_shape: of the embeddings that were stored, if any were; see `Index`.
 
     Raises:
-        UserError: no clip is left, or a shard is missing.
+      UserError: no clip is left, or a shard is missing.
     """
     shards = list(plan.shards())
     with ThreadPoolExecutor(16) as pool:  # in a bucket, each takes a while

@@ -32,12 +32,12 @@ class Video:
     """A video, or a part of one, that clips are made of.
 
     Attributes:
-        path: as the manifest spells it: relative to `Source.root`, absolute, or in a bucket
-            ("gs://BUCKET/NAME").
-        captions: one or more; empty if there is none, which is a reason to reject it.
-        split: "train" or "test".
-        start: of the part, in seconds from the first frame; None for the beginning.
-        end: likewise; None for the end.
+      path: as the manifest spells it: relative to `Source.root`, absolute, or in a bucket
+        ("gs://BUCKET/NAME").
+      captions: one or more; empty if there is none, which is a reason to reject it.
+      split: "train" or "test".
+      start: of the part, in seconds from the first frame; None for the beginning.
+      end: likewise; None for the end.
     """
 
     path: str
@@ -63,8 +63,8 @@ class Source:
     """All videos of a folder or manifest.
 
     Attributes:
-        root: folder that relative paths start from.
-        videos: in the order of the manifest, or of the sorted paths of a folder.
+      root: folder that relative paths start from.
+      videos: in the order of the manifest, or of the sorted paths of a folder.
     """
 
     root: str
@@ -79,14 +79,14 @@ def read_source(path: str | os.PathLike, test_fraction: float) -> Source:
     other videos are split by a hash of their path, all parts of a video to the same side.
 
     Args:
-        path: a folder, or a file, which may be in a bucket ("gs://BUCKET/NAME"), with a column
-            (key) named as one of `captions.PATH_COLUMNS`, one of `captions.CAPTION_COLUMNS` and, if
-            wanted, `start` and `end` in seconds. Relative paths in it start from its own folder.
-            Several lines with the same path, start and end are several captions of the same clips.
-        test_fraction: share of the videos that goes into the split "test".
+      path: a folder, or a file, which may be in a bucket ("gs://BUCKET/NAME"), with a column (key)
+        named as one of `captions.PATH_COLUMNS`, one of `captions.CAPTION_COLUMNS` and, if wanted,
+        `start` and `end` in seconds. Relative paths in it start from its own folder. Several lines
+        with the same path, start and end are several captions of the same clips.
+      test_fraction: share of the videos that goes into the split "test".
 
     Raises:
-        UserError: no such folder or file, no video in it, or a line that makes no sense.
+      UserError: no such folder or file, no video in it, or a line that makes no sense.
     """
     if "://" in str(path):
         return _read_remote(epath.Path(path), test_fraction)

@@ -29,14 +29,14 @@ class Plan:
     """What is to be made.
 
     Attributes:
-        output: folder of the output.
-        root: folder that relative paths of videos start from.
-        settings: of the records.
-        digest: SHA-256 of the list of videos.
-        shard_size: videos of a shard; the last one of a split may have fewer.
-        num_videos: split -> how many.
-        offsets: split -> where the videos of each shard begin in the list of the split, in bytes;
-            one more for the end.
+      output: folder of the output.
+      root: folder that relative paths of videos start from.
+      settings: of the records.
+      digest: SHA-256 of the list of videos.
+      shard_size: videos of a shard; the last one of a split may have fewer.
+      num_videos: split -> how many.
+      offsets: split -> where the videos of each shard begin in the list of the split, in bytes; one
+        more for the end.
     """
 
     output: epath.Path
@@ -74,7 +74,7 @@ class Plan:
         """Reads the plan of an output.
 
         Raises:
-            UserError: there is none, or it is of another version.
+          UserError: there is none, or it is of another version.
         """
         output = epath.Path(output)
         path = output / FOLDER / _FILE
@@ -94,7 +94,7 @@ def make_plan(output: epath.PathLike, source: Source, settings: Settings) -> Pla
     """Writes the plan of a new output, or finds that of one that was begun.
 
     Raises:
-        UserError: the output was begun with other videos or settings, or holds something else.
+      UserError: the output was begun with other videos or settings, or holds something else.
     """
     output = epath.Path(output)
     if not (output / FOLDER / _FILE).exists():

@@ -29,12 +29,12 @@ def begun(source: str | os.PathLike, output: epath.PathLike, settings: Settings)
     """The plan of an output, which nobody else works on meanwhile.
 
     Args:
-        source: folder or manifest, see `read_source`.
-        output: folder of the output; made if missing.
-        settings: of the records.
+      source: folder or manifest, see `read_source`.
+      output: folder of the output; made if missing.
+      settings: of the records.
 
     Raises:
-        UserError: as `read_source` and `make_plan`, or somebody else works on the output.
+      UserError: as `read_source` and `make_plan`, or somebody else works on the output.
     """
     output = epath.Path(output)
     with Announcement(f"reading {source}"):
@@ -62,14 +62,14 @@ def prepare(plan: Plan, encoder: TextEncoder | None, num_workers: int) -> Index:
     """Makes what is left of a plan.
 
     Args:
-        plan: what to make.
-        encoder: of captions, whose embeddings are stored; None stores none.
-        num_workers: processes that decode.
+      plan: what to make.
+      encoder: of captions, whose embeddings are stored; None stores none.
+      num_workers: processes that decode.
 
     Raises:
-        UserError: no clip is left, or the output cannot be written.
-        KeyboardInterrupt: after Ctrl-C; another call continues.
-        Preempted: after SIGTERM; another call continues.
+      UserError: no clip is left, or the output cannot be written.
+      KeyboardInterrupt: after Ctrl-C; another call continues.
+      Preempted: after SIGTERM; another call continues.
     """
     todo = left(plan)
     print(describe_plan(plan, len(todo)))

@@ -28,9 +28,9 @@ class Task:
     """A shard to make.
 
     Attributes:
-        shard: which.
-        embeddings: of all captions of its videos; None where none are stored.
-        killers: number of a video of the shard -> why it must not be opened again.
+      shard: which.
+      embeddings: of all captions of its videos; None where none are stored.
+      killers: number of a video of the shard -> why it must not be opened again.
     """
 
     shard: Shard
@@ -42,15 +42,15 @@ def make_shard(plan: Plan, task: Task, tell: Callable[[int], None]) -> dict[str,
     """Writes the file of a shard, and then its summary, which says that the shard is done.
 
     Args:
-        plan: that the shard belongs to.
-        task: the shard, and what is known of it.
-        tell: called with the number of a video before each part of it is looked at.
+      plan: that the shard belongs to.
+      task: the shard, and what is known of it.
+      tell: called with the number of a video before each part of it is looked at.
 
     Returns:
-        The summary, see `read_summary`.
+      The summary, see `read_summary`.
 
     Raises:
-        UserError: the files cannot be written.
+      UserError: the files cannot be written.
     """
     path = plan.output / file_name(task.shard)
     try:
@@ -66,9 +66,9 @@ def read_summary(plan: Plan, shard: Shard) -> dict[str, Any] | None:
     """What is known of a shard that is done; None for one that is not.
 
     Returns:
-        Dict of `records`, `bytes` (of all records, not compressed), `file_bytes`, `sha256` (of the
-        records in order), `rejected_files` (path, part and reason of each video that gave no
-        clip) and `rejected_clips` (path, start, end and reason).
+      Dict of `records`, `bytes` (of all records, not compressed), `file_bytes`, `sha256` (of the
+      records in order), `rejected_files` (path, part and reason of each video that gave no clip)
+      and `rejected_clips` (path, start, end and reason).
     """
     try:
         summary = json.loads(_summary_path(plan, shard).read_text())
@@ -98,9 +98,9 @@ def _write_records(
                 continue
             record = _record(video, found, task.embeddings)
             record_format = record_format or _format_of(record)
-            serialised = record_format.serialise(record)
-            writer.write(serialised)
-            tally.add(serialised)
+            serialized = record_format.serialize(record)
+            writer.write(serialized)
+            tally.add(serialized)
         tally.add_rejections(video, rejections, is_empty=tally.records == before)
     writer.close()
     return tally.summary() | {"file_bytes": epath.Path(path).stat().length}
@@ -114,10 +114,10 @@ class _Tally:
         self._files: list[dict[str, Any]] = []
         self._clips: list[dict[str, Any]] = []
 
-    def add(self, serialised: bytes) -> None:
+    def add(self, serialized: bytes) -> None:
         """Counts a record."""
-        self.records, self._bytes = self.records + 1, self._bytes + len(serialised)
-        self._digest.update(hashlib.sha256(serialised).digest())
+        self.records, self._bytes = self.records + 1, self._bytes + len(serialized)
+        self._digest.update(hashlib.sha256(serialized).digest())
 
     def add_rejections(self, video: Video, rejections: list[Rejection], is_empty: bool) -> None:
         """Notes those of a video, which gave no clip at all if `is_empty`."""

@@ -43,9 +43,9 @@ class Crew:
         """Starts the processes.
 
         Args:
-            plan: of the shards.
-            num_workers: how many processes.
-            timeout: seconds that one clip may take.
+          plan: of the shards.
+          num_workers: how many processes.
+          timeout: seconds that one clip may take.
         """
         context = multiprocessing.get_context("forkserver")
         # Imported once, and not by each of them.
@@ -67,13 +67,13 @@ class Crew:
         """Makes shards.
 
         Args:
-            tasks: taken one by one, while the workers are busy.
+          tasks: taken one by one, while the workers are busy.
 
         Returns:
-            What happens; an `Event` of nothing at least twice a second.
+          What happens; an `Event` of nothing at least twice a second.
 
         Raises:
-            UserError: a worker cannot write, or the workers die without end.
+          UserError: a worker cannot write, or the workers die without end.
         """
         tasks, waiting, exhausted = iter(tasks), collections.deque(), False
         while True:
@@ -146,11 +146,11 @@ class _Worker:
     """A process that makes one shard after the other, as seen by the one that gives them out.
 
     Attributes:
-        process: it.
-        connection: to it.
-        task: what it is at; None if it is idle.
-        video: number of the video it is at; None if it did not say.
-        heard: when it last said something, or was given something to do.
+      process: it.
+      connection: to it.
+      task: what it is at; None if it is idle.
+      video: number of the video it is at; None if it did not say.
+      heard: when it last said something, or was given something to do.
     """
 
     def __init__(self, context: multiprocessing.context.BaseContext, plan: Plan):

@@ -23,7 +23,7 @@ def one_a_core() -> None:
 def for_small_networks() -> None:
     """One device a core, and what else makes training small networks quicker.
 
-    Less optimisation compiles in half the time what runs at the same speed. XLA frees its buffers
+    Less optimization compiles in half the time what runs at the same speed. XLA frees its buffers
     after every step; fresh pages for the next one are up to a fifth of it, so they are kept.
     """
     one_a_core()

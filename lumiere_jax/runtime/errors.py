@@ -36,8 +36,8 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     keeps its traceback.
 
     Args:
-        main: Called with a list of the program's name alone. What it returns becomes the exit
-            code; None counts as 0.
+      main: Called with a list of the program's name alone. What it returns becomes the exit code;
+        None counts as 0.
     """
     sys.stdout.reconfigure(line_buffering=True)  # in a log file, each line when it is printed
     app.run(lambda argv: _call(main, argv), flags_parser=_parse_flags)

@@ -4,7 +4,7 @@ The axes of the mesh are
 
 - "data": every position holds all of the parameters; slices of a multi-slice job lie along it, so
   that only gradients cross the data-centre network;
-- "fsdp": the parameters, their optimiser state and their EMA are split over it, and so is the
+- "fsdp": the parameters, their optimizer state and their EMA are split over it, and so is the
   batch (fully sharded data parallelism, arXiv 1910.02054, 2304.11277);
 - "space": rows of pixels of one clip or, at sampling, windows of MultiDiffusion.
 
@@ -165,7 +165,7 @@ def parameter_spec(path: str, shape: tuple[int, ...], fsdp: int) -> PartitionSpe
     """Where a parameter, or anything that belongs to one, lives.
 
     Args:
-      path: with slashes, such as "down_0_0_block/conv_0/kernel"; the optimiser state and the EMA
+      path: with slashes, such as "down_0_0_block/conv_0/kernel"; the optimizer state and the EMA
         of a parameter end in its path, and so are placed like it.
       shape: of the array.
       fsdp: size of the mesh's axis of that name.

@@ -114,7 +114,7 @@ class Database:
         seconds = sa.func.extract("epoch", sa.func.clock_timestamp())
         return float(connection.scalar(sa.select(seconds)))
 
-    def serialise_submissions(self, connection: sa.Connection) -> None:
+    def serialize_submissions(self, connection: sa.Connection) -> None:
         """Lets one transaction at a time count the queue and add to it."""
         if self.is_postgres:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SUBMIT_LOCK)))

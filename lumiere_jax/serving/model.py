@@ -72,12 +72,12 @@ class Models:
     Attributes:
       by_base: kind of the base -> the cascade.
       styles: names of its stages of the kind "style".
-      licence: of the weights.
+      license: of the weights.
     """
 
     by_base: dict[str, Model]
     styles: tuple[str, ...]
-    licence: str
+    license: str
 
     @property
     def tasks(self) -> dict[str, Task]:
@@ -113,7 +113,7 @@ class Models:
                 "again with a run of the stage 'stunet' or 'stunet_conditional'."
             )
         styles = tuple(sorted(name for name, kind in kinds.items() if kind == "style"))
-        return cls(by_base=found, styles=styles, licence=bundle.licence(folder))
+        return cls(by_base=found, styles=styles, license=bundle.license(folder))
 
 
 def _config(folder: Path) -> ConfigDict:

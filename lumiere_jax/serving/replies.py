@@ -86,7 +86,7 @@ class Info(BaseModel):
     """What this server can do."""
 
     program: str
-    licence: str = Field(description="Of the weights.")
+    license: str = Field(description="Of the weights.")
     needs_key: bool = Field(description="Whether submitting and cancelling need an API key.")
     tasks: dict[str, TaskReply]
     styles: list[str]
@@ -136,7 +136,7 @@ def info(models: Models, settings: Settings, needs_key: bool) -> Info:
     tasks = {name: _task(task, models.of(task)) for name, task in models.tasks.items()}
     return Info(
         program=f"lumiere_jax {lumiere_jax.__version__}",
-        licence=models.licence,
+        license=models.license,
         needs_key=needs_key,
         tasks=tasks,
         styles=list(models.styles),

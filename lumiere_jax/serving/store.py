@@ -95,7 +95,7 @@ class Store:
         """
         job = {"id": str(uuid.uuid4()), "task": task, "state": QUEUED, "options": dict(options)}
         with self._database.writing() as connection:
-            self._database.serialise_submissions(connection)
+            self._database.serialize_submissions(connection)
             if _count_queued(connection) >= max_queue:
                 raise QueueFull
             job |= {"batch_key": batch_key, "created_at": self._database.now(connection)}

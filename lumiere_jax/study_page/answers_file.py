@@ -16,7 +16,7 @@ def read_all(paths: Sequence[Path], study: Study) -> list[Judgement]:
     """The answers in files, and in all .json files of folders.
 
     Raises:
-        UserError: a file is missing, damaged or of another study, or a folder has none.
+      UserError: a file is missing, damaged or of another study, or a folder has none.
     """
     judgements: list[Judgement] = []
     for path in paths:
@@ -32,7 +32,7 @@ def read(path: Path, study: Study) -> list[Judgement]:
     """The answers in one file.
 
     Raises:
-        UserError: it is missing, damaged or of another study.
+      UserError: it is missing, damaged or of another study.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lumiere_jax.metrics.user_study import Study, merge, summarise
+from lumiere_jax.metrics.user_study import Study, merge, summarize
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.study_page import folder as study_folder
 
@@ -19,14 +19,14 @@ def make_or_load(
     """The study of a folder; made from folders of videos if they are given.
 
     Args:
-        folder: of the study.
-        ours: folder with the videos of this model.
-        baselines: folders with the videos of the others.
-        prompts_file: prompts of the videos.
-        **settings: the other arguments of `making.make`.
+      folder: of the study.
+      ours: folder with the videos of this model.
+      baselines: folders with the videos of the others.
+      prompts_file: prompts of the videos.
+      **settings: the other arguments of `making.make`.
 
     Raises:
-        UserError: only some of the three are given, or see `making.make` and `folder.load`.
+      UserError: only some of the three are given, or see `making.make` and `folder.load`.
     """
     given = {"--ours": ours, "--baseline": baselines, "--prompts": prompts_file}
     if not any(given.values()):
@@ -49,8 +49,8 @@ def serve(study: Study, folder: Path, host: str, port: int) -> None:
     """Serves until it is interrupted.
 
     Raises:
-        UserError: the packages are not installed, the port is taken, or the answers that are
-            already there cannot be used.
+      UserError: the packages are not installed, the port is taken, or the answers that are already
+        there cannot be used.
     """
     from lumiere_jax.study_page import server
     from lumiere_jax.study_page.store import Store
@@ -74,7 +74,7 @@ def evaluate(study: Study, folder: Path, answers: Sequence[Path], max_wrong_chec
     """Prints and writes the results of the served study and of files of answers.
 
     Raises:
-        UserError: there are no answers, or a file of them cannot be used.
+      UserError: there are no answers, or a file of them cannot be used.
     """
     from lumiere_jax.study_page import answers_file, report
     from lumiere_jax.study_page.store import Store
@@ -87,7 +87,7 @@ def evaluate(study: Study, folder: Path, answers: Sequence[Path], max_wrong_chec
         raise UserError(
             f"there are no answers yet in {folder}; serve the study, or give --answers=FILES"
         )
-    summary = summarise(study, merge(judgements), max_wrong_checks)
+    summary = summarize(study, merge(judgements), max_wrong_checks)
     print(report.table(summary))
     for written in report.write(folder, summary):
         print(written)

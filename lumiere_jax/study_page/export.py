@@ -16,15 +16,15 @@ def export(study: Study, folder: Path, post_url: str | None = None) -> Path:
     """Writes `page/` into the folder of a study.
 
     Args:
-        study: the study.
-        folder: of the study, with its videos.
-        post_url: where the page sends the answers at the end (JSON, by POST); None for nowhere.
+      study: the study.
+      folder: of the study, with its videos.
+      post_url: where the page sends the answers at the end (JSON, by POST); None for nowhere.
 
     Returns:
-        The path of `page/index.html`, which is written last.
+      The path of `page/index.html`, which is written last.
 
     Raises:
-        UserError: the folder cannot be written.
+      UserError: the folder cannot be written.
     """
     target = folder / FOLDER
     scripts = [path for path in sorted(page.ASSETS.iterdir()) if path.suffix in (".js", ".css")]

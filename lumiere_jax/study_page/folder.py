@@ -16,7 +16,7 @@ def load(folder: Path) -> Study:
     """The study in a folder.
 
     Raises:
-        UserError: there is none, or its file is damaged or lists a video that is gone.
+      UserError: there is none, or its file is damaged or lists a video that is gone.
     """
     study = read(folder / STUDY_FILE)
     for pair in study.pairs:
@@ -33,7 +33,7 @@ def read(path: Path) -> Study:
     """The study in a file.
 
     Raises:
-        UserError: the file is missing or damaged.
+      UserError: the file is missing or damaged.
     """
     try:
         return Study.from_dict(json.loads(path.read_text(encoding="utf-8")))

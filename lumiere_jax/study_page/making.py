@@ -32,19 +32,19 @@ def make(
     Videos that every browser plays are copied; others become MP4 (H.264).
 
     Args:
-        folder: of the study; made if missing.
-        ours: folder with the videos of this model.
-        baselines: folders with the videos of the others, under the same relative names.
-        baseline_names: what the results call them; the names of the folders if empty.
-        prompts_file: see `prompts.read`.
-        title: heading of the page.
-        seed: of sides, orders and attention checks.
-        num_checks: attention checks: a video beside a still picture of noise.
-        pairs_per_rater: how many pairs one rater gets at most; None for all.
+      folder: of the study; made if missing.
+      ours: folder with the videos of this model.
+      baselines: folders with the videos of the others, under the same relative names.
+      baseline_names: what the results call them; the names of the folders if empty.
+      prompts_file: see `prompts.read`.
+      title: heading of the page.
+      seed: of sides, orders and attention checks.
+      num_checks: attention checks: a video beside a still picture of noise.
+      pairs_per_rater: how many pairs one rater gets at most; None for all.
 
     Raises:
-        UserError: no pairs, a missing prompt, an unreadable video, or a folder that cannot be
-            written or holds another study.
+      UserError: no pairs, a missing prompt, an unreadable video, or a folder that cannot be written
+        or holds another study.
     """
     names = _method_names(baselines, baseline_names)
     texts = prompts.read(prompts_file)

@@ -16,8 +16,8 @@ def render(study: Study, **settings: Any) -> str:
     """The page of a study.
 
     Args:
-        study: the study.
-        **settings: what else the scripts have to know, in terms of JSON.
+      study: the study.
+      **settings: what else the scripts have to know, in terms of JSON.
     """
     known = {
         "study": study.key,

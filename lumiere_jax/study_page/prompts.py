@@ -16,7 +16,7 @@ def read(path: Path) -> dict[str, str]:
     `python -m lumiere_jax.sample --prompts_file` writes.
 
     Raises:
-        UserError: the file is missing or malformed, has no prompt, or two for one name.
+      UserError: the file is missing or malformed, has no prompt, or two for one name.
     """
     prompts: dict[str, str] = {}
     for name, prompt in _lines(path) if path.suffix.lower() == ".txt" else _rows(path):

@@ -17,14 +17,14 @@ def write(folder: Path, summary: Mapping[str, Any]) -> list[Path]:
     """Writes `results.json` and `results.png`.
 
     Args:
-        folder: of the study.
-        summary: from `user_study.summarise`.
+      folder: of the study.
+      summary: from `user_study.summarize`.
 
     Returns:
-        Both paths.
+      Both paths.
 
     Raises:
-        UserError: the folder cannot be written.
+      UserError: the folder cannot be written.
     """
     paths = [folder / RESULTS_FILE, folder / CHART_FILE]
     try:

@@ -23,12 +23,12 @@ def make_app(study: Study, folder: Path, store: Store) -> Any:
     `/api/raters/RATER/answers` takes (PUT) one answer; `/api/rater` tells the rater of the cookie.
 
     Args:
-        study: what to serve.
-        folder: of the study, with its videos.
-        store: where the answers go.
+      study: what to serve.
+      folder: of the study, with its videos.
+      store: where the answers go.
 
     Raises:
-        UserError: Flask is not installed.
+      UserError: Flask is not installed.
     """
     flask = _import("flask")
     app = flask.Flask(__name__, static_folder=str(page.ASSETS), static_url_path="/assets")
@@ -121,7 +121,7 @@ def make_server(app: Any, host: str, port: int) -> Any:
     """A waitress server that listens; `run()` serves, `effective_port` is where.
 
     Raises:
-        UserError: waitress is not installed, or the address cannot be used.
+      UserError: waitress is not installed, or the address cannot be used.
     """
     waitress = _import("waitress")
     try:

@@ -27,7 +27,7 @@ def find_videos(folder: Path) -> dict[str, Path]:
     Where one name has several endings, the one that browsers play is taken.
 
     Raises:
-        UserError: the folder is missing or has no video.
+      UserError: the folder is missing or has no video.
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; give one that holds videos")
@@ -51,7 +51,7 @@ def shown_as(path: Path, seed: int, method: str) -> tuple[str, Writer]:
     The name is a digest of the content, so that another video is another study.
 
     Raises:
-        UserError: the file cannot be read as a video.
+      UserError: the file cannot be read as a video.
     """
     info = probe_video(path)
     with path.open("rb") as file:

@@ -46,7 +46,7 @@ class Store:
         """Opens the file, or makes it.
 
         Raises:
-            UserError: it cannot be written, is damaged, foreign, or of another study.
+          UserError: it cannot be written, is damaged, foreign, or of another study.
         """
         self.path, self.study = Path(path), study
         try:
@@ -134,7 +134,7 @@ class Store:
         """Stores an answer.
 
         Returns:
-            Whether it was stored; False if the rater does not have this pair.
+          Whether it was stored; False if the rater does not have this pair.
         """
         now = _now()
         place = (rater, pair.key, question)

@@ -42,14 +42,14 @@ class TextEncoder(Protocol):
         """Embeds N prompts.
 
         Args:
-            prompts: The prompts. One that is too long is cut.
+          prompts: The prompts. One that is too long is cut.
 
         Returns:
-            Embeddings, float32 [N, L, D], zero where the mask is False; and the mask, bool
-            [N, L], True at tokens and False at padding. No row of the mask is all False.
+          Embeddings, float32 [N, L, D], zero where the mask is False; and the mask, bool [N, L],
+          True at tokens and False at padding. No row of the mask is all False.
 
         Raises:
-            UserError: If `prompts` is not a sequence of strings.
+          UserError: If `prompts` is not a sequence of strings.
         """
 
 

@@ -26,8 +26,8 @@ class HashedTextEncoder:
     an end-of-text token, also if it is empty or was cut, and is padded with zeros after it.
 
     Attributes:
-        dim: The size D of one embedding vector.
-        max_length: The number L of vectors of a prompt, end of text and padding included.
+      dim: The size D of one embedding vector.
+      max_length: The number L of vectors of a prompt, end of text and padding included.
     """
 
     def __init__(self, dim: int = 64, max_length: int = 24) -> None:
@@ -48,10 +48,10 @@ class HashedTextEncoder:
         """Embeds N prompts.
 
         Returns:
-            Embeddings, float32 [N, L, D], and mask, bool [N, L]; see `TextEncoder`.
+          Embeddings, float32 [N, L, D], and mask, bool [N, L]; see `TextEncoder`.
 
         Raises:
-            UserError: If `prompts` is not a sequence of strings.
+          UserError: If `prompts` is not a sequence of strings.
         """
         check_prompts(prompts)
         embeddings = np.zeros((len(prompts), self.max_length, self.dim), np.float32)

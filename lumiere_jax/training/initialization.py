@@ -70,7 +70,7 @@ def initial_params(stage: Stage, mesh: Mesh) -> Params:
                 "with --config.init_from=WORKDIR (or set --config.allow_untrained_start=True "
                 "with --config.train.trainable=all to train everything at once)."
             )
-        say("initialising all parameters at random")
+        say("initializing all parameters at random")
         return fresh_params(stage, {}, mesh)
     saved_config, saved, step = checkpoint.load(config.init_from, mesh)
     if saved_config.stage not in (expected, stage.name):
@@ -84,7 +84,7 @@ def initial_params(stage: Stage, mesh: Mesh) -> Params:
         saved_config.to_dict(), config, inherited, config.init_from, "another --config.init_from"
     )
     check_same_network(saved_config, config, config.init_from)
-    say(f"initialising from step {step} of {config.init_from}")
+    say(f"initializing from step {step} of {config.init_from}")
     shapes = jax.eval_shape(stage.init_params, jax.random.key(0))
     if stage.is_conditional:
         saved = with_new_inputs(shapes, saved, mesh)
@@ -132,7 +132,7 @@ def fresh_params(stage: Stage, saved: Params, mesh: Mesh) -> Params:
 
 
 def _compile(function: Callable[..., Any], argument: Any, shardings: Any) -> Callable[..., Any]:
-    """Compiles what runs once, on the CPU without optimisation."""
+    """Compiles what runs once, on the CPU without optimization."""
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     lowered = jax.jit(function, out_shardings=shardings).lower(argument)
     return lowered.compile(compiler_options=options)

@@ -1,4 +1,4 @@
-"""What a training step minimises: the diffusion loss or, of a student, the distance to its teacher.
+"""What a training step minimizes: the diffusion loss or, of a student, the distance to its teacher.
 
 See `lumiere_jax.training.distill` for the rounds of a distillation.
 """

@@ -14,14 +14,14 @@ from lumiere_jax.runtime.errors import UserError
 
 
 def create_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransformation:
-    """The optimiser of `config.optimizer`: clipping, AdamW, Adafactor or Muon, warm-up and decay.
+    """The optimizer of `config.optimizer`: clipping, AdamW, Adafactor or Muon, warm-up and decay.
 
     Args:
       config: the fields described in `default_config().optimizer`.
       num_steps: length of the run, which the cosine decay ends at.
 
     Raises:
-      UserError: for an unknown optimiser or decay.
+      UserError: for an unknown optimizer or decay.
     """
     rate, warmup = config.learning_rate, config.warmup_steps
     if config.decay == "cosine":
@@ -55,7 +55,7 @@ def create_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransf
 
 
 def _in_stacks(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Hands an optimiser all matrices of one shape as one array, and all vectors as another.
+    """Hands an optimizer all matrices of one shape as one array, and all vectors as another.
 
     A few large operations instead of many small ones: Newton-Schulz iterations of every small
     kernel by itself are most of a step of the tiny configs.

@@ -1,4 +1,4 @@
-"""One step of training: gradients, optimiser and moving average, compiled as a whole."""
+"""One step of training: gradients, optimizer and moving average, compiled as a whole."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def compile_step(
 
     Args:
       stage: what is trained.
-      optimizer: its optimiser.
+      optimizer: its optimizer.
       mesh: where.
       state: the state, or its shapes with their shardings.
       batch: a global batch, or its shapes with their shardings.

@@ -72,7 +72,7 @@ def train(
     say(f"stage {stage.name}: {len(source)} clips, global batch {config.train.batch_size}")
     settings, num_steps = config.train, config.train.num_steps
 
-    # ---- network, parameters and optimiser ------------------------------------------------
+    # ---- network, parameters and optimizer ------------------------------------------------
     optimizer = create_optimizer(config.optimizer, num_steps)
     shapes = state_shapes(stage, optimizer, mesh)
     say(f"parameters: {count(shapes.trainable):,} trained, {count(shapes.frozen):,} frozen")

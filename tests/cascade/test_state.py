@@ -106,7 +106,7 @@ def test_adamw_is_that_of_numpy_in_float64(decay, warmup_steps):
         np.testing.assert_allclose(got, wanted, rtol=2e-5, atol=2e-6)
 
 
-def orthogonalise(matrix):
+def orthogonalize(matrix):
     """Five Newton-Schulz steps towards the nearest orthogonal matrix (Jordan, 2024)."""
     x = matrix / np.linalg.norm(matrix)
     for _ in range(5):
@@ -135,7 +135,7 @@ def test_muon_is_that_of_numpy_in_float64(shape, repeats):
         mean = 0.95 * mean + 0.05 * gradient
         ahead = 0.95 * mean / (1 - 0.95 ** (step + 2)) + 0.05 * gradient / (1 - 0.95 ** (step + 1))
         matrices = ahead.reshape(-1, rows, columns)
-        direction = np.stack([orthogonalise(matrix.T).T for matrix in matrices]).reshape(stacked)
+        direction = np.stack([orthogonalize(matrix.T).T for matrix in matrices]).reshape(stacked)
         direction *= 0.2 * np.sqrt(max(rows, columns))
         expected = expected - 0.1 * (direction + 0.2 * expected)
     np.testing.assert_allclose(params["kernel"], expected, rtol=1e-4, atol=1e-5)

@@ -262,26 +262,26 @@ def test_a_stage_by_other_paths(made, tmp_path, monkeypatch):
 
 def test_stages_of_a_bundle_bring_along_what_they_have(cascade, tmp_path):
     first, again = tmp_path / "first", tmp_path / "again"
-    export([f"image={cascade['t2i']}", str(cascade["stunet"])], first, licence="MIT")
+    export([f"image={cascade['t2i']}", str(cascade["stunet"])], first, license="MIT")
     (first / "losses").mkdir(exist_ok=True)
     (first / "losses" / "image.png").write_bytes(b"a picture")
     (first / "image" / "notes.txt").write_text("mine")
     export([f"t2i={first / 'image'}", str(first / "stunet")], again)
-    assert bundle.licence(again) == "MIT"
+    assert bundle.license(again) == "MIT"
     assert (again / "losses" / "t2i.png").read_bytes() == b"a picture"
     for name, former in (("t2i", "image"), ("stunet", "stunet")):
         files = [folder / bundle.WEIGHTS for folder in (again / name, first / former)]
         assert files[0].read_bytes() == files[1].read_bytes()
     export([f"image={first / 'image'}", str(first / "stunet")], first)  # onto itself
-    assert bundle.licence(first) == "MIT" and (first / "losses" / "image.png").is_file()
+    assert bundle.license(first) == "MIT" and (first / "losses" / "image.png").is_file()
     assert (first / "image" / "notes.txt").read_text() == "mine"
     export([f"image={cascade['t2i']}", str(cascade["stunet"])], first)  # what is replaced counts
-    assert bundle.licence(first) == "MIT"
-    export([str(cascade["ssr"])], tmp_path / "other", licence="Apache-2.0")
+    assert bundle.license(first) == "MIT"
+    export([str(cascade["ssr"])], tmp_path / "other", license="Apache-2.0")
     stages = [str(first / "image"), str(tmp_path / "other" / "ssr")]
-    with pytest.raises(UserError, match=r"under several licences \(Apache-2.0; MIT\); say by"):
+    with pytest.raises(UserError, match=r"under several licenses \(Apache-2.0; MIT\); say by"):
         export(stages, tmp_path / "both")
-    export(stages, tmp_path / "both", licence="MIT and Apache-2.0")
+    export(stages, tmp_path / "both", license="MIT and Apache-2.0")
 
 
 def test_folders_that_are_in_the_way(cascade, tmp_path):
@@ -324,8 +324,8 @@ def test_bad_requests(cascade, tmp_path):
     for place in ("o" * 300, "x\udcff"):
         with pytest.raises(UserError, match="is no name for a folder"):
             export([t2i], tmp_path / place)
-    with pytest.raises(UserError, match="the licence 'two.*' is not one line"):
-        export([t2i], tmp_path / "x", licence="two\nlines")
+    with pytest.raises(UserError, match="the license 'two.*' is not one line"):
+        export([t2i], tmp_path / "x", license="two\nlines")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 

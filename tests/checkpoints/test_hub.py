@@ -20,7 +20,7 @@ from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.inference.pipeline import LumierePipeline
 
 pipeline = LumierePipeline.from_pretrained(sys.argv[1], show_progress=False)
-print(pipeline.push_to_hub("someone/small", token="hf_secret", licence="Apache-2.0"))
+print(pipeline.push_to_hub("someone/small", token="hf_secret", license="Apache-2.0"))
 back = LumierePipeline.from_pretrained("someone/small", show_progress=False)
 assert back.fingerprints() == pipeline.fingerprints()
 again = LumierePipeline.from_pretrained("someone/small", revision="main", show_progress=False)

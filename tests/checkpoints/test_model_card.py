@@ -42,7 +42,7 @@ def fixture_runs(cascade, tmp_path):
 def test_what_it_says(runs, evaluation, tmp_path):
     out = tmp_path / "my_model"
     export(
-        runs, out, licence="Apache-2.0", evaluation=card.read(evaluation), plans=report.read(PLANS)
+        runs, out, license="Apache-2.0", evaluation=card.read(evaluation), plans=report.read(PLANS)
     )
     text = (out / "README.md").read_text()
     assert text.startswith(
@@ -62,13 +62,13 @@ def test_what_it_says(runs, evaluation, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("licence", "name"), [("", "unknown"), ("Ask the makers first.", "other"), ("MIT", "mit")]
+    ("license", "name"), [("", "unknown"), ("Ask the makers first.", "other"), ("MIT", "mit")]
 )
-def test_licences(runs, tmp_path, licence, name):
-    export(runs, tmp_path / "x", licence=licence)
+def test_licenses(runs, tmp_path, license, name):
+    export(runs, tmp_path / "x", license=license)
     text = (tmp_path / "x" / "README.md").read_text()
     assert f"\nlicense: {name}\n" in text
-    assert f"Licence: {licence or 'none is stated; ask those who made these weights'}." in text
+    assert f"License: {license or 'none is stated; ask those who made these weights'}." in text
     assert "None was given when these weights were exported." in text
 
 

@@ -48,7 +48,7 @@ def write_corpus(folder: Path) -> dict[str, str | None]:
     """Writes the files and `captions.jsonl`.
 
     Returns:
-        File name -> part of the reason to reject it, or None for one that is fine.
+      File name -> part of the reason to reject it, or None for one that is fine.
     """
     write_video(folder / "fine.mp4")
     whole = (folder / "fine.mp4").read_bytes()

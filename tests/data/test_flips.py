@@ -14,7 +14,7 @@ top_left corner|left2right pan|a wheel turning clockwise|counter-clockwise|antic
 portside of a ship|starboard light|pan L/R|up‑left|ｌｅｆｔ arrow|left–right
 the righthand lane|lefts and rights|le\u00adft
 nach links|à gauche|a la derecha|向左走|右|오른쪽으로|поворот направо|sola dönüyor
-a neon sign|the word HELLO|a shirt that says "go"|a licence plate|“open”|bottom-right
+a neon sign|the word HELLO|a shirt that says "go"|a license plate|“open”|bottom-right
 """.strip()
     .replace("\n", "|")
     .split("|")

@@ -37,7 +37,7 @@ def test_last_window_is_moved_back():
 def test_every_frame_is_covered_and_weights_sum_to_one(sizes, kind):
     num_frames, window, overlap = sizes
     starts = multidiffusion.windows(*sizes)
-    weights = multidiffusion.normalised_weights(*sizes, kind)
+    weights = multidiffusion.normalized_weights(*sizes, kind)
     length = min(window, num_frames)
     assert weights.shape == (len(starts), length)
     assert starts[0] == 0 and starts[-1] == num_frames - length
@@ -51,7 +51,7 @@ def test_every_frame_is_covered_and_weights_sum_to_one(sizes, kind):
 
 
 def test_linear_weights_crossfade_linearly():
-    weights = multidiffusion.normalised_weights(12, 8, 4, "linear")
+    weights = multidiffusion.normalized_weights(12, 8, 4, "linear")
     np.testing.assert_allclose(weights[0], [1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2])
     np.testing.assert_allclose(weights[1], [0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1])
 

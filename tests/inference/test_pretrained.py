@@ -31,7 +31,7 @@ np.savez(output, videos=videos, devices=jax.device_count())
 def fixture_made(cascade, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pretrained") / "made"
     stages = ("t2i", "stunet", "stunet_conditional", "t2i_ssr", "ssr", "style")
-    export([str(cascade[stage]) for stage in stages], folder, licence="CC-BY-4.0")
+    export([str(cascade[stage]) for stage in stages], folder, license="CC-BY-4.0")
     return folder
 
 
@@ -77,11 +77,11 @@ def test_a_bundle_without_a_base(cascade, tmp_path):
 def test_saved_and_loaded_again(made, tmp_path):
     pipeline = LumierePipeline.from_pretrained(made, show_progress=False)
     styled = pipeline.with_style(made / "style", 0.5)
-    folder = styled.save_pretrained(tmp_path / "styled", dtype="float32", licence="MIT")
+    folder = styled.save_pretrained(tmp_path / "styled", dtype="float32", license="MIT")
     back = LumierePipeline.from_pretrained(folder, show_progress=False)
     assert back.fingerprints() == styled.fingerprints() != pipeline.fingerprints()
     np.testing.assert_array_equal(back([PROMPT], seeds=[1]), styled([PROMPT], seeds=[1]))
-    assert bundle.licence(folder) == "MIT"
+    assert bundle.license(folder) == "MIT"
     assert {entry["step"] for entry in bundle.entries(folder).values()} == {None}
     assert "| `stunet` | stunet |" in (folder / "README.md").read_text()
     code, output, errors = run("export", f"--stage={folder}/stunet", output=tmp_path / "again")
@@ -95,7 +95,7 @@ def test_saved_and_loaded_again(made, tmp_path):
     [
         (lambda m: m["stages"]["stunet"]["config"].update(seed=9), "not what its checksum says"),
         (lambda m: m["stages"]["stunet"].update(shares=None), "not what its checksum says"),
-        (lambda m: m.update(licence="MIT"), "not what its checksum says"),
+        (lambda m: m.update(license="MIT"), "not what its checksum says"),
         (lambda m: m.pop("sha256"), "not what its checksum says"),
         (lambda m: m.update(version="2"), "is no manifest of a bundle"),
         (lambda m: m.update(version=0), "use the older program"),

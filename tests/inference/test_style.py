@@ -48,7 +48,7 @@ def test_exactly_the_image_weights_change(cascade):
     assert trained.keys() == image
     assert after.keys() == before.keys()
     changed = {path for path in before if before[path].tobytes() != after[path].tobytes()}
-    # A few weights, such as biases before a normalisation, may not have moved in four steps.
+    # A few weights, such as biases before a normalization, may not have moved in four steps.
     assert changed == {p for p in image if not np.array_equal(trained[p], before[p])}
     assert len(changed) > 0.9 * len(image)
     for path in image:

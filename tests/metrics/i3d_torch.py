@@ -21,7 +21,7 @@ def max_pool(x, kernel, stride):
 
 
 class Unit(nn.Module):
-    """Convolution, batch normalisation without a scale, ReLU."""
+    """Convolution, batch normalization without a scale, ReLU."""
 
     def __init__(self, weights, name, stride=1):
         super().__init__()

@@ -19,7 +19,7 @@ from lumiere_jax.metrics.user_study import (
     left_video,
     merge,
     right_video,
-    summarise,
+    summarize,
     wilson_interval,
 )
 from tests.study_page.videos import abstract_study
@@ -147,7 +147,7 @@ def test_results_with_and_without_inattentive_raters():
     # Beside something that stands still, a still picture does not move worse.
     judgements += [judge("good", pairs[key], pairs[key].other, "motion") for key in ("c0", "c1")]
     judgements += [judge("new", pairs["p0"], pairs["p0"].other)]
-    summary = summarise(study, judgements)
+    summary = summarize(study, judgements)
     assert summary["raters"] == {
         "answered": 4,
         "kept": 3,
@@ -162,14 +162,14 @@ def test_results_with_and_without_inattentive_raters():
     np.testing.assert_allclose(quality["kept"]["interval"], np.multiply(100, reference))
     assert (quality["all"]["ours"], quality["all"]["baseline"]) == (4, 3)
     assert summary["results"][1]["kept"]["percent_ours"] is None
-    strict = summarise(study, judgements, max_wrong_checks=0)
+    strict = summarize(study, judgements, max_wrong_checks=0)
     assert strict["raters"]["excluded"] == {"bad": 2, "slip": 1}
 
 
 def test_baselines_are_told_apart():
     pairs = (Pair("k1", "n", "first", "t", "o", "a"), Pair("k2", "n", "second", "t", "o", "b"))
     study = abstract_study(pairs=pairs, methods=("ours", "first", "second"))
-    summary = summarise(study, [judge("r", pairs[0], "o"), judge("r", pairs[1], "b")])
+    summary = summarize(study, [judge("r", pairs[0], "o"), judge("r", pairs[1], "b")])
     counts = {
         row["baseline"]: (row["kept"]["ours"], row["kept"]["baseline"])
         for row in summary["results"]

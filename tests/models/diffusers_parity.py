@@ -62,7 +62,7 @@ def torch_unet(unet: UNet, text_dim: int, device: str = "cpu") -> torch.nn.Modul
         )
 
 
-def randomise(model: torch.nn.Module, seed: int) -> None:
+def randomize(model: torch.nn.Module, seed: int) -> None:
     """Draws every parameter anew: torch starts norms at one and zero, which would hide faults."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():

@@ -106,7 +106,7 @@ def test_initial_kernels_of_resampling(module):
     assert not np.any(nearest["kernel"][::2]) and not np.any(nearest["bias"])
 
 
-def test_unknown_initialisation_is_told():
+def test_unknown_initialization_is_told():
     with pytest.raises(UserError, match="'xavier' is unknown; choose nearest or he"):
         inflation.temporal_kernel_init("xavier")
 

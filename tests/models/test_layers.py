@@ -8,7 +8,7 @@ import torch
 from lumiere_jax.models.layers import (
     ResidualBlock,
     depth_to_space,
-    rematerialise,
+    rematerialize,
     repeat,
     space_to_depth,
 )
@@ -22,7 +22,7 @@ class Repeated(nn.Module):
 
     @nn.compact
     def __call__(self, x, embedding):
-        block = rematerialise(ResidualBlock, self.remat, repeated=True)
+        block = rematerialize(ResidualBlock, self.remat, repeated=True)
         return repeat(block(8, groups=4, name="blocks"), self.count, x, embedding)
 
 

@@ -100,7 +100,7 @@ def test_inflated_network_starts_as_the_image_network_on_every_frame(image_netwo
         np.testing.assert_allclose(result[:, t : t + 1], expected, atol=2e-5)
 
 
-def test_temporal_residual_is_exactly_the_identity_at_initialisation():
+def test_temporal_residual_is_exactly_the_identity_at_initialization():
     x = normal((6, 4, 4, 8))
     layer = TemporalResidual(groups=4)
     params = layer.init(jax.random.key(0), x, 2)

@@ -40,7 +40,7 @@ def inputs(batch=2, frames=8, height=8, width=4, seed=0):
     return x, time, text, mask
 
 
-def randomise(params, seed=0):
+def randomize(params, seed=0):
     """Draws anew every parameter of a tree."""
     rng = np.random.default_rng(seed)
 
@@ -60,7 +60,7 @@ def abstract_params(model):
 
 
 def initial_values(model, part):
-    """The values that `model` gives at initialisation to the parameters whose path is in `part`.
+    """The values that `model` gives at initialization to the parameters whose path is in `part`.
 
     All others are left out of the program, which then compiles in no time.
     """
@@ -88,7 +88,7 @@ def inflate(model):
     parameter is random, since it is to have no influence at all, or is the image network's.
     """
     values = initial_values(model, lambda path: is_resampling(path) or is_projection(path))
-    rest = flatten_dict(randomise(abstract_params(model)))
+    rest = flatten_dict(randomize(abstract_params(model)))
     return unflatten_dict(rest | jax.tree.map(np.asarray, values))
 
 
@@ -100,13 +100,13 @@ def inflated():
 @pytest.fixture(scope="module")
 def random_params():
     """Random in every parameter, as if trained."""
-    return randomise(abstract_params(MODEL))
+    return randomize(abstract_params(MODEL))
 
 
 @pytest.fixture(scope="module")
 def two_levels():
     """Random parameters of the smallest network, and its output."""
-    params = randomise(abstract_params(TWO_LEVELS))
+    params = randomize(abstract_params(TWO_LEVELS))
     return params, quick_jit(TWO_LEVELS.apply)({"params": params}, *inputs())
 
 
@@ -192,17 +192,17 @@ def test_training_moves_temporal_parameters_alone(gradients):
     inflated = inflate(TWO_LEVELS)
     # The step sees the whole tree, with weight decay: only the mask keeps the T2I part still.
     labels = path_aware_map(lambda path, _: "new" if is_temporal(path) else "old", inflated)
-    optimiser = optax.multi_transform(
+    optimizer = optax.multi_transform(
         {"new": optax.adamw(1e-2, weight_decay=0.1), "old": optax.set_to_zero()}, labels
     )
 
     @quick_jit
     def update(gradient, state, params):
-        updates, state = optimiser.update(gradient, state, params)
+        updates, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), state
 
     # At the first step the zero projections let no gradient through, at the second they do.
-    params, state = inflated, optimiser.init(inflated)
+    params, state = inflated, optimizer.init(inflated)
     for _ in range(2):
         gradient = gradients(params)
         params, state = update(gradient, state, params)
@@ -227,14 +227,14 @@ def test_images_are_refused():
         jax.eval_shape(MODEL.init, jax.random.key(0), x[:, 0], *conditioning)
 
 
-def test_unknown_initialisation_is_told():
+def test_unknown_initialization_is_told():
     with pytest.raises(UserError, match="temporal_initialization 'zero' is unknown"):
         jax.eval_shape(
             MODEL.clone(temporal_initialization="zero").init, jax.random.key(0), *inputs()
         )
 
 
-def test_initialisation_reaches_every_resampling():
+def test_initialization_reaches_every_resampling():
     he = initial_values(MODEL.clone(temporal_initialization="he"), is_resampling)
     kernels = [leaf for path, leaf in he.items() if path[-1] == "kernel"]
     assert len(kernels) == 4
@@ -350,7 +350,7 @@ def test_without_resampling_every_frame_starts_as_an_image(full_rate):
 
 
 def test_without_resampling_frames_still_see_each_other(full_rate):
-    params, apply = randomise(full_rate[0]), full_rate[1]
+    params, apply = randomize(full_rate[0]), full_rate[1]
     x, *conditioning = inputs(frames=5)
     changed = x.copy()
     changed[:, 4] += 1.0
@@ -363,7 +363,7 @@ def test_without_resampling_frames_still_see_each_other(full_rate):
 def test_plain_reading_of_the_paper_runs():
     plain = {"temporal_conditioning": False, "temporal_text": False}
     model = TWO_LEVELS.clone(**plain)
-    params = randomise(abstract_params(model))
+    params = randomize(abstract_params(model))
     x, *conditioning = inputs()
     out = quick_jit(model.apply)({"params": params}, x, *conditioning)
     assert out.shape == x.shape

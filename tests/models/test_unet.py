@@ -83,7 +83,7 @@ def abstract_params(unet, text_dim, height=16, width=16):
 
 
 def random_params(unet, text_dim, seed=0):
-    """Draws every parameter, so that no zero initialisation hides a fault."""
+    """Draws every parameter, so that no zero initialization hides a fault."""
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf):
@@ -107,7 +107,7 @@ def twins(case):
     """Our network and torch's with the same random parameters, and inputs for both."""
     unet, text_dim, shape = PARITY_CASES[case]
     twin = parity.torch_unet(unet, text_dim)
-    parity.randomise(twin, seed=1)
+    parity.randomize(twin, seed=1)
     params = parity.flax_params(twin, len(unet.widths))
     shapes = jax.tree.map(jnp.shape, params)
     assert shapes == jax.tree.map(jnp.shape, abstract_params(unet, text_dim))

@@ -6,7 +6,7 @@ import diffusers
 import torch
 import transformers
 
-from tests.models.diffusers_parity import randomise
+from tests.models.diffusers_parity import randomize
 
 SIZE = 32
 TEXT_DIM = 32
@@ -60,14 +60,14 @@ def scheduler(sample_max_value: float) -> diffusers.DDPMScheduler:
 def stage_one(**fields) -> diffusers.IFPipeline:
     """Stage I, with random weights."""
     unet = diffusers.UNet2DConditionModel(**STAGE_ONE | fields).eval()
-    randomise(unet, seed=1)
+    randomize(unet, seed=1)
     return diffusers.IFPipeline(unet=unet, scheduler=scheduler(1.5), **PARTS)
 
 
 def stage_two(**fields) -> diffusers.IFSuperResolutionPipeline:
     """Stage II, with random weights."""
     unet = diffusers.UNet2DConditionModel(**STAGE_TWO | fields).eval()
-    randomise(unet, seed=2)
+    randomize(unet, seed=2)
     noising = diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2")
     return diffusers.IFSuperResolutionPipeline(
         unet=unet, scheduler=scheduler(1.0), image_noising_scheduler=noising, **PARTS

@@ -17,7 +17,7 @@ def shape(*sizes, dtype=jnp.float32):
 
 
 def xla_flops(function, *args):
-    """XLA's own count of the unoptimised program; it counts elementwise operations as well."""
+    """XLA's own count of the unoptimized program; it counts elementwise operations as well."""
     return jax.jit(function).lower(*args).cost_analysis()["flops"]
 
 

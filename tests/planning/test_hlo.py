@@ -9,7 +9,7 @@ from lumiere_jax.planning.hlo import (
     num_bytes,
     parse,
     parse_instruction,
-    summarise,
+    summarize,
 )
 
 # Shortened from what the TPU's compiler prints; the names are its own.
@@ -75,7 +75,7 @@ backend_config={"window_config":{"estimated_cycles":"10"}}
 
 
 def test_cycles_and_collectives_of_a_program_with_a_loop():
-    summary = summarise(PROGRAM)
+    summary = summarize(PROGRAM)
     assert summary.cycles == 13 * 590 + 10  # a fusion's estimate covers what is fused
     assert summary.unknown_loops == ()
     assert summary.collectives == {
@@ -89,11 +89,11 @@ def test_annotated_length_of_a_loop_comes_first():
     annotated = PROGRAM.replace(
         "body=%body.4\n", 'body=%body.4, backend_config={"known_trip_count":{"n":"7"}}\n'
     )
-    assert summarise(annotated).cycles == 7 * 590 + 10
+    assert summarize(annotated).cycles == 7 * 590 + 10
 
 
 def test_loop_of_unknown_length_is_named():
-    summary = summarise(PROGRAM.replace("direction=LT", "direction=NE"))
+    summary = summarize(PROGRAM.replace("direction=LT", "direction=NE"))
     assert summary.unknown_loops == ("while.2",)
     assert summary.cycles == 590 + 10
 
@@ -117,7 +117,7 @@ ENTRY %main (i: s32[], x: f32[]) -> f32[] {
   ROOT %c = f32[] conditional(%i, %x, %x), branch_computations={%cheap, %dear}
 }
 """
-    assert summarise(program).cycles == 5 + 3
+    assert summarize(program).cycles == 5 + 3
 
 
 def test_instruction():
@@ -152,7 +152,7 @@ def test_sum_and_product():
 
 def test_text_that_is_no_program():
     with pytest.raises(ValueError, match="no ENTRY"):
-        summarise("HloModule nothing\n")
+        summarize("HloModule nothing\n")
 
 
 def test_work_in_the_words_of_the_compiler():
@@ -169,7 +169,7 @@ window={size=3x3 stride=2x2 pad=1_1x1_1}, dim_labels=b01f_01io->b01f
 }
 """
     convolution = 2 * 4 * 16 * 8 * (3 * 32 - 1) ** 2
-    assert summarise(program).flops == convolution + 2 * (2 * 5 * 7 * 9)
+    assert summarize(program).flops == convolution + 2 * (2 * 5 * 7 * 9)
 
 
 def test_what_the_compiler_of_this_machine_prints():
@@ -185,7 +185,7 @@ def test_what_the_compiler_of_this_machine_prints():
     args = jnp.ones((32, 16)), jnp.ones((16, 16)), jnp.ones((3, 3, 4, 6))
     gradients = jax.grad(lambda *args: repeat(*args).sum(), (0, 1, 2))
     text = jax.jit(gradients).lower(*args).compile().as_text()
-    summary = summarise(text)
+    summary = summarize(text)
     assert summary.unknown_loops == () and summary.collectives == {}
     computations, entry = parse(text)
     assert any(line.opcode == "while" for line in computations[entry].values())

@@ -74,10 +74,10 @@ def test_report_of_the_present_devices(plan, monkeypatch):
 
 
 def test_estimated_time(plan):
-    timed = dataclasses.replace(plan, seconds=0.5, utilisation=0.4, chips=4, batch=8)
+    timed = dataclasses.replace(plan, seconds=0.5, utilization=0.4, chips=4, batch=8)
     assert timed.clips_a_second == 16 and timed.hours(57_600) == 1
     figures = json.loads(json.dumps(timed.to_json(57_600)))
-    assert figures["chip_hours"] == 4 and figures["utilisation"] == 0.4
+    assert figures["chip_hours"] == 4 and figures["utilization"] == 0.4
     text = report.text(timed, 57_600)
     assert "0.5 s, MFU 40.0%: the compiler's estimate" in text and "no hardware was timed" in text
     assert "1.0 hours, 4 chip-hours" in text
@@ -180,7 +180,7 @@ def test_sampling_step_of_super_resolution():
 def test_features_of_the_eval_binary():
     step = feature_step(2, present())
     assert step.batch == 2 * jax.device_count() and step.repeats == 1 and step.trainable == 0
-    # The checkpoint's numbers, less two of the three of each normalised channel.
+    # The checkpoint's numbers, less two of the three of each normalized channel.
     assert step.frozen == 12_704_544 - 2 * 7_280
     # 108 GMAC for 64 frames (1812.03982, table 2), less those that meet padding.
     assert 0.85 < step.model_flops / step.batch / (2 * 108e9 / 4) < 1.05

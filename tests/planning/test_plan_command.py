@@ -52,7 +52,7 @@ def test_training_step_of_four_chips_that_are_not_there(tmp_path):
     assert 0 < plan["model_flops"] and 0 < plan["compiled_flops"]
     assert plan["unknown_loops"] == []
     assert plan["collectives"].keys() <= {"all-gather", "all-reduce", "reduce-scatter"}
-    assert plan["seconds"] == plan["cycles"] / 1.5e9 > 0 and 0 < plan["utilisation"] < 1
+    assert plan["seconds"] == plan["cycles"] / 1.5e9 > 0 and 0 < plan["utilization"] < 1
     assert plan["chip_hours"] == pytest.approx(4 * 1000 / plan["clips_a_second"] / 3600)
     reduced = [plan["collectives"].get(kind) for kind in ("all-reduce", "reduce-scatter")]
     # Gradients of all trained parameters meet, at least once, in float32 or bfloat16.

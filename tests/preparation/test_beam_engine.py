@@ -44,7 +44,7 @@ def run_beam(source, output, arguments=""):
 
 
 def records(output):
-    """The serialised records of an output, in no order."""
+    """The serialized records of an output, in no order."""
     plan, found = Plan.load(output), []
     for shard in plan.shards():
         reader = open_reader(output / file_name(shard))

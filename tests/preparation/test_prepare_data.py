@@ -46,7 +46,7 @@ def output(folder, tmp_path_factory):
 
 
 def records_of(output):
-    """All records of an output: serialised, by split."""
+    """All records of an output: serialized, by split."""
     plan, found = Plan.load(output), {"train": [], "test": []}
     for shard in plan.shards():
         reader = open_reader(output / file_name(shard))
@@ -108,11 +108,11 @@ def test_the_output_is_a_tfds_data_set(output):
     builder = tfds.builder_from_directory(output)
     records = records_of(output)
     record_format = Index.load(output).record_format()
-    for split, serialised in records.items():
-        assert builder.info.splits[split].num_examples == len(serialised)
-        assert builder.info.splits[split].num_bytes == sum(map(len, serialised))
+    for split, serialized in records.items():
+        assert builder.info.splits[split].num_examples == len(serialized)
+        assert builder.info.splits[split].num_bytes == sum(map(len, serialized))
         source = builder.as_data_source(split)
-        for n, example in enumerate(serialised):
+        for n, example in enumerate(serialized):
             record, found = record_format.parse(example), source[n]
             np.testing.assert_array_equal(found["video"], record.frames)
             assert [caption.decode() for caption in found["captions"]] == list(record.captions)

@@ -33,7 +33,7 @@ def test_sizes_that_do_not_fit_are_refused(sizes, message):
 @pytest.mark.parametrize(
     ("path", "shape", "fsdp", "expected"),
     [
-        # Output channels, also in the optimiser state and the EMA.
+        # Output channels, also in the optimizer state and the EMA.
         ("down_0_0_block/conv_0/kernel", (3, 3, 64, 128), 8, (None, None, None, "fsdp")),
         ("optimizer/1/mu/conv_0/kernel", (3, 3, 64, 128), 8, (None, None, None, "fsdp")),
         ("text_projection/kernel", (256, 128), 8, (None, "fsdp")),

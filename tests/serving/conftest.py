@@ -19,7 +19,7 @@ def fixture_bundle(cascade, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("serving") / "bundle"
     stages = ("t2i", "stunet", "stunet_conditional", "t2i_ssr", "ssr", "style")
-    export([str(cascade[stage]) for stage in stages], folder, licence="MIT")
+    export([str(cascade[stage]) for stage in stages], folder, license="MIT")
     return folder
 
 

@@ -225,7 +225,7 @@ def test_info(site):
     assert animate["files"] == ["image"] and "fit" in animate["options"]
     assert animate["fps"] == animate["frames"] == 8 and animate["steps"] == 2
     assert animate["sizes"] == [16, 64]
-    assert info["styles"] == ["style"] and info["licence"] == "MIT"
+    assert info["styles"] == ["style"] and info["license"] == "MIT"
     assert info["limits"]["steps"] == 9 and info["limits"]["keep_seconds"] == 86400
 
 

@@ -8,7 +8,7 @@ import threading
 import pytest
 from playwright.sync_api import expect
 
-from lumiere_jax.metrics.user_study import arrange, left_video, merge, right_video, summarise
+from lumiere_jax.metrics.user_study import arrange, left_video, merge, right_video, summarize
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.study_page import answers_file
 from lumiere_jax.study_page.export import export
@@ -129,7 +129,7 @@ def test_files_and_folders_of_answers_are_merged(tmp_path):
     again = write_answers(tmp_path / "again.json", study, "r1", at=9)
     judgements = merge(answers_file.read_all([tmp_path / "many", again], study))
     assert len(judgements) == 2 * 3 * 3
-    quality = summarise(study, judgements)["results"][0]["kept"]
+    quality = summarize(study, judgements)["results"][0]["kept"]
     assert (quality["ours"], quality["baseline"], quality["raters"]) == (4, 0, 2)
 
 

@@ -227,7 +227,7 @@ def test_run_that_cannot_start(cascade, tmp_path, stage, fields, message):
 def test_a_run_starts_from_the_weights_of_another_of_its_stage(cascade, tmp_path, capsys, name):
     config = tiny_config(name, cascade[name], train__num_steps=1, optimizer__learning_rate=0.0)
     state = train(config, tmp_path / "further")
-    assert f"initialising from step {STEPS} of {cascade[name]}" in capsys.readouterr().out
+    assert f"initializing from step {STEPS} of {cascade[name]}" in capsys.readouterr().out
     expected = flatten_dict(checkpoint.load(cascade[name])[1])
     params = flatten_dict(merge(state.trainable, state.frozen))
     assert params.keys() == expected.keys()

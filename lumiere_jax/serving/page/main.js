@@ -169,7 +169,7 @@ async function start() {
   $("prompt").maxLength = info.limits.prompt;
   $("key-place").hidden = !info.needs_key;
   $("program").textContent = info.program;
-  $("licence").textContent = info.licence ? `Weights: ${info.licence}` : "";
+  $("license").textContent = info.license ? `Weights: ${info.license}` : "";
   $("form").addEventListener("submit", submit);
   // A browser can only point at a field that is seen.
   $("form").addEventListener("invalid", (event) => {

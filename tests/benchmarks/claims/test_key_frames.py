@@ -45,7 +45,7 @@ def initialization_results():
     return results
 
 
-def test_section_about_initialisation(tmp_path):
+def test_section_about_initialization(tmp_path):
     results = initialization_results()
     write_all(tmp_path / "results" / initialization.FOLDER, results)
     text = initialization.section(tmp_path / "results")
