@@ -93,7 +93,7 @@ class Watchdog:
 
     def _place(self) -> str:
         """Which line of this package the watched thread is at."""
-        frame, package = sys._current_frames().get(self._watched), Path(__file__).parent
+        frame, package = sys._current_frames().get(self._watched), Path(__file__).parents[1]
         while frame is not None and package not in Path(frame.f_code.co_filename).parents:
             frame = frame.f_back
         if frame is None:

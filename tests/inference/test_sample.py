@@ -14,7 +14,7 @@ from lumiere_jax import sample
 from lumiere_jax.inference import command
 from lumiere_jax.runtime.errors import UserError
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 PROMPT = "a large red circle moving right"
 
 

@@ -15,7 +15,7 @@ from lumiere_jax.inference.outputs import write_viewable
 from lumiere_jax.runtime.errors import UserError
 from tests.inference.test_sample import size_and_frames
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 PROMPT = "a large red circle moving right"
 
 

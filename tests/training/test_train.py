@@ -31,7 +31,7 @@ from tests.tiny_runs import (
     training_command,
 )
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 SMALLEST = {"model__widths": (8,), "model__attention_levels": (False,)}
 KILLED_RUN = SMALLEST | {"train__num_steps": 16, "train__checkpoint_every": 4}
 

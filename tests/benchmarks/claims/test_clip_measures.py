@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lumiere_jax.data.scene import DIRECTIONS, Scene, SceneObject, render
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "claims"))
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks" / "claims"))
 import clip_measures as measures  # noqa: E402
 
 FRAMES = 16

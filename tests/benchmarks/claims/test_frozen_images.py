@@ -6,7 +6,7 @@ import pytest
 
 from lumiere_jax.data.moving_shapes import MovingShapes
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "claims"))
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks" / "claims"))
 import frozen_images as claim  # noqa: E402
 import report  # noqa: E402
 

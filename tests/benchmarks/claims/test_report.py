@@ -7,7 +7,7 @@ import pytest
 
 from lumiere_jax.runtime.errors import UserError
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "claims"))
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks" / "claims"))
 import report  # noqa: E402
 import write_readme  # noqa: E402
 

@@ -7,7 +7,7 @@ import pytest
 from lumiere_jax.data.image_folder import ImageFolder
 from lumiere_jax.data.moving_shapes import MovingShapes
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "claims"))
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks" / "claims"))
 import report  # noqa: E402
 import style_interpolation as claim  # noqa: E402
 import style_pictures as pictures  # noqa: E402

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "claims"))
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks" / "claims"))
 import report  # noqa: E402
 import window_overlap as claim  # noqa: E402
 
