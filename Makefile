@@ -60,6 +60,7 @@ eval-demo: $(VENV)/.eval  ## Score the model of demo-train by FVD with real I3D 
 lint: $(VENV)/.test  ## Check format and lint.
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
+	$(BIN)/lint-imports
 
 plan: $(VENV)/.test  ## Compile the full configs for TPU slices that are not here (hours).
 	benchmarks/plan_all.sh
@@ -77,7 +78,7 @@ docs-serve: $(VENV)/.docs  ## Show the documentation at http://127.0.0.1:8000, a
 	$(BIN)/mkdocs serve
 
 clean:  ## Remove the environment, the caches, the site and what the demos wrote.
-	rm -rf $(VENV) $(INCOMPLETE) .venv-beam .venv-beam.incomplete .cache .hypothesis .pytest_cache .ruff_cache demo demo-train playground site
+	rm -rf $(VENV) $(INCOMPLETE) .venv-beam .venv-beam.incomplete .cache .hypothesis .pytest_cache .ruff_cache .mypy_cache .import_linter_cache demo demo-train playground site
 	find lumiere_jax tests configs -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/.run-time: requirements.txt setup.py
