@@ -1,21 +1,20 @@
-"""What MkDocs cannot do by itself: pages outside of docs/, and links as GitHub follows them.
+"""What MkDocs cannot do by itself: pages outside docs/, links that GitHub follows, the reference.
 
-Every page keeps its one place in the repository, and links by paths that GitHub follows. Here they
-become links between pages. A page whose place is outside of docs/ is in `mkdocs.yml` by its path
-from the top of the repository; what else a page links to there is copied into the site.
+Each page stands in one place in the repository and links by paths that GitHub follows; here these
+become links between pages of the site. `mkdocs.yml` names a page outside docs/ by its path from the
+top of the repository. Other files that a page links to are copied into the site. The API reference
+is generated from docstrings, by `reference_pages.py`.
 """
 
 import os
 import re
 from pathlib import Path
 
+import reference_pages
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
-LATER = {"serving.md"}
-"""Pages in the nav that may not be there yet."""
-
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?\)")
 LOADED = re.compile(
     r"<(?:script|img|iframe|source|video|audio|embed)\b[^>]*\ssrc=[\"']?(?:https?:)?//[^>]*>"
@@ -25,13 +24,15 @@ LOADED = re.compile(
 
 
 def on_config(config):
-    """Leaves out of the nav what is not there yet."""
-    config.nav = _present(config.nav, Path(config.docs_dir))
+    """Adds the reference to the nav."""
+    config.nav.insert(-1, {"API reference": reference_pages.nav()})
     return config
 
 
 def on_files(files, config):
-    """Adds the pages and pictures that live outside of docs/."""
+    """Adds the reference, and the pages and pictures outside docs/."""
+    for page, text in reference_pages.pages().items():
+        files.append(File.generated(config, page, content=text))
     for page in _pages(config.nav):
         if files.get_file_from_path(page) is None and (ROOT / page).is_file():
             files.append(File.generated(config, page, abs_src_path=str(ROOT / page)))
@@ -58,7 +59,7 @@ def on_page_markdown(markdown, page, config, files):
 
 
 def on_post_page(output, page, config):
-    """Refuses a page that would ask another host for anything.
+    """Rejects a page that would load anything from another host.
 
     Raises:
       PluginError: naming what it would load.
@@ -66,18 +67,6 @@ def on_post_page(output, page, config):
     if found := LOADED.search(output):
         raise PluginError(f"{page.file.src_uri} loads from another host: {found[0]}")
     return output
-
-
-def _present(nav, docs):
-    """The nav without what is in LATER and not there."""
-    kept = []
-    for entry in nav:
-        ((title, value),) = entry.items() if isinstance(entry, dict) else [(None, entry)]
-        if isinstance(value, list):
-            kept.append({title: _present(value, docs)})
-        elif value not in LATER or (docs / value).is_file():
-            kept.append(entry)
-    return kept
 
 
 def _pages(nav):
