@@ -8,7 +8,7 @@ import subprocess
 
 from absl import flags
 
-from lumiere_jax.inference import provenance
+from lumiere_jax.inference import command, provenance
 from lumiere_jax.runtime import errors
 from lumiere_jax.runtime.errors import UserError
 
@@ -33,8 +33,8 @@ def main(argv: list[str]) -> None:
         output = flags.FLAGS.output
         if not output:
             raise UserError("--reproduce needs --output=FILE for the video that is made again.")
-        command = provenance.reproducing_command(provenance.read(_REPRODUCE.value), output)
-        raise SystemExit(subprocess.run(command).returncode)
+        again = provenance.reproducing_command(provenance.read(_REPRODUCE.value), output)
+        raise SystemExit(subprocess.run(again).returncode)
 
     own = {"num_frames": _NUM_FRAMES.value, "overlap": _OVERLAP.value}
     command.run("sample", lambda _: own)
