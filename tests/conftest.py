@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+import jaxtyping
 import pytest
 from hypothesis import settings
 
@@ -29,6 +30,10 @@ _ENVIRONMENT = {
 }
 for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
+
+# The annotations of these rooms are checked at every call, with the shapes of arrays; outside of
+# tests they cost nothing. It comes before the first import of what it names.
+jaxtyping.install_import_hook(["lumiere_jax.models"], "beartype.beartype")
 
 # The same examples on every machine: a failure seen once can be seen again.
 settings.register_profile("lumiere", deadline=None, derandomize=True, print_blob=True)

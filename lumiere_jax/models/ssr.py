@@ -230,7 +230,12 @@ class EfficientUNet(nn.Module):
 
     @nn.nowrap
     def _blocks(
-        self, h: Array, name: str, level: int, count: int, context: tuple[Array, ...]
+        self,
+        h: Array,
+        name: str,
+        level: int,
+        count: int,
+        context: tuple[Array, Array, Array | None, int],
     ) -> Array:
         """A group of blocks, text at the coarsest level, then time where inflated."""
         embedding, text, text_mask, batch = context

@@ -89,7 +89,7 @@ def random_params(unet, text_dim, seed=0):
     def draw(path, leaf):
         scale = 0.3 if leaf.ndim == 1 else np.prod(leaf.shape[:-1]) ** -0.5
         mean = float(path[-1].key == "scale")
-        return (mean + scale * rng.normal(size=leaf.shape)).astype(np.float32)
+        return jnp.asarray(mean + scale * rng.normal(size=leaf.shape), jnp.float32)
 
     return jax.tree_util.tree_map_with_path(draw, abstract_params(unet, text_dim))
 
@@ -133,11 +133,11 @@ def test_equals_diffusers_forward_and_input_gradients(case):
     x_grad, text_grad = torch.autograd.grad(expected, (x_torch, text_torch), cotangent)
 
     @quick_jit
-    def forward_and_gradients(params, x, text, cotangent):
+    def forward_and_gradients(params, x, time, text, cotangent):
         out, vjp = jax.vjp(lambda x, text: unet.apply({"params": params}, x, time, text), x, text)
         return out, *vjp(cotangent)
 
-    out, our_x_grad, our_text_grad = forward_and_gradients(params, x, text, images(cotangent))
+    out, our_x_grad, our_text_grad = forward_and_gradients(params, x, time, text, images(cotangent))
     assert out.dtype == jnp.float32
     assert_relatively_close(out, images(expected), 1e-4)
     assert_relatively_close(our_x_grad, images(x_grad), 1e-4)
@@ -160,7 +160,7 @@ def test_group_norm_of_text_is_exact_where_means_are_large():
     text = 1000 + np.random.default_rng(0).normal(size=(2, 5, 64)).astype(np.float32)
     attention = TextAttention(head_dim=8, groups=8, text_norm="group")
     _, state = attention.init_with_output(
-        jax.random.key(0), jnp.zeros((2, 4, 4, 16)), text, None,
+        jax.random.key(0), jnp.zeros((2, 4, 4, 16)), jnp.asarray(text), None,
         capture_intermediates=lambda module, _: module.name == "text_norm", mutable=True,
     )  # fmt: skip
     actual = state["intermediates"]["text_norm"]["__call__"][0]
@@ -228,7 +228,7 @@ def test_bfloat16_stays_near_float32(small):
 def test_patches_are_pixels_of_a_coarser_image():
     """A network with patches is one without that works on their values as channels."""
     x, time, text = inputs((2, 16, 8, 3), SMALL_TEXT_DIM)
-    params = SMALL.clone(patch=2).init(jax.random.key(0), x, time, text)["params"]
+    params = jax.jit(SMALL.clone(patch=2).init)(jax.random.key(0), x, time, text)["params"]
     params = jax.tree.map(lambda leaf: leaf + 0.1, params)
     result = quick_jit(SMALL.clone(patch=2).apply)({"params": params}, x, time, text)
     shuffled = torch.nn.functional.pixel_unshuffle(torch.tensor(x).permute(0, 3, 1, 2), 2)
