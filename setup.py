@@ -68,8 +68,10 @@ TEST = [
     "imageio-ffmpeg>=0.6",
     "import-linter>=2.11",
     "importlib_resources>=6.5",  # tensorflow-datasets, where it prepares a data set
+    "ipykernel>=7",
     'libtpu==0.0.42.1; sys_platform == "linux" and platform_machine == "x86_64"',
     "mypy>=1.19",
+    "nbclient>=0.10",
     "playwright>=1.55",
     "psutil>=7",
     "pytest>=9",
@@ -111,7 +113,7 @@ setup(
         "serve": SERVE,
         "study": STUDY,
         "test": TEST,
-        "dev": [*TEST, *DOCS, "build>=1.3"],
+        "dev": [*TEST, *DOCS, "build>=1.3", "pre-commit>=4"],
     },
     classifiers=[
         "Intended Audience :: Science/Research",
