@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import jaxtyping
@@ -34,6 +35,14 @@ for _name, _value in _ENVIRONMENT.items():
 # The annotations of these rooms are checked at every call, with the shapes of arrays; outside of
 # tests they cost nothing. It comes before the first import of what it names.
 jaxtyping.install_import_hook(["lumiere_jax.models"], "beartype.beartype")
+
+# Behind `nohup ... &` signals are ignored, and by all processes that are started here as well.
+for _signal, _handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, lambda *_: None),
+):
+    if signal.getsignal(_signal) is signal.SIG_IGN:
+        signal.signal(_signal, _handler)
 
 # The same examples on every machine: a failure seen once can be seen again.
 settings.register_profile("lumiere", deadline=None, derandomize=True, print_blob=True)

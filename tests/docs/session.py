@@ -1,21 +1,18 @@
 """Runs the blocks of a page in order, as one shell session in a folder that stands for a clone."""
 
-import contextlib
 import dataclasses
 import os
 import re
 import shutil
-import signal
 import stat
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.docs import warm_python
+from tests import warm_python
 from tests.docs.blocks import REPOSITORY, SHELL, Block, blocks
 
 SHARED = ("configs", "lumiere_jax", "docs", "setup.py", "requirements.txt", "requirements-test.txt")
@@ -90,15 +87,12 @@ class Session:
                 _check_listing(path, block, place, page.elsewhere)
 
 
-@contextlib.contextmanager
-def session(folder: Path) -> Iterator[Session]:
-    """A session whose warm Python runs until the end."""
+def make_session(folder: Path) -> Session:
+    """A session in a new folder."""
     bin_ = folder / "bin"
     bin_.mkdir(parents=True)
-    # Paths of sockets are short: not in the folder of the test.
-    socket = Path(f"/tmp/docs_{os.getpid()}_{time.monotonic_ns()}")
     for name in ("python", "python3"):
-        _write_program(bin_ / name, warm_python.client(str(socket)))
+        (bin_ / name).symlink_to(warm_python.python())
     for path in (REPOSITORY / "tests" / "docs" / "stand_ins").iterdir():
         _write_program(bin_ / path.name, path.read_text())
     environment = os.environ | {
@@ -106,22 +100,9 @@ def session(folder: Path) -> Iterator[Session]:
         "PYTHONPATH": str(REPOSITORY),
         "XDG_CACHE_HOME": str(folder / "cache"),
         "REPOSITORY": str(REPOSITORY),
+        warm_python.ARGUMENTS_BY: "tests.docs.shrinking",
     }
-    log = (folder / "warm_python.log").open("w")
-    server = subprocess.Popen(
-        [sys.executable, "-m", "tests.docs.warm_python", str(socket)], cwd=REPOSITORY,
-        env=environment, stdout=log, stderr=log, start_new_session=True,
-    )  # fmt: skip
-    try:
-        while not socket.exists():
-            assert server.poll() is None, (folder / "warm_python.log").read_text()
-            time.sleep(0.05)
-        yield Session(folder, environment)
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-        log.close()
-        socket.unlink(missing_ok=True)
+    return Session(folder, environment)
 
 
 def _write_program(path: Path, text: str) -> None:
