@@ -95,11 +95,17 @@ trap 'forward INT' INT
 set -m
 for ((i = 0; i < processes; i++)); do
   mkfifo "$pipes/$i"
-  print_with_prefix "[$i] " <"$pipes/$i" &
+  # Opened for both ways first, a pipe's ends do not wait for each other: a process that is ended
+  # before it opens its own would leave the printer waiting for ever.
+  exec 3<>"$pipes/$i"
+  exec 4<"$pipes/$i"
+  exec 5>"$pipes/$i" 3>&-
+  print_with_prefix "[$i] " <&4 5>&- &
   printers+=($!)
   set_process_command "$i"
-  "${process_command[@]}" >"$pipes/$i" 2>&1 </dev/null &
+  "${process_command[@]}" >&5 2>&1 </dev/null 4<&- 5>&- &
   pids+=($!)
+  exec 4<&- 5>&-
   echo "[pod] process $i is PID $!; 'kill -TERM $!' preempts it"
 done
 set +m

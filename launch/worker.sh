@@ -80,6 +80,15 @@ supervise() {
   mv "$job/exit_code.new" "$job/exit_code"
 }
 
+# await_exit_code: the supervisor writes it soon after the process has ended.
+await_exit_code() {
+  local tries
+  for ((tries = 0; tries < 100; tries++)); do
+    [[ ! -f $job/exit_code ]] || return 0
+    sleep 0.1
+  done
+}
+
 follow() {
   require_number lines 1 1000000
   if [[ $dry_run == true ]]; then
@@ -89,7 +98,7 @@ follow() {
   [[ -f $job/log ]] || fail "no job was started here: there is no $job/log"
   if is_running; then
     tail -n "$lines" -F --pid="$(cat "$job/pid")" "$job/log"
-    sleep 1 # for the exit code
+    await_exit_code
   else
     tail -n "$lines" "$job/log"
   fi
@@ -111,6 +120,7 @@ stop() {
     ((SECONDS < grace)) || fail "the job still runs $grace s after SIGTERM; see $job/log"
     sleep 0.5
   done
+  await_exit_code
   tail -n 1 "$job/log"
 }
 

@@ -4,13 +4,10 @@ With `configs/distill.py` it distils a trained one, in several rounds.
 """
 
 from absl import flags
-from ml_collections import config_flags
 
-from lumiere_jax.runtime import errors
+from lumiere_jax.runtime import config_file, errors
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "File of configs/, with a variant after a colon.", lock_config=True
-)
+_CONFIG = config_file.define_flag("File of configs/, with a variant after a colon.")
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder for checkpoints, metrics and samples; the same one resumes."
 )

@@ -12,15 +12,12 @@ text encoder of the full configs, T5 XXL, with its parameters split over all chi
 import sys
 
 from absl import flags
-from ml_collections import config_flags
 
 from lumiere_jax.planning import topology
-from lumiere_jax.runtime import errors
+from lumiere_jax.runtime import config_file, errors
 from lumiere_jax.runtime.errors import UserError
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "File of configs/, with a variant after a colon.", lock_config=True
-)
+_CONFIG = config_file.define_flag("File of configs/, with a variant after a colon.")
 _TOPOLOGY = flags.DEFINE_string("topology", None, f"A slice, such as {topology.EXAMPLES}.")
 _NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "Slices, joined by the data-centre network.")
 _MODE = flags.DEFINE_enum(

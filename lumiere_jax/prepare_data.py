@@ -14,13 +14,13 @@ import shlex
 from absl import flags
 from ml_collections import config_flags
 
-from lumiere_jax.runtime import errors
+from lumiere_jax.runtime import config_file, errors
 from lumiere_jax.runtime.errors import UserError
 
 _SOURCE = flags.DEFINE_string("source", None, "Folder of videos, or manifest: CSV, JSONL, Parquet.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write; made if missing.")
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config that will train on the clips: its data and text decide what is stored."
+_CONFIG = config_file.define_flag(
+    "Config that will train on the clips: its data and text decide what is stored."
 )
 _WORKERS = flags.DEFINE_integer(
     "workers", None, "Processes that decode; one a core if not given.", lower_bound=1

@@ -9,14 +9,11 @@ import csv
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
-from lumiere_jax.runtime import errors
+from lumiere_jax.runtime import config_file, errors
 from lumiere_jax.runtime.errors import UserError
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "File of configs/, with a variant after a colon.", lock_config=True
-)
+_CONFIG = config_file.define_flag("File of configs/, with a variant after a colon.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write to.")
 _COUNT = flags.DEFINE_integer("count", 8, "Clips, from the first one.", lower_bound=1)
 _SPLIT = flags.DEFINE_enum("split", "test", ["train", "test"], "Split of the data set.")

@@ -1,6 +1,5 @@
 """The demo from nothing: train the tiny cascade, sample held-out prompts, score, show."""
 
-import importlib.util
 import json
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from lumiere_jax.demos import page
 from lumiere_jax.inference.outputs import write_viewable
 from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.metrics import oracle
+from lumiere_jax.runtime import config_file
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.files import write_text
 from lumiere_jax.runtime.progress import duration
@@ -58,12 +58,9 @@ def stage_config(stage: str, configs: str | Path, output: Path) -> ConfigDict:
     path = Path(configs) / f"{stage}.py"
     if not path.is_file():
         raise UserError(f"there is no {path}; run the demo from the project's root.")
-    spec = importlib.util.spec_from_file_location(stage, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config("tiny")
-    if STAGES[stage]:
-        config.init_from = str(output / "runs" / STAGES[stage])
+    config = config_file.load(f"{path}:tiny")
+    if source := STAGES[stage]:
+        config.init_from = str(output / "runs" / source)
     config.train.eval_every = config.train.sample_every = 0  # the demo is short of time
     return config
 

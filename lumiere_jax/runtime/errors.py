@@ -1,10 +1,11 @@
 """Errors that are meant for the user, and how a binary ends with them."""
 
+import io
 import os
+import signal
 import sys
-import traceback
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import threading
+from collections.abc import Callable
 from typing import NoReturn
 
 from absl import app, flags, logging
@@ -27,7 +28,7 @@ class PeerError(Exception):
     """Another process of the same run hangs or is gone."""
 
 
-def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
+def run(main: Callable[[list[str]], int | None]) -> NoReturn:
     """Runs a binary: parses its flags, calls `main`, and ends the process.
 
     A `UserError`, a bad flag or an argument that is not a flag ends it with one line on
@@ -39,12 +40,14 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
       main: Called with a list of the program's name alone. What it returns becomes the exit code;
         None counts as 0.
     """
-    sys.stdout.reconfigure(line_buffering=True)  # in a log file, each line when it is printed
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # in a log file, each line when it is printed
+    sys.unraisablehook = _on_unraisable
     app.run(lambda argv: _call(main, argv), flags_parser=_parse_flags)
     raise AssertionError("absl.app.run does not return")
 
 
-def _call(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int | None:
+def _call(main: Callable[[list[str]], int | None], argv: list[str]) -> int | None:
     """Calls `main` and turns what the user can mend into an exit code."""
     try:
         if len(argv) > 1:
@@ -65,72 +68,33 @@ def _call(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> i
         return _report("interrupted", EXIT_INTERRUPTED)
 
 
-def _parse_flags(argv: Sequence[str]) -> list[str]:
+def _parse_flags(argv: list[str]) -> list[str]:
     """Parses the flags as absl does, but tells a mistake in one line."""
     try:
         remaining = flags.FLAGS(argv)
-        if flags.FLAGS["verbosity"].using_default_value:
-            logging.set_verbosity(logging.WARNING)  # absl shows the INFO of libraries
-        _look_at_configs()
-        return remaining
     except KeyboardInterrupt:
         sys.exit(_report("interrupted", EXIT_INTERRUPTED))
-    except Exception as error:
-        message = _describe_flag_error(error)
-        if message is None:
-            raise
-        sys.exit(_report(message, EXIT_USER_ERROR))
+    except flags.Error as error:
+        sys.exit(_report(f"{error} (--help lists the flags)", EXIT_USER_ERROR))
+    except (UserError, app.UsageError) as error:
+        sys.exit(_report(str(error), EXIT_USER_ERROR))
+    if flags.FLAGS["verbosity"].using_default_value:
+        logging.set_verbosity(logging.WARNING)  # absl shows the INFO of libraries
+    return remaining
 
 
-def _look_at_configs() -> None:
-    """Raises an `OSError` now for a config file that ml_collections reports only when used.
+def _on_unraisable(dropped: "sys.UnraisableHookArgs") -> None:
+    """Sends an interrupt again that Python has dropped.
 
-    Its flag for config files holds back a failure to load until an attribute is looked at.
+    A destructor and a callback of the garbage collector, of which JAX has one, cannot raise: a
+    Ctrl-C that arrives in one of them would only be printed.
     """
-    for name in flags.FLAGS:
-        hasattr(flags.FLAGS[name].value, "lock")
-
-
-def _describe_flag_error(error: Exception) -> str | None:
-    """Puts an error of parsing the flags in words; None if it is a defect of the program."""
-    if isinstance(error, UserError | app.UsageError):
-        return str(error)
-    if isinstance(error, OSError):
-        return f"the config file cannot be loaded: {_last_line(error)}"
-    if isinstance(error, flags.IllegalFlagValueError) and "Traceback" in str(error):
-        # get_config() of a config file raised: absl's message holds the whole traceback.
-        flag, place = str(error).split(": ", 1)[0], _origin(error)
-        return f"{flag}: {_last_line(error)} ({place.filename}, line {place.lineno})"
-    if isinstance(error, flags.Error):
-        return f"{error} (--help lists the flags)"
-    if isinstance(error, AttributeError | KeyError) and _is_config_override(error):
-        return f"a flag sets a field that the config does not have: {_innermost_message(error)}"
-    return None
-
-
-def _last_line(error: Exception) -> str:
-    """The last line of an error's message, where libraries put the point of it."""
-    return str(error).strip().splitlines()[-1].strip(' "')
-
-
-def _innermost_message(error: Exception) -> str:
-    """The message of the error that an error was made from, in one line."""
-    while isinstance(error.args[0], Exception):
-        error = error.args[0]
-    return ". ".join(str(error.args[0]).splitlines())
-
-
-def _origin(error: BaseException) -> traceback.FrameSummary:
-    """The line of code that raised the first of a chain of errors."""
-    while error.__context__ is not None:
-        error = error.__context__
-    return traceback.extract_tb(error.__traceback__)[-1]
-
-
-def _is_config_override(error: Exception) -> bool:
-    """Whether an error arose where ml_collections follows the path of `--config.a.b=...`."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return any(Path(frame.filename).name == "config_path.py" for frame in frames)
+    if issubclass(dropped.exc_type, KeyboardInterrupt):
+        again = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(dropped)
 
 
 def _report(message: str, exit_code: int) -> int:

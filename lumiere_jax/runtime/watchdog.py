@@ -18,13 +18,13 @@ _ADVICE = (
     "Look at the logs of the other processes for the first error; the same command, given to all "
     "of them, continues from the last checkpoint."
 )
-_STATUS = re.compile(r"(UNKNOWN|UNAVAILABLE|INTERNAL|DEADLINE_EXCEEDED|ABORTED|CANCELLED)\b")
-_SIGNS = re.compile(
-    r"gloo|connection (closed|reset) by peer|connection refused|socket closed|broken pipe"
-    r"|heartbeat|coordination service|barrier",
-    re.IGNORECASE,
+_LOST = frozenset({"ABORTED", "CANCELLED", "DEADLINE_EXCEEDED", "UNAVAILABLE"})
+"""Status codes of barriers and connections between processes; computing ends with others."""
+
+# Only the libraries below have no type or code for it: Gloo raises ValueError, NCCL INTERNAL.
+_LOST_TRANSPORT = re.compile(
+    r"(UNKNOWN|INTERNAL): (Gloo .* failed|NCCL .*remote process exited)", re.DOTALL
 )
-"""What errors of JAX begin with, and say, when another process is gone."""
 
 
 class Watchdog:
@@ -98,7 +98,8 @@ class Watchdog:
             frame = frame.f_back
         if frame is None:
             return ""
-        return f" at {package.name}/{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+        file = Path(frame.f_code.co_filename).relative_to(package.parent)
+        return f" at {file}:{frame.f_lineno}"
 
 
 @contextlib.contextmanager
@@ -124,13 +125,17 @@ def _end(text: str) -> NoReturn:
 
 
 def peer_sign(error: BaseException) -> str | None:
-    """The line of an error, or of one that led to it, that tells of a lost process; else None."""
+    """The first line of an error, or of one that led to it, of a lost process; else None."""
     seen: BaseException | None = error
     while seen is not None:
-        # A collective of gloo that fails raises ValueError, everything else JaxRuntimeError.
-        if isinstance(seen, jax.errors.JaxRuntimeError | ValueError) and _STATUS.match(str(seen)):
-            for line in str(seen).splitlines():
-                if _SIGNS.search(line):
-                    return line.strip()
+        if _is_of_peer(seen):
+            return str(seen).splitlines()[0]
         seen = seen.__cause__ or seen.__context__
     return None
+
+
+def _is_of_peer(error: BaseException) -> bool:
+    if isinstance(error, jax.errors.JaxRuntimeError) and error.error_code_string in _LOST:
+        return True
+    transport = isinstance(error, jax.errors.JaxRuntimeError | ValueError)
+    return transport and _LOST_TRANSPORT.match(str(error)) is not None

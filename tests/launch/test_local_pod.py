@@ -54,7 +54,7 @@ def fixture_start(python) -> Iterator:
     for pod in pods:
         if pod.poll() is None:
             pod.terminate()
-        pod.communicate(timeout=30)
+        pod.communicate(timeout=120)
 
 
 def read_pids(lines: list[str]) -> list[int]:
@@ -107,14 +107,14 @@ def test_ends_with_the_first_code_that_is_not_zero(python, actions, code):
 def test_first_means_first_in_time(start):
     pod, pids, _ = start("wait wait")
     os.kill(pids[1], signal.SIGTERM)
-    while is_alive(pids[1]):
-        time.sleep(0.02)
-    time.sleep(0.5)  # the script looks 5 times a second
+    for line in pod.stdout:
+        if line.startswith("[pod] process 1 ended"):
+            break
     assert pod.poll() is None  # it waits for all
     os.kill(pids[0], signal.SIGINT)
-    output, _ = pod.communicate(timeout=30)
+    output, _ = pod.communicate(timeout=120)
     assert pod.returncode == 75
-    assert "[0] saved after [130]\n" in output and "[1] saved after [75]\n" in output
+    assert "[0] saved after [130]\n" in output
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_first_means_first_in_time(start):
 def test_hands_signals_on_to_all_processes(start, sent, code):
     pod, pids, _ = start("wait wait wait")
     pod.send_signal(sent)
-    output, _ = pod.communicate(timeout=30)
+    output, _ = pod.communicate(timeout=120)
     assert pod.returncode == code
     for process in range(3):
         assert f"[{process}] saved after [{code}]\n" in output  # the last line, without an end
@@ -131,7 +131,7 @@ def test_hands_signals_on_to_all_processes(start, sent, code):
 
 
 def test_timeout_ends_all_processes(start):
-    # A busy machine may take the second to start the processes, so "ready" may never come.
+    # On a busy machine the second may end before a process is "ready", or has even begun.
     pod, pids, _ = start("wait wait", "--timeout=1", waiting=" is PID ")
     output, _ = pod.communicate(timeout=60)
     assert pod.returncode == 124
@@ -164,9 +164,9 @@ def worker(command: str, *arguments: str, python: str, job, action: str = "wait"
     return run_script("worker.sh", command, *arguments, **environment)
 
 
-def wait_for(job, text: str) -> None:
-    end = time.monotonic() + 20
-    while text not in (job / "log").read_text():
+def wait_for(job, text: str, times: int = 1) -> None:
+    end = time.monotonic() + 60
+    while (job / "log").read_text().count(text) < times:
         assert time.monotonic() < end
         time.sleep(0.02)
 
@@ -174,10 +174,10 @@ def wait_for(job, text: str) -> None:
 def test_worker_starts_one_job_stops_it_and_starts_it_again(python, tmp_path):
     job = tmp_path / "job"
     call = {"python": python, "job": job}
-    for _ in range(2):
+    for times in (1, 2):
         result = worker("start", "--", *ARGUMENTS, **call)
         assert result.returncode == 0, result.stderr
-        wait_for(job, "ready")
+        wait_for(job, "ready", times)
         second = worker("start", "--", *ARGUMENTS, **call)
         assert second.returncode == 2 and "a job runs here already" in second.stderr
         result = worker("stop", **call)

@@ -88,7 +88,7 @@ class LocalPod:
         """Sends a signal to one process."""
         self.processes[index].send_signal(number)
 
-    def wait_for(self, text: str, index: int = 0, timeout_s: float = 60) -> None:
+    def wait_for(self, text: str, index: int = 0, timeout_s: float = 300) -> None:
         """Waits until a process has printed a text.
 
         Raises:
@@ -101,7 +101,7 @@ class LocalPod:
                 raise AssertionError(f"no {text!r} from process {index}.\n{self._everything()}")
             time.sleep(0.05)
 
-    def wait(self, *indices: int, timeout_s: float = 60) -> list[int]:
+    def wait(self, *indices: int, timeout_s: float = 300) -> list[int]:
         """Exit codes of the processes named, or of all, once they have ended.
 
         Raises:

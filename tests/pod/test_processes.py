@@ -74,7 +74,7 @@ def test_killed_process_ends_the_others(tmp_path):
     with LocalPod(ENDLESS, tmp_path) as pod:
         pod.wait_for("step 5")
         pod.send(1, signal.SIGKILL)
-        assert pod.wait(0, timeout_s=30) == [EXIT_PEER]  # long before the heartbeat timeout
+        assert pod.wait(0) == [EXIT_PEER]  # long before the heartbeat timeout
         assert "error: process 0 of 2 lost another process (UNKNOWN: Gloo" in pod.output(0)
 
 
@@ -84,7 +84,7 @@ def test_silent_process_ends_the_others_after_the_heartbeat_timeout(tmp_path):
         pod.wait_for("step 5", 0)
         pod.wait_for("step 5", 1)
         pod.send(1, signal.SIGKILL)
-        assert pod.wait(0, timeout_s=30) == [-signal.SIGABRT]
+        assert pod.wait(0) == [-signal.SIGABRT]
         assert "The following tasks are unhealthy" in pod.output(0)
 
 
@@ -92,7 +92,7 @@ def test_hung_process_ends_the_others(tmp_path):
     with LocalPod([*ENDLESS, "--watchdog=2"], tmp_path) as pod:
         pod.wait_for("step 5", 1)
         pod.send(1, signal.SIGSTOP)
-        assert pod.wait(0, timeout_s=20) == [EXIT_PEER]
+        assert pod.wait(0) == [EXIT_PEER]
         assert "error: process 0 of 2: the loop made no progress for" in pod.output(0)
         assert "last: step" in pod.output(0)
 
@@ -105,5 +105,5 @@ def test_wrong_address_is_told(tmp_path):
     }
     command = [*LOOP, "--start_timeout=3"]
     with LocalPod(command, tmp_path, processes=1, environment=environment) as pod:
-        assert pod.wait(timeout_s=30) == [EXIT_USER_ERROR]
+        assert pod.wait() == [EXIT_USER_ERROR]
         assert pod.output(0).count("error: process 1 of 2 did not meet the others at 127") == 1

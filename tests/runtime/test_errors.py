@@ -12,15 +12,19 @@ REPOSITORY = Path(__file__).parents[2]
 
 BINARY = """
 import atexit
+import signal
 import time
 from absl import flags
-from ml_collections import config_flags
-from lumiere_jax.runtime import errors
+from lumiere_jax.runtime import config_file, errors
 
-CONFIG = config_flags.DEFINE_config_file("config")
-WHAT = ["pass", "user_error", "defect", "preempted", "peer", "wait"]
+CONFIG = config_file.define_flag("")
+WHAT = ["pass", "user_error", "defect", "preempted", "peer", "wait", "interrupt_destructor"]
 DO = flags.DEFINE_enum("do", None, WHAT, "", required=True)
 flags.DEFINE_integer("steps", 3, "")
+
+class Interrupted:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
 
 def main(argv):
     print("started", flush=True)
@@ -34,7 +38,10 @@ def main(argv):
         atexit.register(time.sleep, 60)  # what waits for the other process
         raise errors.PeerError("process 1 is gone")
     if DO.value == "wait":
-        time.sleep(60)
+        time.sleep(600)
+    if DO.value == "interrupt_destructor":
+        Interrupted()  # and gone
+        time.sleep(600)
 
 errors.run(main)
 """
@@ -53,6 +60,8 @@ def fixture_binary(tmp_path_factory):
     folder = tmp_path_factory.mktemp("binary")
     (folder / "binary.py").write_text(BINARY)
     (folder / "config.py").write_text(CONFIG)
+    (folder / "broken.py").write_text("def get_config(")
+    (folder / "empty.py").write_text("")
     return folder
 
 
@@ -77,8 +86,11 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen:
         ([], "Flag --do must have a value"),
         (["--do=pass", "a", "red", "circle"], "unexpected argument 'a'"),
         (["--do=pass", "--config=no.py"], "config file cannot be loaded: [Errno 2]"),
-        (["--do=pass", "--config=no.py", "--config.model.width=8"], "'no.py'"),
+        (["--do=pass", "--config=no.py", "--config.model.width=8"], "/no.py'"),
         (["--do=pass", "--config=config.py:huge"], "ValueError: no variant huge"),
+        (["--do=pass", "--config=broken.py"], "SyntaxError: '(' was never closed"),
+        (["--do=pass", "--config=empty.py"], "no function get_config"),
+        (["--do=pass", "--config=config.py", "--config.model.width.a=8"], "does not have: Attr"),
         (["--do=pass", "--config=config.py", "--config.model.widht=8"], "have: 'widht'. Did you"),
         (["--do=pass", "--config=config.py", "--config.model.width=x"], "invalid literal"),
     ],
@@ -108,9 +120,14 @@ def test_interrupt(binary):
     process = start(binary, "--do=wait")
     assert process.stdout.readline() == "started\n"
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate()
+    assert process.communicate() == ("", "interrupted\n")
     assert process.returncode == 130
-    assert stderr == "interrupted\n"
+
+
+def test_interrupt_that_python_drops_comes_again(binary):
+    process = start(binary, "--do=interrupt_destructor")
+    assert process.communicate() == ("started\n", "interrupted\n")
+    assert process.returncode == 130
 
 
 @pytest.mark.parametrize(

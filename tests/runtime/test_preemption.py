@@ -46,6 +46,24 @@ def test_what_an_inner_loop_did_not_poll_for_ends_the_outer_one():
             outer.poll()
 
 
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Preempted)]
+)
+def test_what_nobody_polled_for_is_not_lost(number, error):
+    with pytest.raises(error), Interruption(), Interruption():
+        signal.raise_signal(number)
+    with Interruption() as interruption:
+        interruption.poll()  # it was told once
+
+
+def test_another_error_comes_before_an_interrupt():
+    with pytest.raises(KeyError), Interruption():
+        signal.raise_signal(signal.SIGINT)
+        raise KeyError
+    with Interruption() as interruption:
+        interruption.poll()
+
+
 def test_inner_loop_learns_what_the_outer_one_was_told():
     with Interruption() as outer:
         signal.raise_signal(signal.SIGTERM)

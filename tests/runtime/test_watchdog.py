@@ -115,9 +115,22 @@ def test_one_process_has_no_peers():
 
 def test_other_errors_stay_what_they_are(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    memory = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 42 bytes")
+    memory = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory", 8)
     with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"), peer_errors():
         raise memory
-    barrier = "UNAVAILABLE: Barrier failed: Task 1 heartbeat timeout."
-    assert peer_sign(jax.errors.JaxRuntimeError(barrier)) == barrier
-    assert peer_sign(ValueError("a barrier in the text of a clip")) is None
+
+
+# The codes are those of absl::StatusCode.
+@pytest.mark.parametrize(
+    ("error", "is_peer"),
+    [
+        (jax.errors.JaxRuntimeError("UNAVAILABLE: Task 1 heartbeat timeout.", 14), True),
+        (jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: Barrier timed out.", 4), True),
+        (jax.errors.JaxRuntimeError("INTERNAL: NCCL operation: remote process exited", 13), True),
+        (jax.errors.JaxRuntimeError("INTERNAL: a barrier in the name of a kernel", 13), False),
+        (ValueError("UNAVAILABLE: a barrier in the text of a clip"), False),
+        (ValueError("UNKNOWN: Gloo all-gather failed: [pair.cc:547] Connection closed"), True),
+    ],
+)
+def test_the_code_of_an_error_tells_a_lost_peer(error, is_peer):
+    assert (peer_sign(error) is not None) == is_peer
