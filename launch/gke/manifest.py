@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
@@ -15,72 +15,50 @@ _TEMPLATE = Path(__file__).with_name("jobset.yaml.template")
 _LABEL = r"[a-z]([a-z0-9-]*[a-z0-9])?"
 
 
-def render(
-    *,
-    name: str,
-    namespace: str,
-    image: str,
-    tpu_slice: Slice,
-    slices: int,
-    spot: bool,
-    service_account: str,
-    grace_seconds: int,
-    max_restarts: int,
-    arguments: Sequence[str],
-    compiled: str,
-    data_bucket: str | None = None,
-) -> str:
-    """Fills the template.
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A training job on GKE: a JobSet, in which every slice is a job and every host a pod."""
 
-    Args:
-      name: of the JobSet.
-      namespace: that it is created in.
-      image: of the container.
-      tpu_slice: what each slice is.
-      slices: how many.
-      spot: whether on Spot nodes.
-      service_account: Kubernetes service account of the pods.
-      grace_seconds: from SIGTERM to SIGKILL.
-      max_restarts: limit of the restarts that count.
-      arguments: of `lumiere_jax.main`.
-      compiled: folder of compiled programs, in a bucket.
-      data_bucket: mounted at /data, where it is given.
+    name: str
+    image: str  # of the container
+    tpu_slice: Slice
+    arguments: tuple[str, ...]  # of `lumiere_jax.main`
+    compiled: str  # folder of compiled programs, in a bucket
+    slices: int = 1
+    spot: bool = False  # whether on Spot nodes
+    namespace: str = "default"
+    service_account: str = "default"  # Kubernetes' own, of the pods
+    grace_seconds: int = 600  # from SIGTERM to SIGKILL
+    max_restarts: int = 10  # after failures; preemptions do not count
+    data_bucket: str | None = None  # mounted at `DATA_FOLDER`
 
-    Returns:
-      YAML.
+    def manifest(self) -> str:
+        """The YAML.
 
-    Raises:
-      UserError: if Kubernetes would refuse it.
-    """
-    _check_names(name, namespace, service_account, tpu_slice, slices)
-    if not image or re.search(r"\s", image):
-        raise UserError(f"--image={image!r}: give the image as REGISTRY/NAME:TAG.")
-    if slices > 1 and tpu_slice.hosts == 1:
-        raise UserError(
-            f"--slices={slices}: GKE joins slices of several hosts only, and "
-            f"{tpu_slice.topology} is one host; give a larger --topology."
+        Raises:
+          UserError: if Kubernetes would refuse it.
+        """
+        _check(self)
+        # JSON is YAML too, and quotes whatever needs it.
+        values = {
+            "name": self.name,
+            "namespace": self.namespace,
+            "image": self.image,
+            "service_account": self.service_account,
+            "slices": self.slices,
+            "hosts": self.tpu_slice.hosts,
+            "chips": self.tpu_slice.chips_per_host,
+            "max_restarts": self.max_restarts,
+            "grace": self.grace_seconds,
+            "arguments": self.arguments,
+            "compiled": self.compiled,
+            **_nodes(self.tpu_slice, self.spot),
+            **_data_volume(self.data_bucket),
+        }
+        template = Template(_TEMPLATE.read_text(encoding="utf-8"))
+        return template.substitute(
+            {key: json.dumps(value) for key, value in values.items()}, summary=_summary(self)
         )
-    # JSON is YAML too, and quotes whatever needs it.
-    values = {
-        "name": name,
-        "namespace": namespace,
-        "image": image,
-        "service_account": service_account,
-        "slices": slices,
-        "hosts": tpu_slice.hosts,
-        "chips": tpu_slice.chips_per_host,
-        "max_restarts": max_restarts,
-        "grace": grace_seconds,
-        "arguments": list(arguments),
-        "compiled": compiled,
-        **_nodes(tpu_slice, spot),
-        **_data_volume(data_bucket),
-    }
-    template = Template(_TEMPLATE.read_text(encoding="utf-8"))
-    return template.substitute(
-        {key: json.dumps(value) for key, value in values.items()},
-        summary=_summary(tpu_slice, slices),
-    )
 
 
 def _nodes(tpu_slice: Slice, spot: bool) -> dict[str, object]:
@@ -112,28 +90,30 @@ def _data_volume(bucket: str | None) -> dict[str, object]:
     }
 
 
-def _check_names(
-    name: str, namespace: str, service_account: str, tpu_slice: Slice, slices: int
-) -> None:
-    for flag, value in (
-        ("name", name),
-        ("namespace", namespace),
-        ("service_account", service_account),
-    ):
+def _check(job: Job) -> None:
+    for flag in ("name", "namespace", "service_account"):
+        value = getattr(job, flag)
         if not re.fullmatch(_LABEL, value) or len(value) > 63:
             raise UserError(
                 f"--{flag}={value}: use lower-case letters, digits and '-', with a letter first "
                 "and no '-' last, 63 characters at most."
             )
     # Kubernetes names pods NAME-slice-SLICE-HOST-abcde, in 63 characters.
-    longest = f"{name}-slice-{slices - 1}-{tpu_slice.hosts - 1}-abcde"
+    longest = f"{job.name}-slice-{job.slices - 1}-{job.tpu_slice.hosts - 1}-abcde"
     if len(longest) > 63:
-        raise UserError(f"--name={name}: it must be shorter by {len(longest) - 63} characters.")
+        raise UserError(f"--name={job.name}: it must be shorter by {len(longest) - 63} characters.")
+    if not job.image or re.search(r"\s", job.image):
+        raise UserError(f"--image={job.image!r}: give the image as REGISTRY/NAME:TAG.")
+    if job.slices > 1 and job.tpu_slice.hosts == 1:
+        raise UserError(
+            f"--slices={job.slices}: GKE joins slices of several hosts only, and "
+            f"{job.tpu_slice.topology} is one host; give a larger --topology."
+        )
 
 
-def _summary(tpu_slice: Slice, slices: int) -> str:
-    chips = slices * tpu_slice.hosts * tpu_slice.chips_per_host
+def _summary(job: Job) -> str:
+    shape = job.tpu_slice
     return (
-        f"{slices} x {tpu_slice.topology}, {chips} chips: each slice a node pool of "
-        f"{tpu_slice.hosts} nodes {tpu_slice.machine_type}."
+        f"{job.slices} x {shape.topology}, {job.slices * shape.hosts * shape.chips_per_host} chips:"
+        f" each slice a node pool of {shape.hosts} nodes {shape.machine_type}."
     )

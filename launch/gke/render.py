@@ -12,7 +12,7 @@ from pathlib import Path
 
 from absl import flags
 
-from launch.gke.manifest import BUCKET_NAME, DATA_FOLDER, render
+from launch.gke.manifest import BUCKET_NAME, DATA_FOLDER, Job
 from launch.gke.slices import ACCELERATORS, describe_slice
 from lumiere_jax.runtime import errors
 from lumiere_jax.runtime.errors import UserError
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
             f"--workdir={_WORKDIR.value}: a pod's own disk is lost with the pod; "
             "give a folder in a bucket, gs://BUCKET/FOLDER."
         )
-    manifest = render(
+    job = Job(
         name=_NAME.value,
         namespace=_NAMESPACE.value,
         image=_IMAGE.value,
@@ -71,15 +71,16 @@ def main(argv: list[str]) -> None:
         service_account=_SERVICE_ACCOUNT.value,
         grace_seconds=_GRACE.value,
         max_restarts=_MAX_RESTARTS.value,
-        arguments=[
+        arguments=(
             f"--config={_CONFIG.value}",
             f"--workdir={_WORKDIR.value}",
             "--distributed",
             *_ARGUMENTS.value,
-        ],
+        ),
         compiled=f"{_WORKDIR.value.rstrip('/')}/compiled",
         data_bucket=_DATA_BUCKET.value,
     )
+    manifest = job.manifest()
     if _OUTPUT.value and not _DRY_RUN.value:
         _write(Path(_OUTPUT.value), manifest)
     else:

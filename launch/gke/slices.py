@@ -28,21 +28,13 @@ ACCELERATORS = tuple(_GENERATIONS)
 
 @dataclass(frozen=True)
 class Slice:
-    """One TPU slice.
+    """One TPU slice."""
 
-    Attributes:
-      accelerator_label: value of the node label `cloud.google.com/gke-tpu-accelerator`.
-      topology: value of the node label `cloud.google.com/gke-tpu-topology`.
-      machine_type: of the slice's nodes.
-      chips_per_host: chips of one node, which a pod takes whole.
-      hosts: nodes of the slice.
-    """
-
-    accelerator_label: str
-    topology: str
-    machine_type: str
-    chips_per_host: int
-    hosts: int
+    accelerator_label: str  # value of the node label `cloud.google.com/gke-tpu-accelerator`
+    topology: str  # value of the node label `cloud.google.com/gke-tpu-topology`
+    machine_type: str  # of the slice's nodes
+    chips_per_host: int  # of one node, which a pod takes whole
+    hosts: int  # nodes of the slice
 
 
 def describe_slice(accelerator: str, topology: str) -> Slice:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from launch.gke import slices
-from launch.gke.manifest import render
+from launch.gke.manifest import Job
 from lumiere_jax.runtime import errors
 from lumiere_jax.runtime.errors import UserError
 from tests.launch.jobset_schema import check_jobset
@@ -38,18 +38,12 @@ def run(*arguments: str, **changes: str | None) -> subprocess.CompletedProcess:
 def manifest(tpu_slice: slices.Slice, **changes) -> dict:
     values = {
         "name": "stunet",
-        "namespace": "default",
         "image": "image:1",
         "tpu_slice": tpu_slice,
-        "slices": 1,
-        "spot": False,
-        "service_account": "default",
-        "grace_seconds": 600,
-        "max_restarts": 10,
-        "arguments": ["--config=configs/stunet.py:full"],
+        "arguments": ("--config=configs/stunet.py:full",),
         "compiled": "gs://bucket/compiled",
     }
-    return yaml.safe_load(render(**(values | changes)))
+    return yaml.safe_load(Job(**(values | changes)).manifest())
 
 
 def job_of(jobset: dict) -> dict:
