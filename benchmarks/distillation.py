@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
     del argv
     import distillation_table  # beside this script
 
-    from lumiere_jax.runtime import compilation_cache, cpu_devices
+    from lumiere_jax.runtime import devices
     from lumiere_jax.runtime.files import write_text
 
     captions, batch, runs = _CAPTIONS.value, _BATCH.value, _RUNS.value
@@ -60,8 +60,8 @@ def main(argv: list[str]) -> None:
         captions, batch, runs = 4, 4, 1
     if captions % batch:
         raise UserError(f"--captions={captions} must be a multiple of --batch_size={batch}.")
-    cpu_devices.one_a_core()
-    compilation_cache.use()
+    devices.split_cpu()
+    devices.keep_compiled_programs()
     folder = Path(_OUTPUT.value)
     ways = all_ways()
     described = {name: describe(pipeline) for name, pipeline in ways.items()}

@@ -28,7 +28,7 @@ from lumiere_jax.data.video_io import probe_video, read_video, to_uint8
 from lumiere_jax.evaluation.networks import FeatureNetwork, i3d_network
 from lumiere_jax.evaluation.profiles import PROFILES
 from lumiere_jax.metrics.frechet import Moments, frechet_distance, symmetric_root
-from lumiere_jax.runtime import cpu_devices, errors
+from lumiere_jax.runtime import devices, errors
 from lumiere_jax.runtime.files import write_text, written
 from lumiere_jax.runtime.progress import Progress
 
@@ -219,7 +219,7 @@ def main(argv: list[str]) -> None:
     """Measures both sources."""
     del argv
     output = Path(_OUTPUT.value)
-    cpu_devices.one_a_core()
+    devices.split_cpu()
     network = i3d_network(PROFILES["unterthiner"])
     features = CachedFeatures(network, Path(".cache/fvd_sanity"))
     steps = 2 * (1 + sum(len(strengths) for _, strengths, _ in DAMAGES.values()))

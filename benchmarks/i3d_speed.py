@@ -20,7 +20,7 @@ from absl import flags
 from lumiere_jax.evaluation.networks import i3d_network
 from lumiere_jax.evaluation.profiles import PROFILES
 from lumiere_jax.metrics import i3d_weights
-from lumiere_jax.runtime import cpu_devices, errors
+from lumiere_jax.runtime import devices, errors
 from tests.metrics.i3d_torch import TorchI3D
 
 _VIDEOS = flags.DEFINE_integer("videos", 16, "Videos in a round.")
@@ -32,7 +32,7 @@ _SIZE = flags.DEFINE_integer("size", 128, "Pixels a side of a video.")
 def main(argv: list[str]) -> None:
     """Times both."""
     del argv
-    cpu_devices.one_a_core()  # as the eval binary does
+    devices.split_cpu()  # as the eval binary does
     threads = len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     print(f"{threads} threads; jax {jax.__version__}, torch {torch.__version__}")

@@ -22,7 +22,7 @@ from flax.traverse_util import flatten_dict
 
 from lumiere_jax.cascade.config import default_config
 from lumiere_jax.checkpoints import bundle, selection
-from lumiere_jax.runtime import cpu_devices, errors
+from lumiere_jax.runtime import devices, errors
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.files import write_text, written
 from lumiere_jax.runtime.progress import Progress
@@ -368,7 +368,7 @@ def main(argv: list[str]) -> None:
     """Measures and writes what the flags ask for."""
     del argv
     given = flags.FLAGS
-    cpu_devices.one_a_core()
+    devices.split_cpu()
     weights, loaded = Path(given.weights), []
     stages = bundle.entries(weights)
     unknown = set(given.only) - set(SCORES)

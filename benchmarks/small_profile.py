@@ -22,7 +22,7 @@ from typing import Any
 
 from absl import flags
 
-from lumiere_jax.runtime import cpu_devices, errors
+from lumiere_jax.runtime import devices, errors
 from lumiere_jax.runtime.files import write_text
 
 sys.path.append(str(Path(__file__).parent / "claims"))
@@ -139,7 +139,7 @@ def main(argv: list[str]) -> None:
     """Measures all stages."""
     del argv
     given = flags.FLAGS
-    cpu_devices.for_small_networks()
+    devices.tune_for_small_networks()
     names = {"forward": "forward pass", "train": "training step"}
     result: dict[str, Any] = {"date": date.today().isoformat(), "runs": {}}
     result |= {"machine": report.machine(), "peak": matrix_peak()}

@@ -3,9 +3,9 @@
 With `--train` it trains the tiny cascade from nothing first, and shows videos by that.
 """
 
-from lumiere_jax.runtime import cpu_devices
+from lumiere_jax.runtime import devices
 
-cpu_devices.for_small_networks()  # before JAX is loaded
+devices.tune_for_small_networks()  # before JAX is loaded
 
 from absl import flags  # noqa: E402
 

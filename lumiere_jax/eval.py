@@ -79,14 +79,14 @@ ASPECT_OF_UCF101 = "4:3"
 def main(argv: list[str]) -> None:
     """Scores what the flags describe."""
     del argv
-    from lumiere_jax.runtime import compilation_cache, cpu_devices, distributed
+    from lumiere_jax.runtime import devices, distributed
 
-    cpu_devices.one_a_core()
+    devices.split_cpu()
     from lumiere_jax.evaluation.command import evaluate
 
     settings = read_flags()
     with distributed.joined(_DISTRIBUTED.value):
-        compilation_cache.use()
+        devices.keep_compiled_programs()
         evaluate(settings)
 
 

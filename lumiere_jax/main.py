@@ -26,12 +26,12 @@ flags.mark_flags_as_required(["config", "workdir"])
 def main(argv: list[str]) -> None:
     """Trains the stage that the flags describe."""
     del argv
-    from lumiere_jax.runtime import compilation_cache, distributed
+    from lumiere_jax.runtime import devices, distributed
     from lumiere_jax.training import profiling
 
     profile_steps = profiling.parse_window(_PROFILE_STEPS.value)
     with distributed.joined(_DISTRIBUTED.value):
-        compilation_cache.use()
+        devices.keep_compiled_programs()
         config = _CONFIG.value
         if _DRY_RUN.value:
             from lumiere_jax.planning import dry_run

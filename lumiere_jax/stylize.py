@@ -46,10 +46,10 @@ def main(argv: list[str]) -> None:
 
     from lumiere_jax.data.video_io import write_contact_sheet
     from lumiere_jax.inference.outputs import write_viewable
-    from lumiere_jax.runtime import compilation_cache
+    from lumiere_jax.runtime import devices
     from lumiere_jax.runtime.preemption import Interruption
 
-    compilation_cache.use()
+    devices.keep_compiled_programs()
     pipeline = command.load_pipeline()
     videos = []
     with Interruption() as interruption:

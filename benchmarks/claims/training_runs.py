@@ -17,7 +17,7 @@ from lumiere_jax.checkpoints import checkpoint
 from lumiere_jax.data.sources import create_source
 from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.models.parameters import merge
-from lumiere_jax.runtime import cpu_devices
+from lumiere_jax.runtime import devices
 from lumiere_jax.runtime.files import written
 from lumiere_jax.runtime.sharding import create_mesh
 from lumiere_jax.training.initialization import initial_state
@@ -52,7 +52,7 @@ def start(folder: Path) -> None:
     Args:
       folder: of the runs; compiled programs are kept in it, since runs of several seeds share them.
     """
-    cpu_devices.for_small_networks()
+    devices.tune_for_small_networks()
     if not jax.config.jax_platforms:  # too late for the environment: JAX is imported
         jax.config.update("jax_platforms", "cpu")
     if not jax.config.jax_compilation_cache_dir:

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TextIO
 
-from lumiere_jax.runtime import cpu_devices
+from lumiere_jax.runtime import devices
 
 TEXT_LENGTH, TEXT_DIM = 24, 768
 SAMPLING_STEPS = 4
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--one_device", action="store_true", help="in place of one a core")
     given = parser.parse_args()
     if not given.one_device:
-        cpu_devices.one_a_core()
+        devices.split_cpu()
 
     import jax
     import jax.numpy as jnp

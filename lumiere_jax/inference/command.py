@@ -181,10 +181,10 @@ def run(command: str, arguments: Callable[["LumierePipeline"], dict[str, Any]]) 
 
     from lumiere_jax.data.video_io import write_contact_sheet
     from lumiere_jax.inference import storyboard
-    from lumiere_jax.runtime import compilation_cache
+    from lumiere_jax.runtime import devices
     from lumiere_jax.runtime.preemption import Interruption
 
-    compilation_cache.use()
+    devices.keep_compiled_programs()
     pipeline = load_pipeline(command in _SHOWN_PIXELS)
     if _STYLE.value:
         pipeline = pipeline.with_style(_STYLE.value, _ALPHA.value)

@@ -1,4 +1,7 @@
-"""Files that are never seen half-written, in a local folder or a bucket."""
+"""Files that are never seen half-written, in a local folder or a bucket.
+
+(Atomic writers of libraries know no buckets, and none replaces a folder.)
+"""
 
 import contextlib
 import os
@@ -26,17 +29,17 @@ def written(path: str | os.PathLike) -> Iterator[Path]:
     Raises:
       OSError: if the folder cannot be written.
     """
-    path = epath.Path(path)
+    place = epath.Path(path)
     if "://" in str(path):
         with tempfile.TemporaryDirectory() as folder:
-            temporary = Path(folder) / path.name
+            temporary = Path(folder) / place.name
             yield temporary
-            path.write_bytes(temporary.read_bytes())
+            place.write_bytes(temporary.read_bytes())
         return
-    temporary = Path(path).with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}")
+    temporary = Path(place).with_name(f".{place.stem}-{uuid.uuid4().hex[:8]}{place.suffix}")
     try:
         yield temporary
-        os.replace(temporary, path)
+        os.replace(temporary, place)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -55,10 +58,10 @@ def local(path: str | os.PathLike) -> Path:
 
 @contextlib.contextmanager
 def written_folder(path: str | os.PathLike) -> Iterator[Path]:
-    """A folder to fill, which becomes the local folder `path`, in place of a former one.
+    """A folder to fill, which becomes the local folder `path` and replaces a former one.
 
-    Folders above it are made. Of an error or an interruption (SIGINT, SIGTERM) nothing is left, and
-    what was at `path` stays.
+    Folders above it are made. An error or an interruption (SIGINT, SIGTERM) leaves nothing behind,
+    and what was at `path` stays.
 
     Raises:
       UserError: if it cannot be written, such as on a full disk, or is in a bucket.
@@ -86,7 +89,7 @@ def written_folder(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _sigterm_is_raised() -> Iterator[None]:
-    """Ends the process at SIGTERM by an exception, where nobody else takes care of it."""
+    """Ends the process at SIGTERM by an exception, unless there is a handler already."""
 
     def end(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
@@ -103,7 +106,7 @@ def _sigterm_is_raised() -> Iterator[None]:
 
 
 def _exchange(temporary: Path, path: Path) -> None:
-    """Puts a folder in the place of another one, which is removed."""
+    """Replaces a folder by another one."""
     former = temporary.with_name(f"{temporary.name}-former")
     held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
@@ -119,12 +122,12 @@ def _exchange(temporary: Path, path: Path) -> None:
 
 
 def keep_others(former: Path, folder: Path, but: Collection[str] = ()) -> None:
-    """Copies what a former folder holds beside what is made anew.
+    """Copies what a folder holds into the one that replaces it, which keeps what it has.
 
     Args:
       former: folder that is to be replaced.
-      folder: what replaces it; whatever it holds already stays.
-      but: names of what is not kept.
+      folder: what replaces it.
+      but: names of what is not copied.
 
     Raises:
       UserError: if there is something that is neither a file, a folder nor a link.
@@ -144,10 +147,6 @@ def keep_others(former: Path, folder: Path, but: Collection[str] = ()) -> None:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Writes `text` as UTF-8 so that nobody sees half of it.
-
-    Raises:
-      OSError: if the folder cannot be written.
-    """
+    """Writes `text` as UTF-8, by `written`."""
     with written(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

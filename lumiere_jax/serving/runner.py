@@ -15,7 +15,7 @@ from lumiere_jax.inference import provenance, style
 from lumiere_jax.inference.outputs import write_viewable
 from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.models.parameters import Params
-from lumiere_jax.runtime import compilation_cache
+from lumiere_jax.runtime import devices
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.serving import uploads
 from lumiere_jax.serving.model import Models
@@ -73,7 +73,7 @@ class Runner:
         self._pipelines: dict[str, ServedPipeline] = {}
         self._fingerprints: dict[str, list[str]] = {}
         self._styled: collections.OrderedDict[tuple, Params] = collections.OrderedDict()
-        compilation_cache.use()
+        devices.keep_compiled_programs()
 
     def load(self, job: Job) -> None:
         """Loads the weights that a job needs, but for styles.
