@@ -59,16 +59,16 @@ def main(argv: list[str]) -> None:
     """Prepares what the flags describe, or what is left of it."""
     del argv
     from lumiere_jax import text
-    from lumiere_jax.data.prepared_settings import Settings, Thresholds
-    from lumiere_jax.preparation import run
+    from lumiere_jax.data.prepared_format import Settings, Thresholds
+    from lumiere_jax.data.video_io import as_size
+    from lumiere_jax.preparation import report, run
 
     _refuse_ignored_flags()
     config = _CONFIG.value
     encoder = text.create(config.text) if _EMBED_TEXT.value else None
-    resolution = config.data.resolution
     settings = Settings(
         num_frames=config.data.num_frames,
-        resolution=(resolution, resolution) if isinstance(resolution, int) else tuple(resolution),
+        resolution=as_size(config.data.resolution),
         fps=config.data.fps,
         max_clips_per_video=_MAX_CLIPS.value,
         test_fraction=_TEST_FRACTION.value,
@@ -85,7 +85,7 @@ def main(argv: list[str]) -> None:
             beam_engine.prepare(plan, encoder and config.text.to_dict(), _BEAM_ARGS.value)
         else:
             run.prepare(plan, encoder, _WORKERS.value or _num_cores())
-    print(run.describe(_OUTPUT.value))
+    print(report.describe(_OUTPUT.value))
     print(f"every file and clip that was left out: {_OUTPUT.value}/report.txt")
     print(f"next: {_next_command()}")
 

@@ -48,10 +48,8 @@ def read_table(
 ) -> list[tuple[str, str]]:
     """Reads names and texts from a CSV or JSONL file.
 
-    Args:
-      path: the file.
-      name_columns: the name is in the first of these columns (keys) that there is.
-      text_columns: the text likewise; runs of white space in it become one space.
+    Each is in the first of its columns (keys) that there is; white space in a text becomes one
+    space.
 
     Raises:
       UserError: the file is missing or malformed; the message names the line and what it lacks.
@@ -99,7 +97,6 @@ def read_caption_beside(video: Path) -> list[str]:
 def _csv_rows(
     file_name: str, path: Path, wanted: tuple[tuple[str, ...], ...]
 ) -> Iterator[tuple[int, dict]]:
-    """Line number and fields of each row."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, skipinitialspace=True, strict=True)
         try:
@@ -124,7 +121,7 @@ def _check_columns(file_name: str, columns: list[str], wanted: tuple[tuple[str, 
     for names in wanted:
         if not set(names) & set(columns):
             raise UserError(
-                f"{file_name}, line 1: no column {_any_of(names)} among "
+                f"{file_name}, line 1: no column {any_of(names)} among "
                 f"{', '.join(columns) or 'none'}"
             )
 
@@ -132,7 +129,6 @@ def _check_columns(file_name: str, columns: list[str], wanted: tuple[tuple[str, 
 def _jsonl_rows(
     file_name: str, path: Path, _: tuple[tuple[str, ...], ...]
 ) -> Iterator[tuple[int, dict]]:
-    """Line number and object of each line that is not blank."""
     with path.open(encoding="utf-8-sig") as file:
         for line, text in enumerate(file, start=1):
             if not text.strip():
@@ -151,9 +147,10 @@ def _field(path: Path, line: int, row: dict, names: tuple[str, ...]) -> str:
     value = next((row[name] for name in names if name in row), None)
     if not isinstance(value, str):
         problem = "missing" if value is None else "not a text"
-        raise UserError(f"captions file {path}, line {line}: {_any_of(names)} is {problem}")
+        raise UserError(f"captions file {path}, line {line}: {any_of(names)} is {problem}")
     return value
 
 
-def _any_of(names: tuple[str, ...]) -> str:
+def any_of(names: tuple[str, ...]) -> str:
+    """A choice in words: "a, b or c"."""
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

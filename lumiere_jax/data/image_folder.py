@@ -2,42 +2,33 @@
 
 import os
 import warnings
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from lumiere_jax.data.captions import FILE_NAMES, read_caption_beside, real_path
-from lumiere_jax.data.fingerprint import fingerprint
-from lumiere_jax.data.video_folder import FolderReport, load_captions, split_folder, with_progress
-from lumiere_jax.data.video_io import resize_and_crop, to_float
+from lumiere_jax.data.folder import CaptionedFolder
+from lumiere_jax.data.source import HoldsFrames, check_clip, choose_caption, fingerprint
+from lumiere_jax.data.video_io import Frames, Picture, as_size, resize_and_crop
 from lumiere_jax.runtime.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
-class _Picture(NamedTuple):
-    path: Path
-    captions: tuple[str, ...]
-    num_bytes: int
-
-
-class ImageFolder:
+class ImageFolder(HoldsFrames):
     """Images under a folder, turned upright, scaled to cover the asked size and centrally cropped.
 
     Every image is opened once, at construction; those that are broken, smaller than the asked size
-    or without a caption are left out, and `report` names each with its reason. Captions are found
-    as those of `VideoFolder` are. What is transparent becomes white.
+    or without a caption are left out, and `report` names each with its reason. What is transparent
+    becomes white.
     """
 
     def __init__(
         self,
-        root: str | os.PathLike,
+        folder: str | os.PathLike,
         *,
-        resolution: int | tuple[int, int],
+        resolution: int | Sequence[int],
         num_frames: int = 1,
         split: str = "train",
         captions: str | os.PathLike | None = None,
@@ -45,49 +36,35 @@ class ImageFolder:
         """Finds and checks the images.
 
         Args:
-          root: folder with images in it or in folders below: PNG, JPEG, WebP, BMP. If it has a
-            folder `train` or `test`, a split is the folder of its name.
+          folder: with images in it or in folders below: PNG, JPEG, WebP, BMP; see
+            `CaptionedFolder` for splits and captions.
           resolution: side of the square in pixels, or (height, width).
           num_frames: must be 1.
           split: "train" or "test".
-          captions: CSV or JSONL file; see `VideoFolder`.
+          captions: CSV or JSONL file, see `captions.read_captions_file`.
 
         Raises:
           UserError: no folder, no usable image in it, a malformed captions file, or clips of more
             than one frame are asked for.
         """
+        check_clip("image_folder", split)
         if num_frames != 1:
             raise UserError(
                 f"image_folder has single images, but data.num_frames={num_frames}; use it for the "
                 "stages t2i and t2i_ssr"
             )
-        self._size = (resolution, resolution) if isinstance(resolution, int) else tuple(resolution)
-        root = Path(root).expanduser()
-        self._folder = split_folder(root, split)
-        listed, _ = load_captions([self._folder, root], captions)
-        self.report = FolderReport(folder=str(self._folder), used=0, skipped={})
-        self._pictures = list(self._usable(listed))
-        self.report["used"] = len(self._pictures)
-        if not self._pictures:
-            raise UserError(
-                f"no usable image in {self._folder} ({self.report.summary()}); it needs images "
-                f"({' '.join(SUFFIXES)}) of at least {self._size[0]}×{self._size[1]} pixels, with "
-                f"captions in one of {', '.join(FILE_NAMES)} or in .txt files beside them"
-            )
+        self._size = height, width = as_size(resolution)
+        self._folder = CaptionedFolder(folder, split, captions, SUFFIXES, self._examine)
+        self._folder.check_not_empty("image", f"{height}×{width} pixels")
+        self._pictures, self.report = self._folder.files, self._folder.report
 
     def __len__(self) -> int:
         return len(self._pictures)
 
-    def example(self, index: int, seed: int = 0) -> tuple[np.ndarray, str]:
-        """An image, float32 [1, height, width, 3] in [-1, 1], and one of its captions."""
-        frames, caption = self.frames(index, seed)
-        return to_float(frames), caption
-
-    def frames(self, index: int, seed: int = 0) -> tuple[np.ndarray, str]:
-        """What `example` gives, as bytes."""
+    def frames(self, index: int, seed: int = 0) -> tuple[Frames, str]:
+        """An image as a clip of one frame, and one of its captions."""
         picture = self._pictures[index]
-        generator = np.random.default_rng([seed, index])
-        caption = picture.captions[int(generator.integers(len(picture.captions)))]
+        caption = choose_caption(np.random.default_rng([seed, index]), picture.captions)
         try:
             image = read_image(picture.path)
         except (OSError, ValueError) as error:
@@ -99,41 +76,21 @@ class ImageFolder:
     @property
     def fingerprint(self) -> str:
         """Names the images: size, and each file's name, size and captions."""
-        pictures = [
-            [str(picture.path.relative_to(self._folder)), picture.num_bytes, picture.captions]
-            for picture in self._pictures
-        ]
-        return fingerprint("image_folder", size=self._size, pictures=pictures)
+        return fingerprint("image_folder", size=self._size, pictures=self._folder.names())
 
-    def _usable(self, listed: dict[Path, list[str]]) -> Iterator[_Picture]:
-        paths = sorted(p for p in self._folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-        paths = [path for path in paths if not path.is_dir() and not path.name.startswith(".")]
-        with ThreadPoolExecutor(max_workers=4) as pool:
-            checked = with_progress(pool.map(self._problem, paths), len(paths))
-            for path, problem in zip(paths, checked, strict=True):
-                captions = listed.get(real_path(path)) or read_caption_beside(path)
-                if not problem and captions:
-                    yield _Picture(path, tuple(captions), path.stat().st_size)
-                else:
-                    name = str(path.relative_to(self._folder))
-                    self.report["skipped"][name] = problem or "without a caption"
-
-    def _problem(self, path: Path) -> str:
-        """Why an image cannot be used; empty if it can."""
+    def _examine(self, path: Path) -> tuple[int, int] | str:
+        """The size of an image, or the reason why it cannot be used."""
         try:
             height, width = read_image(path).shape[:2]
         except (OSError, ValueError) as error:
             return f"broken: {str(error).splitlines()[0]}"
         if height < self._size[0] or width < self._size[1]:
             return f"too small: {width}×{height} pixels"
-        return ""
+        return height, width
 
 
-def read_image(path: str | os.PathLike) -> np.ndarray:
+def read_image(path: str | os.PathLike) -> Picture:
     """An image file as it is meant to be seen: upright by its EXIF note, on white, 8 bits.
-
-    Returns:
-      uint8 [height, width, 3].
 
     Raises:
       OSError: the file is missing, no image, or damaged.
@@ -143,7 +100,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as file:
-                image = ImageOps.exif_transpose(file)
+                image: Image.Image = ImageOps.exif_transpose(file)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ValueError(f"too many pixels ({error})") from error
     except (SyntaxError, EOFError) as error:  # Pillow's for some damaged files

@@ -8,40 +8,40 @@ is this project's choice, and a field of the config; the paper does not say.
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from jaxtyping import Bool
 
 from lumiere_jax.runtime.errors import UserError
 
 Shape = tuple[int, int, int]
 """Frames, height and width."""
+Mask = Bool[np.ndarray, "time height width"]
 
 _LARGEST = 0.9  # share of a side that an unknown part takes at most
 _SMALLEST = 0.25
 
 
-def first_frame(shape: Shape, generator: np.random.Generator) -> np.ndarray:
+def first_frame(shape: Shape, generator: np.random.Generator) -> Mask:
     """Frame 0 is known: image-to-video."""
-    del generator
     mask = np.zeros(shape, bool)
     mask[0] = True
     return mask
 
 
-def beginning(shape: Shape, generator: np.random.Generator) -> np.ndarray:
+def beginning(shape: Shape, generator: np.random.Generator) -> Mask:
     """One to half of the frames are known: a video that is to go on."""
     mask = np.zeros(shape, bool)
     mask[: generator.integers(1, max(shape[0] // 2, 1) + 1)] = True
     return mask
 
 
-def between(shape: Shape, generator: np.random.Generator) -> np.ndarray:
+def between(shape: Shape, generator: np.random.Generator) -> Mask:
     """The first and the last frame are known: temporal super-resolution between key frames."""
-    del generator
     mask = np.zeros(shape, bool)
     mask[[0, -1]] = True
     return mask
 
 
-def boxes(shape: Shape, generator: np.random.Generator) -> np.ndarray:
+def boxes(shape: Shape, generator: np.random.Generator) -> Mask:
     """One to three unknown boxes in space, each over some of the frames, which drift."""
     mask = np.ones(shape, bool)
     for _ in range(generator.integers(1, 4)):
@@ -56,7 +56,7 @@ def boxes(shape: Shape, generator: np.random.Generator) -> np.ndarray:
     return mask
 
 
-def brushes(shape: Shape, generator: np.random.Generator) -> np.ndarray:
+def brushes(shape: Shape, generator: np.random.Generator) -> Mask:
     """One to three unknown strokes of a round brush, the same in all frames."""
     _, height, width = shape
     y, x = np.mgrid[:height, :width]
@@ -75,7 +75,7 @@ def brushes(shape: Shape, generator: np.random.Generator) -> np.ndarray:
     return np.broadcast_to(~unknown, shape).copy()
 
 
-def outpainting(shape: Shape, generator: np.random.Generator) -> np.ndarray:
+def outpainting(shape: Shape, generator: np.random.Generator) -> Mask:
     """Borders are unknown: left and right, above and below, or on one side."""
     _, height, width = shape
     before, after = generator.uniform(0, 0.35, 2) * generator.permutation([[1, 1], [1, 0]])[0]
@@ -88,7 +88,7 @@ def outpainting(shape: Shape, generator: np.random.Generator) -> np.ndarray:
     return np.broadcast_to(plane, shape).copy()
 
 
-def cinemagraph(shape: Shape, generator: np.random.Generator) -> np.ndarray:
+def cinemagraph(shape: Shape, generator: np.random.Generator) -> Mask:
     """Frame 0 is known, and after it everything outside of one region: a box or an ellipse."""
     _, height, width = shape
     (top, bottom), (left, right) = (_span(side, generator) for side in shape[1:])
@@ -104,13 +104,12 @@ def cinemagraph(shape: Shape, generator: np.random.Generator) -> np.ndarray:
     return mask
 
 
-def nothing(shape: Shape, generator: np.random.Generator) -> np.ndarray:
+def nothing(shape: Shape, generator: np.random.Generator) -> Mask:
     """Nothing is known: text-to-video."""
-    del generator
     return np.zeros(shape, bool)
 
 
-GENERATORS: dict[str, Callable[[Shape, np.random.Generator], np.ndarray]] = {
+GENERATORS: dict[str, Callable[[Shape, np.random.Generator], Mask]] = {
     function.__name__: function
     for function in (
         first_frame, beginning, between, boxes, brushes, outpainting, cinemagraph, nothing,
@@ -137,8 +136,8 @@ class MaskMix:
             )
         self._names, self._shares = list(weights), values / values.sum()
 
-    def __call__(self, shape: Shape, seed: int) -> np.ndarray:
-        """The mask of a clip, bool [time, height, width, 1]; a pure function of its arguments."""
+    def __call__(self, shape: Shape, seed: int) -> Bool[np.ndarray, "time height width 1"]:
+        """The mask of a clip; a pure function of its arguments."""
         generator = np.random.default_rng([seed, 2])
         name = self._names[generator.choice(len(self._names), p=self._shares)]
         return GENERATORS[name](shape, generator)[..., None]

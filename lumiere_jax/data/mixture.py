@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lumiere_jax.data.fingerprint import fingerprint
+from lumiere_jax.data.source import Embedding, HoldsFrames, Source, StoresText, fingerprint
+from lumiere_jax.data.video_io import Frames, Video
 from lumiere_jax.runtime.errors import UserError
 
 SLOTS = 1000
@@ -23,7 +24,7 @@ class Mixture:
       slots: positions of each in a cycle of `SLOTS`.
     """
 
-    def __init__(self, sources: Sequence, weights: Sequence[float]):
+    def __init__(self, sources: Sequence[Source], weights: Sequence[float]):
         """Takes the sources and their weights, which need not sum to one.
 
         Raises:
@@ -37,22 +38,21 @@ class Mixture:
                 raise UserError(f"mixture: a weight is {weight!r}; use a number above 0")
         self.sources, self.sizes = tuple(sources), tuple(len(source) for source in sources)
         self.slots = _slots(weights)
-        if all(hasattr(source, "frames") for source in sources):
+        if all(isinstance(source, HoldsFrames) for source in sources):
             self.frames = self._frames
 
     def __len__(self) -> int:
         return sum(self.sizes)
 
-    def example(self, index: int, seed: int = 0) -> tuple[np.ndarray, str]:
-        """See `sources.Source`."""
+    def example(self, index: int, seed: int = 0) -> tuple[Video, str]:
+        """See `Source`."""
         source, index = self._locate(index)
         return source.example(index, seed)
 
-    def stored_text(self, index: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray] | None:
-        """See `sources.StoresText`; None for a source that stores none."""
+    def stored_text(self, index: int, seed: int = 0) -> Embedding | None:
+        """See `StoresText`; None for a source that stores none."""
         source, index = self._locate(index)
-        stored = getattr(source, "stored_text", None)
-        return stored(index, seed) if stored else None
+        return source.stored_text(index, seed) if isinstance(source, StoresText) else None
 
     @property
     def fingerprint(self) -> str:
@@ -60,11 +60,12 @@ class Mixture:
         parts = [source.fingerprint for source in self.sources]
         return fingerprint("mixture", sources=parts, slots=self.slots)
 
-    def _frames(self, index: int, seed: int = 0) -> tuple[np.ndarray, str]:
+    def _frames(self, index: int, seed: int = 0) -> tuple[Frames, str]:
         source, index = self._locate(index)
+        assert isinstance(source, HoldsFrames)
         return source.frames(index, seed)
 
-    def _locate(self, index: int) -> tuple:
+    def _locate(self, index: int) -> tuple[Source, int]:
         """The source of an index, and the index in it."""
         for source, size in zip(self.sources, self.sizes, strict=True):
             if index < size:

@@ -10,11 +10,16 @@ Every tenth handwriting is in the test split alone.
 import dataclasses
 import functools
 import re
+from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
+from jaxtyping import Float, Float32, Int
 from scipy import ndimage
 
-from lumiere_jax.data.fingerprint import fingerprint
+from lumiere_jax.data.procedural import ProceduralSource
+from lumiere_jax.data.source import fingerprint
+from lumiere_jax.data.video_io import Video
 from lumiere_jax.runtime.errors import UserError
 
 MOTIONS = ("left and right", "up and down")
@@ -57,8 +62,8 @@ class MovingDigit:
     travel: float
     across: float
 
-    def corner(self, times: np.ndarray) -> np.ndarray:
-        """Left and upper border at times in [0, 1], as fractions of the frame, [time, 2]."""
+    def corner(self, times: Float[np.ndarray, " time"]) -> Float[np.ndarray, "time 2"]:
+        """Left and upper border at times in [0, 1], as fractions of the frame."""
         way = np.mod(self.begin + self.travel * times, 2.0)
         along = np.minimum(way, 2.0 - way)
         across = np.full_like(along, self.across)
@@ -67,8 +72,8 @@ class MovingDigit:
 
 
 @functools.cache
-def handwritings() -> tuple[np.ndarray, np.ndarray]:
-    """Images, float32 [1797, 8, 8] in [0, 1], and which digit each is, int [1797]."""
+def handwritings() -> tuple[Float32[np.ndarray, "1797 8 8"], Int[np.ndarray, "1797"]]:
+    """Images, in [0, 1], and which digit each is."""
     from sklearn.datasets import load_digits  # a second of import that others need not wait for
 
     digits = load_digits()
@@ -86,78 +91,38 @@ def parse_caption(caption: str) -> tuple[DigitAttributes, ...]:
     Raises:
       UserError: the caption is not one of `moving_digits`.
     """
-    parts = caption.split(" and digit ")
-    matches = [_CAPTION.fullmatch(part if n == 0 else f"digit {part}") for n, part in
-               enumerate(parts)]  # fmt: skip
-    if not all(matches) or len(matches) > 2:
+    matches = [_CAPTION.fullmatch(part) for part in re.split(" and (?=digit )", caption)]
+    found = [DigitAttributes(int(match[1]), match[2]) for match in matches if match]
+    if len(found) != len(matches) or len(found) > 2:
         raise UserError(
             f"{caption!r} is no caption of moving_digits; write, for example, 'digit 7 is moving "
             "left and right and digit 2 is moving up and down'"
         )
-    return tuple(DigitAttributes(int(match[1]), match[2]) for match in matches)
+    return tuple(found)
 
 
-class MovingDigits:
+@dataclasses.dataclass(frozen=True)
+class MovingDigits(ProceduralSource):
     """Procedural clips of bouncing digits, each a pure function of its index.
 
     Digits are white on black, and the brighter one wins where two overlap. As with `MovingShapes`,
     a path does not depend on resolution or frame count, and one frame shows a random moment.
     """
 
-    def __init__(
-        self,
-        num_frames: int = 8,
-        resolution: int = 16,
-        fps: float = 8,
-        split: str = "train",
-        size: int = 1_000_000,
-        max_objects: int = 1,
-        two_object_probability: float = 0.5,
-        seed: int = 0,
-    ):
-        """Checks the settings.
+    name: ClassVar[str] = "moving_digits"
+    least_resolution: ClassVar[int] = 16
 
-        Args:
-          num_frames: frames of a clip, at least 1.
-          resolution: pixels along each side, at least 16.
-          fps: frames per second at which the clip is meant to be played.
-          split: "train" or "test".
-          size: how many clips an epoch has.
-          max_objects: 1, or 2 to allow two digits in a clip.
-          two_object_probability: share of clips with two digits where `max_objects` is 2.
-          seed: seed of the whole source.
-
-        Raises:
-          UserError: a setting is out of range.
-        """
-        for is_right, problem in (
-            (split in ("train", "test"), f"split={split!r} must be 'train' or 'test'"),
-            (num_frames >= 1, f"num_frames={num_frames} must be 1 or more"),
-            (resolution >= 16, f"resolution={resolution} must be 16 or more"),
-            (fps > 0, f"fps={fps} must be above 0"),
-            (size >= 1, f"size={size} must be 1 or more"),
-            (max_objects in (1, 2), f"max_objects={max_objects} must be 1 or 2"),
-            (
-                0 <= two_object_probability <= 1,
-                f"two_object_probability={two_object_probability} must be between 0 and 1",
-            ),
-        ):
-            if not is_right:
-                raise UserError(f"moving_digits: {problem}")
-        self.num_frames, self.resolution, self.fps, self.split = num_frames, resolution, fps, split
-        self._size, self._seed = size, seed
-        self._two = two_object_probability if max_objects == 2 else 0.0
-        held_out = split == "test"
-        count = len(handwritings()[1])
-        self._handwritings = [n for n in range(count) if is_held_out(n) == held_out]
-
-    def __len__(self) -> int:
-        return self._size
+    @functools.cached_property
+    def _handwritings(self) -> list[int]:
+        """The images of the split."""
+        count, held_out = len(handwritings()[1]), self.split == "test"
+        return [n for n in range(count) if is_held_out(n) == held_out]
 
     @property
     def fingerprint(self) -> str:
         """Names the clips, which depend on the settings alone (`fps` changes none of them)."""
-        settings = (self.num_frames, self.resolution, self.split, self._size, self._two, self._seed)
+        two, seed = self.share_of_two, self.seed
+        settings = (self.num_frames, self.resolution, self.split, self.size, two, seed)
         return fingerprint("moving_digits", settings=settings)
 
     def digits(self, index: int) -> tuple[MovingDigit, ...]:
@@ -166,18 +131,15 @@ class MovingDigits:
         Raises:
           IndexError: `index` is outside [0, len(self)).
         """
-        return self._draw(self._generator(index))
+        return self._draw(self.generator(index, 1))
 
-    def example(self, index: int, seed: int = 0) -> tuple[np.ndarray, str]:
-        """Draws clip `index`; `seed` is ignored.
-
-        Returns:
-          The video, float32 [time, height, width, 3] in [-1, 1], and its caption.
+    def example(self, index: int, seed: int = 0) -> tuple[Video, str]:
+        """Draws clip `index` and its caption; `seed` is ignored.
 
         Raises:
           IndexError: `index` is outside [0, len(self)).
         """
-        generator = self._generator(index)
+        generator = self.generator(index, 1)
         digits = self._draw(generator)
         times = np.linspace(0.0, 1.0, self.num_frames)
         if self.num_frames == 1:
@@ -185,14 +147,9 @@ class MovingDigits:
         caption = " and ".join(f"digit {item.digit} is moving {item.motion}" for item in digits)
         return render(digits, times, self.resolution), caption
 
-    def _generator(self, index: int) -> np.random.Generator:
-        if not 0 <= index < self._size:
-            raise IndexError(f"moving_digits has {self._size} clips; there is no clip {index}")
-        return np.random.default_rng((self._seed, int(index), 1))
-
     def _draw(self, generator: np.random.Generator) -> tuple[MovingDigit, ...]:
         """One digit; or, of several draws of two, the one in which they overlap the least."""
-        if generator.uniform() >= self._two:
+        if generator.uniform() >= self.share_of_two:
             return (self._draw_digit(generator),)
         draws = [
             (self._draw_digit(generator), self._draw_digit(generator)) for _ in range(_PLACEMENTS)
@@ -218,12 +175,10 @@ def _time_apart(digits: tuple[MovingDigit, ...]) -> float:
     return float((np.abs(offset).max(axis=1) >= _APART * SIDE).mean())
 
 
-def render(digits: tuple[MovingDigit, ...], times: np.ndarray, resolution: int) -> np.ndarray:
-    """Draws digits at times in [0, 1].
-
-    Returns:
-      float32 [time, resolution, resolution, 3] in [-1, 1].
-    """
+def render(
+    digits: Sequence[MovingDigit], times: Float[np.ndarray, " time"], resolution: int
+) -> Video:
+    """Draws digits at times in [0, 1]."""
     fine = resolution * _SUPERSAMPLING
     pixels = (np.arange(fine) + 0.5) / fine
     frames = np.zeros((len(times), fine, fine), np.float32)

@@ -44,8 +44,8 @@ def batch_order(
         slot = _shuffled(slot, tf.fill([share], np.int64(sum(slots))), len(sizes), seed, cycles)
     begins = np.cumsum([0, *slots])
     which = tf.searchsorted(begins[1:], slot, side="right", out_type=tf.int64)
-    counts = cycles * tf.gather(np.int64(slots), which) + slot - tf.gather(begins, which)
-    size = tf.gather(np.int64(sizes), which)
+    counts = cycles * tf.gather(np.array(slots, np.int64), which) + slot - tf.gather(begins, which)
+    size = tf.gather(np.array(sizes, np.int64), which)
     within = _shuffled(counts % size, size, which, seed, counts // size)
     return tf.gather(np.cumsum([0, *sizes]), which) + within, positions
 

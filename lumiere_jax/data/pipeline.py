@@ -4,22 +4,27 @@ The data order is a function of (seed, step): a run that is resumed at a step go
 with the batches that an uninterrupted run would have seen, and no iterator state is saved.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from jaxtyping import Bool, Num
 
 from lumiere_jax.data.flips import names_a_side
 from lumiere_jax.data.mixture import Mixture
 from lumiere_jax.data.order import batch_order
-from lumiere_jax.data.sources import HoldsFrames, Source, check_size, check_text
+from lumiere_jax.data.source import HoldsFrames, Source, StoresText
+from lumiere_jax.data.sources import TextEncoder, check_size, check_text
 from lumiere_jax.data.video_io import to_float
 from lumiere_jax.runtime.errors import UserError
 
 tf.config.set_visible_devices([], "GPU")  # the accelerators belong to JAX
 
 Batch = dict[str, np.ndarray]
-TextEncoder = Callable[[list[str]], tuple[np.ndarray, np.ndarray]]
+DrawMask = Callable[[tuple[int, int, int], int], Bool[np.ndarray, "time height width 1"]]
+"""Which pixels are shown to a conditional stage, by a clip's (time, height, width) and its seed."""
 
 
 def clip_seed(seed: int, position: int) -> int:
@@ -39,13 +44,13 @@ def train_batches(
     allow_small: bool = False,
     num_threads: int = 1,
     flip: bool = False,
-    draw_mask: Callable[[tuple[int, ...], int], np.ndarray] | None = None,
+    draw_mask: DrawMask | None = None,
 ) -> Iterator[Batch]:
     """Endless batches, from `start_step` on, prepared in the background.
 
     Args:
       source: captioned clips.
-      text_encoder: captions -> embeddings float32 [B, L, D] and mask bool [B, L].
+      text_encoder: of the captions.
       batch_size: global, over all processes.
       seed: of order and clips, not negative.
       start_step: number of the first batch: what it would be in a run from 0.
@@ -55,8 +60,7 @@ def train_batches(
         more than once (to overfit a few clips).
       num_threads: batches prepared at once; more than 1 is of use where clips are decoded.
       flip: mirrors every second clip, at random, whose caption says nothing of a side.
-      draw_mask: which pixels a conditional stage is shown, by a clip's (time, height, width) and
-        its seed; bool [time, height, width, 1].
+      draw_mask: of a conditional stage.
 
     Returns:
       Iterator of dict(video float32 [B, T, H, W, 3], text float32 [B, L, D], text_mask bool [B, L]
@@ -75,23 +79,19 @@ def train_batches(
         check_size(source, batch_size)
     check_text(source, text_encoder)
     loader = _BatchLoader(source, text_encoder, seed, flip, draw_mask)
-    is_mixture = isinstance(source, Mixture)
-    sizes, slots = (source.sizes, source.slots) if is_mixture else ((len(source),), (1,))
-    video_dtype = tf.uint8 if isinstance(source, HoldsFrames) else tf.float32
-    dtypes = [video_dtype, tf.float32, tf.bool] + ([tf.bool] if draw_mask else [])
+    order = functools.partial(
+        batch_order,
+        sizes=source.sizes if isinstance(source, Mixture) else (len(source),),
+        slots=source.slots if isinstance(source, Mixture) else (1,),
+        batch_size=batch_size,
+        seed=seed,
+        process_index=process_index,
+        process_count=process_count,
+    )
 
     @tf.autograph.experimental.do_not_convert
     def load(step: tf.Tensor) -> list[tf.Tensor]:
-        indices, positions = batch_order(
-            step,
-            sizes=sizes,
-            slots=slots,
-            batch_size=batch_size,
-            seed=seed,
-            process_index=process_index,
-            process_count=process_count,
-        )
-        return tf.numpy_function(loader, [indices, positions], dtypes)
+        return tf.numpy_function(loader, order(step), loader.dtypes)
 
     dataset = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
     dataset = dataset.map(load, num_parallel_calls=num_threads, deterministic=True).prefetch(2)
@@ -110,21 +110,22 @@ class _BatchLoader:
         text_encoder: TextEncoder,
         seed: int,
         flip: bool,
-        draw_mask: Callable[[tuple[int, ...], int], np.ndarray] | None,
+        draw_mask: DrawMask | None,
     ):
         self._source, self._text_encoder, self._seed = source, text_encoder, seed
         self._flip, self._draw_mask = flip, draw_mask
-        self._read = source.frames if isinstance(source, HoldsFrames) else source.example
+        self._read: Callable[[int, int], tuple[np.ndarray, str]] = source.example
+        self.dtypes = [tf.float32, tf.float32, tf.bool] + ([tf.bool] if draw_mask else [])
+        if isinstance(source, HoldsFrames):
+            self._read, self.dtypes[0] = source.frames, tf.uint8
         self.error: Exception | None = None
 
     def __call__(self, indices: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, ...]:
         try:
-            indices = indices.tolist()
             seeds = [clip_seed(self._seed, int(position)) for position in positions]
-            clips = [self._clip(*pair) for pair in zip(indices, seeds, strict=True)]
-            videos, captions = zip(*clips, strict=True)
-            text, text_mask = self._text(indices, seeds, captions)
-            batch = np.stack(videos), text, text_mask
+            chosen = list(zip(indices.tolist(), seeds, strict=True))
+            videos, captions = zip(*(self._clip(*pair) for pair in chosen), strict=True)
+            batch = np.stack(videos), *self._text(chosen, captions)
             if self._draw_mask is None:
                 return batch
             shape = videos[0].shape[:3]
@@ -133,18 +134,19 @@ class _BatchLoader:
             self.error = self.error or error
             raise
 
-    def _clip(self, index: int, seed: int) -> tuple[np.ndarray, str]:
+    def _clip(self, index: int, seed: int) -> tuple[Num[np.ndarray, "time height width 3"], str]:
         video, caption = self._read(index, seed)
         if self._flip and not names_a_side(caption):
             video = video[:, :, ::-1] if np.random.default_rng([seed, 1]).random() < 0.5 else video
         return video, caption
 
     def _text(
-        self, indices: list[int], seeds: list[int], captions: Sequence[str]
+        self, chosen: Sequence[tuple[int, int]], captions: Sequence[str]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings that the source stores, and for the other captions the encoder's."""
-        stored_text = getattr(self._source, "stored_text", lambda *_: None)
-        rows = [stored_text(*pair) for pair in zip(indices, seeds, strict=True)]
+        rows: list[Any] = [None] * len(chosen)
+        if isinstance(self._source, StoresText | Mixture):
+            rows = [self._source.stored_text(*pair) for pair in chosen]
         missing = [row for row, stored in enumerate(rows) if stored is None]
         if missing:
             encoded = self._text_encoder([captions[row] for row in missing])

@@ -5,23 +5,23 @@ import functools
 import os
 import threading
 from bisect import bisect_right
+from collections.abc import Sequence
 from itertools import accumulate
 
 import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader
 from etils import epath
 
-from lumiere_jax.data.fingerprint import fingerprint
-from lumiere_jax.data.prepared_index import Index
-from lumiere_jax.data.prepared_records import Record, Shard, file_name, open_reader
-from lumiere_jax.data.video_folder import SPLITS
-from lumiere_jax.data.video_io import to_float
+from lumiere_jax.data.prepared_format import Index, Record, Shard, open_reader
+from lumiere_jax.data.source import Embedding, HoldsFrames, check_clip, choose_start, fingerprint
+from lumiere_jax.data.video_io import Frames, as_size
 from lumiere_jax.runtime.errors import UserError
 
 _OPEN_FILES = 256
 _TEXTS_KEPT = 256  # of a batch, whose texts are asked for after all of its frames
 
 
-class Prepared:
+class Prepared(HoldsFrames):
     """Clips in shards, each of which can be read without any other.
 
     No video is decoded and no clip is filtered here: that was done once, for all trainings.
@@ -29,10 +29,10 @@ class Prepared:
 
     def __init__(
         self,
-        root: str | os.PathLike,
+        folder: str | os.PathLike,
         *,
         num_frames: int,
-        resolution: int | tuple[int, int],
+        resolution: int | Sequence[int],
         fps: float,
         split: str = "train",
         clip: str = "random",
@@ -40,7 +40,7 @@ class Prepared:
         """Reads the index.
 
         Args:
-          root: folder that `prepare_data` wrote, local or in a bucket.
+          folder: that `prepare_data` wrote, local or in a bucket.
           num_frames: frames of a clip; of longer ones that are stored, a part is taken.
           resolution: side of the square clip in pixels, or (height, width): the stored one.
           fps: frames per second of a clip: the stored one.
@@ -50,22 +50,20 @@ class Prepared:
         Raises:
           UserError: the folder holds no finished output, or one of other clips.
         """
-        if clip not in ("random", "center"):
-            raise UserError(f"clip is {clip!r}; use random or center")
-        if split not in SPLITS:
-            raise UserError(f"split is {split!r}; use one of {', '.join(SPLITS)}")
-        self._root = epath.Path(root).expanduser()
-        self._index = Index.load(self._root)
+        check_clip("prepared", split, clip)
+        self._folder = epath.Path(folder).expanduser()
+        self._index = Index.load(self._folder)
         self._split = split if self._index.num_clips(split) else "train"
         self._ends = list(accumulate(self._index.shard_lengths[self._split]))
         if not self._ends or not self._ends[-1]:
-            raise UserError(f"{root} has no clip in its split train")
-        size = (resolution, resolution) if isinstance(resolution, int) else tuple(resolution)
-        self._check(num_frames, size, fps)
+            raise UserError(f"{folder} has no clip in its split train")
+        self._check(num_frames, as_size(resolution), fps)
         self._num_frames, self._clip = num_frames, clip
         self._format = self._index.record_format()
         self._reader = functools.lru_cache(_OPEN_FILES)(self._open)
-        self._texts: collections.OrderedDict[int, tuple] = collections.OrderedDict()
+        self._texts: collections.OrderedDict[int, tuple[np.ndarray, ...]] = (
+            collections.OrderedDict()
+        )
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -74,45 +72,32 @@ class Prepared:
     @property
     def fingerprint(self) -> str:
         """Names the clips: all that is stored, and which part of it is taken."""
-        return fingerprint(
-            "prepared",
-            index=self._index.fingerprint,
-            split=self._split,
-            clip=[self._num_frames, self._clip],
-        )
+        clip = [self._num_frames, self._clip]
+        stored = self._index.fingerprint
+        return fingerprint("prepared", index=stored, split=self._split, clip=clip)
 
     @property
     def text_fingerprint(self) -> str | None:
         """The text encoder whose embeddings are stored; None if there are none."""
         return self._index.settings.text_fingerprint
 
-    def example(self, index: int, seed: int = 0) -> tuple[np.ndarray, str]:
+    def frames(self, index: int, seed: int = 0) -> tuple[Frames, str]:
         """A clip and its caption; a pure function of (index, seed).
-
-        Returns:
-          float32 [num_frames, height, width, 3] in [-1, 1], and the caption.
 
         Raises:
           UserError: the file of the clip is missing or damaged.
         """
-        frames, caption = self.frames(index, seed)
-        return to_float(frames), caption
-
-    def frames(self, index: int, seed: int = 0) -> tuple[np.ndarray, str]:
-        """What `example` gives, as bytes: uint8 [num_frames, height, width, 3]."""
         record = self._read(index)
         start, number = self._draw(index, seed, len(record.captions))
         return record.frames[start : start + self._num_frames], record.captions[number]
 
-    def stored_text(self, index: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray] | None:
-        """The encoder's answer to the caption of `example(index, seed)`.
+    def stored_text(self, index: int, seed: int = 0) -> Embedding | None:
+        """The encoder's answer to the caption of `frames(index, seed)`, zero where it is padding.
 
-        Returns:
-          Embeddings, float32 [L, D], zero where the mask is False, and the mask, bool [L]; or None
-          if no embeddings are stored.
+        None if no embeddings are stored.
 
         Raises:
-          UserError: as `example`.
+          UserError: as `frames`.
         """
         if self._index.text_shape is None:
             return None
@@ -128,7 +113,7 @@ class Prepared:
         """First frame and number of the caption of an example."""
         generator = np.random.default_rng([seed, index])
         spare = self._index.settings.num_frames - self._num_frames
-        start = int(generator.integers(spare + 1)) if self._clip == "random" else spare // 2
+        start = choose_start(generator, spare, self._clip)
         return start, int(generator.integers(num_captions))
 
     def _read(self, index: int) -> Record:
@@ -155,10 +140,9 @@ class Prepared:
         return record
 
     def _path(self, shard: int) -> epath.Path:
-        return self._root / file_name(Shard(self._split, shard, len(self._ends)))
+        return self._folder / Shard(self._split, shard, len(self._ends)).file_name
 
-    def _open(self, shard: int) -> tuple:
-        """A reader of a shard, and a lock for it."""
+    def _open(self, shard: int) -> tuple[ArrayRecordReader, threading.Lock]:
         return open_reader(self._path(shard)), threading.Lock()
 
     def _check(self, num_frames: int, size: tuple[int, int], fps: float) -> None:
@@ -167,7 +151,7 @@ class Prepared:
         if size == stored.resolution and fps == stored.fps and 1 <= num_frames <= stored.num_frames:
             return
         raise UserError(
-            f"{self._root} holds clips of {stored.num_frames} frames of {_by(stored.resolution)} "
+            f"{self._folder} holds clips of {stored.num_frames} frames of {_by(stored.resolution)} "
             f"pixels at {stored.fps:g} fps, but {num_frames} frames of {_by(size)} pixels at "
             f"{fps:g} fps are asked for: set config.data to what is stored (fewer frames are "
             "possible), or prepare the videos again"

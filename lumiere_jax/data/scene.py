@@ -5,9 +5,13 @@ the frame's width, x points right, y points down, and time runs from 0 (first fr
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import numpy as np
+from jaxtyping import Float, Float32
+
+from lumiere_jax.data.video_io import Video
 
 SHAPES = ("circle", "square", "triangle", "diamond", "ring", "cross")
 
@@ -78,8 +82,8 @@ class SceneObject:
         """Half the object's width, a fraction of the frame's width."""
         return SIZES[self.size] / 2
 
-    def centers(self, times: np.ndarray) -> np.ndarray:
-        """Returns the centres (x, y), float32 [time, 2], at `times` [time] in [0, 1]."""
+    def centers(self, times: Float[np.ndarray, " time"]) -> Float32[np.ndarray, "time 2"]:
+        """The centres (x, y) at times in [0, 1]."""
         start, end = np.asarray(self.start), np.asarray(self.end)
         return (start + np.asarray(times)[:, None] * (end - start)).astype(np.float32)
 
@@ -99,10 +103,6 @@ class Scene:
     background_kind: str
 
 
-def _circle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.sqrt(x * x + y * y) - 1.0
-
-
 def _square(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.maximum(np.abs(x), np.abs(y)) - 1.0
 
@@ -110,14 +110,6 @@ def _square(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _triangle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     slanted = (2.0 * np.abs(x) - 1.0 - y) * np.float32(5**-0.5)
     return np.maximum(slanted, y - 1.0)
-
-
-def _diamond(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return (np.abs(x) + np.abs(y) - 1.0) * np.float32(_DIAGONAL)
-
-
-def _ring(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.abs(np.sqrt(x * x + y * y) - 0.75) - 0.25
 
 
 def _cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -129,30 +121,29 @@ def _cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 # Signed distance to the outline, negative inside, of shapes that fill [-1, 1] x [-1, 1].
 SIGNED_DISTANCE: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "circle": _circle,
+    "circle": lambda x, y: np.sqrt(x * x + y * y) - 1.0,
     "square": _square,
     "triangle": _triangle,
-    "diamond": _diamond,
-    "ring": _ring,
+    "diamond": lambda x, y: (np.abs(x) + np.abs(y) - 1.0) * np.float32(_DIAGONAL),
+    "ring": lambda x, y: np.abs(np.sqrt(x * x + y * y) - 0.75) - 0.25,
     "cross": _cross,
 }
 
 
-def coverage(shape: str, centers: np.ndarray, radius: float, resolution: int) -> np.ndarray:
-    """How much of each pixel a shape covers: its anti-aliased mask.
+def coverage(
+    shape: str, centers: Float[np.ndarray, "time 2"], radius: float, resolution: int
+) -> Float32[np.ndarray, "time height width"]:
+    """How much of each pixel a shape covers, in [0, 1]: its anti-aliased mask.
 
     A linear ramp, one sample wide, over the signed distance is exact for straight edges along an
     axis and close elsewhere; small frames, where a corner is a large part of the object, also
     average several samples in a pixel.
 
     Args:
-      shape: One of `SHAPES`.
-      centers: [time, 2] centres (x, y), fractions of the frame's width.
-      radius: Half the object's width, a fraction of the frame's width.
-      resolution: Pixels along each side.
-
-    Returns:
-      float32 [time, height, width] in [0, 1].
+      shape: one of `SHAPES`.
+      centers: (x, y), fractions of the frame's width.
+      radius: half the object's width, a fraction of the frame's width.
+      resolution: pixels along each side.
     """
     samples = max(1, min(4, 128 // resolution))  # along each side of a pixel
     side = resolution * samples
@@ -166,8 +157,9 @@ def coverage(shape: str, centers: np.ndarray, radius: float, resolution: int) ->
     mask += np.float32(0.5)
     np.clip(mask, 0.0, 1.0, out=mask)
     if samples > 1:
-        rows = sum(mask[:, i::samples] for i in range(samples))
-        mask = sum(rows[:, :, i::samples] for i in range(samples)) * np.float32(samples**-2)
+        rows = functools.reduce(np.add, (mask[:, i::samples] for i in range(samples)))
+        total = functools.reduce(np.add, (rows[:, :, i::samples] for i in range(samples)))
+        mask = total * np.float32(samples**-2)
     return mask
 
 
@@ -178,17 +170,10 @@ def _square_wave(resolution: int) -> np.ndarray:
     return np.diff(integral) * resolution
 
 
-def render_background(colour: str, kind: str, resolution: int) -> np.ndarray:
-    """Draws a background, whose texture is two tones about the named colour.
-
-    Args:
-      colour: A key of `BACKGROUND_COLOURS`.
-      kind: One of `BACKGROUND_KINDS`.
-      resolution: Pixels along each side.
-
-    Returns:
-      float32 [height, width, 3] in [-1, 1].
-    """
+def render_background(
+    colour: str, kind: str, resolution: int
+) -> Float32[np.ndarray, "height width 3"]:
+    """Draws a background in [-1, 1], whose texture is two tones about the named colour."""
     wave = _square_wave(resolution)
     pattern = {
         "plain": np.zeros((1, 1)),
@@ -201,17 +186,8 @@ def render_background(colour: str, kind: str, resolution: int) -> np.ndarray:
     )
 
 
-def render(scene: Scene, times: np.ndarray, resolution: int) -> np.ndarray:
-    """Draws a scene at the given moments: a pure function.
-
-    Args:
-      scene: What to draw.
-      times: [time] moments in [0, 1]; 0 is the start of every path and 1 its end.
-      resolution: Pixels along each side.
-
-    Returns:
-      float32 [time, height, width, 3] in [-1, 1].
-    """
+def render(scene: Scene, times: Float[np.ndarray, " time"], resolution: int) -> Video:
+    """Draws a scene at times in [0, 1]; 0 is the start of every path and 1 its end."""
     times = np.asarray(times)
     background = render_background(scene.background_colour, scene.background_kind, resolution)
     video = np.empty((len(times), *background.shape), np.float32)

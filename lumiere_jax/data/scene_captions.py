@@ -18,15 +18,16 @@ from lumiere_jax.runtime.errors import UserError
 
 MAX_WORDS = 23
 
+_Wordings = dict[str, tuple[str, ...]]
+
 # The wordings of each value, the shortest first where they differ in length.
-_SHAPE_WORDS = {shape: (shape,) for shape in SHAPES}
-_COLOUR_WORDS = {colour: (colour,) for colour in OBJECT_COLOURS}
-_SIZE_WORDS = {"small": ("small", "little"), "large": ("large", "big")}
-_BACKGROUND_WORDS = {colour: (colour,) for colour in BACKGROUND_COLOURS} | {
-    "gray": ("gray", "grey")
-}
-_KIND_WORDS = {kind: (kind,) for kind in BACKGROUND_KINDS}
-_DIRECTION_WORDS = {"still": ("standing still", "not moving")}
+_SHAPE_WORDS: _Wordings = {shape: (shape,) for shape in SHAPES}
+_COLOUR_WORDS: _Wordings = {colour: (colour,) for colour in OBJECT_COLOURS}
+_SIZE_WORDS: _Wordings = {"small": ("small", "little"), "large": ("large", "big")}
+_BACKGROUND_WORDS: _Wordings = {colour: (colour,) for colour in BACKGROUND_COLOURS}
+_BACKGROUND_WORDS["gray"] = ("gray", "grey")
+_KIND_WORDS: _Wordings = {kind: (kind,) for kind in BACKGROUND_KINDS}
+_DIRECTION_WORDS: _Wordings = {"still": ("standing still", "not moving")}
 for _name in ("left", "right"):
     _DIRECTION_WORDS[_name] = (f"moving {_name}", f"going {_name}", f"moving to the {_name}")
 for _name in ("up", "down"):
@@ -43,14 +44,7 @@ _FILLERS = frozenset("a an the is on in front of over against background with".s
 
 @dataclasses.dataclass(frozen=True)
 class ObjectAttributes:
-    """What a caption says of one object.
-
-    Attributes:
-      shape: One of `scene.SHAPES`.
-      colour: A key of `scene.OBJECT_COLOURS`.
-      direction: A key of `scene.DIRECTIONS`.
-      size: A key of `scene.SIZES`, or None where the caption does not say.
-    """
+    """What a caption says of one object, as `SceneObject` does; no size where it does not say."""
 
     shape: str
     colour: str
@@ -60,13 +54,7 @@ class ObjectAttributes:
 
 @dataclasses.dataclass(frozen=True)
 class SceneAttributes:
-    """What a caption says of a scene.
-
-    Attributes:
-      objects: The objects, in the order of the caption.
-      background_colour: A key of `scene.BACKGROUND_COLOURS`.
-      background_kind: One of `scene.BACKGROUND_KINDS`, or None where the caption does not say.
-    """
+    """What a caption says of a scene, as `Scene` does; objects are in the order of the caption."""
 
     objects: tuple[ObjectAttributes, ...]
     background_colour: str
@@ -74,7 +62,7 @@ class SceneAttributes:
 
 
 def attributes(scene: Scene) -> SceneAttributes:
-    """Returns the part of a scene that its caption tells."""
+    """The part of a scene that its caption tells."""
     return SceneAttributes(
         tuple(ObjectAttributes(o.shape, o.colour, o.direction, o.size) for o in scene.objects),
         scene.background_colour,
@@ -97,14 +85,7 @@ def describe(scene: Scene, rng: np.random.Generator) -> str:
     """Writes a caption: lower case, without punctuation, at most `MAX_WORDS` words.
 
     It always names size, colour, shape and direction of every object, and colour and kind of the
-    background. Two objects take the short wordings, so that both fit.
-
-    Args:
-      scene: The scene to describe.
-      rng: Chooses among the wordings.
-
-    Returns:
-      The caption.
+    background. Two objects take the short wordings, so that both fit; `rng` chooses the others.
     """
     short = len(scene.objects) > 1
     objects = " and ".join(_describe_object(item, short, rng) for item in scene.objects)
@@ -138,7 +119,7 @@ _LONGEST_PHRASE = max(map(len, _PHRASES))
 
 
 def _match(words: list[str], caption: str) -> tuple[int, tuple[str, str]]:
-    """Returns the length and the meaning of the longest phrase that `words` begins with."""
+    """The length and the meaning of the longest phrase that `words` begins with."""
     for length in range(min(_LONGEST_PHRASE, len(words)), 0, -1):
         meaning = _PHRASES.get(tuple(words[:length]))
         if meaning:
@@ -169,14 +150,8 @@ def parse_caption(caption: str) -> SceneAttributes:
 
     Size and the background's kind may be left out; case and punctuation do not matter.
 
-    Args:
-      caption: The caption.
-
-    Returns:
-      What it says.
-
     Raises:
-      UserError: A word is unknown, or colour, shape, direction or background is not named.
+      UserError: a word is unknown, or colour, shape, direction or background is not named.
     """
     words = "".join(c if c.isalnum() else " " for c in caption.lower()).split()
     objects: list[dict[str, str]] = [{}]
@@ -203,5 +178,5 @@ def parse_caption(caption: str) -> SceneAttributes:
 
 
 def all_combinations() -> list[tuple[str, str, str, str]]:
-    """Returns every combination (shape, colour, direction, background colour), in fixed order."""
+    """Every combination (shape, colour, direction, background colour), in a fixed order."""
     return list(itertools.product(SHAPES, OBJECT_COLOURS, DIRECTIONS, BACKGROUND_COLOURS))

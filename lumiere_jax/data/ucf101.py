@@ -9,44 +9,26 @@ states, also in those files that say 29.97. Only the order of the videos is each
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
-from lumiere_jax.data.fingerprint import fingerprint
+from lumiere_jax.data.source import (
+    HoldsFrames,
+    check_choice,
+    check_clip,
+    choose_start,
+    fingerprint,
+)
 from lumiere_jax.data.ucf101_classes import classes
-from lumiere_jax.data.ucf101_files import find_folder
-from lumiere_jax.data.ucf101_tfds import find_records
-from lumiere_jax.data.video_folder import SPLITS
-from lumiere_jax.data.video_io import resize_and_crop, to_float
+from lumiere_jax.data.ucf101_videos import UcfVideo, find_files, find_records
+from lumiere_jax.data.video_io import Frames, as_size, frames_in, resize_and_crop
 from lumiere_jax.runtime.errors import UserError
 
 RATE = 25.0
 """Frames a second that every video counts as."""
 
-BACKENDS = ("auto", "files", "tfds")
 
-
-class Videos(Protocol):
-    """The videos of one split, wherever they are.
-
-    Attributes:
-      names: of each, unique and stable.
-      labels: class of each, 0 to 100, as TFDS counts.
-      counts: frames of each.
-      left_out: reason by name, of those that cannot be used.
-    """
-
-    names: Sequence[str]
-    labels: Sequence[int]
-    counts: Sequence[int]
-    left_out: dict[str, str]
-
-    def read(self, index: int, first: int, count: int) -> np.ndarray:
-        """Frames `first` to `first + count - 1` of a video, uint8 [count, height, width, 3]."""
-
-
-class Ucf101:
+class Ucf101(HoldsFrames):
     """Clips of UCF101 with the prompt of their class as caption.
 
     Videos that are shorter than a clip are left out.
@@ -60,7 +42,7 @@ class Ucf101:
         folder: str | os.PathLike,
         *,
         num_frames: int,
-        resolution: int | tuple[int, int],
+        resolution: int | Sequence[int],
         fps: float,
         split: str = "train",
         fold: int = 1,
@@ -83,21 +65,23 @@ class Ucf101:
         Raises:
           UserError: naming a setting that is out of range, or what the folder lacks.
         """
-        _check(split, fold, backend, clip)
+        check_clip("ucf101", split, clip)
+        backends = ("auto", "files", "tfds")
+        check_choice("ucf101", fold=(fold, (1, 2, 3)), backend=(backend, backends))
         root = Path(folder).expanduser()
         if not root.is_dir():
             raise UserError(f"ucf101: there is no folder {root}; give the one that holds UCF-101")
         is_tfds = backend == "tfds" or (backend == "auto" and (root / "ucf101").is_dir())
-        videos: Videos = (find_records if is_tfds else find_folder)(root, split, fold)
+        find = find_records if is_tfds else find_files
+        found, self.left_out = find(root, split, fold)
         self.num_frames, self.fps, self.split, self.clip = num_frames, fps, split, clip
-        self._size = (resolution, resolution) if isinstance(resolution, int) else tuple(resolution)
-        self._videos, self.left_out, self._used = videos, dict(videos.left_out), []
-        for index, count in enumerate(videos.counts):
-            if (available := self._available(count)) >= num_frames:
-                self._used.append(index)
+        self._size, self._found, self._used = as_size(resolution), found, list[UcfVideo]()
+        for video in found:
+            if (available := self._available(video)) >= num_frames:
+                self._used.append(video)
             else:
                 reason = f"too short: {available} of {num_frames} frames at {fps:g} fps"
-                self.left_out[videos.names[index]] = reason
+                self.left_out[video.name] = reason
         if not self._used:
             raise UserError(
                 f"ucf101: none of {len(self.left_out)} videos in {root} can be used (as "
@@ -110,48 +94,31 @@ class Ucf101:
 
     def name(self, index: int) -> str:
         """The file of a video, or, from TFDS, which record it is."""
-        return self._videos.names[self._used[index]]
+        return self._used[index].name
 
     def label(self, index: int) -> int:
         """The class of a video, 0 to 100."""
-        return self._videos.labels[self._used[index]]
+        return self._used[index].label
 
-    def example(self, index: int, seed: int = 0) -> tuple[np.ndarray, str]:
-        """A clip, float32 [time, height, width, 3] in [-1, 1], and its prompt; see `Source`."""
-        frames, caption = self.frames(index, seed)
-        return to_float(frames), caption
-
-    def frames(self, index: int, seed: int = 0) -> tuple[np.ndarray, str]:
-        """What `example` gives, as bytes."""
-        count = self._videos.counts[self._used[index]]
-        spare = self._available(count) - self.num_frames
-        generator = np.random.default_rng([seed, index])
-        start = int(generator.integers(spare + 1)) if self.clip == "random" else spare // 2
+    def frames(self, index: int, seed: int = 0) -> tuple[Frames, str]:
+        """A clip and its prompt; a pure function of (index, seed)."""
+        video = self._used[index]
+        spare = self._available(video) - self.num_frames
+        start = choose_start(np.random.default_rng([seed, index]), spare, self.clip)
         times = (start + np.arange(self.num_frames)) / self.fps
-        wanted = np.minimum(np.ceil(times * RATE - 0.5).astype(int), count - 1)
+        wanted = np.minimum(np.ceil(times * RATE - 0.5).astype(int), video.num_frames - 1)
         first = int(wanted[0])
-        video = self._videos.read(self._used[index], first, int(wanted[-1]) - first + 1)
-        resized = {n: resize_and_crop(video[n - first], self._size) for n in set(wanted.tolist())}
-        return np.stack([resized[n] for n in wanted]), classes()[self.label(index)].prompt
+        read = video.read(first, int(wanted[-1]) - first + 1)
+        resized = {n: resize_and_crop(read[n - first], self._size) for n in set(wanted.tolist())}
+        return np.stack([resized[n] for n in wanted]), classes()[video.label].prompt
 
     @property
     def fingerprint(self) -> str:
         """Names the clips: settings, and each video's name, class and frames."""
-        videos = zip(self._videos.names, self._videos.labels, self._videos.counts, strict=True)
+        videos = [(video.name, video.label, video.num_frames) for video in self._found]
         clip = [self.num_frames, self._size, float(self.fps), self.clip, self.split]
-        return fingerprint("ucf101", clip=clip, videos=list(videos))
+        return fingerprint("ucf101", clip=clip, videos=videos)
 
-    def _available(self, count: int) -> int:
-        """Frames that a video of so many has at the asked rate."""
-        return int(count / RATE * self.fps + 0.1)
-
-
-def _check(split: str, fold: int, backend: str, clip: str) -> None:
-    for name, value, known in [
-        ("split", split, SPLITS),
-        ("fold", fold, (1, 2, 3)),
-        ("backend", backend, BACKENDS),
-        ("clip", clip, ("random", "center")),
-    ]:
-        if value not in known:
-            raise UserError(f"ucf101: {name} is {value!r}; use one of {known}")
+    def _available(self, video: UcfVideo) -> int:
+        """Frames that a video has at the asked rate."""
+        return frames_in(video.num_frames / RATE, self.fps)

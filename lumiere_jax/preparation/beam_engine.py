@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from lumiere_jax import text
-from lumiere_jax.data.prepared_index import Index
-from lumiere_jax.data.prepared_records import Shard
-from lumiere_jax.preparation import embedding, index, run, shards
+from lumiere_jax.data.prepared_format import Index, Shard
+from lumiere_jax.preparation import run, shards
 from lumiere_jax.preparation.plan import Plan
+from lumiere_jax.preparation.report import finish
+from lumiere_jax.preparation.shards import Summary, Task
 from lumiere_jax.preparation.workers import Crew
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.progress import Progress
@@ -46,12 +47,10 @@ def prepare(plan: Plan, text_config: dict[str, Any] | None, arguments: str) -> I
     if not any(flag.split("=")[0] == "--runner" for flag in flags):
         flags.append(f"--runner={LOCAL_RUNNER}")
     todo = run.left(plan)
-    print(run.describe_plan(plan, len(todo)))
     if todo:
         with _Watch(plan):
             _run_pipeline(plan, todo, text_config, PipelineOptions(flags))
-    encoder = text.create(text_config) if text_config else None
-    return index.finish(plan, encoder and (encoder.max_length, encoder.dim))
+    return finish(plan, text.create(text_config) if text_config else None)
 
 
 def _run_pipeline(
@@ -79,19 +78,18 @@ class _MakeShard(beam.DoFn):
 
     def setup(self) -> None:
         """Called once by each worker of the runner."""
-        plan = Plan.load(self._output)
-        self._plan = plan.moved(self._root)
+        self._plan = Plan.load(self._output).moved(self._root)
         self._encoder = text.create(self._text_config) if self._text_config else None
         self._crew = Crew(self._plan, 1)
 
     def process(self, shard: Shard) -> Iterator[str]:
         """Makes one shard, unless a worker that the runner gave up made it already."""
-        if shards.read_summary(self._plan, shard) is None:
-            for event in self._crew.run([embedding.task(self._plan, shard, self._encoder)]):
+        if Summary.read(self._plan, shard) is None:
+            for event in self._crew.run([Task.of(self._plan, shard, self._encoder)]):
                 if event.summary is not None:
                     count = beam.metrics.Metrics.counter
-                    count("prepare_data", "clips").inc(event.summary["records"])
-                    rejected = len(event.summary["rejected_files"])
+                    count("prepare_data", "clips").inc(event.summary.records)
+                    rejected = len(event.summary.rejected_files)
                     count("prepare_data", "files rejected").inc(rejected)
         yield str(shard)
 

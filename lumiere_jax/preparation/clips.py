@@ -12,8 +12,14 @@ from pathlib import Path
 import numpy as np
 from etils import epath
 
-from lumiere_jax.data.prepared_settings import Settings
-from lumiere_jax.data.video_reading import VideoReadError, probe_video, read_frames
+from lumiere_jax.data.prepared_format import Settings
+from lumiere_jax.data.video_io import (
+    Frames,
+    VideoReadError,
+    frames_in,
+    probe_video,
+    read_frames,
+)
 from lumiere_jax.preparation.filters import find_cuts, reject
 from lumiere_jax.preparation.manifest import Video
 
@@ -22,9 +28,9 @@ _WAITS = (1.0, 10.0)  # seconds, after the first and the second failure to fetch
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """A clip to be stored: uint8 [T, H, W, 3], which begins `start` seconds into its video."""
+    """A clip to be stored, which begins `start` seconds into its video."""
 
-    frames: np.ndarray
+    frames: Frames
     start: float
 
 
@@ -82,7 +88,7 @@ def _clips_of_file(path: Path, video: Video, settings: Settings) -> Iterator[Cli
     first = math.ceil((video.start or 0.0) * fps - 0.1)  # a tenth of a frame is forgiven
     last = info.num_frames(fps)
     if video.end is not None:
-        last = min(last, math.floor(video.end * fps + 0.1))
+        last = min(last, frames_in(video.end, fps))
     if last - first < length:
         available = max(last - first, 0)
         yield Rejection(f"too short: {available} of {length} frames at {fps:g} fps")
@@ -96,9 +102,8 @@ def _clips_of_file(path: Path, video: Video, settings: Settings) -> Iterator[Cli
         info=info,
         num_threads=1,  # there is a process for every core
     )
-    clips = _windows(find_cuts(frames, settings.thresholds.cut), first, settings)
     num_clips = 0
-    for found in clips:
+    for found in _windows(find_cuts(frames, settings.thresholds.cut), first, settings):
         yield found
         num_clips += isinstance(found, Clip)
         if num_clips and num_clips == settings.max_clips_per_video:
@@ -110,18 +115,15 @@ def _windows(
 ) -> Iterator[Clip | Rejection]:
     """Windows that follow each other within a shot.
 
-    Args:
-      frames: as `find_cuts` gives them.
-      first: number of the first frame, counted from the beginning of the video.
-      settings: of the clips.
+    `frames` are as `find_cuts` gives them; `first` is the number of the first in the video.
     """
     window: list[np.ndarray] = []
     changes: list[float] = []
     for number, (frame, changed, begins_shot) in enumerate(frames, start=first):
         if begins_shot and window:
             time = number / settings.fps
-            reason = f"shot cut: at {time:.2f} s, after {len(window)} frames"
-            yield Rejection(reason, (number - len(window)) / settings.fps, time)
+            cut = f"shot cut: at {time:.2f} s, after {len(window)} frames"
+            yield Rejection(cut, (number - len(window)) / settings.fps, time)
             window, changes = [], []
         window.append(frame)
         changes.append(changed)

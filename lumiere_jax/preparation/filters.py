@@ -8,43 +8,42 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+from jaxtyping import Float64
 
-from lumiere_jax.data.prepared_settings import Thresholds
+from lumiere_jax.data.prepared_format import Thresholds
+from lumiere_jax.data.video_io import Frames, Picture
 
 CUT_RATIO = 2.0
 NEIGHBOURS = 2  # steps on either side of one
 _BINS_A_CHANNEL = 8
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
+Histogram = Float64[np.ndarray, "512"]
 
-def brightness(frames: np.ndarray) -> float:
-    """Mean luma (BT.601) of a clip, uint8 [T, H, W, 3]: 0 is black and 255 white."""
+
+def brightness(frames: Frames) -> float:
+    """Mean luma (BT.601) of a clip: 0 is black and 255 white."""
     # A mean for each channel is enough, since luma is linear in them.
     return float(frames.mean(axis=(0, 1, 2), dtype=np.float64) @ _LUMA)
 
 
-def change(old: np.ndarray, new: np.ndarray) -> float:
-    """Mean absolute difference of two frames, uint8 [H, W, 3]."""
+def change(old: Picture, new: Picture) -> float:
+    """Mean absolute difference of two frames."""
     return float(np.mean(np.maximum(old, new) - np.minimum(old, new), dtype=np.float64))
 
 
-def colours(frame: np.ndarray) -> np.ndarray:
-    """Histogram of a frame, uint8 [H, W, 3], over 8 x 8 x 8 colours: shares, float64 [512]."""
+def colours(frame: Picture) -> Histogram:
+    """Histogram of a frame over 8 x 8 x 8 colours, in shares."""
     steps = (frame // (256 // _BINS_A_CHANNEL)).astype(np.int64)
     bins = (steps @ [_BINS_A_CHANNEL**2, _BINS_A_CHANNEL, 1]).ravel()
     return np.bincount(bins, minlength=_BINS_A_CHANNEL**3) / bins.size
 
 
-def cut_score(changed: float, old: np.ndarray, new: np.ndarray) -> float:
+def cut_score(changed: float, old: Histogram, new: Histogram) -> float:
     """How much like a cut the step from one frame to the next is, from 0 to 255.
 
     The geometric mean of two changes, of pixels and of colours: motion moves pixels but keeps the
-    colours of a scene. The latter is half the L1 distance of the histograms.
-
-    Args:
-      changed: `change` of the two frames.
-      old: `colours` of the first.
-      new: `colours` of the second.
+    colours of a scene. The latter is half the L1 distance of the histograms, `old` and `new`.
     """
     return math.sqrt(changed * 255 * np.abs(old - new).sum() / 2)
 
@@ -71,20 +70,21 @@ def is_cut(scores: Sequence[float], step: int, threshold: float) -> bool:
     return not around or scores[step] >= CUT_RATIO * sum(around) / len(around)
 
 
-def find_cuts(
-    frames: Iterable[np.ndarray], threshold: float
-) -> Iterator[tuple[np.ndarray, float, bool]]:
-    """Looks for cuts in frames that come one after the other.
-
-    Args:
-      frames: each uint8 [H, W, 3].
-      threshold: see `is_cut`.
+def find_cuts(frames: Iterable[Picture], threshold: float) -> Iterator[tuple[Picture, float, bool]]:
+    """Looks for cuts, see `is_cut`, in frames that come one after the other.
 
     Returns:
       For each frame: itself, its `change` to the one before (0 for the first), and whether it
       begins a new shot; `NEIGHBOURS` frames late, since those decide with it.
     """
-    held, scores, last = collections.deque(), [], None
+    held: collections.deque[tuple[Picture, float, int]] = collections.deque()
+    scores: list[float] = []
+    last: tuple[Picture, Histogram] | None = None
+
+    def decided() -> tuple[Picture, float, bool]:
+        frame, changed, step = held.popleft()  # the step before the frame; -1 for the first
+        return frame, changed, step >= 0 and is_cut(scores, step, threshold)
+
     for frame in frames:
         changed, histogram = 0.0, colours(frame)
         if last is not None:
@@ -93,27 +93,13 @@ def find_cuts(
         last = frame, histogram
         held.append((frame, changed, len(scores) - 1))
         if len(held) > NEIGHBOURS:
-            yield _decided(held.popleft(), scores, threshold)
-    for entry in held:
-        yield _decided(entry, scores, threshold)
+            yield decided()
+    while held:
+        yield decided()
 
 
-def _decided(
-    entry: tuple[np.ndarray, float, int], scores: list[float], threshold: float
-) -> tuple[np.ndarray, float, bool]:
-    """A frame with the number of the step before it, -1 for the first, as `find_cuts` says it."""
-    frame, changed, step = entry
-    return frame, changed, step >= 0 and is_cut(scores, step, threshold)
-
-
-def reject(frames: np.ndarray, changes: Sequence[float], thresholds: Thresholds) -> str | None:
-    """Why a clip without cuts is of no use, or None if it is.
-
-    Args:
-      frames: uint8 [T, H, W, 3].
-      changes: `change` of its T - 1 steps.
-      thresholds: of all filters.
-    """
+def reject(frames: Frames, changes: Sequence[float], thresholds: Thresholds) -> str | None:
+    """Why a clip without cuts is of no use, or None if it is; `changes` are of its T - 1 steps."""
     if (level := brightness(frames)) < thresholds.brightness:
         return f"too dark: mean luma {level:.1f}, below {thresholds.brightness:g}"
     if len(changes) and (motion := sum(changes) / len(changes)) < thresholds.motion:

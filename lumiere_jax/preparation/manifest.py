@@ -15,13 +15,15 @@ from etils import epath
 from lumiere_jax.data.captions import (
     CAPTION_COLUMNS,
     PATH_COLUMNS,
+    any_of,
     find_captions_file,
     read_caption_beside,
     read_captions_file,
     read_rows,
     real_path,
 )
-from lumiere_jax.data.video_folder import SPLITS, SUFFIXES, find_videos
+from lumiere_jax.data.source import SPLITS
+from lumiere_jax.data.video_folder import SUFFIXES, find_videos
 from lumiere_jax.runtime.errors import UserError
 
 MANIFEST_SUFFIXES = (".csv", ".jsonl", ".parquet")
@@ -98,12 +100,12 @@ def read_source(path: str | os.PathLike, test_fraction: float) -> Source:
         videos = _read_manifest(path, test_fraction)
         root = path.parent
     elif path.exists():
-        raise UserError(f"source {path}: a manifest's name must end in {_list(MANIFEST_SUFFIXES)}")
+        raise UserError(f"source {path}: a manifest's name must end in {any_of(MANIFEST_SUFFIXES)}")
     else:
         raise UserError(f"source {path}: there is no such folder or manifest")
     if not videos:
         raise UserError(
-            f"source {path} has no videos: a folder needs files ending in {_list(SUFFIXES)}, a "
+            f"source {path} has no videos: a folder needs files ending in {any_of(SUFFIXES)}, a "
             "manifest a line for each"
         )
     return Source(str(real_path(root)), videos)
@@ -113,7 +115,7 @@ def _read_remote(path: epath.Path, test_fraction: float) -> Source:
     """Reads a manifest in a bucket; relative paths in it start from its folder there."""
     if path.suffix.lower() not in MANIFEST_SUFFIXES or not path.exists():
         raise UserError(
-            f"source {path}: there is no such file, or none ending in {_list(MANIFEST_SUFFIXES)}; "
+            f"source {path}: there is no such file, or none ending in {any_of(MANIFEST_SUFFIXES)}; "
             "of videos in a bucket, give a manifest and not their folder"
         )
     with tempfile.TemporaryDirectory() as folder:
@@ -187,7 +189,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             for wanted in columns:
                 if not set(wanted) & set(names):
                     raise UserError(
-                        f"manifest {path}: no column {_list(wanted)} among {', '.join(names)}"
+                        f"manifest {path}: no column {any_of(wanted)} among {', '.join(names)}"
                     )
             used = [n for n in names if n in {*PATH_COLUMNS, *CAPTION_COLUMNS, "start", "end"}]
             line = 0
@@ -204,10 +206,10 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _text(where: str, row: dict[str, Any], names: tuple[str, ...]) -> str:
     """The text under the first of the names that the row has; white space becomes one space."""
     if not any(name in row for name in names):
-        raise UserError(f"{where}: {_list(names)} is missing")
+        raise UserError(f"{where}: {any_of(names)} is missing")
     value = next((row[name] for name in names if row.get(name) is not None), "")
     if not isinstance(value, str):
-        raise UserError(f"{where}: {_list(names)} is {value!r}, not a text")
+        raise UserError(f"{where}: {any_of(names)} is {value!r}, not a text")
     if names is PATH_COLUMNS:
         return value.strip()
     return " ".join(value.encode(errors="replace").decode().split())  # half a character is none
@@ -227,7 +229,3 @@ def _seconds(where: str, row: dict[str, Any], key: str) -> float | None:
     if not 0 <= seconds < math.inf:
         raise UserError(f"{where}: {key} is {value!r}, not a time in seconds")
     return seconds
-
-
-def _list(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:-1]) + " or " + names[-1]

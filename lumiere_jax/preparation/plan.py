@@ -12,9 +12,8 @@ from typing import Any
 
 from etils import epath
 
-from lumiere_jax.data.prepared_records import Shard
-from lumiere_jax.data.prepared_settings import FORMAT_VERSION, Settings
-from lumiere_jax.data.video_folder import SPLITS
+from lumiere_jax.data.prepared_format import FORMAT_VERSION, Settings, Shard
+from lumiere_jax.data.source import SPLITS
 from lumiere_jax.preparation.manifest import Source, Video
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.files import write_text, written
@@ -120,7 +119,8 @@ def make_plan(output: epath.PathLike, source: Source, settings: Settings) -> Pla
 def _write_plan(output: epath.Path, source: Source, settings: Settings) -> Plan:
     """Writes the list of the videos of each split, and then the plan."""
     by_split = {split: [v for v in source.videos if v.split == split] for split in SPLITS}
-    offsets, size = {}, settings.videos_per_shard or _shard_size(len(source.videos))
+    size = settings.videos_per_shard or _shard_size(len(source.videos))
+    offsets: dict[str, list[int]] = {}
     for split, videos in by_split.items():
         position, offsets[split] = 0, [0]
         with written(_list_path(output, split)) as path, path.open("wb") as file:

@@ -2,21 +2,19 @@
 
 import contextlib
 import fcntl
-import json
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from etils import epath
 
-from lumiere_jax.data.prepared_index import Index
-from lumiere_jax.data.prepared_records import DATASET, Shard
-from lumiere_jax.data.prepared_settings import Settings
-from lumiere_jax.data.video_folder import SPLITS
-from lumiere_jax.preparation import embedding, index, shards
+from lumiere_jax.data.prepared_format import DATASET, Index, Settings, Shard
+from lumiere_jax.data.source import SPLITS
+from lumiere_jax.preparation import shards
 from lumiere_jax.preparation.manifest import read_source
 from lumiere_jax.preparation.plan import FOLDER, Plan, make_plan
+from lumiere_jax.preparation.report import finish, read_summaries
+from lumiere_jax.preparation.shards import Task
 from lumiere_jax.preparation.workers import Crew
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.preemption import Interruption
@@ -30,7 +28,7 @@ def begun(source: str | os.PathLike, output: epath.PathLike, settings: Settings)
 
     Args:
       source: folder or manifest, see `read_source`.
-      output: folder of the output; made if missing.
+      output: folder of the output; created if missing.
       settings: of the records.
 
     Raises:
@@ -52,10 +50,14 @@ def begun(source: str | os.PathLike, output: epath.PathLike, settings: Settings)
 
 
 def left(plan: Plan) -> list[Shard]:
-    """The shards that are not done."""
-    with ThreadPoolExecutor(16) as pool:  # in a bucket, each takes a while
-        done = list(pool.map(lambda shard: shards.read_summary(plan, shard), plan.shards()))
-    return [shard for shard, found in zip(plan.shards(), done, strict=True) if found is None]
+    """The shards that are not done; says on stdout how many that are."""
+    summaries = read_summaries(plan)
+    todo = [shard for shard, summary in summaries.items() if summary is None]
+    videos = ", ".join(f"{plan.num_videos[split]} for {split}" for split in SPLITS)
+    num_done = len(summaries) - len(todo)
+    done = f", {num_done} of them done before" if num_done else ""
+    print(f"videos: {videos}; {len(summaries)} shards{done}")
+    return todo
 
 
 def prepare(plan: Plan, encoder: TextEncoder | None, num_workers: int) -> Index:
@@ -72,41 +74,26 @@ def prepare(plan: Plan, encoder: TextEncoder | None, num_workers: int) -> Index:
       Preempted: after SIGTERM; another call continues.
     """
     todo = left(plan)
-    print(describe_plan(plan, len(todo)))
-    total = sum(plan.num_videos.values())
-    finished, current = total - sum(plan.size(shard) for shard in todo), {}
+    total, current = sum(plan.num_videos.values()), dict[Shard, int]()
+    finished = total - sum(plan.size(shard) for shard in todo)
     progress = Progress("preparing", total, "videos", start=finished)
     num_clips = num_rejected = 0
-    tasks = (embedding.task(plan, shard, encoder) for shard in todo)
+    tasks = (Task.of(plan, shard, encoder) for shard in todo)
     with Interruption() as interruption, Crew(plan, min(num_workers, len(todo))) as crew:
         for event in crew.run(tasks):
             interruption.poll()
-            if event.video is not None:
+            if event.shard is None and finished == total:
+                continue  # the last line was printed
+            if event.shard is not None and event.video is not None:
                 current[event.shard] = event.video
-            elif event.summary is not None:
+            elif event.shard is not None and event.summary is not None:
                 current.pop(event.shard, None)
                 finished += plan.size(event.shard)
-                num_clips += event.summary["records"]
-                num_rejected += len(event.summary["rejected_files"])
-            if finished == total and event.summary is None:
-                continue  # the last line was printed
+                num_clips += event.summary.records
+                num_rejected += len(event.summary.rejected_files)
             note = f"{num_clips} clips, {num_rejected} files rejected" if num_clips else ""
             progress.update(finished + sum(current.values()), note)
-    return index.finish(plan, encoder and (encoder.max_length, encoder.dim))
-
-
-def describe(output: epath.PathLike) -> str:
-    """The head of the report of a finished output."""
-    report = json.loads((epath.Path(output) / index.REPORT_JSON).read_text())
-    return "\n".join(index.summary_lines(report))
-
-
-def describe_plan(plan: Plan, num_left: int) -> str:
-    """One line: how many videos there are, and how many shards are left to make."""
-    num_shards = sum(1 for _ in plan.shards())
-    videos = ", ".join(f"{plan.num_videos[split]} for {split}" for split in SPLITS)
-    done = f", {num_shards - num_left} of them done before" if num_left < num_shards else ""
-    return f"videos: {videos}; {num_shards} shards{done}"
+    return finish(plan, encoder)
 
 
 @contextlib.contextmanager

@@ -4,23 +4,26 @@ import collections
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Self
 
 import numpy as np
 from etils import epath
+from jaxtyping import Float32
 
-from lumiere_jax.data.prepared_records import Record, RecordFormat, Shard, file_name, open_writer
+from lumiere_jax.data.prepared_format import Record, RecordFormat, Shard, open_writer
 from lumiere_jax.preparation.clips import Clip, Rejection, find_clips
 from lumiere_jax.preparation.manifest import Video
 from lumiere_jax.preparation.plan import Plan
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.files import write_text, written
+from lumiere_jax.text import TextEncoder
 
 FOLDER = "shards"
+_CAPTIONS_AT_ONCE = 64
 
-Embeddings = Mapping[str, np.ndarray]
-"""Caption -> embedding, float32 [tokens, D], without padding."""
+Embeddings = Mapping[str, Float32[np.ndarray, "token channel"]]
+"""Caption -> embedding, without padding."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +40,82 @@ class Task:
     embeddings: Embeddings | None = None
     killers: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
+    @classmethod
+    def of(cls, plan: Plan, shard: Shard, encoder: TextEncoder | None) -> Self:
+        """What a worker needs to make a shard: embeddings are computed once, here."""
+        if encoder is None:
+            return cls(shard)
+        captions = {caption: None for video in plan.videos(shard) for caption in video.captions}
+        return cls(shard, embed(encoder, captions))
 
-def make_shard(plan: Plan, task: Task, tell: Callable[[int], None]) -> dict[str, Any]:
+
+def embed(encoder: TextEncoder, captions: Iterable[str]) -> Embeddings:
+    """Embeds captions, and leaves their padding out.
+
+    Raises:
+      UserError: the encoder pads elsewhere than at the end.
+    """
+    captions, embeddings = list(captions), {}
+    for first in range(0, len(captions), _CAPTIONS_AT_ONCE):
+        batch = captions[first : first + _CAPTIONS_AT_ONCE]
+        vectors, mask = (np.asarray(array) for array in encoder(batch))
+        for caption, rows, used in zip(batch, vectors, mask, strict=True):
+            length = int(used.sum())
+            if not used[:length].all() or rows[length:].any():
+                raise UserError(
+                    f"the embeddings of {encoder.fingerprint} cannot be stored: its padding is not "
+                    "zeros at the end"
+                )
+            embeddings[caption] = rows[:length].astype(np.float32)
+    return embeddings
+
+
+@dataclasses.dataclass(kw_only=True)
+class Summary:
+    """What is known of a shard that is done; its file says that it is.
+
+    Attributes:
+      records: how many clips.
+      bytes: of all records, not compressed.
+      file_bytes: of the file.
+      sha256: of the records in order.
+      rejected_files: path, part and reason of each video that gave no clip.
+      rejected_clips: path, start, end and reason.
+    """
+
+    records: int = 0
+    bytes: int = 0
+    file_bytes: int = 0
+    sha256: str = ""
+    rejected_files: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    rejected_clips: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    @staticmethod
+    def path(plan: Plan, shard: Shard) -> epath.Path:
+        """The file of the summary of a shard."""
+        return plan.output / FOLDER / f"{shard}.json"
+
+    @classmethod
+    def read(cls, plan: Plan, shard: Shard) -> Self | None:
+        """The summary of a shard that is done; None for one that is not."""
+        try:
+            summary = cls(**json.loads(cls.path(plan, shard).read_text()))
+            size = (plan.output / shard.file_name).stat().length
+        except (OSError, json.JSONDecodeError):
+            return None
+        return summary if size == summary.file_bytes else None
+
+    def note_rejections(self, video: Video, rejections: list[Rejection], is_empty: bool) -> None:
+        """Notes those of a video, which gave no clip at all if `is_empty`."""
+        for part in rejections:
+            if part.start is not None:
+                self.rejected_clips.append(_entry(video, part.start, part.end, part.reason))
+        if is_empty:
+            reason = _reason_for_all(rejections)
+            self.rejected_files.append(_entry(video, video.start, video.end, reason))
+
+
+def make_shard(plan: Plan, task: Task, tell: Callable[[int], None]) -> Summary:
     """Writes the file of a shard, and then its summary, which says that the shard is done.
 
     Args:
@@ -46,52 +123,31 @@ def make_shard(plan: Plan, task: Task, tell: Callable[[int], None]) -> dict[str,
       task: the shard, and what is known of it.
       tell: called with the number of a video before each part of it is looked at.
 
-    Returns:
-      The summary, see `read_summary`.
-
     Raises:
       UserError: the files cannot be written.
     """
-    path = plan.output / file_name(task.shard)
+    path = plan.output / task.shard.file_name
     try:
         with written(path) as temporary:
             summary = _write_records(temporary, plan, task, tell)
-        write_text(_summary_path(plan, task.shard), json.dumps(summary) + "\n")
+        text = json.dumps(dataclasses.asdict(summary)) + "\n"
+        write_text(Summary.path(plan, task.shard), text)
     except (OSError, RuntimeError) as error:  # the latter are ArrayRecord's
         raise UserError(f"{path} cannot be written: {error}") from error
     return summary
 
 
-def read_summary(plan: Plan, shard: Shard) -> dict[str, Any] | None:
-    """What is known of a shard that is done; None for one that is not.
-
-    Returns:
-      Dict of `records`, `bytes` (of all records, not compressed), `file_bytes`, `sha256` (of the
-      records in order), `rejected_files` (path, part and reason of each video that gave no clip)
-      and `rejected_clips` (path, start, end and reason).
-    """
-    try:
-        summary = json.loads(_summary_path(plan, shard).read_text())
-        size = (plan.output / file_name(shard)).stat().length
-    except (OSError, json.JSONDecodeError):
-        return None
-    return summary if size == summary["file_bytes"] else None
-
-
-def _summary_path(plan: Plan, shard: Shard) -> epath.Path:
-    return plan.output / FOLDER / f"{shard}.json"
-
-
 def _write_records(
     path: epath.PathLike, plan: Plan, task: Task, tell: Callable[[int], None]
-) -> dict[str, Any]:
+) -> Summary:
     """Writes all clips of a shard, and sums up."""
-    tally, record_format, writer = _Tally(), None, open_writer(path)
+    summary, digest, record_format = Summary(), hashlib.sha256(), None
+    writer = open_writer(path)
     for number, video in enumerate(plan.videos(task.shard)):
         clips = find_clips(video, plan.root, plan.settings)
         if number in task.killers:
             clips = iter([Rejection(task.killers[number])])
-        before, rejections = tally.records, []
+        before, rejections = summary.records, []
         for found in _telling(clips, number, tell):
             if isinstance(found, Rejection):
                 rejections.append(found)
@@ -100,44 +156,12 @@ def _write_records(
             record_format = record_format or _format_of(record)
             serialized = record_format.serialize(record)
             writer.write(serialized)
-            tally.add(serialized)
-        tally.add_rejections(video, rejections, is_empty=tally.records == before)
+            summary.records, summary.bytes = summary.records + 1, summary.bytes + len(serialized)
+            digest.update(hashlib.sha256(serialized).digest())
+        summary.note_rejections(video, rejections, is_empty=summary.records == before)
     writer.close()
-    return tally.summary() | {"file_bytes": epath.Path(path).stat().length}
-
-
-class _Tally:
-    """Counts what is written, and notes what is not."""
-
-    def __init__(self) -> None:
-        self.records, self._bytes, self._digest = 0, 0, hashlib.sha256()
-        self._files: list[dict[str, Any]] = []
-        self._clips: list[dict[str, Any]] = []
-
-    def add(self, serialized: bytes) -> None:
-        """Counts a record."""
-        self.records, self._bytes = self.records + 1, self._bytes + len(serialized)
-        self._digest.update(hashlib.sha256(serialized).digest())
-
-    def add_rejections(self, video: Video, rejections: list[Rejection], is_empty: bool) -> None:
-        """Notes those of a video, which gave no clip at all if `is_empty`."""
-        for part in rejections:
-            if part.start is not None:
-                entry = {"start": part.start, "end": part.end, "reason": part.reason}
-                self._clips.append({"path": video.path} | entry)
-        if is_empty:
-            entry = {"start": video.start, "end": video.end, "reason": _reason_for_all(rejections)}
-            self._files.append({"path": video.path} | entry)
-
-    def summary(self) -> dict[str, Any]:
-        """Most of what `read_summary` reads."""
-        return {
-            "records": self.records,
-            "bytes": self._bytes,
-            "sha256": self._digest.hexdigest(),
-            "rejected_files": self._files,
-            "rejected_clips": self._clips,
-        }
+    summary.sha256, summary.file_bytes = digest.hexdigest(), epath.Path(path).stat().length
+    return summary
 
 
 def _telling(
@@ -151,12 +175,16 @@ def _telling(
 
 
 def _record(video: Video, clip: Clip, embeddings: Embeddings | None) -> Record:
-    text = tuple(embeddings[caption] for caption in video.captions) if embeddings else None
+    text = tuple(embeddings[caption] for caption in video.captions) if embeddings else ()
     return Record(clip.frames, video.captions, video.path, clip.start, text)
 
 
 def _format_of(record: Record) -> RecordFormat:
     return RecordFormat(record.frames.shape, record.text[0].shape[1] if record.text else None)
+
+
+def _entry(video: Video, start: float | None, end: float | None, reason: str) -> dict[str, Any]:
+    return {"path": video.path, "start": start, "end": end, "reason": reason}
 
 
 def _reason_for_all(rejections: list[Rejection]) -> str:

@@ -11,11 +11,12 @@ import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator
-from typing import Any
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from typing import Self
 
-from lumiere_jax.data.prepared_records import Shard
+from lumiere_jax.data.prepared_format import Shard
 from lumiere_jax.preparation.plan import Plan
-from lumiere_jax.preparation.shards import Task, make_shard
+from lumiere_jax.preparation.shards import Summary, Task, make_shard
 from lumiere_jax.runtime.errors import UserError
 
 _POLL_SECONDS = 0.5
@@ -29,7 +30,7 @@ class Event:
 
     shard: Shard | None = None
     video: int | None = None
-    summary: dict[str, Any] | None = None
+    summary: Summary | None = None
 
 
 class Crew:
@@ -54,12 +55,12 @@ class Crew:
         self._timeout = timeout
         self._deaths: collections.Counter[tuple[Shard, int | None]] = collections.Counter()
 
-    def __enter__(self) -> "Crew":
+    def __enter__(self) -> Self:
         """Hands out itself."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Ends all workers at once; a shard that one was at is not done."""
+        """Ends all workers at once; a shard that one was making is not done."""
         for worker in self._workers:
             worker.end()
 
@@ -75,13 +76,14 @@ class Crew:
         Raises:
           UserError: a worker cannot write, or the workers die without end.
         """
-        tasks, waiting, exhausted = iter(tasks), collections.deque(), False
+        tasks, exhausted = iter(tasks), False
+        waiting: collections.deque[Task] = collections.deque()
         while True:
             idle = [worker for worker in self._workers if worker.task is None]
             if not exhausted and len(waiting) <= len(idle):
                 task = next(tasks, None)
                 exhausted = task is None
-                waiting.extend([] if exhausted else [task])
+                waiting.extend([] if task is None else [task])
             for worker in idle[: len(waiting)]:
                 worker.give(waiting.popleft())
             busy = {w.connection: w for w in self._workers if w.task is not None}
@@ -89,21 +91,21 @@ class Crew:
                 return
             can_take = not exhausted and len(waiting) <= len(self._workers) - len(busy)
             ready = multiprocessing.connection.wait(busy, 0.0 if can_take else _POLL_SECONDS)
-            for connection in ready:
-                yield from self._news(busy.pop(connection), waiting)
-            for worker in busy.values():
-                if time.monotonic() - worker.heard > self._timeout:
+            for connection, worker in busy.items():
+                if connection in ready:
+                    yield from self._news(worker, waiting)
+                elif time.monotonic() - worker.heard > self._timeout:
                     self._lost(worker, f"it took longer than {self._timeout:g} s", waiting)
             yield Event()
 
     def _news(self, worker: "_Worker", waiting: collections.deque[Task]) -> Iterator[Event]:
         """What a worker says; that its connection ends means that it is dead."""
-        shard = worker.task.shard
+        shard = worker.task.shard if worker.task else None
         try:
             kind, value = worker.connection.recv()
         except (EOFError, OSError):
             worker.process.join()
-            self._lost(worker, _how_it_ended(worker.process.exitcode), waiting)
+            self._lost(worker, _how_it_ended(worker.process.exitcode or 0), waiting)
             return
         worker.heard = time.monotonic()
         if kind == "error":
@@ -120,6 +122,7 @@ class Crew:
     def _lost(self, worker: "_Worker", how: str, waiting: collections.deque[Task]) -> None:
         """Replaces a worker, and puts its shard first in line, without the video if need be."""
         task, video = worker.task, worker.video
+        assert task is not None
         worker.restart()
         self._deaths[task.shard, video] += 1
         deaths = self._deaths[task.shard, video]
@@ -148,18 +151,21 @@ class _Worker:
     Attributes:
       process: it.
       connection: to it.
-      task: what it is at; None if it is idle.
-      video: number of the video it is at; None if it did not say.
+      task: its task; None if it is idle.
+      video: number of the video it reads; None if it did not say.
       heard: when it last said something, or was given something to do.
     """
 
-    def __init__(self, context: multiprocessing.context.BaseContext, plan: Plan):
+    task: Task | None
+    video: int | None
+
+    def __init__(self, context: ForkServerContext, plan: Plan):
         self._context, self._plan = context, plan
         self._start()
 
     def _start(self) -> None:
         self.connection, theirs = self._context.Pipe()
-        self.process = self._context.Process(
+        self.process: ForkServerProcess = self._context.Process(
             target=_work, args=(theirs, self._plan), name="prepare_data worker", daemon=True
         )
         self.process.start()
@@ -173,7 +179,7 @@ class _Worker:
             self.connection.send(task)
 
     def end(self) -> None:
-        """Ends the process, whatever it is at."""
+        """Ends the process, whatever it is doing."""
         self.process.kill()
         self.process.join()
         self.connection.close()
@@ -204,5 +210,7 @@ def _work(connection: multiprocessing.connection.Connection, plan: Plan) -> None
 
 def _end_with_parent() -> None:
     """Ends this process when the one that gives out the shards is gone, even if it was killed."""
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)

@@ -20,7 +20,7 @@ def corpus(tmp_path_factory):
 def test_each_file_is_used_or_reported_with_its_reason(corpus):
     folder, expected = corpus
     source = VideoFolder(folder, **OPTIONS)
-    skipped = source.report["skipped"]
+    skipped = source.report.skipped
     for name, reason in expected.items():
         assert (name in skipped) == (reason is not None), (name, skipped.get(name))
         assert reason is None or reason in skipped[name]

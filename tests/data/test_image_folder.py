@@ -21,7 +21,7 @@ def test_images_are_fitted_and_captioned(tmp_path):
     save(tmp_path / "below" / "a.png", picture(), "first")
     save(tmp_path / "b.webp", picture(seed=1), "second", lossless=True)
     source = ImageFolder(tmp_path, resolution=(16, 20))
-    assert len(source) == 2 and source.report["skipped"] == {}
+    assert len(source) == 2 and source.report.skipped == {}
     for index, (seed, caption) in enumerate([(1, "second"), (0, "first")]):
         frames, got = source.frames(index)
         np.testing.assert_array_equal(frames, resize_and_crop(picture(seed=seed), (16, 20))[None])
@@ -59,7 +59,7 @@ def test_what_cannot_be_used_is_reported(tmp_path, monkeypatch):
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
     save(tmp_path / "bomb.png", picture(90, 90))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
-    skipped = ImageFolder(tmp_path, resolution=16).report["skipped"]
+    skipped = ImageFolder(tmp_path, resolution=16).report.skipped
     reasons = {
         "small.png": "too small: 60×8 pixels",
         "cut.png": "broken: ",

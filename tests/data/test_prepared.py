@@ -9,7 +9,8 @@ from lumiere_jax.cascade.config import default_config
 from lumiere_jax.data import video_io
 from lumiere_jax.data.pipeline import train_batches
 from lumiere_jax.data.prepared import Prepared
-from lumiere_jax.data.sources import HoldsFrames, StoresText, create_source
+from lumiere_jax.data.source import HoldsFrames, StoresText
+from lumiere_jax.data.sources import create_source
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.text import HashedTextEncoder, T5TextEncoder
 from tests.preparation.videos import moving, prepare, write

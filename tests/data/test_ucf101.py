@@ -12,7 +12,7 @@ import pytest
 
 from lumiere_jax.data.ucf101 import Ucf101
 from lumiere_jax.data.ucf101_classes import classes
-from lumiere_jax.data.ucf101_files import LISTS, LISTS_ARCHIVE
+from lumiere_jax.data.ucf101_videos import LISTS, LISTS_ARCHIVE
 from lumiere_jax.data.video_io import read_video
 from lumiere_jax.runtime.errors import UserError
 

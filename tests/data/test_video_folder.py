@@ -71,8 +71,8 @@ def test_real_videos_are_read_and_the_others_reported(real_folder):
         assert video.shape == (16, 32, 32, 3) and video.dtype == np.float32
         assert -1 <= video.min() < -0.5 and 0.5 < video.max() <= 1
         assert caption == CAPTIONS[source.path(index).name]
-    skipped = source.report["skipped"]
-    assert source.report["used"] == 3
+    skipped = source.report.skipped
+    assert source.report.used == 3
     kinds = {Path(name).name: reason.split(":")[0] for name, reason in skipped.items()}
     assert kinds == {
         "truncated.mp4": "broken",

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from lumiere_jax.data.prepared_index import Index
-from lumiere_jax.data.prepared_records import file_name, open_reader
+from lumiere_jax.data.prepared_format import Index, open_reader
 from lumiere_jax.preparation import run
 from lumiere_jax.preparation.plan import Plan
 from lumiere_jax.runtime.errors import UserError
@@ -47,7 +46,7 @@ def records(output):
     """The serialized records of an output, in no order."""
     plan, found = Plan.load(output), []
     for shard in plan.shards():
-        reader = open_reader(output / file_name(shard))
+        reader = open_reader(output / shard.file_name)
         found += reader.read_all() if reader.num_records() else []
     return sorted(found)
 

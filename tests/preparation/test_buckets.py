@@ -7,7 +7,7 @@ import pytest
 from etils.epath import backend, gpath
 from fsspec.implementations.dirfs import DirFileSystem
 
-from lumiere_jax.preparation import clips, embedding, index, run, shards
+from lumiere_jax.preparation import clips, report, run, shards
 from lumiere_jax.preparation.manifest import Video
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.text import HashedTextEncoder
@@ -89,7 +89,7 @@ def make_here(manifest, output):
     changes = {"videos_per_shard": 2, "text_fingerprint": encoder.fingerprint}
     with run.begun(manifest, output, settings(**changes)) as plan:
         for shard in run.left(plan):
-            task = embedding.task(plan, shard, encoder)
+            task = shards.Task.of(plan, shard, encoder)
             shards.make_shard(plan, task, lambda number: None)
         assert not run.left(plan)
-        index.finish(plan, (6, 8))
+        report.finish(plan, encoder)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lumiere_jax.data import video_io
-from lumiere_jax.data.prepared_settings import Thresholds
+from lumiere_jax.data.prepared_format import Thresholds
 from lumiere_jax.preparation.clips import Clip, Rejection, find_clips
 from lumiere_jax.preparation.manifest import Video
 from tests.preparation.videos import REAL_CLIPS, make_folder, moving, settings, write

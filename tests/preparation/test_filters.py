@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from lumiere_jax.data import video_io
-from lumiere_jax.data.prepared_settings import Thresholds
+from lumiere_jax.data.prepared_format import Thresholds
 from lumiere_jax.preparation import filters
 from tests.preparation.videos import REAL_CLIPS, moving, static
 

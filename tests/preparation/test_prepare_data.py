@@ -12,8 +12,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from lumiere_jax.data import video_io
-from lumiere_jax.data.prepared_index import Index
-from lumiere_jax.data.prepared_records import file_name, open_reader
+from lumiere_jax.data.prepared_format import Index, open_reader
 from lumiere_jax.preparation import run, shards
 from lumiere_jax.preparation.plan import Plan
 from lumiere_jax.preparation.workers import Crew
@@ -49,7 +48,7 @@ def records_of(output):
     """All records of an output: serialized, by split."""
     plan, found = Plan.load(output), {"train": [], "test": []}
     for shard in plan.shards():
-        reader = open_reader(output / file_name(shard))
+        reader = open_reader(output / shard.file_name)
         found[shard.split] += reader.read_all() if reader.num_records() else []
     return found
 
@@ -257,8 +256,8 @@ def test_a_worker_that_dies_once_costs_nothing(tmp_path):
         with Crew(plan, 1) as crew:
             os.kill(crew._workers[0].process.pid, signal.SIGKILL)
             summaries = [e.summary for e in crew.run([shards.Task(shard)]) if e.summary]
-    assert [summary["records"] for summary in summaries] == [3]
-    assert not summaries[0]["rejected_files"]
+    assert [summary.records for summary in summaries] == [3]
+    assert not summaries[0].rejected_files
 
 
 def test_names_and_captions_that_are_no_unicode(tmp_path):
@@ -314,4 +313,4 @@ def test_a_full_disk_is_told(folder, tmp_path):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
             signal.signal(signal.SIGXFSZ, before)
-        assert shards.read_summary(plan, shard) is None
+        assert shards.Summary.read(plan, shard) is None

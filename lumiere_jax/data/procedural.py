@@ -1,0 +1,74 @@
+"""What the sources that draw their clips have in common."""
+
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+
+from lumiere_jax.data.source import SPLITS
+from lumiere_jax.runtime.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class ProceduralSource:
+    """Endless clips, each a pure function of its index; `fps` says how fast to play them.
+
+    Attributes:
+      num_frames: frames of a clip. One frame shows a random moment of it.
+      resolution: pixels along each side.
+      fps: frames per second at which a clip is meant to be played.
+      split: "train" or "test".
+      size: how many clips an epoch has.
+      max_objects: 1, or 2 to allow two objects in a clip.
+      two_object_probability: share of clips with two objects where `max_objects` is 2.
+      seed: of the whole source.
+    """
+
+    num_frames: int = 8
+    resolution: int = 16
+    fps: float = 8
+    split: str = "train"
+    size: int = 1_000_000
+    max_objects: int = 1
+    two_object_probability: float = 0.5
+    seed: int = 0
+
+    name: ClassVar[str]
+    least_resolution: ClassVar[int]
+
+    def __post_init__(self) -> None:
+        """Checks the settings.
+
+        Raises:
+          UserError: one is out of range.
+        """
+        if self.split not in SPLITS:
+            raise UserError(f"{self.name}: split={self.split!r} must be 'train' or 'test'")
+        if self.max_objects not in (1, 2):
+            raise UserError(f"{self.name}: max_objects={self.max_objects} must be 1 or 2")
+        if self.fps <= 0:
+            raise UserError(f"{self.name}: fps={self.fps} must be above 0")
+        least = {"num_frames": 1, "size": 1, "segments": 1, "resolution": self.least_resolution}
+        for field, value in vars(self).items():
+            if field in least and value < least[field]:
+                raise UserError(f"{self.name}: {field}={value} must be {least[field]} or more")
+            if field.endswith("_probability") and not 0 <= value <= 1:
+                raise UserError(f"{self.name}: {field}={value} must be between 0 and 1")
+
+    def __len__(self) -> int:
+        return self.size
+
+    @property
+    def share_of_two(self) -> float:
+        """Share of clips with two objects."""
+        return self.two_object_probability if self.max_objects == 2 else 0.0
+
+    def generator(self, index: int, *stream: int) -> np.random.Generator:
+        """What clip `index` is drawn with.
+
+        Raises:
+          IndexError: `index` is outside [0, len(self)).
+        """
+        if not 0 <= index < self.size:
+            raise IndexError(f"{self.name} has {self.size} clips; there is no clip {index}")
+        return np.random.default_rng((self.seed, int(index), *stream))
