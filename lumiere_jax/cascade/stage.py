@@ -1,8 +1,7 @@
 """A stage of the cascade: its network, schedule and text encoder, made from its config."""
 
 import dataclasses
-import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -13,7 +12,6 @@ from lumiere_jax import text
 from lumiere_jax.cascade.config import ConfigDict
 from lumiere_jax.data.masks import MaskMix
 from lumiere_jax.diffusion.discrete import DiscreteSchedule
-from lumiere_jax.diffusion.losses import diffusion_loss, drop_text
 from lumiere_jax.diffusion.low_resolution import downsample, upsample_low_resolution
 from lumiere_jax.diffusion.multidiffusion import normalized_weights, windows
 from lumiere_jax.diffusion.schedule import CosineSchedule, Schedule, with_time_power
@@ -171,7 +169,7 @@ def known_part(video: jax.Array, mask: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stage of the cascade, without its parameters.
+    """One stage of the cascade, without its parameters: one that makes images or videos from text.
 
     Attributes:
       name: a key of `STAGES`.
@@ -179,6 +177,8 @@ class Stage:
       network: the Linen module.
       schedule: the noise schedule.
       text_encoder: from prompts to embeddings.
+      is_super_resolution: whether it refines a low-resolution clip.
+      is_conditional: whether it is shown some pixels of the clip that it is to make.
     """
 
     name: str
@@ -186,10 +186,12 @@ class Stage:
     network: nn.Module
     schedule: Schedule
     text_encoder: text.TextEncoder
+    is_super_resolution: ClassVar[bool] = False
+    is_conditional: ClassVar[bool] = False
 
     @classmethod
     def from_config(cls, config: ConfigDict, *, shapes_only: bool = False) -> "Stage":
-        """Makes the stage that `config` describes.
+        """Makes the stage that `config` describes, of the kind that its name asks for.
 
         Args:
           config: see `default_config`.
@@ -203,7 +205,7 @@ class Stage:
         encoder = text.create(config.text)
         if shapes_only:
             encoder = text.ShapesOnly(encoder.dim, encoder.max_length)
-        return cls(
+        return _KINDS.get(config.stage, cls)(
             name=config.stage,
             config=config,
             network=create_network(config.model),
@@ -217,21 +219,6 @@ class Stage:
         return self.config.diffusion.get("learned_variance", False)
 
     @property
-    def upsampling(self) -> str:
-        """How the low-resolution clip is brought to size, see `upsample_low_resolution`."""
-        return self.config.ssr.get("upsampling", "bilinear")
-
-    @property
-    def is_super_resolution(self) -> bool:
-        """Whether the stage refines a low-resolution clip."""
-        return self.name in ("t2i_ssr", "ssr")
-
-    @property
-    def is_conditional(self) -> bool:
-        """Whether the stage is shown some pixels of the clip that it is to make."""
-        return self.name == "stunet_conditional"
-
-    @property
     def is_distilled(self) -> bool:
         """Whether it learns from a teacher of the same stage, see `training.distill`."""
         return "distillation" in self.config
@@ -242,26 +229,13 @@ class Stage:
         return self.name if self.is_distilled else STAGES[self.name]
 
     @property
-    def lora_rank(self) -> int:
-        """Rank of the changes that a style trains; 0 where all weights are trained."""
-        return self.config.style.rank if self.name == "style" else 0
-
-    @property
     def draw_mask(self) -> MaskMix | None:
-        """What a training clip shows of itself; None for other stages."""
-        return MaskMix(self.config.masks) if self.is_conditional else None
+        """What a training clip shows of itself; None where nothing is shown."""
+        return None
 
     def is_trainable(self, path: tuple[str, ...]) -> bool:
-        """The freezing rule: all parameters, or those that came with inflation.
-
-        A conditional stage also trains the input convolution, which has new channels; a style with
-        a rank trains its low-rank changes alone.
-        """
-        if self.lora_rank:
-            return path[0] == LORA
-        if self.config.train.trainable == "all" or is_temporal(path):
-            return True
-        return self.is_conditional and path[0] == INPUT_LAYER
+        """The freezing rule: all parameters, or those that came with inflation."""
+        return self.config.train.trainable == "all" or is_temporal(path)
 
     def null_text(self) -> tuple[np.ndarray, np.ndarray]:
         """The unconditional text: embeddings `[1, length, dim]` and mask `[1, length]`.
@@ -273,40 +247,30 @@ class Stage:
     def clip_shape(self) -> tuple[int, int, int, int]:
         """What the network is trained on: `(time, height, width, 3)`."""
         data = self.config.data
-        if self.is_super_resolution:
-            frames = min(data.num_frames, self.config.ssr.window)
-            return frames, self.config.ssr.crop, self.config.ssr.crop, 3
         return data.num_frames, data.resolution, data.resolution, 3
 
     def splits_into(self, parts: int, frames: int) -> bool:
-        """Whether sampling can share one clip of so many frames between that many devices.
+        """Whether sampling can share a clip of `frames` frames between `parts` devices.
 
-        A base stage splits rows of pixels, also those of its coarsest feature map; a
-        super-resolution stage deals out windows, and splits rows between its steps.
+        They split rows of pixels, also those of the network's coarsest feature map.
         """
-        rows = self.config.data.resolution
-        if self.is_super_resolution:
-            ssr = self.config.ssr
-            overlap = ssr.overlap if frames > ssr.window else 0
-            return rows % parts == 0 and parts <= len(windows(frames, ssr.window, overlap))
         model = self.config.model
-        return rows // (model.get("patch", 1) * 2 ** (len(model.widths) - 1)) % parts == 0
+        coarsest = self.config.data.resolution // (
+            model.get("patch", 1) * 2 ** (len(model.widths) - 1)
+        )
+        return coarsest % parts == 0
 
     def init_params(self, key: jax.Array) -> Params:
         """Fresh parameters; call it under `jax.jit` or `jax.eval_shape`."""
-        clip = jnp.zeros((1, *self.clip_shape()))
         encoder = self.text_encoder
         embeddings = jnp.zeros((1, encoder.max_length, encoder.dim))
         mask = jnp.ones((1, encoder.max_length), bool)
-        extra = {}
-        if self.is_conditional:
-            clip = jnp.zeros((*clip.shape[:-1], self.config.model.in_channels))
-        if self.is_super_resolution:
-            extra = {"low_resolution": clip, "augmentation_level": jnp.zeros(1)}
-        params = self.network.init(key, clip, jnp.zeros(1), embeddings, mask, **extra)["params"]
-        if self.lora_rank:
-            params = {**params, LORA: fresh_lora(params, self.lora_rank, key)}
-        return params
+        clip, extra = self._blank_input()
+        return self.network.init(key, clip, jnp.zeros(1), embeddings, mask, **extra)["params"]
+
+    def _blank_input(self) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """A clip for the network, and what it takes beside clip, time and text."""
+        return jnp.zeros((1, *self.clip_shape())), {}
 
     def predict(
         self, params: Params, z: jax.Array, log_snr: jax.Array, condition: dict[str, Any]
@@ -320,58 +284,117 @@ class Stage:
           condition: "text", "text_mask" and, for super-resolution, "low_resolution" and
             "augmentation_level"; for a conditional stage "known", see `known_part`.
         """
-        condition = dict(condition)
-        if self.is_conditional:
-            z = jnp.concatenate([z, condition.pop("known").astype(z.dtype)], axis=-1)
         time = self.schedule.network_time(log_snr)
-        params = merge_lora(params)
         return self.network.apply({"params": params}, z, time, **condition)
 
-    def loss(self, params: Params, batch: Batch, key: jax.Array) -> jax.Array:
-        """Mean diffusion loss of a batch of clips, see `data.pipeline.train_batches`."""
-        diffusion = self.config.diffusion
-        video, condition, loss_key = self.training_input(batch, key)
-        loss, _ = diffusion_loss(
-            functools.partial(self.predict, params, condition=condition), video, loss_key,
-            schedule=self.schedule, kind=diffusion.prediction, weighting=diffusion.weighting,
-            learned_variance=self.learned_variance,
-        )  # fmt: skip
-        return loss.mean()
-
-    def training_input(
-        self, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, dict[str, jax.Array], jax.Array]:
-        """What is taught by a batch of clips.
+    def training_clip(
+        self, batch: Batch, crop_key: jax.Array, augment_key: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """What the network is to make of a batch, and what it is shown beside the text.
 
         Args:
           batch: see `data.pipeline.train_batches`.
-          key: PRNG key for text dropout, crops and augmentation.
+          crop_key: PRNG key for crops.
+          augment_key: PRNG key for noise on what is shown.
 
         Returns:
-          Clean clips `[batch, time, height, width, 3]`, their condition (see `predict`), and a key
-          for noise and its levels.
+          Clean clips `[batch, time, height, width, 3]`, and their condition but for the text.
         """
-        loss_key, text_key, crop_key, augment_key = jax.random.split(key, 4)
-        null_text, null_mask = self.null_text()
-        embeddings, mask = drop_text(
-            batch["text"], batch["text_mask"], null_text, null_mask, text_key,
-            self.config.diffusion.text_dropout,
-        )  # fmt: skip
-        video, condition = batch["video"], {"text": embeddings, "text_mask": mask}
-        if self.is_conditional:
-            condition["known"] = known_part(video, batch["mask"])
-        if self.is_super_resolution:
-            low, video = self.training_crops(video, crop_key)
-            level_key, noise_key = jax.random.split(augment_key)
-            level = jax.random.uniform(level_key, (video.shape[0],))
-            level = self.schedule.round_level(level)
-            noise = jax.random.normal(noise_key, low.shape)
-            condition["low_resolution"] = self.schedule.augment(low, level, noise)
-            condition["augmentation_level"] = level
-        return video, condition, loss_key
+        del crop_key, augment_key
+        return batch["video"], {}
+
+
+class ConditionalStage(Stage):
+    """A stage that is shown some pixels of its clip: ⟨J, C, M⟩ of the paper (section 4)."""
+
+    is_conditional = True
+
+    @property
+    def draw_mask(self) -> MaskMix:
+        """What a training clip shows of itself."""
+        return MaskMix(self.config.masks)
+
+    def is_trainable(self, path: tuple[str, ...]) -> bool:
+        """Also the input convolution, which has new channels."""
+        return super().is_trainable(path) or path[0] == INPUT_LAYER
+
+    def _blank_input(self) -> tuple[jax.Array, dict[str, jax.Array]]:
+        return jnp.zeros((1, *self.clip_shape()[:-1], self.config.model.in_channels)), {}
+
+    def predict(
+        self, params: Params, z: jax.Array, log_snr: jax.Array, condition: dict[str, Any]
+    ) -> jax.Array:
+        """See `Stage.predict`; the network takes what is known as further channels."""
+        condition = dict(condition)
+        z = jnp.concatenate([z, condition.pop("known").astype(z.dtype)], axis=-1)
+        return super().predict(params, z, log_snr, condition)
+
+    def training_clip(
+        self, batch: Batch, crop_key: jax.Array, augment_key: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """See `Stage.training_clip`."""
+        return batch["video"], {"known": known_part(batch["video"], batch["mask"])}
+
+
+class StyleStage(Stage):
+    """An image network that is fine-tuned on a style: all of it, or low-rank changes (LoRA)."""
+
+    def is_trainable(self, path: tuple[str, ...]) -> bool:
+        """With a rank, the low-rank changes alone."""
+        return path[0] == LORA if self.config.style.rank else super().is_trainable(path)
+
+    def init_params(self, key: jax.Array) -> Params:
+        """See `Stage.init_params`."""
+        params, rank = super().init_params(key), self.config.style.rank
+        return {**params, LORA: fresh_lora(params, rank, key)} if rank else params
+
+    def predict(
+        self, params: Params, z: jax.Array, log_snr: jax.Array, condition: dict[str, Any]
+    ) -> jax.Array:
+        """See `Stage.predict`."""
+        return super().predict(merge_lora(params), z, log_snr, condition)
+
+
+class SuperResolutionStage(Stage):
+    """A stage that refines a low-resolution clip; it learns from space-time crops."""
+
+    is_super_resolution = True
+
+    @property
+    def upsampling(self) -> str:
+        """How the low-resolution clip is brought to size, see `upsample_low_resolution`."""
+        return self.config.ssr.get("upsampling", "bilinear")
+
+    def clip_shape(self) -> tuple[int, int, int, int]:
+        """The size of a crop, `(time, height, width, 3)`."""
+        ssr = self.config.ssr
+        return min(self.config.data.num_frames, ssr.window), ssr.crop, ssr.crop, 3
+
+    def splits_into(self, parts: int, frames: int) -> bool:
+        """See `Stage.splits_into`; devices take whole windows, and split rows between steps."""
+        ssr = self.config.ssr
+        overlap = ssr.overlap if frames > ssr.window else 0
+        rows, number = self.config.data.resolution, len(windows(frames, ssr.window, overlap))
+        return rows % parts == 0 and parts <= number
+
+    def _blank_input(self) -> tuple[jax.Array, dict[str, jax.Array]]:
+        clip = jnp.zeros((1, *self.clip_shape()))
+        return clip, {"low_resolution": clip, "augmentation_level": jnp.zeros(1)}
+
+    def training_clip(
+        self, batch: Batch, crop_key: jax.Array, augment_key: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """See `Stage.training_clip`; every low-resolution crop gets noise of a random level."""
+        low, video = self.training_crops(batch["video"], crop_key)
+        level_key, noise_key = jax.random.split(augment_key)
+        level = jax.random.uniform(level_key, (video.shape[0],))
+        level = self.schedule.round_level(level)
+        noise = jax.random.normal(noise_key, low.shape)
+        low = self.schedule.augment(low, level, noise)
+        return video, {"low_resolution": low, "augmentation_level": level}
 
     def training_crops(self, video: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Random space-time crops for super-resolution.
+        """Random space-time crops.
 
         Args:
           video: `[batch, time, height, width, 3]` at the high resolution.
@@ -397,3 +420,12 @@ class Stage:
         video = jax.vmap(crop)(video, jax.random.split(key, video.shape[0]))
         low = upsample_low_resolution(downsample(video, factor), size[1:3], self.upsampling)
         return low, video
+
+
+_KINDS: dict[str, type[Stage]] = {
+    "stunet_conditional": ConditionalStage,
+    "style": StyleStage,
+    "t2i_ssr": SuperResolutionStage,
+    "ssr": SuperResolutionStage,
+}
+"""Stages that are more than a network from text to images or videos."""

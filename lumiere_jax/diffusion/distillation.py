@@ -19,8 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lumiere_jax.diffusion import parameterization
-from lumiere_jax.diffusion.losses import stratified_times
-from lumiere_jax.diffusion.parameterization import Kind, add_noise, expand_to, to_x0
+from lumiere_jax.diffusion.parameterization import Kind, expand_to, to_x0
 from lumiere_jax.diffusion.samplers import ddim_step
 from lumiere_jax.diffusion.schedule import Schedule
 from lumiere_jax.runtime.errors import UserError
@@ -29,7 +28,7 @@ StudentWeighting = Literal["plain", "truncated_snr"]
 STUDENT_WEIGHTINGS: tuple[str, ...] = get_args(StudentWeighting)
 
 
-def log_snr_table(schedule: Schedule, teacher_steps: int, student_steps: int) -> jax.Array:
+def visited_log_snrs(schedule: Schedule, teacher_steps: int, student_steps: int) -> jax.Array:
     """Noise levels that student and teacher visit, by steps of the student.
 
     Call it outside of a trace.
@@ -113,25 +112,37 @@ def teacher_target(
     return target, end
 
 
+def student_steps(table: jax.Array, time: jax.Array) -> jax.Array:
+    """The step of the student that each sample learns; times are uniform, so each is as likely.
+
+    Args:
+      table: of `visited_log_snrs`.
+      time: [batch], in [0, 1).
+
+    Returns:
+      The noise levels of the teacher's k steps within it, [k + 1, batch].
+    """
+    step = jnp.floor(time * len(table)).astype(int)
+    return table[jnp.minimum(step, len(table) - 1)].T
+
+
 def student_loss(
-    predict: Callable[[jax.Array, jax.Array], jax.Array],
-    denoise: Callable[[jax.Array, jax.Array], jax.Array],
-    x0: jax.Array,
-    key: jax.Array,
+    prediction: jax.Array,
+    target: jax.Array,
+    z: jax.Array,
+    log_snr: jax.Array,
     *,
-    table: jax.Array,
     kind: Kind,
     weighting: StudentWeighting = "truncated_snr",
 ) -> jax.Array:
-    """Draws a step of the student and noise for every sample, and scores the student's estimate.
+    """Scores the student's prediction.
 
     Args:
-      predict: the student, `predict(z, log_snr)`: its raw prediction, the shape of z.
-      denoise: the teacher, see `teacher_target`.
-      x0: clean data, [batch, ...].
-      key: PRNG key for steps and noise.
-      table: of `log_snr_table`.
-      kind: what `predict` predicts: "v", "epsilon" or "x0".
+      prediction: the student's, raw; the shape of z.
+      target: of `teacher_target`; it has no gradient.
+      z: noisy samples, [batch, ...].
+      log_snr: of z, [batch].
+      kind: what is predicted: "v", "epsilon" or "x0".
       weighting: "plain" is the mean squared error of the predicted kind; "truncated_snr" that of
         x0, times the signal-to-noise ratio but at least 1 (arXiv 2202.00512, section 4).
 
@@ -142,16 +153,7 @@ def student_loss(
       UserError: if `kind` or `weighting` is unknown.
     """
     check_weighting(weighting)
-    time_key, noise_key = jax.random.split(key)
-    # A step is as likely as any other: times are uniform, and a step lasts 1 / steps.
-    step = jnp.floor(stratified_times(time_key, x0.shape[0]) * len(table)).astype(int)
-    log_snrs = table[jnp.minimum(step, len(table) - 1)].T
-    log_snr = log_snrs[0]
-    noise = jax.random.normal(noise_key, x0.shape, x0.dtype)
-    z = add_noise(x0, noise, log_snr).astype(x0.dtype)
-    target, _ = teacher_target(denoise, z, log_snrs)
-    target = jax.lax.stop_gradient(target)
-    prediction = predict(z, log_snr).astype(z.dtype)
+    target, prediction = jax.lax.stop_gradient(target), prediction.astype(z.dtype)
     if weighting == "plain":
         goal = parameterization.convert(target, z, log_snr, "x0", kind)
         return _mean_square(prediction - goal)

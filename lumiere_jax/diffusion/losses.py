@@ -1,13 +1,12 @@
 """The training objective, and the random corruptions of its conditions."""
 
-from collections.abc import Callable
 from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
 from lumiere_jax.diffusion import discrete, parameterization
-from lumiere_jax.diffusion.parameterization import Kind, add_noise, expand_to
+from lumiere_jax.diffusion.parameterization import Kind, expand_to
 from lumiere_jax.diffusion.schedule import Schedule
 from lumiere_jax.runtime.errors import UserError
 
@@ -34,24 +33,25 @@ def stratified_times(key: jax.Array, batch: int) -> jax.Array:
 
 
 def diffusion_loss(
-    predict: Callable[[jax.Array, jax.Array], jax.Array],
+    prediction: jax.Array,
     x0: jax.Array,
-    key: jax.Array,
+    noise: jax.Array,
+    time: jax.Array,
     *,
     schedule: Schedule,
     kind: Kind,
     weighting: Weighting = "plain",
     learned_variance: bool = False,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Draws a noise level and noise for every sample and scores the network's prediction.
+) -> jax.Array:
+    """Scores the network's prediction for `add_noise(x0, noise, schedule.log_snr(time))`.
 
     Args:
-      predict: `predict(z, log_snr)`, with z [batch, ...] and log_snr [batch], gives the raw
-        prediction, the shape of z.
+      prediction: the shape of `x0`.
       x0: clean data, [batch, ...].
-      key: PRNG key for times and noise.
+      noise: the noise that was added, the shape of `x0`.
+      time: [batch], see `stratified_times`.
       schedule: from times to log-SNRs.
-      kind: what `predict` predicts: "v", "epsilon" or "x0".
+      kind: what was predicted: "v", "epsilon" or "x0".
       weighting: "plain" is the mean squared error of the predicted kind; "sigmoid" and "balanced"
         see `sigmoid_weight` and `balanced_weight`.
       learned_variance: the prediction has twice the channels, and the loss is L_hybrid of arXiv
@@ -59,21 +59,15 @@ def diffusion_loss(
         teaches the variance alone. Needs a `DiscreteSchedule` and "epsilon".
 
     Returns:
-      The loss [batch], and a dict of [batch] arrays: "time", "log_snr" and "squared_error" (the
-      unweighted mean squared error of the predicted kind).
+      The loss, [batch].
 
     Raises:
       UserError: if `kind` or `weighting` is unknown.
     """
     if weighting not in WEIGHTINGS:
         raise UserError(f"unknown loss weighting {weighting!r}: use one of {', '.join(WEIGHTINGS)}")
-    time_key, noise_key = jax.random.split(key)
-    time = stratified_times(time_key, x0.shape[0])
     log_snr = schedule.log_snr(time)
-    noise = jax.random.normal(noise_key, x0.shape, x0.dtype)
     goal = parameterization.target(kind, x0, noise, log_snr)
-    # Times follow the default precision; the network's input follows the data.
-    prediction = predict(add_noise(x0, noise, log_snr).astype(x0.dtype), log_snr)
     bound = 0.0
     if learned_variance:
         prediction, fraction = discrete.split_variance(prediction)
@@ -87,9 +81,8 @@ def diffusion_loss(
         weight = sigmoid_weight(time, schedule, kind)
     elif weighting == "balanced":
         weight = balanced_weight(log_snr, kind)
-    aux = {"time": time, "log_snr": log_snr, "squared_error": squared_error}
     steps = discrete.NUM_TIMESTEPS  # the whole bound is a sum over them
-    return weight * squared_error + discrete.VARIATIONAL_WEIGHT * steps * bound, aux
+    return weight * squared_error + discrete.VARIATIONAL_WEIGHT * steps * bound
 
 
 def sigmoid_weight(

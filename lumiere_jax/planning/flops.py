@@ -19,10 +19,9 @@ from jax.extend.core import Jaxpr, JaxprEqn, jaxprs_in_params
 from jax.interpreters import partial_eval
 
 from lumiere_jax.cascade.stage import Stage, create_network
-from lumiere_jax.cascade.state import TrainState
-from lumiere_jax.models.parameters import Params, partition
+from lumiere_jax.models.parameters import Params, merge, partition
 from lumiere_jax.text import ShapesOnly
-from lumiere_jax.training.objective import training_loss
+from lumiere_jax.training.step import training_loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +81,8 @@ def training_flops(stage: Stage, batch_size: int) -> Flops:
     trainable, frozen = partition(params, stage.is_trainable)
 
     def loss(trainable: Params, frozen: Params, batch: dict[str, jax.Array]) -> jax.Array:
-        state = TrainState(0, trainable, frozen, {}, {}, trainable if stage.is_distilled else {})
-        return training_loss(stage, trainable, state, batch, key)
+        params = merge(trainable, frozen)
+        return training_loss(stage, params, batch, key, teacher=params)
 
     return count(jax.value_and_grad(loss), trainable, frozen, batch_shapes(stage, batch_size))
 

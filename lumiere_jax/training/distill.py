@@ -15,7 +15,7 @@ from etils import epath
 from lumiere_jax.cascade.config import ConfigDict
 from lumiere_jax.cascade.stage import create_schedule
 from lumiere_jax.cascade.state import TrainState
-from lumiere_jax.diffusion.distillation import check_weighting, log_snr_table
+from lumiere_jax.diffusion.distillation import check_weighting, visited_log_snrs
 from lumiere_jax.runtime.distributed import say
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.training.train import train
@@ -120,7 +120,7 @@ def _check(config: ConfigDict) -> None:
                 f"{tuple(settings.steps)}: {before} is no multiple of {after}; each number must "
                 "divide the one before it, such as 32 and (16, 8, 4)."
             )
-        log_snr_table(create_schedule(config), before, after)
+        visited_log_snrs(create_schedule(config), before, after)
 
 
 def _refuse_other_run(teacher: str, config: ConfigDict, workdir: epath.Path) -> None:

@@ -11,8 +11,9 @@ from lumiere_jax.cascade.stage import Batch, Stage
 from lumiere_jax.cascade.state import TrainState
 from lumiere_jax.data import pipeline as data_pipeline
 from lumiere_jax.data.sources import create_source
+from lumiere_jax.models.parameters import merge
 from lumiere_jax.runtime.sharding import global_batch, replicated, use_mesh
-from lumiere_jax.training.objective import training_loss
+from lumiere_jax.training.step import training_loss
 
 
 class Evaluation:
@@ -38,7 +39,8 @@ class Evaluation:
         self._batches = [next(batches) for _ in range(config.train.eval_batches)]
 
         def loss(state: TrainState, batch: Batch, index: int) -> jax.Array:
-            return training_loss(stage, state.ema, state, batch, jax.random.key(index))
+            params, teacher = merge(state.ema, state.frozen), merge(state.teacher, state.frozen)
+            return training_loss(stage, params, batch, jax.random.key(index), teacher)
 
         self._loss = jax.jit(loss, out_shardings=replicated(mesh))
 

@@ -1,4 +1,4 @@
-"""One step of training: gradients, optimizer and moving average, compiled as a whole."""
+"""One step of training: loss, gradients, optimizer and moving average, compiled as a whole."""
 
 from typing import Any
 
@@ -6,11 +6,22 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from lumiere_jax.cascade.denoising import clean_estimate, unconditional
+from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Batch, Stage
 from lumiere_jax.cascade.state import TrainState, first_non_finite, leaf_squares, update_ema
-from lumiere_jax.models.parameters import Params
+from lumiere_jax.diffusion.discrete import split_variance
+from lumiere_jax.diffusion.distillation import (
+    student_loss,
+    student_steps,
+    teacher_target,
+    visited_log_snrs,
+)
+from lumiere_jax.diffusion.guidance import guided
+from lumiere_jax.diffusion.losses import diffusion_loss, drop_text, stratified_times
+from lumiere_jax.diffusion.parameterization import add_noise
+from lumiere_jax.models.parameters import Params, merge
 from lumiere_jax.runtime.sharding import replicated, use_mesh
-from lumiere_jax.training.objective import training_loss
 
 
 def compile_step(
@@ -54,7 +65,8 @@ def make_step(stage: Stage, optimizer: Any, shardings: Any) -> Any:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
 
         def loss_function(trainable: Params) -> jax.Array:
-            return training_loss(stage, trainable, state, batch, key)
+            params, teacher = merge(trainable, state.frozen), merge(state.teacher, state.frozen)
+            return training_loss(stage, params, batch, key, teacher)
 
         loss, gradient = jax.value_and_grad(loss_function)(state.trainable)
         # From here on a device works on its part of a gradient; XLA still sums whole ones.
@@ -74,3 +86,83 @@ def make_step(stage: Stage, optimizer: Any, shardings: Any) -> Any:
         return state, metrics
 
     return step_function
+
+
+def training_loss(
+    stage: Stage, params: Params, batch: Batch, key: jax.Array, teacher: Params | None = None
+) -> jax.Array:
+    """Mean loss of a batch of clips: of diffusion or, for a student, the distance to its teacher.
+
+    Args:
+      stage: what is trained.
+      params: all parameters.
+      batch: see `data.pipeline.train_batches`.
+      key: PRNG key for all that is drawn.
+      teacher: all parameters of the teacher, where the stage is distilled.
+    """
+    draw_key, text_key, crop_key, augment_key = jax.random.split(key, 4)
+    config = stage.config.diffusion
+
+    # What the network is shown: the text, now and then none, and what its kind of stage needs.
+    text, text_mask = drop_text(
+        batch["text"], batch["text_mask"], *stage.null_text(), text_key, config.text_dropout
+    )
+    x0, condition = stage.training_clip(batch, crop_key, augment_key)
+    condition = {"text": text, "text_mask": text_mask, **condition}
+
+    # A time and noise for every clip.
+    time_key, noise_key = jax.random.split(draw_key)
+    time = stratified_times(time_key, x0.shape[0])
+    noise = jax.random.normal(noise_key, x0.shape, x0.dtype)
+    if stage.is_distilled:
+        assert teacher is not None
+        return _distance_to_teacher(stage, params, teacher, x0, condition, time, noise)
+
+    # The prediction, and how far it is off.
+    log_snr = stage.schedule.log_snr(time)
+    z = add_noise(x0, noise, log_snr).astype(x0.dtype)  # times follow the default precision
+    prediction = stage.predict(params, z, log_snr, condition)
+    return diffusion_loss(
+        prediction, x0, noise, time,
+        schedule=stage.schedule, kind=config.prediction, weighting=config.weighting,
+        learned_variance=stage.learned_variance,
+    ).mean()  # fmt: skip
+
+
+def _distance_to_teacher(
+    stage: Stage,
+    params: Params,
+    teacher: Params,
+    x0: jax.Array,
+    condition: dict[str, jax.Array],
+    time: jax.Array,
+    noise: jax.Array,
+) -> jax.Array:
+    """Mean distance of the student's estimates to those that its teacher's steps amount to.
+
+    The teacher is sampled as `config.sampling` says, with dynamic thresholding, but guided by
+    `config.distillation.guidance_scale`. Of several rounds it is the first that counts.
+    """
+    settings, options = stage.config.distillation, SamplingOptions.from_config(stage.config)
+    with jax.ensure_compile_time_eval():
+        table = visited_log_snrs(stage.schedule, settings.start_steps, settings.steps[0])
+    log_snrs = student_steps(table, time)
+    z = add_noise(x0, noise, log_snrs[0]).astype(x0.dtype)
+    guided_teacher = guided(
+        lambda z, log_snr, given: stage.predict(teacher, z, log_snr, given),
+        condition,
+        unconditional(stage, condition),
+        settings.guidance_scale,
+        stage.learned_variance,
+    )
+
+    def denoise(z: jax.Array, log_snr: jax.Array) -> jax.Array:
+        return clean_estimate(stage, options, guided_teacher(z, log_snr), z, log_snr)[0]
+
+    target, _ = teacher_target(denoise, z, log_snrs)
+    prediction = stage.predict(params, z, log_snrs[0], condition)
+    prediction = split_variance(prediction)[0] if stage.learned_variance else prediction
+    return student_loss(
+        prediction, target, z, log_snrs[0],
+        kind=stage.config.diffusion.prediction, weighting=settings.weighting,
+    ).mean()  # fmt: skip

@@ -27,7 +27,6 @@ from lumiere_jax.runtime.watchdog import Watchdog, peer_errors
 from lumiere_jax.training import samples
 from lumiere_jax.training.held_out import Evaluation
 from lumiere_jax.training.initialization import initial_state, state_shapes
-from lumiere_jax.training.objective import check_one_round
 from lumiere_jax.training.optimizer import create_optimizer
 from lumiere_jax.training.profiling import ProfilerWindow
 from lumiere_jax.training.reporting import Goodput, Pending, RateWindow, report
@@ -174,6 +173,19 @@ def train(
         loss_plot.write(workdir, stage.name)
     say(f"stage {stage.name}: done at step {int(state.step)}, in {workdir}")
     return state
+
+
+def check_one_round(config: ConfigDict) -> None:
+    """Refuses to train several rounds of a distillation as one.
+
+    Raises:
+      UserError: if the config is of more than one.
+    """
+    if "distillation" in config and len(config.distillation.steps) != 1:
+        raise UserError(
+            f"distillation.steps={tuple(config.distillation.steps)} are several rounds, each a run "
+            "of its own; use `lumiere_jax.main`, or `lumiere_jax.training.distill.distil`."
+        )
 
 
 def make_workdir(path: str | Path) -> epath.Path:

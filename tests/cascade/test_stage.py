@@ -8,6 +8,7 @@ import pytest
 from lumiere_jax.cascade.stage import Stage, create_network
 from lumiere_jax.diffusion.low_resolution import downsample, upsample_low_resolution
 from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.training.step import training_loss
 from tests.tiny_runs import tiny_config
 
 
@@ -109,25 +110,23 @@ def test_training_crops_are_aligned_and_all_of_them_are_drawn():
         )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RecordingStage(Stage):
-    """Remembers what the network is given, and predicts the mean of the text."""
+class Recorder:
+    """Stands in for a network: remembers what it is given, and predicts the mean of the text."""
 
-    calls: list = dataclasses.field(default_factory=list)
-
-    def predict(self, params, z, log_snr, condition):
-        self.calls.append({"z": z, "log_snr": log_snr, **condition})
-        return jnp.zeros_like(z) + condition["text"].mean((1, 2))[:, None, None, None, None]
+    def apply(self, variables, z, time, text, **condition):
+        self.call = {"z": z, "time": time, "text": text, **condition}
+        return jnp.zeros_like(z) + text.mean((1, 2))[:, None, None, None, None]
 
 
 def recorded_loss(config, batch_size=8, seed=0):
-    stage, rng = RecordingStage.from_config(config), np.random.default_rng(seed)
+    stage = dataclasses.replace(Stage.from_config(config), network=Recorder())
+    rng = np.random.default_rng(seed)
     data = config.data
     size = (batch_size, data.num_frames, data.resolution, data.resolution, 3)
     text, mask = stage.text_encoder(["a red circle moving up"] * batch_size)
     batch = {"video": rng.uniform(-1, 1, size).astype("f4"), "text": text, "text_mask": mask}
-    loss = stage.loss({}, jax.tree.map(jnp.asarray, batch), jax.random.key(seed))
-    return float(loss), stage, stage.calls[0], batch
+    loss = training_loss(stage, {}, jax.tree.map(jnp.asarray, batch), jax.random.key(seed))
+    return float(loss), stage, stage.network.call, batch
 
 
 def test_loss_drops_the_text_at_its_rate():
@@ -147,8 +146,8 @@ def test_loss_drops_the_text_at_its_rate():
 def test_loss_of_the_base_is_the_mean_squared_error_of_the_noise():
     config = tiny_config("stunet", diffusion__prediction="epsilon")
     loss, _, call, batch = recorded_loss(config)
-    signal = 1 / (1 + np.exp(-np.asarray(call["log_snr"], np.float64)))
-    alpha, sigma = (np.sqrt(x)[:, None, None, None, None] for x in (signal, 1 - signal))
+    angle = np.pi / 2 * np.asarray(call["time"], np.float64) / 1000  # of the cosine schedule
+    alpha, sigma = (f(angle)[:, None, None, None, None] for f in (np.cos, np.sin))
     noise = (np.asarray(call["z"], np.float64) - alpha * batch["video"]) / sigma
     guess = np.asarray(call["text"]).mean((1, 2))[:, None, None, None, None]
     # At the least noise, sigma is small and the division loses digits.

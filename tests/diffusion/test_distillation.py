@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 from lumiere_jax.diffusion.discrete import DiscreteSchedule
 from lumiere_jax.diffusion.distillation import (
     estimate_weights,
-    log_snr_table,
     student_loss,
+    student_steps,
     teacher_target,
+    visited_log_snrs,
 )
+from lumiere_jax.diffusion.losses import stratified_times
 from lumiere_jax.diffusion.samplers import ddim_step, sample
 from lumiere_jax.diffusion.schedule import CosineSchedule
 from lumiere_jax.runtime.errors import UserError
@@ -159,7 +161,7 @@ def visited(schedule, num_steps):
 )
 @pytest.mark.parametrize(("teacher", "student"), [(8, 4), (12, 3), (4, 4), (2, 1)])
 def test_table_holds_what_the_samplers_visit(schedule, teacher, student):
-    table = np.asarray(log_snr_table(schedule, teacher, student))
+    table = np.asarray(visited_log_snrs(schedule, teacher, student))
     assert table.shape == (student, teacher // student + 1)
     np.testing.assert_allclose(table[:, :-1].ravel(), visited(schedule, teacher), atol=1e-4)
     np.testing.assert_allclose(table[:, 0], visited(schedule, student), atol=1e-6)
@@ -169,16 +171,16 @@ def test_table_holds_what_the_samplers_visit(schedule, teacher, student):
 
 def test_steps_that_do_not_meet_are_refused():
     with pytest.raises(UserError, match="3 steps cannot learn from 8 steps.*a multiple of 3"):
-        log_snr_table(CosineSchedule(), 8, 3)
+        visited_log_snrs(CosineSchedule(), 8, 3)
     with pytest.raises(UserError, match="student of 0 steps"):
-        log_snr_table(CosineSchedule(), 8, 0)
+        visited_log_snrs(CosineSchedule(), 8, 0)
     with pytest.raises(UserError, match="use sampling.timestep_spacing='trailing'"):
-        log_snr_table(DiscreteSchedule("leading"), 8, 4)
+        visited_log_snrs(DiscreteSchedule("leading"), 8, 4)
 
 
 def test_a_perfect_student_samples_what_its_teacher_does_in_more_steps(float64):
     schedule = CosineSchedule(shift=-2.0)
-    table = log_snr_table(schedule, 12, 3)
+    table = visited_log_snrs(schedule, 12, 3)
 
     def student(z, log_snr):
         row = table[jnp.argmin(abs(table[:, 0] - log_snr[0]))]
@@ -199,20 +201,15 @@ def numpy_predicted(kind, x0, z, alpha, sigma):
 @pytest.mark.parametrize("weighting", ["plain", "truncated_snr"])
 def test_loss_by_hand(float64, kind, weighting):
     """Eight samples meet each of the student's four steps twice."""
-    table = log_snr_table(CosineSchedule(shift=1.0), 8, 4)
-    x0 = np.random.default_rng(2).normal(size=(8, 5))
-    called = []
-
-    def predict(z, log_snr):
-        called.append((np.asarray(z), np.asarray(log_snr)))
-        return 0.4 * z - 0.2
-
-    loss = student_loss(
-        predict, denoise, jnp.asarray(x0), jax.random.key(3),
-        table=table, kind=kind, weighting=weighting,
-    )  # fmt: skip
-    ((z, log_snr),) = called
+    table = visited_log_snrs(CosineSchedule(shift=1.0), 8, 4)
+    log_snrs = student_steps(table, stratified_times(jax.random.key(3), 8))
+    log_snr = np.asarray(log_snrs[0])
     np.testing.assert_array_equal(np.sort(log_snr), np.repeat(np.asarray(table)[:, 0], 2))
+    z = np.random.default_rng(2).normal(size=(8, 5))
+    target, _ = teacher_target(denoise, jnp.asarray(z), log_snrs)
+    loss = student_loss(
+        0.4 * z - 0.2, target, jnp.asarray(z), log_snrs[0], kind=kind, weighting=weighting
+    )
     for i in range(8):
         row = np.asarray(table)[np.argmin(abs(np.asarray(table)[:, 0] - log_snr[i]))]
         alpha, sigma = amplitudes(row[0])
@@ -228,20 +225,16 @@ def test_loss_by_hand(float64, kind, weighting):
             }
             expected = max(np.exp(row[0]), 1) * np.mean((back[kind] - target) ** 2)
         np.testing.assert_allclose(loss[i], expected, rtol=1e-8)
-    noise = (z - amplitudes(log_snr)[0][:, None] * x0) / amplitudes(log_snr)[1][:, None]
-    assert abs(noise.mean()) < 0.5 and 0.7 < noise.std() < 1.3
 
 
 def test_the_teacher_is_no_part_of_the_gradient_and_its_own_student_has_no_loss():
-    table = log_snr_table(CosineSchedule(), 4, 4)
-    x0 = jax.random.normal(jax.random.key(0), (4, 3))
+    log_snrs = student_steps(visited_log_snrs(CosineSchedule(), 4, 4), jnp.arange(4) / 4)
+    z = jax.random.normal(jax.random.key(0), (4, 3))
 
     def loss(gain, student_gain):
-        return student_loss(
-            lambda z, log_snr: student_gain * denoise(z, log_snr),
-            lambda z, log_snr: gain * denoise(z, log_snr),
-            x0, jax.random.key(1), table=table, kind="x0",
-        ).mean()  # fmt: skip
+        target, _ = teacher_target(lambda z, log_snr: gain * denoise(z, log_snr), z, log_snrs)
+        prediction = student_gain * denoise(z, log_snrs[0])
+        return student_loss(prediction, target, z, log_snrs[0], kind="x0").mean()
 
     assert jax.grad(loss)(1.1, 0.7) == 0
     assert abs(jax.grad(loss, 1)(1.1, 0.7)) > 0.01
@@ -249,8 +242,6 @@ def test_the_teacher_is_no_part_of_the_gradient_and_its_own_student_has_no_loss(
 
 
 def test_unknown_weighting():
+    z = jnp.zeros((1, 2))
     with pytest.raises(UserError, match="weighting 'snr' is unknown; use one of plain, truncated"):
-        student_loss(
-            denoise, denoise, jnp.zeros((1, 2)), jax.random.key(0),
-            table=jnp.zeros((1, 2)), kind="x0", weighting="snr",
-        )  # fmt: skip
+        student_loss(z, z, z, jnp.zeros(1), kind="x0", weighting="snr")

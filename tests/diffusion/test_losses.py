@@ -28,30 +28,18 @@ def test_times_are_stratified_and_uniform():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_loss_against_numpy(kind):
-    with jax.enable_x64(True):
-        x0 = np.random.default_rng(0).uniform(-1, 1, (5, 4, 32, 32, 3))
-        seen = {}
-
-        def predict(z, log_snr):
-            seen.update(z=np.asarray(z), log_snr=np.asarray(log_snr))
-            return 0.3 * z + 0.1
-
-        loss, aux = losses.diffusion_loss(
-            predict, jnp.asarray(x0), jax.random.key(1), schedule=SCHEDULE, kind=kind
-        )
-    log_snr = seen["log_snr"]
+    rng = np.random.default_rng(0)
+    prediction, x0, noise = rng.normal(size=(3, 5, 4, 8, 8, 3))
+    time = rng.uniform(size=5)
+    angle = np.arctan(np.exp(7.5)) * time + np.arctan(np.exp(-7.5)) * (1 - time)
+    log_snr = -2 * np.log(np.tan(angle)) - 1.0
     alpha = np.sqrt(sigmoid(log_snr))[:, None, None, None, None]
     sigma = np.sqrt(sigmoid(-log_snr))[:, None, None, None, None]
-    noise = (seen["z"] - alpha * x0) / sigma
-    assert abs(noise.mean()) < 0.03 and abs(noise.std() - 1) < 0.03
     goal = {"x0": x0, "epsilon": noise, "v": alpha * noise - sigma * x0}[kind]
-    expected = np.mean((0.3 * seen["z"] + 0.1 - goal) ** 2, axis=(1, 2, 3, 4))
+    with jax.enable_x64(True):
+        loss = losses.diffusion_loss(prediction, x0, noise, time, schedule=SCHEDULE, kind=kind)
+    expected = np.mean((prediction - goal) ** 2, axis=(1, 2, 3, 4))
     np.testing.assert_allclose(loss, expected, rtol=1e-9)
-    np.testing.assert_allclose(aux["squared_error"], expected, rtol=1e-9)
-    np.testing.assert_allclose(aux["log_snr"], log_snr)
-    times = np.asarray(aux["time"])
-    angle = np.arctan(np.exp(7.5)) * times + np.arctan(np.exp(-7.5)) * (1 - times)
-    np.testing.assert_allclose(-2 * np.log(np.tan(angle)) - 1.0, log_snr, atol=1e-9)
 
 
 def gaussian_errors(log_snr, deviation):
@@ -65,20 +53,22 @@ def gaussian_errors(log_snr, deviation):
 def test_loss_of_the_optimal_denoiser_is_the_closed_form(kind):
     mean, deviation, size = 0.3, 0.5, 20_000
     with jax.enable_x64(True):
-        x0 = mean + deviation * jax.random.normal(jax.random.key(0), (12, size))
-
-        def predict(z, log_snr):
-            alpha = jnp.sqrt(jax.nn.sigmoid(log_snr))[:, None]
-            sigma = jnp.sqrt(jax.nn.sigmoid(-log_snr))[:, None]
-            gain = deviation**2 * alpha / (deviation**2 * alpha**2 + sigma**2)
-            best = mean + gain * (z - alpha * mean)
-            noise = (z - alpha * best) / sigma
-            return {"x0": best, "epsilon": noise, "v": alpha * noise - sigma * best}[kind]
-
-        loss, aux = losses.diffusion_loss(
-            predict, x0, jax.random.key(1), schedule=SCHEDULE, kind=kind
+        keys = jax.random.split(jax.random.key(0), 3)
+        time = losses.stratified_times(keys[0], 12)
+        log_snr = SCHEDULE.log_snr(time)
+        x0 = mean + deviation * jax.random.normal(keys[1], (12, size))
+        noise = jax.random.normal(keys[2], (12, size))
+        alpha = jnp.sqrt(jax.nn.sigmoid(log_snr))[:, None]
+        sigma = jnp.sqrt(jax.nn.sigmoid(-log_snr))[:, None]
+        gain = deviation**2 * alpha / (deviation**2 * alpha**2 + sigma**2)
+        z = alpha * x0 + sigma * noise
+        best = mean + gain * (z - alpha * mean)
+        best_noise = (z - alpha * best) / sigma
+        prediction = {"x0": best, "epsilon": best_noise, "v": alpha * best_noise - sigma * best}
+        loss = losses.diffusion_loss(
+            prediction[kind], x0, noise, time, schedule=SCHEDULE, kind=kind
         )
-    expected = gaussian_errors(np.asarray(aux["log_snr"]), deviation)[kind]
+    expected = gaussian_errors(np.asarray(log_snr), deviation)[kind]
     # The mean of `size` squared normals has a relative deviation of sqrt(2 / size).
     np.testing.assert_allclose(loss, expected, rtol=5 * np.sqrt(2 / size))
 
@@ -116,47 +106,32 @@ def test_balanced_weight_is_of_the_error_of_x0_whatever_is_predicted():
             np.testing.assert_allclose(weight * errors[kind], expected, rtol=1e-9)
 
 
-@pytest.mark.parametrize("weighting", ["sigmoid", "balanced"])
-def test_weighted_loss_is_weight_times_squared_error(weighting):
-    loss, aux = losses.diffusion_loss(
-        lambda z, log_snr: z,
-        jnp.ones((4, 10)),
-        jax.random.key(0),
-        schedule=SCHEDULE,
-        kind="v",
+def small_loss(weighting, dtype=jnp.float32):
+    """Times, and the loss of zeros that should be ones."""
+    time, x0 = jnp.asarray([0.1, 0.4, 0.7, 0.9]), jnp.ones((4, 10))
+    return time, losses.diffusion_loss(
+        jnp.zeros(x0.shape, dtype), x0, 0 * x0, time, schedule=SCHEDULE, kind="v",
         weighting=weighting,
+    )  # fmt: skip
+
+
+def test_weighted_loss_is_weight_times_squared_error():
+    time, plain = small_loss("plain")
+    weights = (
+        losses.sigmoid_weight(time, SCHEDULE, "v"),
+        losses.balanced_weight(SCHEDULE.log_snr(time), "v"),
     )
-    weight = (
-        losses.sigmoid_weight(aux["time"], SCHEDULE, "v")
-        if weighting == "sigmoid"
-        else losses.balanced_weight(aux["log_snr"], "v")
-    )
-    np.testing.assert_allclose(loss, weight * aux["squared_error"], rtol=1e-6)
+    for weighting, weight in zip(("sigmoid", "balanced"), weights, strict=True):
+        np.testing.assert_allclose(small_loss(weighting)[1], weight * plain, rtol=1e-6)
 
 
-def test_loss_keeps_the_type_of_the_data():
-    types = []
-
-    def predict(z, log_snr):
-        types.append(z.dtype)
-        return z.astype(jnp.bfloat16)
-
-    loss, _ = losses.diffusion_loss(
-        predict, jnp.ones((2, 3)), jax.random.key(0), schedule=SCHEDULE, kind="v"
-    )
-    assert types == [jnp.float32] and loss.dtype == jnp.float32
+def test_loss_is_computed_in_the_type_of_the_data():
+    assert small_loss("plain", jnp.bfloat16)[1].dtype == jnp.float32
 
 
 def test_unknown_weighting_is_refused():
     with pytest.raises(UserError, match="unknown loss weighting 'snr'"):
-        losses.diffusion_loss(
-            lambda z, log_snr: z,
-            jnp.ones((1, 1)),
-            jax.random.key(0),
-            schedule=SCHEDULE,
-            kind="v",
-            weighting="snr",
-        )
+        small_loss("snr")
 
 
 def test_drop_text_replaces_whole_samples_at_the_rate():

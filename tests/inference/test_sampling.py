@@ -19,17 +19,16 @@ from lumiere_jax.runtime.errors import UserError
 from tests.tiny_runs import tiny_config
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FormulaStage(Stage):
-    """Predicts x0 by a formula that tells text, window and position apart."""
+class Formula:
+    """Stands in for a network: x0 by a formula that tells text, window and position apart."""
 
-    def predict(self, params, z, log_snr, condition):
-        text = condition["text"].sum((1, 2))[:, None, None, None, None]
+    def apply(self, variables, z, time, text, text_mask, low_resolution=None, **extra):
+        text = text.sum((1, 2))[:, None, None, None, None]
         frame = jnp.arange(z.shape[1]).reshape(1, -1, 1, 1, 1)
         x0 = 0.3 * jnp.tanh(z) + 0.2 * jnp.sin(text) + 0.1 * jnp.cos(frame)
-        if "low_resolution" in condition:
-            x0 += 0.2 * condition["low_resolution"] * frame + condition["augmentation_level"][0]
-        return x0 + params["bias"]
+        if low_resolution is not None:
+            x0 += 0.2 * low_resolution * frame + extra["augmentation_level"][0]
+        return x0 + variables["params"]["bias"]
 
 
 PARAMS = {"bias": jnp.float32(0.05)}
@@ -37,7 +36,8 @@ PROMPTS = ["a red circle moving up", "a blue square standing still"]
 
 
 def formula_stage(name, **fields):
-    return FormulaStage.from_config(tiny_config(name, diffusion__prediction="x0", **fields))
+    stage = Stage.from_config(tiny_config(name, diffusion__prediction="x0", **fields))
+    return dataclasses.replace(stage, network=Formula())
 
 
 def numpy_formula(z, text, low=None, level=0.0):

@@ -1,4 +1,6 @@
-"""The loss of a student, with a network that is a formula."""
+"""The loss of a training step, with a network that is a formula."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -6,9 +8,9 @@ import numpy as np
 import pytest
 
 from lumiere_jax.cascade.config import ConfigDict
-from lumiere_jax.cascade.state import TrainState
-from lumiere_jax.training.objective import distillation_loss, training_loss
-from tests.inference.test_sampling import PROMPTS, FormulaStage, numpy_formula, numpy_threshold
+from lumiere_jax.cascade.stage import Stage
+from lumiere_jax.training.step import training_loss
+from tests.inference.test_sampling import PROMPTS, Formula, numpy_formula, numpy_threshold
 from tests.tiny_runs import tiny_config
 
 BIAS = 0.05  # of the formula in NumPy
@@ -20,7 +22,7 @@ def student_stage(scale):
     config.distillation = ConfigDict(
         {"start_steps": 2, "steps": (1,), "guidance_scale": scale, "weighting": "truncated_snr"}
     )
-    return FormulaStage.from_config(config)
+    return dataclasses.replace(Stage.from_config(config), network=Formula())
 
 
 def a_batch(stage):
@@ -35,11 +37,10 @@ def test_the_teacher_is_guided_and_thresholded_as_at_sampling(scale):
     stage = student_stage(scale)
     batch, key = a_batch(stage), jax.random.key(5)
     student = {"bias": jnp.float32(0.2)}
-    loss = distillation_loss(stage, student, {"bias": jnp.float32(BIAS)}, batch, key)
+    loss = training_loss(stage, student, batch, key, {"bias": jnp.float32(BIAS)})
 
-    video, condition, loss_key = stage.training_input(batch, key)
-    np.testing.assert_array_equal(condition["text"], batch["text"])
-    noise = jax.random.normal(jax.random.split(loss_key)[1], video.shape)
+    video, draw_key = batch["video"], jax.random.split(key, 4)[0]
+    noise = jax.random.normal(jax.random.split(draw_key)[1], video.shape)
     levels = np.asarray(stage.schedule.log_snr(jnp.asarray([1.0, 0.5])), np.float64)
     alphas, sigmas = np.sqrt(1 / (1 + np.exp(-levels))), np.sqrt(1 / (1 + np.exp(levels)))
     z = alphas[0] * np.asarray(video, np.float64) + sigmas[0] * np.asarray(noise, np.float64)
@@ -53,12 +54,3 @@ def test_the_teacher_is_guided_and_thresholded_as_at_sampling(scale):
     middle = alphas[1] * first + sigmas[1] / sigmas[0] * (z - alphas[0] * first)
     error = numpy_formula(z, batch["text"]) - BIAS + 0.2 - teacher(middle)
     np.testing.assert_allclose(loss, np.mean(error**2), rtol=1e-4)
-
-
-def test_a_run_without_a_teacher_has_the_diffusion_loss():
-    stage = FormulaStage.from_config(tiny_config("stunet", diffusion__prediction="x0"))
-    batch, key = a_batch(stage), jax.random.key(1)
-    params = {"bias": jnp.float32(0.1)}
-    state = TrainState(jnp.int32(0), params, {}, params, ())
-    loss = training_loss(stage, params, state, batch, key)
-    np.testing.assert_array_equal(loss, stage.loss(params, batch, key))
