@@ -8,14 +8,14 @@ from typing import Any
 
 NAMES = {
     "teacher": "teacher",
-    "teacher_even_steps": "teacher, in as many steps, even in time",
-    "teacher_few_steps": "teacher, in the student's steps",
-    "teacher_few_steps_dpmpp": "teacher, in the student's steps, DPM-Solver++(2M)",
+    "teacher_even_steps": "teacher, as many steps, evenly in time",
+    "teacher_few_steps": "teacher, the student's steps",
+    "teacher_few_steps_dpmpp": "teacher, the student's steps, DPM-Solver++(2M)",
     "student": "student",
 }
 HEAD = (
-    "| | steps | calls of a network | seconds from prompt to video | times as fast | right, base | "
-    "right, final | points lost to the teacher |"
+    "| | steps | network calls | seconds from prompt to video | speed-up | correct, base | "
+    "correct, final | points lost to the teacher |"
 )
 
 
@@ -26,10 +26,10 @@ def document(folder: Path) -> str:
     parts = [_table(source, seconds) for source in reversed(sources)]  # shapes before digits
     head = (
         f"`python benchmarks/distillation.py`, {seconds['cores']} CPU cores. Held-out captions, "
-        "one seed each, the same for every row. A clip is right if the oracle finds all of its "
-        "attributes right. Seconds are of one video, the ways taken in turns, the median of "
-        f"{len(seconds['seconds']['teacher'])} (from least to most), without compilation, "
-        f"{seconds['date']}. Points are of 100, with the 95% interval over captions."
+        "one seed each, the same for every row. A clip is correct if the oracle finds all of its "
+        "attributes correct. Seconds are for one video, without compilation; the rows take turns, "
+        f"the median of {len(seconds['seconds']['teacher'])} (and the range), {seconds['date']}. "
+        "Points are of 100, with the 95% interval over captions."
     )
     return "\n\n".join(["# Distillation, measured", head, *parts]) + "\n"
 

@@ -15,9 +15,9 @@ _INPUT = flags.DEFINE_string("input", None, "File of JSON lines.")
 flags.mark_flags_as_required(["input"])
 
 COLUMNS = (
-    "config", "mode", "slice", "mesh", "clips a chip", "remat", "HBM a chip: all (state + rest)",
-    "TFLOP a chip: needed / compiled", "estimated compute", "MFU", "collectives a chip",
-    "compiled in", "date",
+    "config", "mode", "slice", "mesh", "clips per chip", "remat",
+    "HBM per chip: all (state + rest)", "TFLOP per chip: needed / compiled", "estimated compute",
+    "MFU", "collectives per chip", "compiled in", "date",
 )  # fmt: skip
 
 

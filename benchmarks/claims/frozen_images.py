@@ -206,7 +206,7 @@ def section(output: Path) -> str:
     text = (
         f"Runs of {steps[0]} steps of images and {steps[1]} steps of videos from {seeds} random "
         f"starts; median of the starts, and their range. {settings['captions']} held-out captions, "
-        "one image or one clip of 8 frames each; every frame is judged by itself, which shows no "
+        "one image or one clip of 8 frames each; every frame is judged separately, which shows no "
         "direction."
     )
     return report.section(

@@ -151,9 +151,9 @@ def section(output: Path) -> str:
         f"Clips of {models.FRAMES} frames of 16×16 of {settings['captions']} held-out captions. "
         f"Median of {seeds} random starts, and their range; true clips and the untrained network "
         "once. The last column counts the starts in which all frames at once did better: a higher "
-        "share, a ratio nearer to 1, or else a lower figure. Paths, colours and sizes are of the "
-        f"frames that show an object. Equal cost, of the networks in training "
-        f"(neither the optimizer nor sampling counts): {results[0]['budget']}"
+        "share, a ratio nearer to 1, or otherwise a lower figure. Paths, colours and sizes come "
+        "from the frames that show an object. The cost of training the networks is equal "
+        f"(without optimizer and sampling): {results[0]['budget']}"
     )
     return report.section(
         title="all frames at once are more coherent than key frames + temporal super-resolution",
@@ -187,7 +187,7 @@ def verdict(results: list[report.Cell]) -> str:
     return (
         f"{word} here, by the rule that all frames at once must do better in every start by each "
         f"of {most} figures of coherence (an object must be seen in no fewer "
-        f"frames): so it is for {len(always)} ({details}). {_beside_the_rule(results)}"
+        f"frames); it does for {len(always)} ({details}). {_beside_the_rule(results)}"
     )
 
 

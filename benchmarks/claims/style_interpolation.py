@@ -213,7 +213,7 @@ def verdict(cells: Sequence[report.Cell]) -> str:
     return (
         f"{word} here, by the rule that from alpha 0 to 1 clips get nearer to the style in every "
         f"seed and the share of right directions falls by more than {100 * TOLERANCE:.0f} points "
-        f"(median of seeds): so it is for {number} of {len(judged)} styles ({details})."
+        f"(median of seeds); this is so for {number} of {len(judged)} styles ({details})."
     )
 
 
@@ -242,13 +242,12 @@ def section(output: Path) -> str:
     text = (
         f"{seeds} random starts (median and range); {settings['steps'][2]} steps of the stage "
         f"`style` on {PICTURES} pictures; clips of 8 frames of 16×16 of {settings['captions']} "
-        "held-out captions, whose objects stand out in grey as well. Distance "
-        "from the style: of the mean Gram matrix of the frames from "
-        "that of the pictures, over ten features a pixel (1, colours, and their differences from "
-        "the pixels to the right and below). Direction: of the path of whatever differs from the "
-        "ground, which needs no colours; the oracle looks for the named colours, so that a style "
-        "misleads it, as its row of true clips in the style shows. Path: its length, of clips "
-        "that should move; true ones are 0.45 to 0.55 long."
+        "held-out captions, whose objects also stand out in grey. Distance from the style: between "
+        "the mean Gram matrix of the frames and that of the pictures, over ten features per pixel "
+        "(1, colours, and their differences from the pixels to the right and below). Direction: of "
+        "the path of whatever differs from the background, which needs no colours. The oracle "
+        "looks for the named colours, so a style misleads it, as its row of true clips in the "
+        "style shows. Path: its length in clips that should move; true ones are 0.45 to 0.55 long."
     )
     return report.section(
         title="interpolated image weights trade style against motion",

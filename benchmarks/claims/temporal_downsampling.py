@@ -81,13 +81,13 @@ def verdict(cells: Sequence[report.Cell]) -> str:
     )
     return (
         f"{word} here, by the rule that {MANY} frames with temporal down-sampling take at most "
-        f"{REPORTED_RATIO}× the memory of {FEW} without, which the notes report: so it is in "
+        f"{REPORTED_RATIO}× the memory of {FEW} without, which the notes report; this is so in "
         f"{number} of {len(ratios)} cases ({details})."
     )
 
 
 HEAD = (
-    "frames", "temporal down-sampling", "parameters", "TFLOP a clip", "memory: arguments + rest",
+    "frames", "temporal down-sampling", "parameters", "TFLOP per clip", "memory: arguments + rest",
     "growth of the process", "step",
 )  # fmt: skip
 
@@ -148,12 +148,12 @@ def section(output: Path) -> str:
     """The section about this claim for a document in the folder above that of the results."""
     cells = report.read_kept(output / FOLDER)
     body = [
-        "Both networks at every number of frames. Memory is what the compiled step needs for "
-        "arguments (state and batch) and all else, by the compiler; on the CPU, growth of the "
-        "process is its peak less what it had before the network was made, compilation included. "
-        "Operations are those that mathematics needs (lumiere_jax/planning/flops.py). Times are "
-        "medians on the CPU, and the compiler's estimate for a TPU, which was not used; there, "
-        "figures are of one chip."
+        "Both networks at every number of frames. Memory is the compiler's figure for the "
+        "arguments of the step (state and batch) and for the rest. On the CPU, the growth of the "
+        "process is its peak minus what it had before the network was created, with compilation. "
+        "Operations are those that the mathematics needs (lumiere_jax/planning/flops.py). Times "
+        "are medians on the CPU and, for a TPU, the compiler's estimates; no TPU was used. There, "
+        "figures are for one chip."
     ]
     for variant, place in PLACES.items():
         for mode, name in MODES.items():
@@ -162,7 +162,7 @@ def section(output: Path) -> str:
                 clips = batch.get("clips_a_chip", batch["batch"])
                 title = f"A {name} of {place}, {clips:g} clip{'s' * (clips != 1)}"
                 if variant == "full":
-                    title += f" a chip of {batch['topology']}, recomputation as in the config"
+                    title += f" per chip of {batch['topology']}, recomputation as in the config"
                 body += [f"{title}:", report.table(HEAD, rows)]
     return report.section(
         title="temporal down-sampling makes many more frames affordable",

@@ -253,12 +253,13 @@ def section(output: Path) -> str:
         f"{settings['clips']} held-out captions, clips of {settings['frames']} frames refined from "
         f"{settings['low']}×{settings['low']} to {settings['high']}×{settings['high']} in "
         f"{settings['steps']} steps (the network was trained on windows of "
-        f"{settings['trained_window']} frames). A spike is the mean squared difference of "
-        "neighbouring frames of the error at window borders, where the set of windows that hold a "
-        "frame changes, by that elsewhere; 1 is none. The interval is a bootstrap over clips. "
-        "The error is the refined clip less the true one or, of made clips, less the up-sampled "
-        "input. Noise is drawn once a clip in all rows, and dynamic thresholding is of the whole "
-        "clip, so that windows without overlap are not quite on their own."
+        f"{settings['trained_window']} frames). The error is the refined clip minus the true one "
+        "or, for generated clips, minus the up-sampled input. A spike is the mean squared "
+        "difference of neighbouring frames of the error at window borders, where the set of "
+        "windows that contain a frame changes, divided by that elsewhere; 1 means no spike. The "
+        "interval is a bootstrap over clips. In all rows noise is drawn once per clip, and dynamic "
+        "thresholding works on the whole clip, so windows without overlap are not fully "
+        "independent."
     )
     return report.section(
         title="overlapping windows remove the spikes at window borders",

@@ -29,11 +29,11 @@ CLAIMS = (
 
 INTRODUCTION = """# Claims of the paper, measured
 
-What Lumiere ([arXiv 2401.12945](https://arxiv.org/abs/2401.12945)) claims of its parts, measured
-with the networks of this project: small ones, on procedural clips. A claim that does not hold here
-is reported as such; it says nothing about the paper's size. This file is written by
-`python benchmarks/claims/write_readme.py` from the JSON files in `results/`, and each section names
-the command that measures it.
+What Lumiere ([arXiv 2401.12945](https://arxiv.org/abs/2401.12945)) claims about its parts, measured
+with small networks of this project on procedural clips. A claim that does not hold here is reported
+as such, which says nothing about the paper's scale.
+`python benchmarks/claims/write_readme.py` writes this page from the JSON files in `results/`; each
+section names the command that measures it.
 """
 
 

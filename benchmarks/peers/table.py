@@ -35,23 +35,21 @@ def page(folder: Path) -> str:
         raise UserError(f"there are no results in {folder}; run benchmarks/vs_peers.py first.")
     batch, frames, size = results[0]["settings"]["shape"][:3]
     parts = [
-        "# Speed beside other implementations",
+        "# Speed compared with other implementations",
         "    python benchmarks/vs_peers.py --peers_python=runs/peers/bin/python "
         f"--rounds={results[0]['settings']['rounds']}",
         report.machine_line(results)[:-1] + f", torch {results[0]['torch']}.",
         f"{batch} clips of {frames}×{size}×{size}, float32, {results[0]['threads']} threads for "
-        "each network; the space-time U-Net is one device a core, each with its share of the "
+        "each network; the space-time U-Net uses one device per core, each with its share of the "
         "clips. AdamW, no recomputation. Networks take turns: seconds are medians of "
-        f"{results[0]['settings']['rounds']} rounds, and how many times as fast is the median over "
-        "rounds of the ratio within a round (from least to most); a round that holds a "
-        "compilation moves an end of that range alone. `lumiere-pytorch` is its "
-        "README's model with 64 channels in place of 8, which is so narrow (0.3M parameters) that "
-        "no one would train it. FLOPs of the others are PyTorch's own count, ours "
-        "`lumiere_jax/planning/flops.py`'s; both count convolutions and matrix products, a "
-        "multiplication with its addition as two.",
-        "Only sampling and training weights alone do not make the networks the same: the others "
-        "have other attention, norms and widths. The table says what a clip costs, at equal "
-        "operations or parameters, and nothing about what either learns.",
+        f"{results[0]['settings']['rounds']} rounds, and the speed-up is the median over rounds of "
+        "the ratio within a round (with its range; a round that includes a compilation moves only "
+        "one end of the range). `lumiere-pytorch` is the model of its README with 64 channels, "
+        "since with the 8 given there it has only 0.3M parameters. PyTorch counts the FLOPs of the "
+        "others, `lumiere_jax/planning/flops.py` ours; both count convolutions and matrix "
+        "products, and a multiplication with its addition as two.",
+        "The networks differ in attention, norms and widths. The tables say what a clip costs at "
+        "equal operations or parameters, and nothing about what the networks learn.",
     ]
     for what, name in MATCHES.items():
         parts += [f"## A space-time U-Net of {name}", _sizes(results, what), _speeds(results, what)]
@@ -90,7 +88,7 @@ def _sizes(results: Sequence[dict[str, Any]], what: str) -> str:
 
 
 def _speeds(results: Sequence[dict[str, Any]], what: str) -> str:
-    head = ["", *(f"{name}: theirs, ours, times as fast" for name in RUN_NAMES.values()),
+    head = ["", *(f"{name}: theirs, ours, speed-up" for name in RUN_NAMES.values()),
             "training temporal weights alone"]  # fmt: skip
     rows = []
     for result in results:
@@ -138,8 +136,8 @@ def verdict(results: Sequence[dict[str, Any]]) -> str:
             if medians:
                 word = "reached" if min(medians) >= bar else "**not reached**"
                 name = f"{result['settings']['peer']}, {RUN_NAMES[run]}"
-                lines.append(f"- {name}: {min(medians):.2f}× (bar {bar:g}×), {word}")
-    head = "At equal FLOPs, beside whichever of torch and torch.compile is faster:"
+                lines.append(f"- {name}: {min(medians):.2f}× (target {bar:g}×), {word}")
+    head = "At equal FLOPs, compared with the faster of torch and torch.compile:"
     return f"{head}\n\n" + "\n".join(lines)
 
 
@@ -153,10 +151,10 @@ def room(results: Sequence[dict[str, Any]], peak: float) -> str:
                 rate = network["flops"]["forward"] / statistics.median(seconds)
                 share = f"{rate / peak:.0%} ({rate / 1e9:.0f} GFLOP/s)"
                 rows.append([f"{result['settings']['peer']}: {name}", share, f"{peak / rate:.1f}×"])
-    head = ["forward pass", "share of the matrix peak", "at the peak itself it would be as fast"]
+    head = ["forward pass", "share of the matrix peak", "speed-up at the peak itself"]
     return (
-        f"What stands in the way is the machine: its matrix peak is {peak / 1e9:.0f} GFLOP/s (see "
-        "below), and convolutions cannot be faster.\n\n" + report.table(head, rows)
+        f"The limit is the machine: its matrix peak is {peak / 1e9:.0f} GFLOP/s (see below), and "
+        "convolutions cannot be faster.\n\n" + report.table(head, rows)
     )
 
 
@@ -179,12 +177,12 @@ def profile_section(profile: dict[str, Any]) -> str:
         "    python benchmarks/small_profile.py",
         report.machine_line([profile]),
         f"The matrix peak of this machine, measured in the same run (float32 products of 1024 "
-        f"squared, one device a core): {peak / 1e9:.0f} GFLOP/s. A share of it is what an ideal "
-        "machine of that peak would need, by the time that was needed.",
+        f"squared, one device per core): {peak / 1e9:.0f} GFLOP/s. A share of the peak is the time "
+        "that an ideal machine would need, divided by the time that was needed.",
         report.table(head, rows),
         "By the profiler, the share of each kind of operation in the busy time of all threads:",
         report.table(["", "kinds of operation"], parts),
-        "FLOPs are those of the network alone. So what a training step lacks is time in Muon's "
-        "iterations, which are products of matrices but not counted, and in norms, activations and "
-        "copies, which wait for memory; the convolutions alone come nearer to the peak.",
+        "FLOPs are those of the network alone. The rest of a training step's time goes to Muon's "
+        "iterations, which are matrix products but not counted, and to norms, activations and "
+        "copies, which wait for memory; the convolutions alone come closer to the peak.",
     ])  # fmt: skip
