@@ -5,6 +5,7 @@ Also tells how a video was made (`--describe=x.mp4`), and makes it again (`--rep
 
 import json
 import subprocess
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -12,32 +13,24 @@ from lumiere_jax.inference import command, provenance
 from lumiere_jax.runtime import errors
 from lumiere_jax.runtime.errors import UserError
 
-_NUM_FRAMES = flags.DEFINE_integer(
-    "num_frames", None, "Frames of the video; more than were trained are made in windows."
-)
-_OVERLAP = flags.DEFINE_integer(
-    "overlap", None, "Frames that windows share; half a window if not given."
-)
-_DESCRIBE = flags.DEFINE_string("describe", None, "An .mp4: print how it was made, and no more.")
+command.define_flags("text_to_video")
+_DESCRIBE = flags.DEFINE_string("describe", None, "An .mp4: print how it was made, and stop.")
 _REPRODUCE = flags.DEFINE_string("reproduce", None, "An .mp4: make it again, at --output.")
 
 
-def main(argv: list[str]) -> None:
+def main(argv: Sequence[str]) -> None:
     """Samples, describes or reproduces, as the flags ask."""
-    del argv
     if _DESCRIBE.value:
         found = provenance.read(_DESCRIBE.value)
         print(json.dumps(found, indent=2, ensure_ascii=False))
-        return
-    if _REPRODUCE.value:
+    elif _REPRODUCE.value:
         output = flags.FLAGS.output
         if not output:
-            raise UserError("--reproduce needs --output=FILE for the video that is made again.")
-        again = provenance.reproducing_command(provenance.read(_REPRODUCE.value), output)
-        raise SystemExit(subprocess.run(again).returncode)
-
-    own = {"num_frames": _NUM_FRAMES.value, "overlap": _OVERLAP.value}
-    command.run("sample", lambda _: own)
+            raise UserError("--reproduce needs --output=FILE for the new video.")
+        reproduce = provenance.reproducing_command(provenance.read(_REPRODUCE.value), output)
+        raise SystemExit(subprocess.run(reproduce).returncode)
+    else:
+        command.run("text_to_video")
 
 
 if __name__ == "__main__":

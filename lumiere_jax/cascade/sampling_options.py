@@ -1,73 +1,101 @@
-"""How to sample from a stage."""
+"""How to sample from a stage: the one declaration of the options.
+
+The flags of the commands, the fields of requests to a server and the arguments in Python derive
+from it.
+"""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from lumiere_jax.cascade.config import ConfigDict
-from lumiere_jax.diffusion.samplers import SAMPLERS
+from absl import flags
+
+from lumiere_jax.diffusion.sampler_names import SAMPLERS, Sampler
 from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.options import Option, check, declared, define_flag, option
+
+if TYPE_CHECKING:
+    from lumiere_jax.cascade.config import ConfigDict
+
+flags.disclaim_key_flags()  # see `define_sampling_flags`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
     """How to sample from a stage.
 
-    Attributes:
-      sampler: "ddim", "ancestral" or "dpmpp_2m"; "ddpm" where the variance is learned.
-      num_steps: calls of the network.
-      time_power: what even times are raised to; above 1, more of the steps are near clean data
-        (`CosineSchedule`).
-      guidance_scale: classifier-free guidance; 1 is the conditional model.
-      threshold_percentile: of dynamic thresholding.
-      threshold_max: the most that it divides by; 0 for no limit, 1 clips to [-1, 1].
-      eta: DDIM's share of fresh noise.
-      strength: noise that is added to a video before it is denoised again (SDEdit, arXiv
-        2108.01073), in (0, 1], as time of the cosine schedule without a shift, so that a number
-        means the same noise for every model; 1 starts from noise alone.
-      guidance_from: latest time, of [0, 1] where 1 is noise, at which there is guidance.
-      guidance_to: earliest such time.
-      overlap: frames that windows share, where a video is longer than what was trained; None for
-        half a window.
+    Times are in [0, 1]: 1 is noise, 0 is clean data. `strength` is a time of the cosine schedule
+    without a shift, so that a number means the same noise for every model (SDEdit, arXiv
+    2108.01073).
+
+    Raises:
+      UserError: naming the option that is out of range.
     """
 
-    sampler: str = "ddim"
-    num_steps: int = 50
-    time_power: float = 1.0
-    guidance_scale: float = 4.0
-    threshold_percentile: float = 99.5
-    threshold_max: float = 0.0
-    eta: float = 0.0
-    strength: float = 1.0
-    guidance_from: float = 1.0
-    guidance_to: float = 0.0
-    overlap: int | None = None
+    sampler: Sampler = option(
+        "ddim", "Sampler of every stage; ddpm is for stages that learn the variance.",
+        choices=SAMPLERS,
+    )  # fmt: skip
+    num_steps: int = option(50, "Denoising steps of every stage.", name="steps", minimum=1)
+    time_power: float = option(
+        1.0, "Spacing of the base's steps: 1 is even, above 1 more steps are near clean data, "
+        "2 is quadratic.", above=0, served_maximum=10,
+    )  # fmt: skip
+    guidance_scale: float = option(
+        4.0, "Classifier-free guidance of the base stage; 1 is none.", minimum=0, served_maximum=100
+    )
+    threshold_percentile: float = option(
+        99.5, "Percentile of dynamic thresholding.", above=0, maximum=100
+    )
+    threshold_max: float = option(
+        0.0, "The most that dynamic thresholding divides by; 0 for no limit, 1 clips to [-1, 1].",
+        minimum=0,
+    )  # fmt: skip
+    eta: float = option(0.0, "Share of fresh noise in each step of the sampler ddim.", minimum=0)
+    strength: float = option(
+        1.0, "Noise that is added to a video before it is denoised again; 1 starts from noise.",
+        above=0, maximum=1,
+    )  # fmt: skip
+    guidance_from: float = option(
+        1.0, "Guidance begins at this time: 1 is noise, 0 the video.", minimum=0, maximum=1
+    )
+    guidance_to: float = option(0.0, "Guidance ends at this time.", minimum=0, maximum=1)
+    overlap: int | None = option(
+        None, "Frames that neighbouring windows of a long video share; half a window if not given.",
+        minimum=0,
+    )  # fmt: skip
 
     def __post_init__(self):
-        """Checks the fields.
-
-        Raises:
-          UserError: naming the field that is out of range.
-        """
-        if self.sampler not in SAMPLERS:
-            raise UserError(f"sampler {self.sampler!r} is unknown; choose from {SAMPLERS}.")
-        if self.num_steps < 1:
-            raise UserError(f"steps={self.num_steps} must be 1 or more.")
-        if not self.guidance_scale >= 0:
-            raise UserError(f"guidance_scale={self.guidance_scale} must be 0 or more.")
-        if not 0 < self.strength <= 1:
-            raise UserError(f"strength={self.strength} must be above 0 and at most 1.")
-        if not 0 <= self.guidance_to <= self.guidance_from <= 1:
+        check(type(self), vars(self))
+        if self.guidance_to > self.guidance_from:
             raise UserError(
-                f"guidance from time {self.guidance_from} to {self.guidance_to}: times are in "
-                "[0, 1], 1 is noise, and the first is not the smaller one."
+                f"guidance from time {self.guidance_from} to {self.guidance_to}: 1 is noise and 0 "
+                "the video, so the first must not be the smaller one."
             )
-        if not 0 < self.threshold_percentile <= 100:
-            raise UserError(f"threshold_percentile={self.threshold_percentile} is not in (0, 100].")
-        if self.threshold_max and not self.threshold_max >= 1:
+        if 0 < self.threshold_max < 1:
             raise UserError(f"threshold_max={self.threshold_max} must be 0 (none), or 1 or more.")
 
     @classmethod
-    def from_config(cls, config: ConfigDict, **overrides: object) -> "SamplingOptions":
+    def from_config(cls, config: "ConfigDict", **overrides: object) -> "SamplingOptions":
         """The options of `config.sampling`, with those overrides that are not None."""
-        names = {field.name for field in dataclasses.fields(cls)}
+        names = declared(cls)
         fields = {k: v for k, v in config.sampling.items() if k in names}
         return cls(**{**fields, **{k: v for k, v in overrides.items() if v is not None}})
+
+
+def shared_options() -> Mapping[str, Option]:
+    """Those that all commands and requests take; the strength belongs to one task."""
+    return {field: o for field, o in declared(SamplingOptions).items() if field != "strength"}
+
+
+def define_sampling_flags() -> dict[str, flags.FlagHolder]:
+    """Defines a flag of the calling module for each shared option, by the names of the fields.
+
+    A flag that is not given is None, for the config's own.
+    """
+    return {
+        field: define_flag(
+            o, default=None, help=o.help + ("" if o.default is None else " Default: the config's.")
+        )
+        for field, o in shared_options().items()
+    }

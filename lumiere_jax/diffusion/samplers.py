@@ -2,19 +2,18 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from lumiere_jax.diffusion.discrete import log_variance
 from lumiere_jax.diffusion.parameterization import add_noise, expand_to
+from lumiere_jax.diffusion.sampler_names import SAMPLERS, Sampler
 from lumiere_jax.diffusion.schedule import Schedule, alpha_sigma
 from lumiere_jax.runtime.errors import UserError
 
 Denoise = Callable[[jax.Array, jax.Array], jax.Array | tuple[jax.Array, jax.Array]]
-Sampler = Literal["ddim", "ancestral", "dpmpp_2m", "ddpm"]
-SAMPLERS: tuple[str, ...] = get_args(Sampler)
 
 
 class Step(NamedTuple):

@@ -1,49 +1,69 @@
-"""What the cascade does with pictures and videos that it is given: methods of `LumierePipeline`.
+"""Image-to-video, inpainting and other edits: methods of `LumierePipeline`.
 
 The conditional base model is shown a masked video and the mask (Lumiere, arXiv 2401.12945,
-section 4); which pixels are known is all that tells image-to-video, inpainting, outpainting and
-cinemagraphs apart.
+section 4). Image-to-video, inpainting, outpainting and cinemagraphs differ only in which pixels
+are known.
 """
 
 import functools
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Bool, Float
 from scipy import ndimage
 
-from lumiere_jax.cascade.stage import IMAGE_STAGES
+from lumiere_jax.cascade.frames import frame_multiple
+from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.data.video_io import resize_and_crop, to_float, to_uint8
-from lumiere_jax.inference.sampling import SamplingOptions
+from lumiere_jax.inference.inputs import check_region
+from lumiere_jax.inference.tasks import VideoOptions
 from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.options import check
 
-FITS = ("crop", "pad")
+if TYPE_CHECKING:
+    from lumiere_jax.cascade.stage import Stage
+    from lumiere_jax.models.parameters import Params
+
+Picture = Float[np.ndarray, "height width 3"]
+Video = Float[np.ndarray, "time height width 3"]
+Region = Bool[np.ndarray, "frames height width"]
+Videos = Float[np.ndarray, "batch length side side 3"]
+
 _PART_UNKNOWN = 0.25  # of a pixel of the model; more makes all of it unknown
 
 
 class Editing:
-    """See `LumierePipeline`, which has these methods."""
+    """Methods of `LumierePipeline`.
 
-    base: tuple[Any, Any]  # stage and parameters
+    Pictures and videos are in [-1, 1] and of any size, videos at the model's frame rate. There is
+    one result for each prompt. Each method raises what `LumierePipeline.__call__` does, and
+    `UserError` for pictures, videos or options that it cannot use.
+    """
+
+    if TYPE_CHECKING:  # what the pipeline has
+        base: tuple[Stage, Params]
+        super_resolution: list[tuple[Stage, Params]]
+
+        def __call__(self, prompts: Sequence[str], **options: Any) -> np.ndarray: ...  # noqa: D102
+
+        def checked_frames(self, num_frames: int | None) -> int: ...  # noqa: D102
+
+        def refine_all(self, *arguments: Any) -> Any: ...  # noqa: D102
 
     def animate(
-        self, image: np.ndarray, prompts: Sequence[str], *, fit: str = "crop", **options: Any
-    ) -> np.ndarray:
+        self, image: Picture, prompts: Sequence[str], *,
+        fit: str = VideoOptions.fit, **options: Any,
+    ) -> Videos:  # fmt: skip
         """Image-to-video: the image is the first frame.
 
         Args:
-          image: `[height, width, 3]` in [-1, 1], of any size.
-          prompts: what is to happen; one video each.
-          fit: "crop" cuts what is over from the longer side; "pad" keeps all of the image, and the
-            model fills what is beside it.
+          image: the picture.
+          prompts: what is to happen.
+          fit: "crop" cuts the longer side; "pad" keeps all of the image, and the model fills the
+            rest of the square.
           **options: of `LumierePipeline.__call__`.
-
-        Returns:
-          See `LumierePipeline.__call__`.
-
-        Raises:
-          UserError: likewise, or for an unknown fit.
         """
         frames = self.checked_frames(options.get("num_frames"))
         picture, inside = self._fitted(image[None], fit)
@@ -53,172 +73,127 @@ class Editing:
         return self(prompts, known=(video[None], mask[None]), **options)
 
     def cinemagraph(
-        self, image: np.ndarray, region: np.ndarray, prompts: Sequence[str], *,
-        paste: bool = True, feather: int = 2, **options: Any,
-    ) -> np.ndarray:  # fmt: skip
-        """A picture that stands still but for one region.
+        self, image: Picture, region: Bool[np.ndarray, "rows columns"], prompts: Sequence[str], *,
+        paste: bool = VideoOptions.paste, feather: int = VideoOptions.feather, **options: Any,
+    ) -> Videos:  # fmt: skip
+        """Sets one region of a picture in motion.
 
         Args:
-          image: `[height, width, 3]` in [-1, 1], of any size.
-          region: bool `[height, width]`, true where it is to move.
-          prompts: what is to move; one video each.
-          paste: puts the image's own pixels back outside of the region.
+          image: the picture.
+          region: true where it is to move, of the size of the picture.
+          prompts: what is to move.
+          paste: whether to put the picture's own pixels back outside of the region.
           feather: see `paste_back`.
           **options: of `LumierePipeline.__call__`.
-
-        Returns:
-          See `LumierePipeline.__call__`.
-
-        Raises:
-          UserError: likewise, or for a region of another size or without a pixel.
         """
-        check_region(region[None], image[None])
+        check_region(region[None], image[None].shape)
         frames = self.checked_frames(options.get("num_frames"))
-        picture, _ = self._fitted(image[None], "crop")
+        picture, _ = self._fitted(image[None])
         unknown = self._fitted_change(region[None])
         mask = np.repeat(~unknown[..., None], frames, axis=0)
         mask[0] = True
         known = np.repeat(picture, frames, axis=0)[None], mask[None]
-        finish = None
-        if paste:
-            finish = functools.partial(
-                paste_back, video=image[None], region=region[None], feather=feather
-            )
+        finish = _pasting(image[None], region[None], feather) if paste else None
         return self(prompts, known=known, finish=finish, **options)
 
     def inpaint(
-        self, video: np.ndarray, region: np.ndarray, prompts: Sequence[str], *,
-        paste: bool = True, feather: int = 2, **options: Any,
-    ) -> np.ndarray:  # fmt: skip
-        """Makes a region of a video anew, and keeps the rest.
+        self, video: Video, region: Region, prompts: Sequence[str], *,
+        paste: bool = VideoOptions.paste, feather: int = VideoOptions.feather, **options: Any,
+    ) -> Videos:  # fmt: skip
+        """Replaces a region of a video, and keeps the rest.
 
         Args:
-          video: `[time, height, width, 3]` in [-1, 1], at the model's frame rate, of any size.
-          region: bool `[time, height, width]`, or `[1, height, width]` for all frames: true where
-            the video is to change.
-          prompts: what the region is to show; one video each.
-          paste: puts the video's own pixels back outside of the region.
+          video: the video.
+          region: true where the video is to change; of one frame for all, or one for each.
+          prompts: what the region is to show.
+          paste: whether to put the video's own pixels back outside of the region.
           feather: see `paste_back`.
           **options: of `LumierePipeline.__call__`, without `num_frames`.
-
-        Returns:
-          See `LumierePipeline.__call__`.
-
-        Raises:
-          UserError: likewise, or for a video or region that cannot be used.
         """
         video = self._whole_frames(video)
-        check_region(region, video)
+        check_region(region, video.shape)
         region = np.broadcast_to(region[: len(video)], video.shape[:3])
-        small, _ = self._fitted(video, "crop")
+        small, _ = self._fitted(video)
         mask = ~self._fitted_change(region)[..., None]
+        finish = _pasting(video, region, feather) if paste else None
         known = small[None], mask[None]
-        finish = None
-        if paste:
-            finish = functools.partial(paste_back, video=video, region=region, feather=feather)
         return self(prompts, known=known, num_frames=len(video), finish=finish, **options)
 
     def outpaint(
-        self, video: np.ndarray, prompts: Sequence[str], *,
-        zoom: float = 1.0, paste: bool = True, feather: int = 2, **options: Any,
-    ) -> np.ndarray:  # fmt: skip
-        """Adds what is beside a video, until it is as square as the model's videos are.
+        self, video: Video, prompts: Sequence[str], *, zoom: float = VideoOptions.zoom,
+        paste: bool = VideoOptions.paste, feather: int = VideoOptions.feather, **options: Any,
+    ) -> Videos:  # fmt: skip
+        """Extends the picture of a video beyond its edges, to a square.
 
         Args:
-          video: see `inpaint`.
-          prompts: what is beside it; one video each.
+          video: the video.
+          prompts: what is beside it.
           zoom: size of the video within the new one; below 1 something is added on all sides.
           paste: see `inpaint`.
           feather: see `paste_back`.
           **options: see `inpaint`.
-
-        Returns:
-          See `LumierePipeline.__call__`.
-
-        Raises:
-          UserError: likewise, or if there is nothing to add.
         """
-        if not 0 < zoom <= 1:
-            raise UserError(f"zoom={zoom} must be above 0 and at most 1.")
+        check(VideoOptions, {"zoom": zoom})
         video = self._whole_frames(video)
         canvas, inside = padded_to_square(video, zoom)
         if inside.all():
             raise UserError(
-                "the video is square already, so nothing is beside it; use a zoom below 1."
+                "the video is square already, so there is nothing to add; use a zoom below 1."
             )
         return self.inpaint(canvas, ~inside, prompts, paste=paste, feather=feather, **options)
 
     def video_to_video(
-        self, video: np.ndarray, prompts: Sequence[str], *, strength: float = 0.6, **options: Any
-    ) -> np.ndarray:
-        """SDEdit (arXiv 2108.01073): adds noise to a video, and denoises it by another text.
+        self, video: Video, prompts: Sequence[str], *,
+        strength: float = VideoOptions.strength, **options: Any,
+    ) -> Videos:  # fmt: skip
+        """SDEdit (arXiv 2108.01073): adds noise to a video, and denoises it with another text.
 
         Args:
-          video: `[time, height, width, 3]` in [-1, 1], at the model's frame rate, of any size.
-          prompts: what it is to show; one video each.
-          strength: how much noise, in [0, 1], see `SamplingOptions`: 0 gives the video back, as
-            large as the base makes videos; 1 is text-to-video with the same seed.
+          video: the video.
+          prompts: what it is to show.
+          strength: how much noise, see `SamplingOptions`: 0 returns the video at the base's size;
+            1 is text-to-video with the same seed.
           **options: see `inpaint`.
-
-        Returns:
-          See `LumierePipeline.__call__`.
-
-        Raises:
-          UserError: likewise, or for a strength outside of [0, 1].
         """
-        if not 0 <= strength <= 1:
-            raise UserError(f"strength={strength} must be between 0 and 1.")
-        small, _ = self._fitted(self._whole_frames(video), "crop")
+        check(VideoOptions, {"strength": strength})
+        small, _ = self._fitted(self._whole_frames(video))
         if strength == 0:
             return _told(np.repeat(small[None], len(prompts), axis=0), options)
         initial = None if strength == 1 else small[None]
-        chosen = SamplingOptions.from_config(
-            self.base[0].config, num_steps=options.get("num_steps")
-        )
+        config = self.base[0].config
+        chosen = SamplingOptions.from_config(config, num_steps=options.get("num_steps"))
         options["num_steps"] = max(round(chosen.num_steps * strength), 1)
         return self(prompts, initial=initial, strength=strength, num_frames=len(small), **options)
 
     def extend(
-        self, video: np.ndarray, prompts: Sequence[str], *,
-        num_frames: int, context: int | None = None, paste: bool = True, **options: Any,
-    ) -> np.ndarray:  # fmt: skip
-        """Goes on with a video: its last frames are shown as the first of a new clip, and so on.
+        self, video: Video, prompts: Sequence[str], *, num_frames: int,
+        context: int | None = VideoOptions.context, paste: bool = VideoOptions.paste,
+        **options: Any,
+    ) -> Videos:  # fmt: skip
+        """Continues a video: its last frames are shown as the first of a new clip, and so on.
 
         Args:
-          video: see `inpaint`.
-          prompts: what happens; one video each.
+          video: the video.
+          prompts: what happens.
           num_frames: frames to add.
-          context: frames that are shown of what there is; None for a quarter of a clip.
-          paste: takes the given frames as they are into the result, where they are large enough.
+          context: frames of the video that are shown; None for a quarter of a clip.
+          paste: whether the result has the given frames as they are, if they are large enough.
           **options: see `inpaint`.
-
-        Returns:
-          `[num_prompts, len(video) + num_frames, height, width, 3]`.
-
-        Raises:
-          UserError: likewise, or for a context that does not fit into a clip.
         """
         length = self.base[0].config.data.num_frames
         context = min(max(length // 4, 1), len(video)) if context is None else context
         if not 0 < context < length or context > len(video):
             raise UserError(
                 f"context={context} must be at least 1, below the {length} frames of a clip, and "
-                f"not more than the {len(video)} frames of the video."
+                f"at most the {len(video)} frames of the video."
             )
-        if num_frames < 1:
-            raise UserError(f"num_frames={num_frames} to add must be 1 or more.")
+        check(VideoOptions, {"num_frames": num_frames})
         seeds = list(options.pop("seeds", None) or range(len(prompts)))
-        base_only = {"base_only": True, "num_frames": length}
-        made = np.repeat(self._fitted(video, "crop")[0][None], len(prompts), axis=0)
+        made = np.repeat(self._fitted(video)[0][None], len(prompts), axis=0)
         begun = made.shape[1]
         for part in range(math.ceil(num_frames / (length - context))):
-            shown = np.zeros((len(prompts), length, *made.shape[2:]), np.float32)
-            shown[:, :context] = made[:, -context:]
-            mask = np.zeros((*shown.shape[:-1], 1), bool)
-            mask[:, :context] = True
             part_seeds = [(seed + part * 1_000_003) % 2**32 for seed in seeds]
-            parts = options | base_only | {"on_batch": None}
-            clip = self(prompts, known=(shown, mask), seeds=part_seeds, **parts)
+            clip = self._continued(made[:, -context:], prompts, length, part_seeds, options)
             made = np.concatenate([made, clip[:, context:]], axis=1)
         made = made[:, : begun + num_frames]
         if self.super_resolution and not options.get("base_only"):
@@ -229,23 +204,37 @@ class Editing:
             made[:, :begun] = paste_back(made[:, :begun], video, region, 0)
         return _told(np.asarray(made), options)
 
+    def _continued(
+        self,
+        shown: np.ndarray,
+        prompts: Sequence[str],
+        length: int,
+        seeds: list[int],
+        options: dict[str, Any],
+    ) -> np.ndarray:
+        """Clips of the base that begin with the frames that are shown."""
+        known = np.zeros((len(prompts), length, *shown.shape[2:]), np.float32)
+        mask = np.zeros((*known.shape[:-1], 1), bool)
+        known[:, : shown.shape[1]], mask[:, : shown.shape[1]] = shown, True
+        options = options | {"base_only": True, "num_frames": length, "on_batch": None}
+        return self(prompts, known=(known, mask), seeds=seeds, **options)
+
     def _whole_frames(self, video: np.ndarray) -> np.ndarray:
         """As many frames of a video, from the first, as the base can make."""
-        stage = self.base[0]
-        factor = 2 ** (len(stage.config.model.widths) - 1) if stage.name not in IMAGE_STAGES else 1
-        if len(video) < factor:
+        config = self.base[0].config
+        multiple = frame_multiple(config)
+        if len(video) < multiple:
             raise UserError(
-                f"the video has {len(video)} frames at the model's {stage.config.data.fps:g} fps; "
-                f"at least {factor} are needed."
+                f"the video has {len(video)} frames at the model's {config.data.fps:g} fps; at "
+                f"least {multiple} are needed."
             )
-        if len(video) >= stage.config.data.num_frames:
+        if len(video) >= config.data.num_frames:
             return video
-        return video[: len(video) // factor * factor]
+        return video[: len(video) // multiple * multiple]
 
-    def _fitted(self, video: np.ndarray, fit: str) -> tuple[np.ndarray, np.ndarray]:
+    def _fitted(self, video: np.ndarray, fit: str = "crop") -> tuple[np.ndarray, np.ndarray]:
         """Frames at the base's size, and bool `[time, height, width, 1]` where they are."""
-        if fit not in FITS:
-            raise UserError(f"fit {fit!r} is unknown; use one of {', '.join(FITS)}.")
+        check(VideoOptions, {"fit": fit})
         inside = np.ones(video.shape[:3], bool)
         if fit == "pad":
             video, inside = padded_to_square(video)
@@ -277,46 +266,25 @@ def _told(videos: np.ndarray, options: dict[str, Any]) -> np.ndarray:
     return videos
 
 
-def check_region(region: np.ndarray, video: np.ndarray) -> None:
-    """Makes sure that a region belongs to a video.
-
-    Args:
-      region: bool `[time or 1, height, width]`.
-      video: `[time, height, width, 3]`.
-
-    Raises:
-      UserError: naming both sizes or numbers of frames, or an empty region.
-    """
-    if region.shape[1:] != video.shape[1:3]:
-        raise UserError(
-            f"the region is {region.shape[2]}×{region.shape[1]} pixels and the picture "
-            f"{video.shape[2]}×{video.shape[1]}; draw it on a frame of the same size."
-        )
-    if len(region) > 1 and len(region) < len(video):
-        raise UserError(
-            f"the region has {len(region)} frames and the video {len(video)}; give one frame for "
-            "all, or one for each."
-        )
-    if not region.any():
-        raise UserError("the region is empty, so nothing would change; draw where it should.")
+def _pasting(video: np.ndarray, region: np.ndarray, feather: int) -> Callable[..., np.ndarray]:
+    return functools.partial(paste_back, video=video, region=region, feather=feather)
 
 
-def fit_video(video: np.ndarray, size: int) -> np.ndarray:
-    """Frames `[time, height, width, 3]` in [-1, 1], scaled to cover a square, cropped centrally."""
+def fit_video(video: Video, size: int) -> Float[np.ndarray, "time {size} {size} 3"]:
+    """Frames in [-1, 1], scaled to cover a square, cropped centrally."""
     if video.shape[1:3] == (size, size):
         return np.asarray(video, np.float32)
     return to_float(np.stack([resize_and_crop(f, (size, size)) for f in to_uint8(video)]))
 
 
-def padded_to_square(video: np.ndarray, zoom: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """A video in the middle of a grey square.
+def padded_to_square(
+    video: Video, zoom: float = 1.0
+) -> tuple[Float[np.ndarray, "time side side 3"], Bool[np.ndarray, "time side side"]]:
+    """A video in the middle of a grey square, and where in the square it is.
 
     Args:
-      video: `[time, height, width, 3]`.
+      video: the video.
       zoom: share of the square's side that the longer side of the video takes.
-
-    Returns:
-      `[time, side, side, 3]`, and bool `[time, side, side]` where the video is.
     """
     time, height, width, _ = video.shape
     side = max(round(max(height, width) / zoom), height, width)
@@ -328,18 +296,20 @@ def padded_to_square(video: np.ndarray, zoom: float = 1.0) -> tuple[np.ndarray, 
     return canvas, inside
 
 
-def paste_back(made: np.ndarray, video: np.ndarray, region: np.ndarray, feather: int) -> np.ndarray:
+def paste_back(
+    made: Float[np.ndarray, "batch time side side 3"],
+    video: Float[np.ndarray, "#time height width 3"],
+    region: Bool[np.ndarray, "#time height width"],
+    feather: int,
+) -> Float[np.ndarray, "batch time side side 3"]:
     """Puts the known pixels of a video into what was made of it, where it is large enough.
 
     Args:
-      made: `[batch, time, side, side, 3]`.
-      video: `[time or 1, height, width, 3]`; one whose shorter side is below `side` is
-        left out, since its pixels would be blurred.
-      region: bool `[time or 1, height, width]`, where `made` stays.
+      made: the new videos.
+      video: the known one; it is left out if its shorter side is below `side`, since its pixels
+        would be blurred.
+      region: where `made` stays.
       feather: pixels of `made` over which known ones are blended in, beside the region.
-
-    Returns:
-      Like `made`.
     """
     side = made.shape[2]
     if min(video.shape[1:3]) < side:

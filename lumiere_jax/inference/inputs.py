@@ -1,9 +1,11 @@
-"""Pictures and videos that people hand in, and the regions that they draw on them."""
+"""Pictures and videos that users give, and the regions that they draw on them."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Bool, Float
 from PIL import Image, ImageOps
 
 from lumiere_jax.data.image_folder import read_image
@@ -16,11 +18,34 @@ _MIDDLE = 128
 _GREY = 24  # levels by which the channels of a black-and-white picture differ at most
 
 
-def read_picture(path: str) -> np.ndarray:
-    """An image file, upright and on white: float32 [height, width, 3] in [-1, 1].
+def read(paths: Mapping[str, str], fps: float) -> dict[str, np.ndarray]:
+    """Reads the files of a task as the arguments of its method.
+
+    Args:
+      paths: of "image", "video" and "mask", as far as the task takes them.
+      fps: frame rate of the model.
+
+    Returns:
+      "image", "video" and "region", see `read_picture`, `read_clip` and `read_region`; the region
+      of a picture has no axis of time.
+    """
+    given = {}
+    if "image" in paths:
+        given["image"] = read_picture(paths["image"])
+    if "video" in paths:
+        given["video"] = read_clip(paths["video"], fps)
+    if "mask" in paths:
+        ground = given["video"] if "video" in given else given["image"][None]
+        region = read_region(paths["mask"], fps, ground.shape[:3])
+        given["region"] = region if "video" in given else region[0]
+    return given
+
+
+def read_picture(path: str) -> Float[np.ndarray, "height width 3"]:
+    """An image file, upright and on white, float32 in [-1, 1].
 
     Raises:
-      UserError: the file is missing, no image, or damaged.
+      UserError: if the file is missing, not an image, or damaged.
     """
     try:
         return to_float(read_image(Path(path).expanduser()))
@@ -30,16 +55,18 @@ def read_picture(path: str) -> np.ndarray:
         ) from error
 
 
-def read_clip(path: str, fps: float) -> np.ndarray:
-    """A video file at a model's frame rate: float32 [time, height, width, 3] in [-1, 1].
+def read_clip(path: str, fps: float) -> Float[np.ndarray, "time height width 3"]:
+    """A video file at a model's frame rate, float32 in [-1, 1].
 
     Raises:
-      VideoReadError: the file is missing, no video, or damaged.
+      VideoReadError: if the file is missing, not a video, or damaged.
     """
     return to_float(read_video(Path(path).expanduser(), fps=fps))
 
 
-def read_region(spec: str, fps: float, shape: tuple[int, int, int]) -> np.ndarray:
+def read_region(
+    spec: str, fps: float, shape: tuple[int, int, int]
+) -> Bool[np.ndarray, "time height width"]:
     """Reads where a picture or video is to change.
 
     Args:
@@ -51,11 +78,11 @@ def read_region(spec: str, fps: float, shape: tuple[int, int, int]) -> np.ndarra
       shape: frames, height and width of the video; one frame for a picture.
 
     Returns:
-      bool [time or 1, height, width].
+      The region, of one frame if it is the same in all.
 
     Raises:
-      UserError: for a file that is missing or no mask, of another size or of more frames than the
-        video; a box that is malformed or outside; a region without a pixel.
+      UserError: if the file is missing or no mask, has more frames than the video, or does not
+        pass `check_region`; or if a box is malformed.
     """
     if "," in spec and not Path(spec).exists():
         region = _boxes(spec, shape)
@@ -63,13 +90,46 @@ def read_region(spec: str, fps: float, shape: tuple[int, int, int]) -> np.ndarra
         region = read_video(spec, fps=fps).mean(axis=-1) >= _MIDDLE
         if len(region) > shape[0]:
             raise UserError(
-                f"mask {spec} has {len(region)} frames at {fps:g} fps, and the video {shape[0]}; "
+                f"mask {spec} has {len(region)} frames at {fps:g} fps and the video {shape[0]}; "
                 "cut it to the length of the video."
             )
     else:
         region = _image(Path(spec))[None]
-    _check(spec, region, shape)
+    check_region(region, shape, f"mask {spec}")
     return region
+
+
+def check_region(
+    region: Bool[np.ndarray, "time height width"],
+    shape: tuple[int, ...],
+    name: str = "the region",
+) -> None:
+    """Checks that a region belongs to a video, and is not empty.
+
+    Args:
+      region: true where the video is to change; one frame stands for all.
+      shape: of the video, which begins with its frames, height and width.
+      name: of the region, for the message.
+
+    Raises:
+      UserError: if it does not.
+    """
+    frames, height, width = shape[:3]
+    if region.shape[1:] != (height, width):
+        raise UserError(
+            f"{name} is {region.shape[2]}×{region.shape[1]} pixels and the picture "
+            f"{width}×{height}; draw it on a frame of the same size."
+        )
+    if 1 < len(region) < frames:
+        raise UserError(
+            f"{name} has {len(region)} frames and the video {frames}; give one frame for all, or "
+            "one for each."
+        )
+    if not region.any():
+        raise UserError(
+            f"{name} is empty within the picture of {width}×{height} pixels, so nothing would "
+            "change; draw where it should."
+        )
 
 
 def _image(path: Path) -> np.ndarray:
@@ -87,7 +147,7 @@ def _image(path: Path) -> np.ndarray:
     if (levels.max(axis=-1) - levels.min(axis=-1)).max() > _GREY:
         raise UserError(
             f"mask {path} is a coloured picture without an alpha channel; paint what is to change "
-            "white and all else black, or paint it on a transparent ground."
+            "in white and everything else in black, or paint it on a transparent background."
         )
     return levels.mean(axis=-1) >= _MIDDLE
 
@@ -99,7 +159,7 @@ def _boxes(spec: str, shape: tuple[int, int, int]) -> np.ndarray:
         match = _BOX.fullmatch(part.strip().replace(" ", ""))
         if not match:
             raise UserError(
-                f"mask {spec!r}: {part!r} is no box; write X,Y,WIDTH,HEIGHT in whole pixels, or "
+                f"mask {spec!r}: {part!r} is not a box; write X,Y,WIDTH,HEIGHT in whole pixels, or "
                 "FRAME:X,Y,WIDTH,HEIGHT;FRAME:X,Y,WIDTH,HEIGHT for one that moves."
             )
         frame, *box = (int(value or 0) for value in match.groups())
@@ -114,21 +174,3 @@ def _boxes(spec: str, shape: tuple[int, int, int]) -> np.ndarray:
     columns = (x >= left[:, None, None]) & (x < (left + width)[:, None, None])
     rows = (y >= top[:, None, None]) & (y < (top + height)[:, None, None])
     return rows & columns
-
-
-def _check(spec: str, region: np.ndarray, shape: tuple[int, int, int]) -> None:
-    if region.shape[1:] != shape[1:]:
-        raise UserError(
-            f"mask {spec} is {region.shape[2]}×{region.shape[1]} pixels, and the picture "
-            f"{shape[2]}×{shape[1]}; draw it on a frame of the same size."
-        )
-    if 1 < len(region) < shape[0]:
-        raise UserError(
-            f"mask {spec} has {len(region)} frames, and the video {shape[0]}; give one for all, "
-            "or one for each."
-        )
-    if not region.any():
-        raise UserError(
-            f"mask {spec} is empty within the picture of {shape[2]}×{shape[1]} pixels, so nothing "
-            "would change; draw where it should."
-        )

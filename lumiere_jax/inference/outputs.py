@@ -1,8 +1,9 @@
-"""Clips as files that people look at."""
+"""Clips as files for people to look at."""
 
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from lumiere_jax.data.video_io import write_contact_sheet, write_video
 
@@ -10,16 +11,20 @@ VIEW_PIXELS = 128  # small clips are enlarged by a whole factor to about this si
 
 
 def write_viewable(
-    path: Path, video: np.ndarray, fps: float, caption: str, comment: str = ""
+    path: Path,
+    video: Float[np.ndarray, "time height width 3"],
+    fps: float,
+    caption: str,
+    comment: str = "",
 ) -> None:
-    """Writes a clip as its suffix says, enlarged by a whole factor where it is small.
+    """Writes a clip in the format of the suffix, enlarged by a whole factor if it is small.
 
     Args:
       path: ends with .mp4, .gif or .png (a contact sheet with the caption).
-      video: `[time, height, width, 3]` in [-1, 1].
+      video: in [-1, 1].
       fps: frames per second.
       caption: what it shows.
-      comment: text that an .mp4 keeps.
+      comment: text to keep in an .mp4.
     """
     if path.suffix == ".png":
         write_contact_sheet(path, [video], [caption])
@@ -27,6 +32,6 @@ def write_viewable(
         write_video(path, video, fps, upscale=view_scale(video), comment=comment)
 
 
-def view_scale(video: np.ndarray) -> int:
-    """The whole factor by which a clip `[time, height, width, 3]` is enlarged to be seen."""
+def view_scale(video: Float[np.ndarray, "time height width 3"]) -> int:
+    """The whole factor by which a clip is enlarged for viewing."""
     return max(1, VIEW_PIXELS // video.shape[1])

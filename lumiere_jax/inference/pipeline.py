@@ -8,7 +8,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from lumiere_jax.cascade.stage import IMAGE_STAGES, Stage
+from lumiere_jax.cascade.frames import check_frames
+from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.checkpoints import checkpoint
 from lumiere_jax.inference import style
 from lumiere_jax.inference.editing import Editing
@@ -183,12 +184,7 @@ class LumierePipeline(Editing, Pretrained):
         """
         stage = self.base[0]
         frames = stage.config.data.num_frames if num_frames is None else num_frames
-        if frames < 1:
-            raise UserError(f"num_frames={frames} must be 1 or more.")
-        if stage.name in IMAGE_STAGES and frames != 1:
-            raise UserError(
-                f"stage {stage.name!r} makes single images; num_frames={frames} must be 1."
-            )
+        check_frames(stage.config, frames)
         return frames
 
     def _given(

@@ -1,4 +1,4 @@
-"""Notes that videos carry: all that is needed to make them again, as JSON in the file's comment."""
+"""Notes in videos: all that is needed to make them again, as JSON in the comment of the file."""
 
 import contextlib
 import json
@@ -7,17 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lumiere_jax import __version__
+from lumiere_jax.inference.tasks import TASKS
 from lumiere_jax.runtime.errors import UserError
-
-COMMANDS = (
-    "sample", "animate", "inpaint", "outpaint", "cinemagraph", "video_to_video", "extend",
-)  # fmt: skip
-"""Modules of this package that make videos."""
 
 NOT_NOTED = (
     "prompts_file", "output", "formats", "samples", "storyboard", "expect_checkpoints", "alphas",
 )  # fmt: skip
-"""Flags that are of files, or of more than one video."""
+"""Flags about files, or about more than one video."""
 
 
 def compose(command: str, flags: Mapping[str, Any], checkpoints: Sequence[str]) -> str:
@@ -25,7 +21,7 @@ def compose(command: str, flags: Mapping[str, Any], checkpoints: Sequence[str]) 
 
     Args:
       command: module of this package that makes such videos.
-      flags: its flags, those at their defaults left out.
+      flags: its flags that are not at their defaults.
       checkpoints: fingerprints of the weights, in the order of the stages.
     """
     note = {
@@ -60,18 +56,15 @@ def read(path: str) -> dict[str, Any]:
 def reproducing_command(note: Mapping[str, Any], output: str) -> list[str]:
     """The command that makes a video again.
 
-    Args:
-      note: from `read`; videos come from anywhere, so it is not trusted with other commands, nor
-        with another output.
-      output: file to write.
+    A note may come from a stranger: it can neither name another command, nor another output.
 
     Raises:
-      UserError: if the note asks for what does not make videos.
+      UserError: if the note names a command that does not make videos.
     """
-    if note["command"] not in COMMANDS:
+    if note["command"] not in {task.command for task in TASKS.values()}:
         raise UserError(
-            f"the note says that {note['command']!r} made it, which makes no videos: it was altered"
-            "; make the video anew."
+            f"the note says that {note['command']!r} made it, which does not make videos, so the "
+            "note was altered; make the video from its prompt."
         )
     command = [sys.executable, "-m", f"lumiere_jax.{note['command']}"]
     for name, value in note["flags"].items():

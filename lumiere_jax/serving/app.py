@@ -1,4 +1,4 @@
-"""The HTTP interface: its routes, and how they end."""
+"""The HTTP interface: its routes and its errors."""
 
 import logging
 import uuid
@@ -28,6 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException  # FastAPI raises it, and none of its own
 
 import lumiere_jax
+from lumiere_jax.inference.tasks import FILES, TASKS
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.serving import replies, requests, uploads
 from lumiere_jax.serving.guard import Guard
@@ -37,18 +38,17 @@ from lumiere_jax.serving.replies import Health, Info, JobReply, Problem
 from lumiere_jax.serving.settings import Settings
 from lumiere_jax.serving.store import Job, QueueFull, Store
 from lumiere_jax.serving.tables import DONE, QUEUED
-from lumiere_jax.serving.tasks import FILES, TASKS
 
 PAGE = Path(__file__).parent / "page"
-_DECODERS = 2  # uploads that are looked at at once: each may take much memory
-_MOST_WAITING = 8  # uploads that wait for it
+_DECODERS = 2  # uploads that are checked together: each may take much memory
+_MOST_WAITING = 8  # uploads that wait for that
 _EVENT_SECONDS = 0.5
 _RETRY_SECONDS = 15
 
 _log = logging.getLogger("lumiere_jax.serving")
 
 
-class JobForm(requests.Options):
+class JobForm(requests.Options):  # type: ignore[valid-type, misc]  # made from a declaration
     """A job to do: its fields, and its files."""
 
     image: UploadFile | None = None
@@ -57,9 +57,12 @@ class JobForm(requests.Options):
 
 
 def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
-    """How errors look: as JSON, whatever the route gives otherwise."""
+    """The replies for errors: JSON, whatever else the route returns."""
     schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
-    problem = {"description": "Why it is refused.", "content": {"application/json": schema}}
+    problem = {
+        "description": "Why it was refused.",
+        "content": {"application/json": schema},
+    }
     return {code: problem for code in (*codes, 503)}
 
 
@@ -74,26 +77,26 @@ def make_app(
     """The application.
 
     Args:
-      store: of the jobs.
+      store: the jobs.
       models: what the weights can do.
       settings: see there.
-      keys: API keys, one of which is needed to submit and to cancel; none: open to all.
-      is_stopping: whether streams are to end.
-      hosts: names by which it may be called beside addresses, lower case; None: any.
+      keys: API keys, one of which is needed to submit and to cancel; without any it is open to all.
+      is_stopping: tells whether streams should end.
+      hosts: see `Guard`.
     """
     app = FastAPIOffline(
         title="lumiere_jax",
         version=lumiere_jax.__version__,
         redoc_url=None,
         description="Videos from texts, pictures and videos. A job is submitted, followed and "
-        "fetched by its id, which whoever knows it may read.",
+        "fetched by its id; whoever knows the id may read the job.",
     )
     metrics = Metrics(store, settings.lease)
     routes = _Routes(store, models, settings, metrics, bool(keys), is_stopping)
-    # A character of a prompt has up to 12 bytes in a form that is not multipart.
+    # A character of a prompt takes up to 12 bytes in a form that is not multipart.
     form_limits = {"max_fields": 50, "max_files": 10}
     form_limits["max_part_size"] = 4096 + 12 * settings.limits.prompt
-    for path, view, options in (
+    routed: list[tuple[str, Callable[..., Any], dict[str, Any]]] = [
         ("/jobs", routes.submit, {"methods": ["POST"], "status_code": 202,
             "form_limits": form_limits, "responses": _problems(
             400, 401, 403, 413, 415, 422, 429)}),
@@ -113,14 +116,11 @@ def make_app(
         ("/health/live", routes.live, {}),
         ("/metrics", routes.metrics, {"response_class": Response, "responses": {
             200: {"content": {"text/plain": {}}}} | _problems(401)}),
-    ):  # fmt: skip
-        options = {"methods": ["GET"]} | options
-        app.add_api_route(f"/api/v1{path}", view, **options)
-    app.add_exception_handler(RequestValidationError, _tell_invalid)
-    app.add_exception_handler(SQLAlchemyError, _tell_unreachable)
-    app.add_exception_handler(OSError, _tell_full)
-    app.add_exception_handler(HTTPException, _tell_refused)
-    app.add_exception_handler(Exception, _tell_defect)
+    ]  # fmt: skip
+    for path, view, options in routed:
+        app.add_api_route(f"/api/v1{path}", view, **{"methods": ["GET"]} | options)
+    for kind, tell in _HANDLERS.items():
+        app.exception_handler(kind)(tell)
     app.mount("/", StaticFiles(directory=PAGE, html=True))
     app.add_middleware(Guard, max_bytes=settings.limits.upload_bytes, keys=list(keys), hosts=hosts)
     app.add_middleware(metrics.middleware)
@@ -128,7 +128,7 @@ def make_app(
 
 
 class _Routes:
-    """What the routes do."""
+    """The functions of the routes."""
 
     def __init__(
         self,
@@ -145,7 +145,7 @@ class _Routes:
         self._decoders, self._streams = CapacityLimiter(_DECODERS), 0
 
     async def submit(self, form: Annotated[JobForm, Form()]) -> JobReply:
-        """Accept a job, or say why not."""
+        """Accept a job, or refuse it with a reason."""
         if await anyio.to_thread.run_sync(self._store.is_full, self._settings.limits.queue):
             raise self._full()
         given = {name: getattr(form, name) for name in FILES if getattr(form, name)}
@@ -167,10 +167,10 @@ class _Routes:
     async def _accept_files(
         self, task: str, asked: dict[str, Any], given: dict[str, UploadFile]
     ) -> Job:
-        """Looks at files and keeps them; they are in memory only while it is their turn."""
+        """Checks files and keeps them; they are in memory only while it is their turn."""
         if self._decoders.statistics().tasks_waiting >= _MOST_WAITING:
             self._metrics.refused.inc()
-            raise _later("too many files are sent at once; try again later", 429)
+            raise _later("too many files are being uploaded; try again later", 429)
         async with self._decoders:
             files = {name: await file.read() for name, file in given.items()}
             await anyio.to_thread.run_sync(self._check_files, task, files)
@@ -188,38 +188,38 @@ class _Routes:
 
     def _full(self) -> HTTPException:
         self._metrics.refused.inc()
-        return _later(f"{self._settings.limits.queue} jobs wait already; try again later", 429)
+        return _later(f"{self._settings.limits.queue} jobs are waiting; try again later", 429)
 
     def list_jobs(
         self,
-        ids: Annotated[list[uuid.UUID], Query(max_length=100, description="Jobs to look at.")],
+        ids: Annotated[list[uuid.UUID], Query(max_length=100, description="Ids of jobs.")],
     ) -> list[JobReply]:
-        """Those of some jobs that there are, the newest first."""
+        """The jobs of these ids that exist, the newest first."""
         return [self._reply(job) for job in self._store.get_many([str(job) for job in ids])]
 
     def show(self, job_id: uuid.UUID) -> JobReply:
-        """A job as it is now."""
+        """The job as it is now."""
         return self._reply(self._found(job_id))
 
     def cancel(self, job_id: uuid.UUID) -> JobReply:
-        """End a job that waits or runs; one that has ended stays as it is."""
+        """End a job that waits or runs; a finished one stays as it is."""
         job = self._store.cancel(str(job_id))
         if job is None:
             raise _no_such_job()
         return self._reply(job)
 
     async def check_stream(self, job_id: uuid.UUID) -> None:
-        """Refuses a stream while that can still be told by a code."""
+        """Refuses a stream while there can still be a status code."""
         await anyio.to_thread.run_sync(self._found, job_id)
         if self._streams >= self._settings.limits.streams:
             raise _later(
-                "too many clients follow jobs now; ask for the job itself now and then", 429
+                "too many clients follow jobs now; request the job itself now and then", 429
             )
 
     async def events(self, job_id: uuid.UUID) -> AsyncIterator[ServerSentEvent]:
-        """A job whenever it changes, until it has ended: server-sent events named `job`.
+        """The job whenever it changes, until it has ended: server-sent events named `job`.
 
-        Each event is the whole state, so nothing is missed when a client connects again.
+        Each event is the whole state, so a client that connects again misses nothing.
         """
         self._streams += 1
         try:
@@ -241,7 +241,7 @@ class _Routes:
     def video(
         self, job_id: uuid.UUID, range: Annotated[str | None, Header(max_length=200)] = None
     ) -> Response:
-        """The video of a job that is done, an MP4; also in ranges."""
+        """The video of a finished job, an MP4; ranges are supported."""
         job = self._found(job_id)
         content = self._store.video(job.id) if job.state == DONE else None
         if content is None:
@@ -249,14 +249,14 @@ class _Routes:
         return replies.ranged(content, "video/mp4", f"lumiere-{job.id[:8]}.mp4", range)
 
     def preview(self, job_id: uuid.UUID) -> Response:
-        """Some frames of the video as it is coming about, a PNG."""
+        """Some frames of the unfinished video, a PNG."""
         content = self._store.preview(self._found(job_id).id)
         if content is None:
-            raise HTTPException(404, "there is no preview of this job yet")
+            raise HTTPException(404, "this job has no preview yet")
         return Response(content, media_type="image/png", headers={"Cache-Control": "no-cache"})
 
     def info(self) -> Info:
-        """What this server can do, and its limits."""
+        """What the server can do, and its limits."""
         return self._info
 
     def health(self, response: Response) -> Health:
@@ -265,7 +265,7 @@ class _Routes:
         try:
             health.workers = len(self._store.living_workers(self._settings.lease))
             health.queued = self._store.counts()[QUEUED]
-            health.reason = None if health.workers else "no worker gives a sign of life"
+            health.reason = None if health.workers else "no worker is running"
         except SQLAlchemyError:
             health.reason = "the database cannot be reached"
         health.ready = health.reason is None
@@ -277,7 +277,7 @@ class _Routes:
         return {"live": True}
 
     def metrics(self) -> Response:
-        """Numbers for Prometheus."""
+        """Metrics for Prometheus."""
         return Response(self._metrics.page(), media_type="text/plain; version=0.0.4")
 
     def _found(self, job_id: uuid.UUID) -> Job:
@@ -295,16 +295,16 @@ def _later(detail: str, code: int) -> HTTPException:
 
 
 def _no_such_job() -> HTTPException:
-    return HTTPException(404, "there is no such job; finished ones are deleted after some time")
+    return HTTPException(404, "there is no such job; finished jobs are deleted after some time")
 
 
 async def _tell_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-    """One sentence a mistake, in place of FastAPI's list."""
+    """One sentence per mistake, in place of FastAPI's list."""
     told = []
     for mistake in error.errors()[:5]:
         place = ".".join(str(part) for part in mistake["loc"][1:]) or str(mistake["loc"][0])
         told.append(f"{place}: {mistake['msg']}")
-    detail = "; ".join(dict.fromkeys(told))  # a dependency and its route complain of the same
+    detail = "; ".join(dict.fromkeys(told))  # a dependency and its route report the same
     return JSONResponse({"detail": detail[:1000]}, 422)
 
 
@@ -319,16 +319,25 @@ async def _tell_unreachable(request: Request, error: SQLAlchemyError) -> JSONRes
 
 async def _tell_full(request: Request, error: OSError) -> JSONResponse:
     _log.error("a file cannot be written or read: %s", error)
-    return _unavailable("the server cannot keep files now; try again later")
+    return _unavailable("the server cannot store files now; try again later")
 
 
 async def _tell_refused(request: Request, error: HTTPException) -> Response:
-    """As FastAPI does, which takes a full disk for a mistake in the body, however."""
+    """As FastAPI does; but FastAPI takes a full disk for a mistake in the body."""
     if error.status_code == 400 and isinstance(error.__cause__, OSError):
         return await _tell_full(request, error.__cause__)
     return await http_exception_handler(request, error)
 
 
 async def _tell_defect(request: Request, error: Exception) -> JSONResponse:
-    """A defect of the server: the log has it, the client must not."""
+    """A defect of the server: it is in the log, and the client must not see it."""
     return JSONResponse({"detail": "something went wrong in the server; its log has more"}, 500)
+
+
+_HANDLERS: dict[type[Exception], Callable[..., Any]] = {
+    RequestValidationError: _tell_invalid,
+    SQLAlchemyError: _tell_unreachable,
+    OSError: _tell_full,
+    HTTPException: _tell_refused,
+    Exception: _tell_defect,
+}

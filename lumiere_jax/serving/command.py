@@ -34,13 +34,13 @@ def serve(
     key_file: str | None,
     allowed_hosts: Sequence[str] = (),
 ) -> None:
-    """Serves, with workers beside, until SIGTERM or Ctrl-C.
+    """Serves, with workers in processes of their own, until SIGTERM or Ctrl-C.
 
     Args:
       settings: see there.
-      num_workers: beside the server.
-      host: address to serve at, or its name.
-      port: to serve at; 0 for any.
+      num_workers: number of workers.
+      host: address or name to serve at.
+      port: 0 for any.
       key_file: see `read_keys`.
       allowed_hosts: see `names`.
 
@@ -71,7 +71,7 @@ def serve(
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )
     )
-    # uvicorn hands the signal on when it has ended; there is still something to do then.
+    # uvicorn raises the signal again when it has ended, but there is still work to do then.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: None)
     supervisor = Supervisor(database, settings, num_workers)
@@ -86,14 +86,14 @@ def serve(
 
 
 def _allow_files() -> None:
-    """Lets this process have as many connections as the system permits."""
+    """Allows this process as many connections as the system permits."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # some systems permit less than they say
+    with contextlib.suppress(ValueError, OSError):  # some systems permit less than they claim
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def work(settings: Settings, num_workers: int) -> None:
-    """Runs workers alone until SIGTERM or Ctrl-C.
+    """Runs only workers until SIGTERM or Ctrl-C.
 
     Raises:
       UserError: if bundle or database cannot be used.
@@ -115,13 +115,10 @@ def work(settings: Settings, num_workers: int) -> None:
 
 @contextlib.contextmanager
 def data_folder(folder: Path) -> Iterator[Path]:
-    """Makes a folder this process's own while it runs, and the place of all its temporary files.
-
-    Returns:
-      Where these are to be.
+    """Locks a folder while this process runs, and yields the place in it for temporary files.
 
     Raises:
-      UserError: if it cannot be written, or another server has it.
+      UserError: if it cannot be written, or another server uses it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -135,11 +132,11 @@ def data_folder(folder: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UserError(
-                f"--data={folder} is used by another server that runs; give another folder, or end "
-                "that one."
+                f"--data={folder} is used by another server that runs; give another folder, or "
+                "stop that server."
             ) from error
         scratch = folder / "tmp"
-        shutil.rmtree(scratch, ignore_errors=True)  # of one that was killed
+        shutil.rmtree(scratch, ignore_errors=True)  # of a server that was killed
         scratch.mkdir()
         before, tempfile.tempdir = tempfile.tempdir, str(scratch)
         for name in _CACHES:
@@ -152,7 +149,7 @@ def data_folder(folder: Path) -> Iterator[Path]:
 
 
 def read_keys(path: str | None) -> list[str]:
-    """The API keys of a file, one a line; none without a file.
+    """The API keys of a file, one per line; none without a file.
 
     Raises:
       UserError: if it cannot be read, has no key, or one that is too short to be secret.
@@ -170,7 +167,7 @@ def read_keys(path: str | None) -> list[str]:
     if not keys or min(map(len, keys)) < _SHORTEST_KEY:
         raise UserError(
             f"--api_key_file={path}: write at least one key of {_SHORTEST_KEY} characters or more, "
-            "one a line, such as `openssl rand -hex 16` makes."
+            "one per line; `openssl rand -hex 16` makes one."
         )
     return keys
 
@@ -178,13 +175,13 @@ def read_keys(path: str | None) -> list[str]:
 def names(host: str, *, is_open: bool, allowed: Sequence[str]) -> set[str] | None:
     """Names that a server may be called by, beside addresses; None: any.
 
-    The page of a stranger can give its own name the address of the loopback, and is then no page of
-    another site to the browser.
+    Any website can point its own name at the loopback address, and its pages then count as pages of
+    this server to the browser.
 
     Args:
-      host: what it serves at.
-      is_open: whether to be on this machine is all that a client needs.
-      allowed: further names, as of a proxy.
+      host: where it serves.
+      is_open: whether every client on this machine is allowed without a key.
+      allowed: further names, such as that of a proxy.
     """
     if not is_open and not allowed:
         return None
@@ -192,7 +189,7 @@ def names(host: str, *, is_open: bool, allowed: Sequence[str]) -> set[str] | Non
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens.
+    """A listening socket.
 
     Raises:
       UserError: if the address cannot be used.
@@ -201,15 +198,15 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        # What Python makes of it repeats the address; names that are not found have no errno.
-        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror
+        # Python's own text repeats the address; names that are not found have no errno.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise UserError(
             f"cannot serve at {host}:{port} ({reason}); give another --port or --host."
         ) from error
 
 
 def address(host: str, port: int) -> str:
-    """Where a browser finds the server."""
+    """The URL of the server for a browser."""
     if host in ("0.0.0.0", "::"):
         host = socket.gethostname()
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"

@@ -15,9 +15,9 @@ _LOCK_SECONDS = 30.0
 _SCHEMA_LOCK = 0x4C756D31  # any number that others are unlikely to take for theirs
 _SUBMIT_LOCK = 0x4C756D32
 
-# A machine that vanished must not hold locks for hours, nor a network that is silent hold a worker:
-# both ends ask for signs of life. An upload or video of 32 MiB takes 120 s at 2.3 Mbit/s; whoever
-# waits for a lock waits longer than a transaction may be idle.
+# A machine that vanished must not hold locks for hours, nor a silent network hold a worker: both
+# ends ask for signs of life. An upload or video of 32 MiB takes 120 s at 2.3 Mbit/s. Waiting for a
+# lock may take longer than a transaction may be idle.
 _CLIENT = {
     "connect_timeout": 10,  # seconds
     "keepalives": 1,
@@ -35,7 +35,7 @@ _SESSION = {
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "30s",
 }
-# Not in the options of the connection, which PgBouncer does not take.
+# Not options of the connection: PgBouncer does not accept them.
 _SET = """
     SELECT set_config(name, value, false)
     FROM pg_settings JOIN unnest(%s::text[], %s::text[]) AS ours (name, value) USING (name)
@@ -51,15 +51,14 @@ class Database:
     """
 
     def __init__(self, url: str):
-        """Opens it, and makes the tables where there are none.
+        """Opens it, and creates the tables if there are none.
 
         Raises:
-          UserError: if the URL is not of SQLite or PostgreSQL, the database cannot be reached or
-            written, or is of another version.
+          UserError: if the URL is not of SQLite or PostgreSQL, or the database cannot be used.
         """
         parsed = _parse(url)
         self.is_postgres = parsed.get_backend_name() == "postgresql"
-        # Whoever reads this may have no right to the password.
+        # Messages must not show the password.
         self.shown = parsed.render_as_string(hide_password=True)
         try:
             self._engine = _postgres(parsed) if self.is_postgres else _sqlite(parsed)
@@ -81,7 +80,7 @@ class Database:
 
     def _prepare(self) -> None:
         with self.writing() as connection:
-            if self.is_postgres:  # servers that start at once must not both make the tables
+            if self.is_postgres:  # servers that start together must not both create the tables
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
             tables.metadata.create_all(connection)
             found = connection.scalar(sa.select(tables.versions.c.version))
@@ -89,30 +88,30 @@ class Database:
                 connection.execute(sa.insert(tables.versions).values(version=tables.VERSION))
             elif found != tables.VERSION:
                 raise UserError(
-                    f"the database {self.shown} is of version {found}, and this program uses "
+                    f"the database {self.shown} has version {found}, but this program uses "
                     f"{tables.VERSION}; give another --database."
                 )
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sa.Connection]:
-        """A transaction that is kept whole, or not at all; on SQLite the only one that writes."""
+        """A transaction that is kept whole or not at all; on SQLite, the only one that writes."""
         with self._engine.connect() as connection, connection.begin():
             yield connection
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """A transaction that sees one state, and waits for nobody."""
+        """A transaction that sees one state, and waits for no other."""
         with self._engine.connect() as connection:
             connection = connection.execution_options(lumiere_reads=True)
             with connection.begin():
                 yield connection
 
     def now(self, connection: sa.Connection) -> float:
-        """Seconds since 1970 by the clock that all share."""
+        """Seconds since 1970, by the one clock that all processes share."""
         if not self.is_postgres:
             return time.time()
         seconds = sa.func.extract("epoch", sa.func.clock_timestamp())
-        return float(connection.scalar(sa.select(seconds)))
+        return float(connection.execute(sa.select(seconds)).scalar_one())
 
     def serialize_submissions(self, connection: sa.Connection) -> None:
         """Lets one transaction at a time count the queue and add to it."""
@@ -120,7 +119,7 @@ class Database:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SUBMIT_LOCK)))
 
     def close(self) -> None:
-        """Gives the connections back."""
+        """Closes all connections."""
         self._engine.dispose()
 
 
@@ -129,13 +128,13 @@ def _parse(url: str) -> sa.URL:
         parsed = sa.make_url(url)
     except ArgumentError as error:
         raise UserError(
-            "--database is no URL; write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME."
+            "--database is not a URL; write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME."
         ) from error
     kind = parsed.get_backend_name()
     if kind not in ("sqlite", "postgresql"):
-        raise UserError(f"--database is of {kind!r}; use sqlite:///FILE or postgresql://….")
+        raise UserError(f"--database is {kind!r}; use sqlite:///FILE or postgresql://….")
     if kind == "sqlite" and parsed.database in (None, "", ":memory:"):
-        raise UserError("--database=sqlite:/// lacks a file, which workers could share; name one.")
+        raise UserError("--database=sqlite:/// needs a file that the workers can share; name one.")
     return parsed
 
 
@@ -150,7 +149,7 @@ def _postgres(url: sa.URL) -> sa.Engine:
 
     @sa.event.listens_for(engine, "connect")
     def prepare(connection: Any, record: Any) -> None:
-        # What the URL, the user or the database sets is left as it is.
+        # What the URL, the user or the database sets stays as it is.
         with connection.cursor() as cursor:
             cursor.execute(_SET, (list(_SESSION), list(_SESSION.values())))
         connection.commit()
@@ -168,7 +167,7 @@ def _sqlite(url: sa.URL) -> sa.Engine:
 
     @sa.event.listens_for(engine, "connect")
     def prepare(connection: Any, record: Any) -> None:
-        connection.isolation_level = None  # else Python's module begins transactions of its own
+        connection.isolation_level = None  # or Python's module begins its own transactions
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             connection.execute(f"PRAGMA {pragma}")
 

@@ -1,19 +1,19 @@
-"""What stands before the routes: names, keys, sizes and kinds of bodies, and headers of safety."""
+"""Checks before the routes: host names, keys, sizes and types of bodies; and security headers."""
 
 import contextlib
 import hmac
 import ipaddress
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Collection
 
 from python_multipart.multipart import parse_options_header
 from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _FORMS = (b"multipart/form-data", b"application/x-www-form-urlencoded")
 _HEADERS = {
     b"x-content-type-options": b"nosniff",
     b"x-frame-options": b"DENY",
-    b"referrer-policy": b"same-origin",  # without any, a browser's Origin may be "null"
+    b"referrer-policy": b"same-origin",  # without it, a browser may send the Origin "null"
     b"cross-origin-resource-policy": b"same-origin",
     b"cross-origin-opener-policy": b"same-origin",
 }
@@ -21,37 +21,37 @@ _POLICY = (
     b"default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
     b"object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-# The page of the interface begins with a script of its own.
+# The page /docs has a script in the page itself.
 _DOCS_POLICY = _POLICY + b"; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'"
 
 
 class TooLarge(Exception):
-    """A body that goes on for longer than it may."""
+    """A body that is longer than allowed."""
 
 
 class Guard:
-    """ASGI middleware; refuses a request before its body is read, or where it grows too long."""
+    """ASGI middleware: refuses requests before their body is read, or when it grows too long."""
 
     def __init__(
         self,
-        app: Callable[..., Any],
+        app: ASGIApp,
         *,
         max_bytes: int,
         keys: list[str],
         hosts: Collection[str] | None,
     ):
-        """Puts it before an application.
+        """Guards an application.
 
         Args:
-          app: what answers.
-          max_bytes: the most of a body.
-          keys: API keys; none: open to all.
-          hosts: names by which it may be called beside addresses, lower case; None: any.
+          app: the application.
+          max_bytes: limit of a body.
+          keys: API keys; without any it is open to all.
+          hosts: names that the server may be called by, beside addresses, lower case; None: any.
         """
         self._app, self._max_bytes, self._hosts = app, max_bytes, hosts
         self._keys = [key.encode() for key in keys]
 
-    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
@@ -59,7 +59,7 @@ class Guard:
         headers = dict(scope["headers"])
         received = 0
 
-        async def counted_receive() -> dict:
+        async def counted_receive() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
@@ -67,9 +67,9 @@ class Guard:
                 raise TooLarge
             return message
 
-        async def guarded_send(message: dict) -> None:
+        async def guarded_send(message: Message) -> None:
             if received > self._max_bytes:
-                return  # whatever the application made of half a body
+                return  # what the application made of half a body
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *_safety(scope["path"])]
             await send(message)
@@ -84,24 +84,22 @@ class Guard:
             received = 0
             await self._too_large()(scope, receive, guarded_send)
 
-    def _refusal(self, scope: dict, headers: dict[bytes, bytes]) -> JSONResponse | None:
+    def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> JSONResponse | None:
         path, changes = scope["path"], scope["method"] not in ("GET", "HEAD", "OPTIONS")
         if self._hosts is not None and not _is_named(headers.get(b"host", b""), self._hosts):
-            return _refuse(
-                403, "this server has another name; see --allowed_hosts where it is started"
-            )
+            return _refuse(403, "this server has another name; see its flag --allowed_hosts")
         needs_key = path.startswith("/api/") and (changes or path == "/api/v1/metrics")
         if self._keys and needs_key and not self._has_key(headers):
             reply = _refuse(401, "an API key is missing or wrong: Authorization: Bearer KEY")
             reply.headers["WWW-Authenticate"] = "Bearer"
             return reply
         if changes and _is_from_elsewhere(headers):
-            return _refuse(403, "requests from pages of other sites are not taken")
+            return _refuse(403, "requests from pages of other sites are refused")
         if int(headers.get(b"content-length", b"0")) > self._max_bytes:
             return self._too_large()
         kinds = [value for name, value in scope["headers"] if name == b"content-type"]
         kind, parameters = parse_options_header(kinds[0] if kinds else b"")
-        # Other codecs may take a minute for a megabyte, while nobody else is answered.
+        # Other codecs may take a minute for a megabyte, and block all other requests.
         is_text = parameters.get(b"charset", b"utf-8").lower() in (b"utf-8", b"utf8")
         is_form = kind in _FORMS and len(kinds) == 1 and is_text
         if scope["method"] == "POST" and path == "/api/v1/jobs" and not is_form:
@@ -111,22 +109,22 @@ class Guard:
     def _has_key(self, headers: dict[bytes, bytes]) -> bool:
         scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
         given = given.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
-        # All are compared, each in constant time: how long it takes tells nothing.
+        # All keys are compared, each in constant time, so that the time reveals nothing.
         return any([hmac.compare_digest(given, key) for key in self._keys])
 
     def _too_large(self) -> JSONResponse:
         most = f"{self._max_bytes / 2**20:g} MiB"
-        reply = _refuse(413, f"the request is too large; at most {most} are taken")
-        reply.headers["Connection"] = "close"  # what is left of the body is not read
+        reply = _refuse(413, f"the request is too large; the limit is {most}")
+        reply.headers["Connection"] = "close"  # the rest of the body is not read
         return reply
 
 
 def _is_from_elsewhere(headers: dict[bytes, bytes]) -> bool:
-    """Whether a page of another site sent it, which must not use what its visitor can reach."""
+    """Whether a page of another site sent it; it must not use what its visitor can reach."""
     site = headers.get(b"sec-fetch-site")
     if site is not None:
         return site in (b"cross-site", b"same-site")
-    # Browsers leave it out where the address is neither of this machine nor encrypted.
+    # Browsers omit it if the connection is neither local nor encrypted.
     if b"origin" not in headers:
         return False
     own = {_authority(headers.get(name, b"")) for name in (b"host", b"x-forwarded-host")} - {b""}
@@ -134,16 +132,16 @@ def _is_from_elsewhere(headers: dict[bytes, bytes]) -> bool:
 
 
 def _authority(text: bytes) -> bytes:
-    """Name and port, without a port that goes without saying; the first one of a list."""
+    """Name and port of the first in a list, without a default port."""
     first = text.split(b",")[0].strip().lower()
     return first.removesuffix(b":80").removesuffix(b":443")
 
 
 def _is_named(host: bytes, hosts: Collection[str]) -> bool:
-    """Whether a request is meant for this server: others can make their names point to it."""
+    """Whether a request is meant for this server; anyone can make a name point to it."""
     whole = host.decode("latin-1").lower()
     name = whole[1:].partition("]")[0] if whole.startswith("[") else whole.partition(":")[0]
-    if name in hosts or not name:  # browsers always give one
+    if name in hosts or not name:  # browsers always send one
         return True
     try:
         ipaddress.ip_address(name)

@@ -1,7 +1,7 @@
-"""The jobs as workers see them: claimed on a lease, reported, finished, given back.
+"""The queue as workers see it: jobs are claimed on a lease, reported, finished, or given back.
 
-A job belongs to a worker as long as it is running, in its name, at the same attempt. Whatever a
-worker writes is kept only if the job is still its own. See `lost` for jobs whose workers are gone.
+A job belongs to a worker as long as it is running, in its name, at the same attempt. What a worker
+writes is kept only if the job is still its own. See `lost` for jobs whose workers are gone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,11 +30,11 @@ class Leases:
     """What one worker does with jobs."""
 
     def __init__(self, database: Database, worker: str, lease: float):
-        """Takes an open database, the worker's own name, and the seconds of a lease."""
+        """Uses an open database; `worker` is the worker's name, `lease` is in seconds."""
         self._database, self._worker, self._lease = database, worker, lease
 
     def sign_on(self) -> None:
-        """Tells that the worker is there; to be called now and then."""
+        """Records that the worker is alive; to be called now and then."""
         with self._database.writing() as connection:
             now = self._database.now(connection)
             mine = workers.c.name == self._worker
@@ -43,13 +43,13 @@ class Leases:
                 connection.execute(sa.insert(workers).values(**new))
 
     def sign_off(self) -> None:
-        """Gives back what it has, and tells that the worker is gone."""
+        """Gives back its jobs, and removes the worker."""
         with self._database.writing() as connection:
             self._give_back(connection)
             connection.execute(sa.delete(workers).where(workers.c.name == self._worker))
 
     def give_back(self) -> None:
-        """Puts back all that it has; that it was not begun, or stopped, is no fault of the jobs."""
+        """Puts back all its jobs; the attempt is not counted, since it was not their fault."""
         with self._database.writing() as connection:
             self._give_back(connection)
 
@@ -58,7 +58,7 @@ class Leases:
         put_back(connection, held, attempts=jobs.c.attempts - 1)
 
     def claim(self) -> Job | None:
-        """The oldest job that waits; nobody else gets it."""
+        """The oldest waiting job; no other worker gets it."""
         with self._database.reading() as connection:
             if connection.scalar(sa.select(jobs.c.id).where(_WAITS).limit(1)) is None:
                 return None
@@ -67,9 +67,9 @@ class Leases:
             return found[0] if found else None
 
     def claim_more(self, first: Job, count: int) -> list[Job]:
-        """Up to `count` jobs that can be made at once with one that was just claimed.
+        """Up to `count` jobs that can be made together with one that was just claimed.
 
-        Those that a worker was lost with go alone: they are not to take others along.
+        Jobs that lost a worker run alone, so that they cannot harm others.
         """
         if first.batch_key is None or first.attempts > 1 or count < 1:
             return []
@@ -113,12 +113,12 @@ class Leases:
         """Renews the leases.
 
         Args:
-          batch: what the worker makes.
-          progress: how far it is.
-          shown: previews that are new, by job.
+          batch: what the worker is making.
+          progress: see `Watch.progress`.
+          shown: new previews, by job.
 
         Returns:
-          Those jobs that are still the worker's own; others were cancelled, or taken away.
+          The jobs that still belong to the worker; others were cancelled, or taken away.
         """
         with self._database.writing() as connection:
             until = self._database.now(connection) + self._lease
@@ -137,11 +137,7 @@ class Leases:
             return own
 
     def finish(self, job: Job, video: bytes) -> bool:
-        """Keeps a result.
-
-        Returns:
-          False if the job is not the worker's own any more, and the result is dropped.
-        """
+        """Keeps a result; False if the job no longer belongs to the worker."""
         with self._database.writing() as connection:
             now = self._database.now(connection)
             ended = end(connection, self._own([job]), DONE, now, video_bytes=len(video))
@@ -156,12 +152,12 @@ class Leases:
             end(connection, self._own(batch), FAILED, now, error=error)
 
     def put_back(self, batch: Sequence[Job], error: str, *, free_for: float = 0.0) -> None:
-        """Puts back jobs that could not be made, or ends them if it is not the first time.
+        """Puts back jobs that could not be made, or fails them if it is not the first time.
 
         Args:
-          batch: what the worker has.
-          error: why those fail that end.
-          free_for: seconds from a job's acceptance in which this time is not counted.
+          batch: the jobs.
+          error: the reason for those that fail.
+          free_for: seconds after a job's acceptance in which the attempt is not counted.
         """
         with self._database.writing() as connection:
             now, own = self._database.now(connection), self._own(batch)

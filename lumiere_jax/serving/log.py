@@ -1,10 +1,10 @@
-"""How workers and server say what happens."""
+"""How workers and server log."""
 
 import logging
 
 
 def plainly() -> None:
-    """Puts it on stderr, a line each with its time and process."""
+    """Writes each message to stderr as one line with time and process."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(processName)s: %(message)s"))
     logger = logging.getLogger("lumiere_jax.serving")

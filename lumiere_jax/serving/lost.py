@@ -1,4 +1,4 @@
-"""Jobs whose workers are gone: noticed, and put back, or ended if it is not the first time."""
+"""Jobs whose workers are gone: they are put back, or fail if it is not the first time."""
 
 import time
 from collections.abc import Callable, Hashable, Iterable
@@ -11,27 +11,27 @@ from lumiere_jax.serving.store import put_back_or_fail
 from lumiere_jax.serving.tables import MAX_ATTEMPTS, RUNNING, jobs, workers
 
 _LOST = (
-    f"the worker was lost {MAX_ATTEMPTS} times while it made this; ask for less (fewer frames), or "
-    "try again later"
+    f"the worker was lost {MAX_ATTEMPTS} times while it made this; ask for fewer frames, or try "
+    "again later"
 )
-_AGAIN_SECONDS = 2.0  # a worker that lives renews its lease several times meanwhile
+_AGAIN_SECONDS = 2.0  # a living worker renews its lease several times meanwhile
 _LONGEST_GAP = 5.0
 
 
 class Silence:
-    """For how long things have been as they are, by a clock that nobody sets."""
+    """For how long things have stayed the same, by a clock that cannot be set."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
-        """Takes a clock, in seconds."""
+        """Uses a clock in seconds."""
         self._clock, self._looked_at = clock, clock()
         self._seconds: dict[Any, float] = {}
 
     def look(self, things: Iterable[Hashable]) -> dict[Any, float]:
-        """Takes all as they are now; to be called every second or so.
+        """Notes all things as they are now; to be called every second or so.
 
         Returns:
-          For how many seconds each was seen unchanged. A gap between two calls counts little: what
-          made this process stop may have stopped what it looks at.
+          For how many seconds each was seen unchanged. A long gap between two calls counts little:
+          what stopped this process may also have stopped what it looks at.
         """
         now, before = self._clock(), self._seconds
         gap, self._looked_at = min(now - self._looked_at, _LONGEST_GAP), now
@@ -40,20 +40,20 @@ class Silence:
 
 
 class Expiry:
-    """Notices leases that are over.
+    """Notices expired leases.
 
-    The clock they are told by may be set while workers live, so one is over only if it was not
-    renewed between two looks: by then in the past, or two leases long.
+    The database's clock may be set while workers live. So a lease counts as expired only if it was
+    not renewed between two looks: for a short time if it is in the past, else for two leases.
     """
 
     def __init__(
         self, database: Database, lease: float, clock: Callable[[], float] = time.monotonic
     ):
-        """Takes an open database, the seconds of a lease, and a clock that nobody sets."""
+        """Uses an open database, and a clock that cannot be set; `lease` is in seconds."""
         self._database, self._lease, self._silence = database, lease, Silence(clock)
 
     def put_back(self) -> None:
-        """Looks, and puts back what is lost; to be called every second or so."""
+        """Puts back lost jobs; to be called every second or so."""
         held = sa.select(jobs.c.id, jobs.c.attempts, jobs.c.lease_until)
         held = held.where(jobs.c.state == RUNNING)
         with self._database.reading() as connection:
@@ -66,7 +66,7 @@ class Expiry:
         }
         if not lost:
             return
-        # What another holds a lock of is not silent, or its connection will end.
+        # A job that another connection has locked is not silent, or that connection will end.
         held = held.where(jobs.c.id.in_([job for job, *_ in lost])).with_for_update(
             skip_locked=True
         )
@@ -76,14 +76,14 @@ class Expiry:
 
 
 def lose(database: Database, worker: str) -> None:
-    """What a worker had that is known to be dead goes back at once, or fails."""
+    """Puts back or fails the jobs of a worker that is known to be dead."""
     with database.writing() as connection:
         put_back_or_fail(connection, jobs.c.worker == worker, database.now(connection), _LOST)
         connection.execute(sa.delete(workers).where(workers.c.name == worker))
 
 
 def lose_all(database: Database) -> None:
-    """The same of all workers, where they are known to be dead."""
+    """Does the same for all workers, where all are known to be dead."""
     with database.writing() as connection:
         put_back_or_fail(connection, sa.true(), database.now(connection), _LOST)
         connection.execute(sa.delete(workers))

@@ -1,20 +1,21 @@
-"""Numbers for Prometheus: of the queue, from the database, and of the requests to this process."""
+"""Metrics for Prometheus: of the queue, from the database, and of this process's requests."""
 
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lumiere_jax.serving.store import Store
 
 
 class Metrics:
-    """The metrics of one process of the interface."""
+    """The metrics of one server process."""
 
     def __init__(self, store: Store, lease: float):
-        """Takes the queue, and the seconds after which a worker is taken for lost."""
+        """Reads the queue; `lease` is the seconds after which a silent worker counts as lost."""
         self._registry = CollectorRegistry()
         self._registry.register(_Queue(store, lease))
         labels = ["method", "route", "code"]
@@ -23,7 +24,7 @@ class Metrics:
         )
         self._seconds = Histogram(
             "lumiere_http_request_seconds",
-            "From a request to the begin of its answer.",
+            "From a request to the start of its answer.",
             ["route"],
             registry=self._registry,
         )
@@ -38,22 +39,22 @@ class Metrics:
         """All of them as text."""
         return generate_latest(self._registry)
 
-    def middleware(self, app: Callable[..., Any]) -> Callable[..., Any]:
+    def middleware(self, app: ASGIApp) -> ASGIApp:
         """Counts the requests of an ASGI application."""
 
-        async def counted(scope: dict, receive: Callable, send: Callable) -> None:
+        async def counted(scope: Scope, receive: Receive, send: Send) -> None:
             begun, is_counted = time.monotonic(), False
 
             def count(status: int) -> None:
                 nonlocal is_counted
                 is_counted = True
-                # A template, never the path itself: names of jobs are secrets.
+                # The template of the route, never the path itself: names of jobs are secrets.
                 route = getattr(scope.get("route"), "path", "other")
                 method = scope["method"] if scope["method"] in _METHODS else "other"
                 self._requests.labels(method, route, status).inc()
                 self._seconds.labels(route).observe(time.monotonic() - begun)
 
-            async def counting_send(message: dict) -> None:
+            async def counting_send(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     count(message["status"])
                 await send(message)
@@ -63,7 +64,7 @@ class Metrics:
                 return
             try:
                 await app(scope, receive, counting_send)
-            except Exception:  # answered further out
+            except Exception:  # an outer layer answers it
                 if not is_counted:
                     count(500)
                 raise
@@ -74,25 +75,25 @@ class Metrics:
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
-class _Queue:
+class _Queue(Collector):
     """Reads the database when it is asked."""
 
     def __init__(self, store: Store, lease: float):
         self._store, self._lease = store, lease
 
     def describe(self) -> list[Metric]:
-        """Nothing: registering must not read the database."""
+        """Nothing, since registering must not read the database."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """The queue as it is."""
-        states = GaugeMetricFamily("lumiere_jobs", "Jobs that are kept.", labels=["state"])
+        """The queue as it is now."""
+        states = GaugeMetricFamily("lumiere_jobs", "Jobs in the database.", labels=["state"])
         for state, count in self._store.counts().items():
             states.add_metric([state], count)
         yield states
         yield GaugeMetricFamily(
             "lumiere_queue_wait_seconds",
-            "Age of the oldest job that waits.",
+            "Age of the oldest waiting job.",
             value=self._store.oldest_wait(),
         )
         yield GaugeMetricFamily(

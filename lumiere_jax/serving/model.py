@@ -1,25 +1,21 @@
-"""What the weights of a bundle can do: read from its manifest, without loading any of them."""
+"""What the weights of a bundle can do, read from its manifest without loading them."""
 
 import dataclasses
 from pathlib import Path
 from typing import Any
 
 from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.cascade.frames import frame_multiple
 from lumiere_jax.cascade.sampling_options import SamplingOptions
-from lumiere_jax.cascade.stage import IMAGE_STAGES, check_config
+from lumiere_jax.cascade.stage import check_config
 from lumiere_jax.checkpoints import bundle, selection
+from lumiere_jax.inference.tasks import TASKS, Task
 from lumiere_jax.runtime.errors import UserError
-from lumiere_jax.serving.tasks import TASKS, Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Model:
-    """A cascade of a bundle.
-
-    Attributes:
-      config: of its base.
-      refining: configs of its super-resolution stages.
-    """
+    """A cascade of a bundle: the configs of its base and of its super-resolution stages."""
 
     config: ConfigDict
     refining: tuple[ConfigDict, ...]
@@ -31,19 +27,17 @@ class Model:
 
     @property
     def frames(self) -> int:
-        """Frames of the clips that it was trained on."""
+        """Frames of a clip in training."""
         return self.config.data.num_frames
 
     @property
     def multiple(self) -> int:
-        """A shorter clip has a multiple of so many frames."""
-        if self.config.stage in IMAGE_STAGES:
-            return 1
-        return 2 ** (len(self.config.model.widths) - 1)
+        """See `frame_multiple`."""
+        return frame_multiple(self.config)
 
     @property
     def sizes(self) -> list[int]:
-        """Height and width of its videos, of the base and after each super-resolution stage."""
+        """Height and width of the videos of the base, and after each super-resolution stage."""
         sizes = [self.config.data.resolution]
         for config in self.refining:
             sizes.append(sizes[-1] * config.ssr.factor)
@@ -51,7 +45,7 @@ class Model:
 
     @property
     def samplers(self) -> list[str]:
-        """Names of the samplers that all its stages have."""
+        """Names of the samplers that all its stages can use."""
         learned = [
             config.diffusion.get("learned_variance", False)
             for config in (self.config, *self.refining)
@@ -61,19 +55,13 @@ class Model:
 
     @property
     def defaults(self) -> SamplingOptions:
-        """How the base samples if nothing else is asked for."""
+        """How the base samples by default."""
         return SamplingOptions.from_config(self.config)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Models:
-    """All that a bundle has.
-
-    Attributes:
-      by_base: kind of the base -> the cascade.
-      styles: names of its stages of the kind "style".
-      license: of the weights.
-    """
+    """The cascades of a bundle by the kind of their base, its styles, and its license."""
 
     by_base: dict[str, Model]
     styles: tuple[str, ...]
@@ -81,7 +69,7 @@ class Models:
 
     @property
     def tasks(self) -> dict[str, Task]:
-        """What can be asked for."""
+        """The tasks that it can do."""
         return {
             name: task
             for name, task in TASKS.items()
@@ -89,15 +77,15 @@ class Models:
         }
 
     def of(self, task: Task) -> Model:
-        """The cascade that a task takes."""
+        """The cascade for a task."""
         return self.by_base[task.base]
 
     @classmethod
     def read(cls, folder: Path, *, distilled: bool = False) -> "Models":
-        """Looks into a bundle.
+        """Reads the manifest of a bundle.
 
         Raises:
-          UserError: if it cannot be read, or has no base that makes videos.
+          UserError: if it cannot be read, or has no base for videos.
         """
         kinds = {name: entry["config"]["stage"] for name, entry in bundle.entries(folder).items()}
         found = {}

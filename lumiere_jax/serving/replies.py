@@ -1,17 +1,22 @@
 """What the interface answers with."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 from fastapi import Response
 from pydantic import BaseModel, Field
 
+import lumiere_jax
+from lumiere_jax.inference.tasks import COMMON, OPTIONS, Task
+from lumiere_jax.runtime.options import Option
 from lumiere_jax.serving.model import Model, Models
-from lumiere_jax.serving.requests import described
 from lumiere_jax.serving.settings import Limits, Settings
 from lumiere_jax.serving.store import Job
-from lumiere_jax.serving.tables import DONE, STATES
-from lumiere_jax.serving.tasks import Task
+from lumiere_jax.serving.tables import DONE, State
+
+_TYPES: dict[type, Literal["string", "integer", "number", "boolean"]] = {
+    str: "string", int: "integer", float: "number", bool: "boolean"
+}  # fmt: skip
 
 
 class Problem(BaseModel):
@@ -21,9 +26,9 @@ class Problem(BaseModel):
 
 
 class Progress(BaseModel):
-    """How far a job is."""
+    """The progress of a job."""
 
-    stage: str = Field(description="What is going on: `loading`, `base`, `super-resolution 1`, …")
+    stage: str = Field(description="What is being done: `loading`, `base`, `super-resolution 1`, …")
     step: int
     total: int = Field(description="Steps of the stage.")
     fraction: float = Field(description="Of all stages, in [0, 1].")
@@ -35,16 +40,16 @@ class JobReply(BaseModel):
 
     id: str
     task: str
-    state: Literal[STATES]
-    options: dict[str, Any] = Field(description="As they were taken, with the seed.")
+    state: State
+    options: dict[str, Any] = Field(description="As they were accepted, with the seed.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-    queue_position: int | None = Field(description="Jobs before it; null if it does not wait.")
-    attempts: int = Field(description="Times that a worker began it.")
+    queue_position: int | None = Field(description="Jobs ahead of it; null if it does not wait.")
+    attempts: int = Field(description="How often a worker began it.")
     progress: Progress | None
     error: str | None = Field(description="Why it failed.")
-    previews: int = Field(description="Previews so far; a larger number is a newer picture.")
+    previews: int = Field(description="Number of previews so far; it grows with each new picture.")
     video_bytes: int | None
     url: str
     events_url: str
@@ -53,23 +58,34 @@ class JobReply(BaseModel):
 
 
 class TaskReply(BaseModel):
-    """A task that can be asked for."""
+    """A task that the server can do."""
 
     about: str
-    files: list[str] = Field(description="What is to be uploaded.")
+    files: list[str] = Field(description="Files to upload, all required.")
     options: list[str]
     fps: float
-    frames: int = Field(description="Frames of a clip, if not asked otherwise.")
-    frames_multiple: int = Field(description="A shorter clip has a multiple of so many.")
+    frames: int = Field(description="Frames of a video by default.")
+    frames_multiple: int = Field(description="A shorter video must have a multiple of this number.")
     sizes: list[int] = Field(description="Height and width after each stage.")
-    steps: int = Field(description="Steps of the base, if not asked otherwise.")
+    steps: int = Field(description="Steps of the base stage by default.")
     guidance_scale: float
     sampler: str
     samplers: list[str]
 
 
+class OptionReply(BaseModel):
+    """An option, with the limits of this server."""
+
+    type: Literal["string", "integer", "number", "boolean"]
+    help: str
+    minimum: float | None
+    above: float | None = Field(description="What every value is above.")
+    maximum: float | None
+    choices: list[str]
+
+
 class LimitsReply(BaseModel):
-    """The most that can be asked for."""
+    """The limits of requests."""
 
     queue: int
     prompt: int
@@ -89,6 +105,7 @@ class Info(BaseModel):
     license: str = Field(description="Of the weights.")
     needs_key: bool = Field(description="Whether submitting and cancelling need an API key.")
     tasks: dict[str, TaskReply]
+    options: dict[str, OptionReply]
     styles: list[str]
     limits: LimitsReply
 
@@ -106,47 +123,45 @@ class Health(BaseModel):
 def job_reply(job: Job, position: int | None) -> JobReply:
     """A job as its client sees it."""
     url = f"/api/v1/jobs/{job.id}"
-    preview = f"{url}/preview.png?number={job.previews}" if job.previews else None
+    shared = vars(job).keys() & JobReply.model_fields.keys()
     return JobReply(
-        id=job.id,
-        task=job.task,
-        state=job.state,
-        options=job.options,
-        created_at=_time(job.created_at),
-        started_at=_time(job.started_at),
-        finished_at=_time(job.finished_at),
+        **{name: getattr(job, name) for name in shared},
         queue_position=position,
-        attempts=job.attempts,
-        progress=Progress(**job.progress) if job.progress else None,
-        error=job.error,
-        previews=job.previews,
-        video_bytes=job.video_bytes,
         url=url,
         events_url=f"{url}/events",
-        preview_url=preview,
+        preview_url=f"{url}/preview.png?number={job.previews}" if job.previews else None,
         video_url=f"{url}/video" if job.state == DONE else None,
     )
 
 
 def info(models: Models, settings: Settings, needs_key: bool) -> Info:
-    """What there is."""
-    import lumiere_jax
-
-    limits = settings.limits
-    tasks = {name: _task(task, models.of(task)) for name, task in models.tasks.items()}
+    """What the server can do."""
+    limits = vars(settings.limits)
     return Info(
         program=f"lumiere_jax {lumiere_jax.__version__}",
         license=models.license,
         needs_key=needs_key,
-        tasks=tasks,
+        tasks={name: _task(task, models.of(task)) for name, task in models.tasks.items()},
+        options={option.name: _option(option, settings.limits) for option in OPTIONS},
         styles=list(models.styles),
-        limits=_limits(limits, settings),
+        limits=LimitsReply(
+            **{name: limits[name] for name in LimitsReply.model_fields if name in limits},
+            job_seconds=settings.job_timeout,
+            keep_seconds=settings.keep,
+        ),
     )
 
 
-def _limits(limits: Limits, settings: Settings) -> LimitsReply:
-    shared = {name: getattr(limits, name) for name in LimitsReply.model_fields if "_s" not in name}
-    return LimitsReply(**shared, job_seconds=settings.job_timeout, keep_seconds=settings.keep)
+def _option(option: Option, limits: Limits) -> OptionReply:
+    largest = {"steps": limits.steps, "num_frames": limits.frames}
+    return OptionReply(
+        type=_TYPES[option.type],
+        help=option.help,
+        minimum=option.minimum,
+        above=option.above,
+        maximum=largest.get(option.name, option.largest_served),
+        choices=list(option.choices),
+    )
 
 
 def _task(task: Task, model: Model) -> TaskReply:
@@ -154,7 +169,7 @@ def _task(task: Task, model: Model) -> TaskReply:
     return TaskReply(
         about=task.about,
         files=list(task.files),
-        options=described(task),
+        options=["prompt", *COMMON, *task.options],
         fps=model.fps,
         frames=model.frames,
         frames_multiple=model.multiple,
@@ -166,12 +181,8 @@ def _task(task: Task, model: Model) -> TaskReply:
     )
 
 
-def _time(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
-
-
 def ranged(content: bytes, kind: str, name: str, asked: str | None) -> Response:
-    """Bytes, or the one range of them that a `Range` header asks for (RFC 9110, section 14)."""
+    """Bytes, or the range of them that a `Range` header asks for (RFC 9110, section 14)."""
     headers = {
         "Accept-Ranges": "bytes",
         "Content-Disposition": f'inline; filename="{name}"',
@@ -189,12 +200,12 @@ def ranged(content: bytes, kind: str, name: str, asked: str | None) -> Response:
 
 
 def _range(asked: str | None, size: int) -> tuple[int, int] | None:
-    """First and last byte; None for all, the first above the last for what is not there."""
+    """First and last byte; None for all; the first above the last if there are no such bytes."""
     unit, _, spec = (asked or "").partition("=")
     first, dash, last = spec.strip().partition("-")
     is_number = all(part == "" or (part.isascii() and part.isdigit()) for part in (first, last))
     if unit.strip().lower() != "bytes" or not dash or not is_number or first + last == "":
-        return None  # several ranges, and what is malformed, may be ignored
+        return None  # several ranges, and malformed ones, may be ignored
     first, last = first[:18], last[:18]
     if first == "":
         return (max(size - int(last), 0), size - 1) if int(last) else (1, 0)

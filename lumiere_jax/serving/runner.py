@@ -14,6 +14,7 @@ from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.inference import provenance, style
 from lumiere_jax.inference.outputs import write_viewable
 from lumiere_jax.inference.pipeline import LumierePipeline
+from lumiere_jax.inference.tasks import TASKS
 from lumiere_jax.models.parameters import Params
 from lumiere_jax.runtime import devices
 from lumiere_jax.runtime.errors import UserError
@@ -21,14 +22,13 @@ from lumiere_jax.serving import uploads
 from lumiere_jax.serving.model import Models
 from lumiere_jax.serving.settings import Settings
 from lumiere_jax.serving.store import Job
-from lumiere_jax.serving.tasks import TASKS
 from lumiere_jax.serving.watch import Watch
 
 _PROGRAMS = 24  # compiled ones that are kept; clients may ask for ever new options
 _STYLES = 2  # mixed parameters that are kept
 
-_NAMES = {"steps": "num_steps", "mask": "region"}
-"""Names of options and files that the pipeline calls otherwise."""
+_NAMES = {"steps": "num_steps"}
+"""Names of options that the pipeline calls otherwise."""
 
 
 class JobError(Exception):
@@ -135,10 +135,7 @@ class Runner:
         options = {_NAMES.get(name, name): value for name, value in first.options.items()}
         for name in ("prompt", "seed", "style", "alpha"):
             options.pop(name, None)
-        for name, array in given.items():
-            options[_NAMES.get(name, name)] = array
-        if first.task == "cinemagraph":
-            (options["region"],) = given["mask"]
+        options.update(given)
         method = pipeline if TASKS[first.task].batches else getattr(pipeline, first.task)
         return method(
             prompts=[job.options["prompt"] for job in jobs] + [""] * missing,

@@ -3,31 +3,30 @@
 import dataclasses
 from pathlib import Path
 
+from lumiere_jax.runtime.options import option
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limits:
-    """The most that a request may ask for.
+    """The most that a request may ask for. Fields with help are flags of the command.
 
     Attributes:
-      queue: jobs that wait, of all clients; more are refused.
-      prompt: characters.
-      frames: of a video that is made, or taken in.
-      steps: of each stage.
       upload_bytes: of a whole request.
-      pixels: of a picture, or of a frame of a video.
-      seconds: of a video that is taken in.
-      video_pixels: of all frames of a video that is taken in, at the model's frame rate.
-      decoded_pixels: of all frames in the file, which are decoded on the way.
-      streams: clients that follow progress at once.
+      pixels: of an uploaded picture, or of a frame of an uploaded video.
+      video_pixels: of all frames of an uploaded video, at the model's frame rate.
+      decoded_pixels: of all frames in its file, since all must be decoded.
+      streams: clients that follow progress at the same time.
     """
 
-    queue: int = 100
-    prompt: int = 1000
-    frames: int = 160
-    steps: int = 250
+    queue: int = option(100, "Jobs that may wait.", name="max_queue", minimum=1)
+    prompt: int = option(1000, "Characters of a prompt.", name="max_prompt", minimum=1)
+    frames: int = option(160, "Frames of a video.", name="max_frames", minimum=1)
+    steps: int = option(250, "Denoising steps of a stage.", name="max_steps", minimum=1)
+    seconds: float = option(
+        60.0, "Duration of an uploaded video.", name="max_seconds", minimum=0.1
+    )  # fmt: skip
     upload_bytes: int = 32 * 2**20
     pixels: int = 2**24
-    seconds: float = 60.0
     video_pixels: int = 2**26
     decoded_pixels: int = 2**31
     streams: int = 200
@@ -35,20 +34,14 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What workers are told.
+    """What workers are told. Fields with help are flags of the command.
 
     Attributes:
       bundle: folder of the weights.
       database: URL for SQLAlchemy.
       scratch: folder for temporary files.
       is_alone: whether no other server shares the database.
-      distilled: whether stages of few steps are taken, where there are such.
-      text_folder: of the text encoder's weights, None for where they were in training.
-      max_batch: jobs made at once.
-      batch_wait: seconds that a job waits for others like it.
-      job_timeout: seconds that a job may take, compilation included.
-      lease: seconds without a sign of life after which a worker has lost its jobs.
-      keep: seconds that a job is kept after its end.
+      keep: seconds that a job is kept after it has ended.
       limits: see there.
     """
 
@@ -56,11 +49,19 @@ class Settings:
     database: str
     scratch: Path
     is_alone: bool = False
-    distilled: bool = False
-    text_folder: str | None = None
-    max_batch: int = 4
-    batch_wait: float = 0.2
-    job_timeout: float = 1800.0
-    lease: float = 30.0
+    distilled: bool = option(False, "Use the bundle's distilled stages.")
+    text_folder: str | None = option(
+        None, "Folder of the T5 encoder, if it moved since training."
+    )  # fmt: skip
+    max_batch: int = option(4, "Jobs made together.", minimum=1, maximum=1024)
+    batch_wait: float = option(
+        0.2, "Seconds that a job waits for others like it.", minimum=0, maximum=5
+    )
+    job_timeout: float = option(
+        1800.0, "Seconds that a job may take, including compilation.", minimum=1
+    )
+    lease: float = option(
+        30.0, "Seconds without a sign of life after which a worker counts as lost.", minimum=6
+    )
     keep: float = 24 * 3600.0
     limits: Limits = Limits()

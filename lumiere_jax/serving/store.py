@@ -1,4 +1,4 @@
-"""The jobs as clients see them: submitted, looked at, cancelled, and deleted in the end."""
+"""The queue as clients see it: jobs are submitted, read, cancelled, and deleted in the end."""
 
 import dataclasses
 import uuid
@@ -25,29 +25,23 @@ from lumiere_jax.serving.tables import (
 
 
 class QueueFull(Exception):
-    """As many jobs wait as may wait."""
+    """The maximum number of jobs is waiting already."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """A job as it was at one moment; times are seconds since 1970.
+    """A job at one moment; times are seconds since 1970.
 
     Attributes:
-      id: unguessable name.
-      task: name of what to do.
+      id: a name that cannot be guessed.
       state: one of `STATES`.
-      options: as they were checked, all that the task needs beside its inputs.
-      batch_key: equal for jobs that can be made at once; None: alone.
-      attempts: times that a worker began it.
+      options: all that the task needs beside its inputs, checked.
+      batch_key: equal for jobs that can be made together; None: alone.
+      attempts: how often a worker began it.
       worker: who has it, or had it last.
-      lease_until: when that worker is taken for lost.
-      progress: stage, step, total, fraction and seconds left; None before it begins.
+      lease_until: when that worker counts as lost.
+      progress: see `Watch.progress`; None before it begins.
       previews: how many there were so far.
-      video_bytes: of the result.
-      error: why it failed.
-      created_at: when it was accepted.
-      started_at: when a worker last began it.
-      finished_at: when it was done, failed or cancelled.
     """
 
     id: str
@@ -68,15 +62,15 @@ class Job:
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing will change any more."""
+        """Whether it has ended."""
         return self.state in FINISHED
 
 
 class Store:
-    """What the HTTP interface does with jobs. Safe for threads and processes at once."""
+    """What the HTTP interface does with jobs. Safe for several threads and processes."""
 
     def __init__(self, database: Database):
-        """Takes an open database."""
+        """Uses an open database."""
         self._database = database
 
     def submit(
@@ -88,22 +82,24 @@ class Store:
         batch_key: str | None,
         max_queue: int,
     ) -> Job:
-        """Accepts a job: it is in the database when this returns.
+        """Accepts a job; it is in the database when this returns.
 
         Raises:
-          QueueFull: if `max_queue` jobs wait already.
+          QueueFull: if `max_queue` jobs are waiting already.
         """
-        job = {"id": str(uuid.uuid4()), "task": task, "state": QUEUED, "options": dict(options)}
+        name = str(uuid.uuid4())
+        job = {"id": name, "task": task, "state": QUEUED, "options": dict(options)}
         with self._database.writing() as connection:
             self._database.serialize_submissions(connection)
             if _count_queued(connection) >= max_queue:
                 raise QueueFull
-            job |= {"batch_key": batch_key, "created_at": self._database.now(connection)}
-            connection.execute(sa.insert(jobs).values(**job, attempts=0, previews=0))
+            now = self._database.now(connection)
+            new = {"batch_key": batch_key, "created_at": now, "attempts": 0, "previews": 0}
+            connection.execute(sa.insert(jobs).values(**job, **new))
             if files:
-                rows = [{"job": job["id"], "name": n, "content": c} for n, c in files.items()]
+                rows = [{"job": name, "name": n, "content": c} for n, c in files.items()]
                 connection.execute(sa.insert(inputs), rows)
-            return _job(connection.execute(sa.select(jobs).where(jobs.c.id == job["id"])).one())
+            return _job(connection.execute(sa.select(jobs).where(jobs.c.id == name)).one())
 
     def is_full(self, max_queue: int) -> bool:
         """Whether a job would be refused now."""
@@ -111,18 +107,18 @@ class Store:
             return _count_queued(connection) >= max_queue
 
     def get(self, job: str) -> Job | None:
-        """A job, if there is one of this name."""
+        """A job, or None if there is none of this name."""
         found = self.get_many([job])
         return found[0] if found else None
 
     def get_many(self, ids: Sequence[str]) -> list[Job]:
-        """Those of some jobs that there are, the newest first."""
+        """The jobs of these names that exist, the newest first."""
         query = sa.select(jobs).where(jobs.c.id.in_(ids)).order_by(jobs.c.created_at.desc())
         with self._database.reading() as connection:
             return [_job(row) for row in connection.execute(query)]
 
     def position(self, job: Job) -> int | None:
-        """How many jobs are before one that waits; None if it does not."""
+        """How many jobs are ahead of a waiting one; None for a job that does not wait."""
         if job.state != QUEUED:
             return None
         before = sa.select(sa.func.count()).where(
@@ -144,7 +140,7 @@ class Store:
             return connection.scalar(sa.select(table.c.content).where(table.c.job == job))
 
     def cancel(self, job: str) -> Job | None:
-        """Ends a job that waits or runs; one that is finished stays as it is."""
+        """Ends a job that waits or runs; a finished one stays as it is."""
         with self._database.writing() as connection:
             unfinished = (jobs.c.id == job) & jobs.c.state.in_((QUEUED, RUNNING))
             end(connection, unfinished, CANCELLED, self._database.now(connection))
@@ -154,8 +150,7 @@ class Store:
     def tidy(self, keep: float) -> int:
         """Deletes jobs that ended `keep` seconds ago or earlier, and workers that are gone.
 
-        Returns:
-          How many jobs.
+        Returns the number of jobs.
         """
         with self._database.writing() as connection:
             before = self._database.now(connection) - keep
@@ -164,7 +159,7 @@ class Store:
             return connection.execute(old).rowcount
 
     def counts(self) -> dict[str, int]:
-        """How many jobs there are in each state."""
+        """The number of jobs in each state."""
         query = sa.select(jobs.c.state, sa.func.count()).group_by(jobs.c.state)
         with self._database.reading() as connection:
             return dict.fromkeys(STATES, 0) | dict(connection.execute(query).tuples().all())
@@ -177,22 +172,22 @@ class Store:
             return 0.0 if created is None else max(self._database.now(connection) - created, 0.0)
 
     def living_workers(self, within: float) -> list[str]:
-        """Workers that gave a sign of life in the last seconds."""
+        """Workers that gave a sign of life within the last seconds."""
         with self._database.reading() as connection:
             now = self._database.now(connection)
-            # One of the future was given before the clock was set back: it says nothing.
+            # A sign from the future was given before the clock was set back, and means nothing.
             is_recent = workers.c.seen_at.between(now - within, now + within)
             return list(connection.scalars(sa.select(workers.c.name).where(is_recent)))
 
     def signs_of_life(self) -> dict[str, float]:
-        """When each worker last gave one, in seconds since 1970."""
+        """When each worker gave its last one, in seconds since 1970."""
         with self._database.reading() as connection:
             query = sa.select(workers.c.name, workers.c.seen_at)
             return dict(connection.execute(query).tuples().all())
 
 
 def end(connection: sa.Connection, which: Any, state: str, now: float, **values: Any) -> list[str]:
-    """Ends jobs, whose uploads are not needed any more; returns their names."""
+    """Ends jobs and deletes their uploads; returns the names."""
     ended = (
         sa.update(jobs)
         .where(which)
@@ -205,20 +200,21 @@ def end(connection: sa.Connection, which: Any, state: str, now: float, **values:
 
 
 def put_back(connection: sa.Connection, which: Any, **values: Any) -> None:
-    """Lets jobs wait again, for any worker."""
+    """Returns jobs to the queue, for any worker."""
     back = {"state": QUEUED, "worker": None, "progress": None} | values
     connection.execute(sa.update(jobs).where(which).values(**back))
 
 
 def put_back_or_fail(connection: sa.Connection, which: Any, now: float, error: str) -> None:
-    """Lets running jobs wait again, or ends them if they were tried `MAX_ATTEMPTS` times."""
+    """Returns running jobs to the queue, or fails those that were tried `MAX_ATTEMPTS` times."""
     held = (jobs.c.state == RUNNING) & which
     end(connection, held & (jobs.c.attempts >= MAX_ATTEMPTS), FAILED, now, error=error)
     put_back(connection, held)
 
 
 def _count_queued(connection: sa.Connection) -> int:
-    return connection.scalar(sa.select(sa.func.count()).where(jobs.c.state == QUEUED))
+    waiting = sa.select(sa.func.count()).where(jobs.c.state == QUEUED)
+    return connection.execute(waiting).scalar_one()
 
 
 def _job(row: sa.Row) -> Job:

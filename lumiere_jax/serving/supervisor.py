@@ -20,7 +20,7 @@ from lumiere_jax.serving.store import Store
 
 _POLL_SECONDS = 0.2
 _LOOK_SECONDS = 1.0
-_SETTLED_SECONDS = 60.0  # a worker that lived so long did not die of its start
+_SETTLED_SECONDS = 60.0  # a worker that lived this long did not die of its start
 _MAX_BACKOFF = 30.0
 _END_SECONDS = 10.0
 _TIDY_SECONDS = 60.0
@@ -30,7 +30,7 @@ _log = logging.getLogger("lumiere_jax.serving")
 
 
 class Supervisor:
-    """Processes of workers on this machine, and the tidying of the queue."""
+    """The worker processes of this machine, and the cleaning of the queue."""
 
     def __init__(self, database: Database, settings: Settings, count: int):
         """Starts nothing yet."""
@@ -51,19 +51,19 @@ class Supervisor:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the workers; what they have goes back to the queue."""
+        """Ends the workers; their jobs go back to the queue."""
         self._ending.set()
         self._thread.join(_END_SECONDS)  # or it waits for the database
-        running = [slot for slot in self._slots if slot.process is not None]
-        for slot in running:
-            slot.process.terminate()
+        running = [(slot.name, slot.process) for slot in self._slots if slot.process is not None]
+        for _, process in running:
+            process.terminate()
         until = time.monotonic() + _END_SECONDS
-        for slot in running:
-            slot.process.join(max(until - time.monotonic(), 0))
-            if slot.process.exitcode is None:
-                slot.process.kill()
-                slot.process.join()
-                self._lose(slot.name)
+        for name, process in running:
+            process.join(max(until - time.monotonic(), 0))
+            if process.exitcode is None:
+                process.kill()
+                process.join()
+                self._lose(name)
 
     def _start(self, slot: "_Slot", now: float) -> None:
         name = f"{socket.gethostname()[:64]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -71,9 +71,9 @@ class Supervisor:
         slot.name, slot.seen_at, slot.started_at = name, None, now
         try:
             process.start()
-        except (OSError, MemoryError) as error:  # later there may be files, processes or memory
+        except (OSError, MemoryError) as error:  # files, processes or memory may be free later
             seconds = slot.wait(now)
-            _log.warning("no worker can be started, trying again in %g s: %s", seconds, error)
+            _log.warning("no worker can be started, will try again in %g s: %s", seconds, error)
         else:
             slot.process = process
 
@@ -81,29 +81,30 @@ class Supervisor:
         while not self._ending.wait(_POLL_SECONDS):
             try:
                 self._look_after(time.monotonic())
-            except Exception:  # without this thread, no worker would be replaced any more
-                _log.exception("workers could not be looked after, trying again")
+            except Exception:  # without this thread no worker would be replaced
+                _log.exception("the workers could not be checked, will try again")
                 self._ending.wait(_LOOK_SECONDS)
 
     def _look_after(self, now: float) -> None:
         for slot in self._slots:
             if slot.process is not None and slot.process.exitcode is not None:
-                self._bury(slot, now)
+                self._bury(slot, slot.process.exitcode, now)
             is_due = slot.process is None and now >= slot.start_at
             if is_due and not self._ending.is_set():
                 self._start(slot, now)
         if now - self._looked_at > _LOOK_SECONDS:
             self._looked_at = now
-            _ask("leases and workers cannot be looked at", self._look)
+            _ask("leases and workers cannot be checked", self._look)
         if now - self._tidied_at > min(_TIDY_SECONDS, self._settings.keep):
             self._tidied_at = now
             _ask("old jobs cannot be deleted", Store(self._database).tidy, self._settings.keep)
 
-    def _bury(self, slot: "_Slot", now: float) -> None:
-        """Gives the jobs of a dead worker to others, and says when there is a new one."""
-        code = slot.process.exitcode
+    def _bury(self, slot: "_Slot", code: int, now: float) -> None:
+        """Gives the jobs of a dead worker to others, and says when the next one starts."""
         seconds = slot.wait(now, is_planned=code == worker.EXIT_REPLACE)
-        _log.warning("worker %s ended with code %s; another one in %g s", slot.name, code, seconds)
+        _log.warning(
+            "worker %s ended with code %s; the next one starts in %g s", slot.name, code, seconds
+        )
         slot.process = None
         self._lose(slot.name)
 
@@ -111,7 +112,7 @@ class Supervisor:
         _ask(f"jobs of worker {name} cannot be put back", lost.lose, self._database, name)
 
     def _look(self) -> None:
-        """Puts back what is lost, and ends workers that began well and were silent for long."""
+        """Puts back lost jobs, and ends workers that began well and were silent for long."""
         self._expiry.put_back()
         signs = Store(self._database).signs_of_life()
         for slot in self._slots:
@@ -126,7 +127,7 @@ class Supervisor:
 
 
 class _Slot:
-    """Where one worker after the other runs."""
+    """A place for one worker after another."""
 
     process: BaseProcess | None = None
     name = ""
@@ -134,7 +135,7 @@ class _Slot:
     started_at = start_at = backoff = 0.0
 
     def wait(self, now: float, is_planned: bool = False) -> float:
-        """Seconds until there is to be another worker: more if they end one after the other."""
+        """Seconds until the next worker starts: more if they end one after another."""
         if now - self.started_at > _SETTLED_SECONDS:
             self.backoff = 0.0
         before, self.backoff = self.backoff, min(self.backoff * 2 + 1, _MAX_BACKOFF)
@@ -144,7 +145,7 @@ class _Slot:
 
 
 def _ask(failure: str, call: Callable[..., Any], *arguments: Any) -> None:
-    """Calls something that needs the database; a failure is a line in the log."""
+    """Calls what needs the database; a failure is only logged."""
     try:
         call(*arguments)
     except SQLAlchemyError as error:

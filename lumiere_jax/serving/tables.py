@@ -1,5 +1,7 @@
 """The tables of the queue, for SQLite and PostgreSQL alike."""
 
+from typing import Literal, get_args
+
 from sqlalchemy import (
     JSON,
     Column,
@@ -15,9 +17,8 @@ from sqlalchemy import (
 )
 
 VERSION = 1
-QUEUED, RUNNING, DONE, FAILED, CANCELLED = STATES = (
-    "queued", "running", "done", "failed", "cancelled",
-)  # fmt: skip
+State = Literal["queued", "running", "done", "failed", "cancelled"]
+QUEUED, RUNNING, DONE, FAILED, CANCELLED = STATES = get_args(State)
 FINISHED = (DONE, FAILED, CANCELLED)
 MAX_ATTEMPTS = 2
 
@@ -25,7 +26,7 @@ metadata = MetaData()
 
 versions = Table("lumiere_version", metadata, Column("version", Integer, primary_key=True))
 
-# Times are seconds since 1970 by the database's clock: those of machines differ.
+# Times are seconds since 1970 by the database's clock, since clocks of machines differ.
 jobs = Table(
     "lumiere_jobs",
     metadata,
@@ -33,7 +34,7 @@ jobs = Table(
     Column("task", String(32), nullable=False),
     Column("state", String(16), nullable=False),
     Column("options", JSON, nullable=False),
-    Column("batch_key", Text),  # equal for jobs that can be made at once; null: alone
+    Column("batch_key", Text),  # equal for jobs that can be made together; null: alone
     Column("attempts", Integer, nullable=False, default=0),
     Column("worker", String(128)),
     Column("lease_until", Float),
@@ -49,8 +50,8 @@ jobs = Table(
 
 
 def _blobs(name: str, *more: Column) -> Table:
-    """Bytes of a job, apart from it so that looking at a job does not read them."""
-    job = Column("job", ForeignKey(jobs.c.id, ondelete="CASCADE"), primary_key=True)
+    """Bytes of a job, in a table of their own, so that reading a job does not read them."""
+    job: Column[str] = Column("job", ForeignKey(jobs.c.id, ondelete="CASCADE"), primary_key=True)
     return Table(name, metadata, job, *more, Column("content", LargeBinary, nullable=False))
 
 

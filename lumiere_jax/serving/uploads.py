@@ -1,8 +1,8 @@
-"""Pictures, videos and masks that clients send: judged by what they hold, never by their names.
+"""Pictures, videos and masks that clients send: judged by their content, never by their names.
 
 `check` is for what a stranger sent: it looks at sizes before anything is decoded, and lets FFmpeg
-and Pillow try the listed formats alone, none of which can name other files. `read` is for what was
-checked.
+and Pillow try only the listed formats, none of which can name other files. `read` is for files
+that were checked.
 """
 
 import io
@@ -14,7 +14,7 @@ import av
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from lumiere_jax.data.video_io import VideoInfo, read_video, timing, to_float
+from lumiere_jax.data.video_io import VideoInfo, timing
 from lumiere_jax.inference import inputs
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.serving.settings import Limits
@@ -26,7 +26,7 @@ _SCAN, _MAX_SCANS = b"\xff\xda", 100  # start of a scan; progressive JPEGs have 
 
 
 class UploadError(UserError):
-    """A file that cannot be used; `is_foreign` if it is of no format that is taken."""
+    """A file that cannot be used; `is_foreign` if its format is not supported."""
 
     def __init__(self, message: str, *, is_foreign: bool = False):
         super().__init__(message)
@@ -36,17 +36,14 @@ class UploadError(UserError):
 def check(
     files: Mapping[str, bytes], fps: float, least_frames: int, limits: Limits, scratch: Path
 ) -> dict[str, np.ndarray]:
-    """Makes sure that files are what they are to be.
+    """Checks and reads files, see `read`.
 
     Args:
       files: name ("image", "video", "mask") -> content.
       fps: frame rate of the model.
       least_frames: of a video.
       limits: see there.
-      scratch: folder for temporary files, which are gone afterwards.
-
-    Returns:
-      See `read`.
+      scratch: folder for temporary files, which are deleted afterwards.
 
     Raises:
       UploadError: naming the file and what is wrong with it.
@@ -62,7 +59,7 @@ def check(
         except MemoryError as error:
             raise UploadError(f"{name}: is too large to be decoded; make it smaller.") from error
         except Exception as error:  # decoders raise all kinds of errors for damaged files
-            raise UploadError(f"{name}: is damaged, or no picture or video.") from error
+            raise UploadError(f"{name}: is damaged, or not a picture or video.") from error
     arrays = read(files, fps, scratch)
     if "video" in arrays and len(arrays["video"]) < least_frames:
         raise UploadError(
@@ -73,40 +70,24 @@ def check(
 
 
 def read(files: Mapping[str, bytes], fps: float, scratch: Path) -> dict[str, np.ndarray]:
-    """Decodes files that were checked.
-
-    Args:
-      files: see `check`.
-      fps: see `check`.
-      scratch: see `check`.
-
-    Returns:
-      "image" `[height, width, 3]` and "video" `[time, height, width, 3]`, float32 in [-1, 1];
-      "mask", bool `[time or 1, height, width]`.
+    """Decodes files that were checked, see `inputs.read`.
 
     Raises:
       UploadError: see `check`.
     """
-    arrays: dict[str, np.ndarray] = {}
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        for name in sorted(files):  # the mask comes after what it lies on
-            is_video = name == "video" or (name == "mask" and not _is_picture(files[name]))
+        paths = {}
+        for name, content in files.items():
+            is_video = name == "video" or (name == "mask" and not _is_picture(content))
             path = Path(folder) / (f"{name}.mp4" if is_video else f"{name}.png")
-            path.write_bytes(files[name])
+            path.write_bytes(content)
+            paths[name] = str(path)
         try:
-            if "image" in files:
-                arrays["image"] = inputs.read_picture(str(Path(folder, "image.png")))
-            if "video" in files:
-                arrays["video"] = to_float(read_video(Path(folder, "video.mp4"), fps=fps))
-            if "mask" in files:
-                ground = arrays["video"] if "video" in arrays else arrays["image"][None]
-                (path,) = Path(folder).glob("mask.*")
-                arrays["mask"] = inputs.read_region(str(path), fps, ground.shape[:3])
+            return inputs.read(paths, fps)
         except UserError as error:
             raise UploadError(_without_paths(str(error), folder)) from error
         except Exception as error:
             raise UploadError("a file is damaged and cannot be decoded.") from error
-    return arrays
 
 
 def _without_paths(message: str, folder: str) -> str:
@@ -126,9 +107,9 @@ def _check_picture(name: str, content: bytes, limits: Limits) -> None:
         with Image.open(io.BytesIO(content), formats=PICTURES) as picture:
             width, height = picture.size
             _check_pixels(name, width, height, limits)
-            # Each goes over the whole picture once more, and a file has room for thousands.
+            # Each scan decodes the whole picture again, and a file has room for thousands.
             if picture.format == "JPEG" and content.count(_SCAN) > _MAX_SCANS:
-                raise UploadError(f"{name}: is a JPEG of too many scans; save it anew.")
+                raise UploadError(f"{name}: is a JPEG with too many scans; save it again.")
             picture.load()
     except Image.DecompressionBombError as error:
         raise UploadError(
@@ -136,7 +117,7 @@ def _check_picture(name: str, content: bytes, limits: Limits) -> None:
         ) from error
     except UnidentifiedImageError as error:
         raise UploadError(
-            f"{name}: is no picture that is taken; send a PNG, JPEG or WebP file.", is_foreign=True
+            f"{name}: is not a supported picture; send a PNG, JPEG or WebP file.", is_foreign=True
         ) from error
 
 
@@ -144,38 +125,38 @@ def _check_pixels(name: str, width: int, height: int, limits: Limits) -> None:
     if width * height > limits.pixels:
         raise UploadError(
             f"{name}: has {width}×{height} pixels; at most {limits.pixels / 1e6:.3g} million are "
-            "taken."
+            "allowed."
         )
 
 
 def _check_video(name: str, content: bytes, fps: float, limits: Limits) -> None:
-    """Decodes all frames, one after the other, within the limits."""
-    # Playlists and the like, which make FFmpeg open other files and addresses, are not listed.
+    """Decodes all frames, one after another, within the limits."""
+    # Playlists and other formats that make FFmpeg open files and addresses are not listed.
     options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": ""}
     try:
-        container = av.open(io.BytesIO(content), options=options, metadata_errors="replace")
+        container = av.open(io.BytesIO(content), "r", options=options, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError) as error:
         raise UploadError(
-            f"{name}: is no video that is taken; send an MP4, MOV, WebM, MKV, AVI or GIF file.",
+            f"{name}: is not a supported video; send an MP4, MOV, WebM, MKV, AVI or GIF file.",
             is_foreign=True,
         ) from error
     with container:
         if not container.streams.video:
-            raise UploadError(f"{name}: has no pictures in it.")
+            raise UploadError(f"{name}: has no frames in it.")
         stream = container.streams.video[0]
-        # Pixels that are not square are made so, by more of them.
+        # Pixels that are not square are stretched, which gives more of them.
         aspect = max(float(stream.sample_aspect_ratio or 1), 1.0)
         width, height = round(stream.width * aspect), stream.height
         _check_pixels(name, width, height, limits)
         info = _check_packets(name, content, options, width * height, limits)
         _check_length(name, info, width * height, fps, limits)
-        # Sizes that the header hides; twice as many, since codecs round sizes up.
+        # Against sizes that the header hides; twice the limit, since codecs round sizes up.
         stream.codec_context.options = {"max_pixels": str(2 * limits.pixels)}
         size = None
         for frame in container.decode(stream):
             size = size or (frame.width, frame.height)
             if (frame.width, frame.height) != size:
-                raise UploadError(f"{name}: changes its size; send frames of one size.")
+                raise UploadError(f"{name}: changes its size; all frames must have the same size.")
     if size is None:
         raise UploadError(f"{name}: has no frames that can be decoded.")
     _check_length(name, info, round(size[0] * aspect) * size[1], fps, limits)
@@ -184,7 +165,7 @@ def _check_video(name: str, content: bytes, fps: float, limits: Limits) -> None:
 def _check_packets(
     name: str, content: bytes, options: dict[str, str], pixels: int, limits: Limits
 ) -> VideoInfo:
-    """How much work it is to decode, and how long it lasts; headers promise what they like."""
+    """Checks how much work decoding is, and returns the duration; headers may say anything."""
 
     def counted(packets: Iterable[av.Packet]) -> Iterator[av.Packet]:
         scans = 0
@@ -197,7 +178,7 @@ def _check_packets(
                 )
             yield packet
 
-    with av.open(io.BytesIO(content), options=options, metadata_errors="replace") as container:
+    with av.open(io.BytesIO(content), "r", options=options, metadata_errors="replace") as container:
         stream = container.streams.video[0]
         is_jpeg = stream.codec_context.name == "mjpeg"
         info = timing(stream, counted(container.demux(stream)))
@@ -213,7 +194,7 @@ def _check_length(name: str, info: VideoInfo, pixels: int, fps: float, limits: L
     if frames > limits.frames:
         raise UploadError(
             f"{name}: has {frames} frames at the model's {fps:g} fps; at most {limits.frames} are "
-            "taken."
+            "allowed."
         )
     if frames * pixels > limits.video_pixels:
         raise UploadError(

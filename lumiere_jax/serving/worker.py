@@ -1,7 +1,7 @@
 """A worker: a process that takes jobs from the queue and makes their videos.
 
-The main thread talks to the database and watches the clock; the videos are made in another one, so
-that signals, leases and limits of time are seen to while a program runs.
+The main thread talks to the database and watches the clock. The videos are made in another thread,
+so that signals, leases and time limits are handled while a program runs.
 """
 
 import logging
@@ -25,23 +25,23 @@ from lumiere_jax.serving.store import Job
 from lumiere_jax.serving.watch import Watch
 
 EXIT_REPLACE = 3
-"""A worker that ended itself: it may be broken, or has a program that cannot be stopped."""
+"""Exit code of a worker that may be broken, or runs a program that cannot be stopped."""
 
 EXIT_UNABLE = 4
-"""A worker that could not load what makes videos; the next one had better not try at once."""
+"""Exit code of a worker that could not load the weights; the next one should wait."""
 
 _POLL_SECONDS = 0.2
 _REPORT_SECONDS = 0.5
 _SIGN_SECONDS = 2.0
 _STOP_SECONDS = 20.0  # for a program to end after it was told to
 _INTERNAL = "something went wrong in the server; its log has more"
-_UNLOADED = "the server could not load what makes this; its log has more"
+_UNLOADED = "the server could not load the model; its log has more"
 
 _log = logging.getLogger("lumiere_jax.serving")
 
 
 class Runs(Protocol):
-    """What makes videos, see `runner.Runner`."""
+    """What makes videos; see `runner.Runner`."""
 
     def load(self, job: Job) -> None: ...  # noqa: D102
 
@@ -51,7 +51,7 @@ class Runs(Protocol):
 
 
 class Worker:
-    """Takes jobs one batch after the other until it is told to stop."""
+    """Takes one batch of jobs after another until it is told to stop."""
 
     def __init__(
         self,
@@ -68,27 +68,28 @@ class Worker:
           name: unique among all workers, of all times.
           database: of the queue.
           settings: see there.
-          make_runner: what makes videos; called with the first job.
-          is_stopping: whether to end soon.
-          leave: ends the process at once, with an exit code.
+          make_runner: creates what makes videos, when the first job comes.
+          is_stopping: tells whether to end soon.
+          leave: ends the process at once with an exit code.
         """
         self._settings, self._is_stopping, self._leave = settings, is_stopping, leave
         self._leases = Leases(database, name, settings.lease)
-        self._make_runner, self._runner = make_runner, None
+        self._make_runner: Callable[[Settings], Runs] = make_runner
+        self._runner: Runs | None = None
         self._signed_at = -float("inf")
 
     def run(self) -> None:
-        """Works until it is to stop; what it has then goes back to the queue."""
+        """Works until it is told to stop; its jobs then go back to the queue."""
         is_unsure = False
         while not self._is_stopping():
             try:
-                if is_unsure:  # it may have got a job all the same
+                if is_unsure:  # it may have got a job nevertheless
                     self._leases.give_back()
                     is_unsure = False
                 self._sign_on()
                 job = self._leases.claim()
             except SQLAlchemyError as error:
-                _log.warning("the database cannot be reached, trying again: %s", error)
+                _log.warning("the database cannot be reached, will try again: %s", error)
                 is_unsure = True
                 time.sleep(2.0)
                 continue
@@ -110,7 +111,7 @@ class Worker:
             _log.warning("could not sign off, the lease will run out: %s", error)
 
     def _work(self, first: Job) -> None:
-        """Makes a job, with others like it. No program is left running when this returns."""
+        """Makes a job, with others like it. No program is still running when this returns."""
         try:
             try:
                 batch = [first, *self._others_like(first)]
@@ -120,7 +121,7 @@ class Worker:
                 self._insist(self._leases.give_back)
                 return
             self._attend(batch, files)
-        except Exception:  # what it has is lost with it, and goes back
+        except Exception:  # its jobs are lost with it, and go back
             _log.exception("job %s: this worker is replaced", first.id)
             self._leave(EXIT_REPLACE)
 
@@ -145,7 +146,7 @@ class Worker:
             if own is not None and not own and told_at is None:
                 watch.stop()
                 told_at = now
-            # Loading and compiling cannot be stopped, but the next job has the use of them.
+            # Loading and compiling cannot be stopped, but the next job benefits from them.
             is_deaf = told_at is not None and now - told_at > _STOP_SECONDS
             if is_deaf and watch.progress()["step"]:
                 self._leave(EXIT_REPLACE)
@@ -157,19 +158,19 @@ class Worker:
         try:
             self._leases.fail(batch, f"it took longer than the {limit} that a job may take")
         except SQLAlchemyError as error:  # then it is lost with this worker
-            _log.warning("cannot tell that job %s took too long: %s", batch[0].id, error)
+            _log.warning("cannot record that job %s took too long: %s", batch[0].id, error)
         _log.warning("job %s took too long; this worker is replaced", batch[0].id)
         self._leave(EXIT_REPLACE)
 
     def _others_like(self, first: Job) -> list[Job]:
-        """More jobs for the batch, after a short wait in which they may come."""
+        """More jobs for the batch, after a short wait for them."""
         if first.batch_key is None or self._settings.max_batch < 2:
             return []
         time.sleep(self._settings.batch_wait)
         return self._leases.claim_more(first, self._settings.max_batch - 1)
 
     def _make(self, batch: list[Job], files: dict[str, bytes], watch: Watch, made: "_Made") -> None:
-        """The other thread."""
+        """Runs in the other thread."""
         try:
             if self._runner is None:
                 self._runner = self._make_runner(self._settings)
@@ -177,26 +178,27 @@ class Worker:
             made.is_loaded = True
             watch.expect(self._runner.stages(batch[0]))
             made.videos = self._runner.run(batch, files, watch)
-        except BaseException as error:  # told by the main thread
+        except BaseException as error:  # handled by the main thread
             made.error = error
 
     def _report(self, batch: list[Job], watch: Watch, with_previews: bool) -> set[str] | None:
-        """Which jobs are still its own; None if the database does not say."""
+        """Which jobs are still its own; None if the database cannot be reached."""
         pictures = watch.previews(len(batch)) if with_previews else []
         shown = {job.id: picture for job, picture in zip(batch, pictures, strict=False)}
         try:
             self._sign_on()
             return self._leases.report(batch, watch.progress(), shown)
         except SQLAlchemyError as error:
-            _log.warning("cannot report, trying again: %s", error)
+            _log.warning("cannot report, will try again: %s", error)
             return None
 
     def _hand_in(self, batch: list[Job], made: "_Made", is_stopped: bool) -> None:
-        """Tells how it ended, and leaves if this worker may be what is broken."""
+        """Records how it ended, and leaves if this worker may be broken."""
         if made.error is None:
-            self._insist(lambda: self._finish(batch, made.videos))
+            videos = made.videos or []
+            self._insist(lambda: self._finish(batch, videos))
             return
-        if is_stopped:  # JAX makes an error of its own of it
+        if is_stopped:  # JAX raises its own error then
             return
         if not made.is_loaded:
             _log.error(
@@ -220,7 +222,7 @@ class Worker:
             self._leases.finish(job, video)
 
     def _insist(self, tell: Callable[[], Any]) -> None:
-        """Tells the queue something, as long as the leases are good."""
+        """Tells the queue something, and tries again as long as the leases are valid."""
         until = time.monotonic() + self._settings.lease
         while True:
             try:
@@ -228,14 +230,14 @@ class Worker:
                 return
             except SQLAlchemyError as error:
                 if time.monotonic() > until:
-                    _log.error("cannot hand in, the leases run out: %s", error)
+                    _log.error("cannot hand in, and the leases have run out: %s", error)
                     return
-                _log.warning("cannot hand in, trying again: %s", error)
+                _log.warning("cannot hand in, will try again: %s", error)
                 time.sleep(1.0)
 
 
 class _Made:
-    """What the other thread leaves behind."""
+    """The result of the other thread."""
 
     is_loaded = False
     videos: list[bytes] | None = None
@@ -243,12 +245,12 @@ class _Made:
 
 
 def main(name: str, settings: Settings) -> None:
-    """The process of a worker; ends when it is told to, or when its parent is gone."""
+    """The process of a worker; it ends when it is told to, or when its parent is gone."""
     log.plainly()
     tempfile.tempdir = str(settings.scratch)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent tells
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides
     parent = multiprocessing.parent_process()
 
     def is_stopping() -> bool:
@@ -260,4 +262,4 @@ def main(name: str, settings: Settings) -> None:
         return Runner(settings)
 
     Worker(name, Database(settings.database), settings, make_runner, is_stopping).run()
-    os._exit(0)  # nothing is left to do, and a thread of JAX may still run
+    os._exit(0)  # nothing is left to do, and a thread of JAX may still be running

@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lumiere_jax.inference.editing import check_region, padded_to_square, paste_back
+from lumiere_jax.inference.editing import padded_to_square, paste_back
+from lumiere_jax.inference.inputs import check_region
 from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.runtime.errors import UserError
 
@@ -55,7 +56,7 @@ def test_a_picture_that_is_padded_leaves_what_is_beside_it_unknown(pipeline):
     _, mask = pipeline.calls[0]["known"]
     rows = mask[0, 0, :, :, 0].all(axis=1)
     assert rows.tolist() == [False] * 3 + [True] * 10 + [False] * 3
-    with pytest.raises(UserError, match="fit 'stretch'"):
+    with pytest.raises(UserError, match="fit=stretch must be one of crop, pad"):
         pipeline.animate(picture(), ["a"], fit="stretch")
 
 
@@ -170,7 +171,7 @@ def test_extend_shows_the_last_frames_of_what_there_is(pipeline):
 
 
 def test_regions_that_do_not_belong_to_the_video_are_told():
-    video = movie(4)
+    video = movie(4).shape
     with pytest.raises(UserError, match="60×41 pixels and the picture 60×40"):
         check_region(np.ones((4, 41, 60), bool), video)
     with pytest.raises(UserError, match="has 3 frames and the video 4"):

@@ -32,9 +32,9 @@ def test_videos_are_masks_of_every_frame(tmp_path):
     video = np.repeat(np.where(drawn, 1.0, -1.0)[..., None], 3, axis=-1)
     write_lossless(tmp_path / "mask.mkv", video, 8)
     np.testing.assert_array_equal(read_region(str(tmp_path / "mask.mkv"), 8, SHAPE), drawn)
-    with pytest.raises(UserError, match="has 8 frames at 8 fps, and the video 5; cut it"):
+    with pytest.raises(UserError, match="has 8 frames at 8 fps and the video 5; cut it"):
         read_region(str(tmp_path / "mask.mkv"), 8, (5, 20, 30))
-    with pytest.raises(UserError, match="has 8 frames, and the video 9"):
+    with pytest.raises(UserError, match="has 8 frames and the video 9"):
         read_region(str(tmp_path / "mask.mkv"), 8, (9, 20, 30))
 
 
@@ -52,9 +52,9 @@ def test_boxes_stand_still_or_move_between_key_frames():
 @pytest.mark.parametrize(
     "spec, message",
     [
-        ("10,3,15", "is no box"),
-        ("10,3,15,6;", "is no box"),
-        ("-1,3,15,6", "is no box"),
+        ("10,3,15", "is not a box"),
+        ("10,3,15,6;", "is not a box"),
+        ("-1,3,15,6", "is not a box"),
         ("9:10,3,15,6", "frame 9 is not among the 8"),
         ("10,3,0,6", "is empty"),
         ("40,3,5,6", "is empty within the picture of 30×20"),
@@ -74,7 +74,7 @@ def test_pictures_that_are_no_masks_are_told(tmp_path):
     with pytest.raises(UserError, match="is empty"):
         read_region(save(tmp_path / "black.png", black), 8, SHAPE)
     white = np.full((21, 30), 255, np.uint8)
-    with pytest.raises(UserError, match="is 30×21 pixels, and the picture 30×20"):
+    with pytest.raises(UserError, match="is 30×21 pixels and the picture 30×20"):
         read_region(save(tmp_path / "white.png", white), 8, SHAPE)
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(UserError, match="cannot be read"):

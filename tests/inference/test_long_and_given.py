@@ -165,7 +165,7 @@ def test_a_longer_video_than_was_trained(pipeline):
         ({"strength": 0.0}, "strength=0.0 must be above 0"),
         ({"strength": 1.5}, "strength=1.5"),
         ({"guidance_from": 0.2, "guidance_to": 0.6}, "from time 0.2 to 0.6"),
-        ({"guidance_from": 2.0}, "from time 2.0"),
+        ({"guidance_from": 2.0}, "guidance_from=2.0 must be at least 0 and at most 1"),
     ],
 )
 def test_options_out_of_range(fields, message):

@@ -146,16 +146,16 @@ def flagged(**values: str):
             {"prompt": PROMPT, "text_folder": "t5"},
             "--text_folder=t5: .*stunet was trained with .*'h",
         ),
-        ({"prompt": PROMPT, "num_frames": "7"}, "7 frames are not divisible by 2"),
-        ({"prompt": PROMPT, "sampler": "euler"}, "sampler 'euler' is unknown"),
-        ({"prompt": PROMPT, "steps": "0"}, "steps=0"),
-        ({"prompt": PROMPT, "seed": "-1"}, "seeds must be in"),
+        ({"prompt": PROMPT, "num_frames": "7"}, "num_frames=7 must be a multiple of 2"),
+        ({"prompt": PROMPT, "sampler": "euler"}, "flag --sampler=euler: must be one of ddim"),
+        ({"prompt": PROMPT, "steps": "0"}, "flag --steps=0: must be at least 1"),
+        ({"prompt": PROMPT, "seed": "-1"}, "flag --seed=-1: must be at least 0"),
     ],
 )
 def test_mistakes(cascade, tmp_path, monkeypatch, values, message):
     monkeypatch.chdir(tmp_path)
     defaults = {"base": str(cascade["stunet"]), "output": "x.mp4"}
-    with flagged(**defaults | values), pytest.raises(UserError, match=message):
+    with pytest.raises((UserError, flags.Error), match=message), flagged(**defaults | values):
         sample.main(["sample"])
     assert list(tmp_path.iterdir()) == []
 
@@ -186,4 +186,4 @@ def test_prompts_are_lines_that_are_not_empty(tmp_path):
 def test_folder_that_cannot_be_written(tmp_path, output, formats, message):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=message):
-        command.output_paths(str(tmp_path / output), formats, 2, is_file=True)
+        command.output_paths(str(tmp_path / output), formats, 2, is_folder=True)

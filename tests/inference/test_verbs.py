@@ -135,8 +135,8 @@ def test_a_sweep_of_styles_and_a_storyboard(cascade, tmp_path):
 
 
 MISTAKES = [
-    ("inpaint", {"video": "clip.mkv", "mask": "low_mask.png"}, "is 48×20 pixels, and the picture"),
-    ("inpaint", {"video": "clip.mkv", "mask": "long_mask.mkv"}, "11 frames at 8 fps, and the vid"),
+    ("inpaint", {"video": "clip.mkv", "mask": "low_mask.png"}, "is 48×20 pixels and the picture"),
+    ("inpaint", {"video": "clip.mkv", "mask": "long_mask.mkv"}, "11 frames at 8 fps and the vid"),
     ("inpaint", {"video": "one_frame.mkv", "mask": "mask.png"}, "the video has 1 frames"),
     ("animate", {"image": "text.png"}, "text.png cannot be read"),
     ("extend", {"video": "clip.mkv", "num_frames": 4, "context": 8}, "context=8"),

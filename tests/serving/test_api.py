@@ -58,7 +58,7 @@ def test_a_seed_is_drawn_where_none_is_given(site):
         ({"negative_prompt": "\x1b[2J"}, "negative_prompt: has control"),
         ({"seed": "-1"}, "seed: "),
         ({"seed": str(2**32)}, "seed: "),
-        ({"steps": "10"}, "steps: 10 are more than the 9"),
+        ({"steps": "10"}, "steps: 10 is more than the 9"),
         ({"steps": "0"}, "steps: "),
         ({"steps": "many"}, "steps: "),
         ({"guidance_scale": "nan"}, "guidance_scale: "),
@@ -67,8 +67,8 @@ def test_a_seed_is_drawn_where_none_is_given(site):
         ({"time_power": "0"}, "time_power: "),
         ({"time_power": "inf"}, "time_power: "),
         ({"sampler": "ddpm"}, "sampler: 'ddpm' is not one of ddim"),
-        ({"num_frames": "21"}, "num_frames: 21 are more than the 20"),
-        ({"num_frames": "7"}, "num_frames: fewer than 8 must be a multiple of 2"),
+        ({"num_frames": "21"}, "num_frames: 21 is more than the 20"),
+        ({"num_frames": "7"}, "num_frames=7 must be a multiple of 2"),
         ({"strength": "0.5"}, "strength: does not go with the task 'text_to_video'"),
         ({"colour": "red"}, "colour: Extra inputs are not permitted"),
         ({"task": "stylize", "style": "../style"}, "style: there is none of this name; use style"),
@@ -92,7 +92,12 @@ def test_files(site, tmp_path):
         assert reply.status_code == 202, reply.text
     assert site.worker.files(site.worker.claim()) == {"image": picture()}
     for task, files, code, detail in (
-        ("animate", {"image": ("x.png", b"no", "image/png")}, 415, "image: is no picture"),
+        (
+            "animate",
+            {"image": ("x.png", b"no", "image/png")},
+            415,
+            "image: is not a supported picture",
+        ),
         ("animate", {"image": picture()[:60]}, 422, "image: is damaged"),
         ("animate", {"image": picture(), "mask": mask()}, 422, "mask: does not go with"),
         (
@@ -101,7 +106,7 @@ def test_files(site, tmp_path):
             422,
             "mask mask.png is 9×9",
         ),
-        ("outpaint", {"video": picture()}, 415, "video: is no video"),
+        ("outpaint", {"video": picture()}, 415, "video: is not a supported video"),
         ("video_to_video", {"video": video(tmp_path, 1)}, 422, "video: has 1 frames"),
         ("extend", {"video": clip}, 422, "num_frames: is missing"),
     ):
@@ -116,7 +121,7 @@ def test_files(site, tmp_path):
 def test_a_full_queue(site):
     assert [site.post().status_code for _ in range(5)] == [202] * 4 + [429]
     reply = site.post()
-    assert reply.json()["detail"] == "4 jobs wait already; try again later"
+    assert reply.json()["detail"] == "4 jobs are waiting; try again later"
     assert int(reply.headers["retry-after"]) > 0
     assert site.store.counts()["queued"] == 4
 
@@ -236,13 +241,13 @@ def test_a_bundle_without_some_stages(cascade, tmp_path):
     site = Site(tmp_path / "bundle", tmp_path)
     assert list(site.client.get("/info").json()["tasks"]) == ["text_to_video", "video_to_video"]
     reply = site.post({"image": picture()}, task="animate")
-    assert reply.status_code == 422 and "not to be had with the weights" in reply.json()["detail"]
+    assert reply.status_code == 422 and "weights of this server cannot do" in reply.json()["detail"]
     site.database.close()
 
 
 def test_health_and_metrics(site):
     reply = site.client.get("/health")
-    assert reply.status_code == 503 and reply.json()["reason"] == "no worker gives a sign of life"
+    assert reply.status_code == 503 and reply.json()["reason"] == "no worker is running"
     assert site.client.get("/health/live").json() == {"live": True}
     site.worker.sign_on()
     site.post()

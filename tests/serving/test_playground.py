@@ -12,9 +12,9 @@ from lumiere_jax.data.video_io import read_video, write_video
 
 PROMPT = "a large red circle moving right"
 ALL = {
-    "Text": "text_to_video", "Style": "stylize", "Animate a picture": "animate",
-    "Paint anew": "inpaint", "Cinemagraph": "cinemagraph", "Widen": "outpaint",
-    "Go on": "extend", "Change a video": "video_to_video",
+    "Text to video": "text_to_video", "Stylize": "stylize", "Animate": "animate",
+    "Inpaint": "inpaint", "Cinemagraph": "cinemagraph", "Outpaint": "outpaint",
+    "Extend": "extend", "Video to video": "video_to_video",
 }  # fmt: skip
 PHONE = {"viewport": {"width": 375, "height": 667}, "has_touch": True, "is_mobile": True}
 
@@ -104,7 +104,7 @@ def test_a_video_from_a_prompt(page, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "given"),
-    [("Animate a picture", "image"), ("Widen", "video"), ("Change a video", "video")],
+    [("Animate", "image"), ("Outpaint", "video"), ("Video to video", "video")],
 )
 def test_a_video_from_an_upload(page, files, tmp_path, name, given):
     choose(page, name)
@@ -114,7 +114,7 @@ def test_a_video_from_an_upload(page, files, tmp_path, name, given):
 
 
 def test_a_video_goes_on(page, files, tmp_path):
-    choose(page, "Go on")
+    choose(page, "Extend")
     fill(page)
     page.get_by_label("Frames", exact=True).fill("4")
     give(page, files["video"])
@@ -122,15 +122,15 @@ def test_a_video_goes_on(page, files, tmp_path):
 
 
 def test_a_style(page, tmp_path):
-    choose(page, "Style")
+    choose(page, "Stylize")
     fill(page)
-    page.get_by_label("Share of the style").fill("0.25")
+    page.get_by_label("Style strength").fill("0.25")
     assert page.locator("output").first.text_content() == "0.25"
     assert len(make(page, tmp_path)) == 8
     assert "alpha\n0.25" in page.locator("#details").inner_text()
 
 
-@pytest.mark.parametrize(("name", "given"), [("Paint anew", "video"), ("Cinemagraph", "image")])
+@pytest.mark.parametrize(("name", "given"), [("Inpaint", "video"), ("Cinemagraph", "image")])
 def test_a_painted_region(page, files, tmp_path, name, given):
     choose(page, name)
     fill(page)
@@ -228,7 +228,7 @@ def test_history_tells_of_jobs_that_are_not_shown(page, server):
 
 
 def test_a_link_has_the_settings(page, open_page):
-    choose(page, "Change a video")
+    choose(page, "Video to video")
     page.get_by_label("Prompt").fill("ä & b = c #1")
     page.get_by_label("Strength").fill("0.333")
     page.get_by_label("Seed").fill("5")
@@ -246,7 +246,7 @@ def test_a_link_has_the_settings(page, open_page):
 
 
 def test_files_and_regions_are_kept_while_arrow_keys_pass_other_tasks(page, files):
-    choose(page, "Paint anew")
+    choose(page, "Inpaint")
     give(page, files["video"])
     paint(page)
     covered = page.locator("#covered").text_content()
@@ -268,7 +268,7 @@ def test_files_and_regions_are_kept_while_arrow_keys_pass_other_tasks(page, file
     }""")
     page.wait_for_timeout(300)
     assert page.locator("#clip").is_hidden() and page.locator("#canvas").is_hidden()
-    choose(page, "Paint anew")
+    choose(page, "Inpaint")
     page.locator("#canvas").wait_for()
     assert page.locator("#covered").text_content() == covered
 
@@ -276,9 +276,9 @@ def test_files_and_regions_are_kept_while_arrow_keys_pass_other_tasks(page, file
 def test_fields_take_what_the_server_takes_and_say_what_they_do_not(page):
     fill(page, small=False)
     more = page.locator("details")
-    page.get_by_label("Guidance", exact=True).evaluate("input => { input.value = '7.55'; }")
+    page.get_by_label("Guidance scale", exact=True).evaluate("input => { input.value = '7.55'; }")
     assert page.locator("#form").evaluate("form => form.checkValidity()")
-    page.get_by_label("Guidance", exact=True).evaluate("input => { input.value = '101'; }")
+    page.get_by_label("Guidance scale", exact=True).evaluate("input => { input.value = '101'; }")
     assert not more.evaluate("place => place.open")
     page.get_by_role("button", name="Make the video").click()
     assert more.evaluate("place => place.open") and page.locator("#result").is_hidden()
@@ -313,7 +313,7 @@ def test_history_of_other_tabs_and_servers_stays(server, open_page):
 
 
 def test_what_the_server_refuses_is_told(page, files):
-    choose(page, "Animate a picture")
+    choose(page, "Animate")
     fill(page)
     page.get_by_role("button", name="Make the video").click()
     assert page.locator("#problem").text_content() == "Choose a picture first."
@@ -322,7 +322,7 @@ def test_what_the_server_refuses_is_told(page, files):
     )
     page.get_by_text("This browser cannot show x.png").wait_for()
     page.get_by_role("button", name="Make the video").click()
-    page.get_by_text("Not accepted: image: is no picture").wait_for()
+    page.get_by_text("Not accepted: image: is not a supported picture").wait_for()
     assert page.get_by_role("button", name="Make the video").is_enabled()
 
 

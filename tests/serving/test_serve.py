@@ -223,7 +223,7 @@ def test_missing_packages_are_told_with_the_extra():
     code = (
         "import sys; sys.modules['fastapi'] = None\n"
         "sys.argv = ['serve', '--bundle=x']\n"
-        "from lumiere_jax import errors, serve\n"
+        "from lumiere_jax import serve; from lumiere_jax.runtime import errors\n"
         "errors.run(serve.main)"
     )
     process = subprocess.run(

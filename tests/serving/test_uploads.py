@@ -65,28 +65,28 @@ def test_videos_come_at_the_models_rate(check, tmp_path):
 
 
 def test_masks(check, tmp_path):
-    region = check(image=picture(), mask=mask())["mask"]
-    assert region.shape == (1, 32, 48) and region.sum() == 256
+    region = check(image=picture(), mask=mask())["region"]
+    assert region.shape == (32, 48) and region.sum() == 256
     moving = np.full((10, 32, 48, 3), -1.0, np.float32)
     moving[:, :16] = 1
     write_mp4(tmp_path / "m.mp4", moving, 8)
     arrays = check(video=video(tmp_path), mask=(tmp_path / "m.mp4").read_bytes())
-    assert arrays["mask"].shape == (10, 32, 48) and arrays["mask"][:, :12].all()
+    assert arrays["region"].shape == (10, 32, 48) and arrays["region"][:, :12].all()
 
 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"image": b""}, "image: is no picture"),
-        ({"image": b"text"}, "image: is no picture"),
+        ({"image": b""}, "image: is not a supported picture"),
+        ({"image": b"text"}, "image: is not a supported picture"),
         ({"image": picture()[:60]}, "image: is damaged"),
-        ({"image": picture(kind="BMP")}, "image: is no picture that is taken"),
+        ({"image": picture(kind="BMP")}, "image: is not a supported picture"),
         ({"image": picture((200, 200))}, "200×200 pixels; at most 0.01 million"),
         ({"image": picture(), "mask": mask((47, 32))}, "mask mask.png is 47×32 pixels"),
         ({"image": picture(), "mask": mask(box=(0, 0, 0, 0))}, "is empty"),
         ({"image": picture(), "mask": picture(color=(250, 9, 9))}, "coloured picture"),
-        ({"video": picture()}, "video: is no video"),
-        ({"video": b"\0" * 5000}, "video: is no video"),
+        ({"video": picture()}, "video: is not a supported video"),
+        ({"video": b"\0" * 5000}, "video: is not a supported video"),
     ],
 )  # fmt: skip
 def test_what_is_refused(check, files, message):
@@ -102,7 +102,7 @@ def test_videos_that_are_refused(check, tmp_path):
         (video(tmp_path, 22, (96, 100)), "22 frames of 0.0096 million pixels; send a smaller"),
         (video(tmp_path, 4, (112, 112)), "has 112×112 pixels"),
         (video(tmp_path, 1), "has 1 frames at 8 fps; at least 2"),
-        (video(tmp_path)[:600], "damaged|no video|no frames"),
+        (video(tmp_path)[:600], "damaged|not a supported video|no frames"),
     ):
         with pytest.raises(UploadError, match=message):
             check(video=content)
@@ -167,7 +167,7 @@ def test_jpegs_of_very_many_scans(check, tmp_path):
     begin, end = whole.rindex(b"\xff\xda"), whole.rindex(b"\xff\xd9")
     many = whole[:begin] + whole[begin:end] * 200 + whole[end:]
     for name, others in (("image", {}), ("mask", {"image": picture()})):
-        with pytest.raises(UploadError, match=f"{name}: is a JPEG of too many scans"):
+        with pytest.raises(UploadError, match=f"{name}: is a JPEG with too many scans"):
             check(**others, **{name: many})
     # The same as the frame of a video.
     with av.open(str(tmp_path / "x.avi"), "w") as container:
@@ -203,7 +203,7 @@ def test_playlists_do_not_open_files(check, tmp_path, name):
         f"ffconcat version 1.0\nfile '{secret}'\n",
         f"<?xml version='1.0'?><MPD><BaseURL>{secret}</BaseURL></MPD>",
     ):
-        with pytest.raises(UploadError, match="is no video that is taken"):
+        with pytest.raises(UploadError, match="is not a supported video"):
             check(**others, **{name: text.encode()})
 
 

@@ -1,4 +1,4 @@
-// What the page asks the server for.
+// Requests to the server.
 
 const BASE = "/api/v1";
 
@@ -9,7 +9,7 @@ async function answer(response) {
   let detail = `the server answered with ${response.status}`;
   try {
     detail = (await response.json()).detail || detail;
-  } catch { /* no JSON: what stands in front of the server answered */ }
+  } catch { /* not JSON: a proxy in front of the server answered */ }
   throw new Refused(detail);
 }
 
@@ -58,7 +58,7 @@ export async function cancel(id, key) {
 
 export const isFinished = (job) => ["done", "failed", "cancelled"].includes(job.state);
 
-// Calls `tell` with the job whenever it changes. Returns what ends that.
+// Calls `tell` with the job whenever it changes. Returns a function that ends that.
 export function follow(id, tell) {
   let source = null, timer = null, ended = false;
   const stop = () => { ended = true; source?.close(); clearTimeout(timer); };
@@ -67,7 +67,7 @@ export function follow(id, tell) {
     tell(state);
     if (isFinished(state)) stop();
   };
-  const poll = async () => { // where streams are refused, or a proxy holds them back
+  const poll = async () => { // if streams are refused, or a proxy holds them back
     try {
       take(await job(id));
     } catch (error) {

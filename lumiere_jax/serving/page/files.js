@@ -1,4 +1,4 @@
-// The picture or video that a task takes, and the frame of it that is painted on.
+// The picture or video that a task takes, and the frame to paint on.
 
 const KINDS = {
   image: { label: "Picture", accept: "image/png,image/jpeg,image/webp" },
@@ -22,12 +22,12 @@ export class GivenFile {
     });
   }
 
-  // Shows the field for "image" or "video", or hides it; there is a file, and a region, of each,
-  // since arrow keys pass other tasks on their way.
+  // Shows the field for "image" or "video", or hides it. Each keeps its file and region, since the
+  // arrow keys pass through other tasks.
   setKind(kind) {
     this.place.hidden = !kind;
     if (kind === this.kind) return;
-    const painted = this.painter.region() || this.region; // or it is not put back yet
+    const painted = this.painter.region() || this.region; // or it is not restored yet
     if (this.kind) this.kept[this.kind] = { file: this.file, region: painted };
     this.kind = kind;
     const { file = null, region = null } = this.kept[kind] || {};
@@ -47,13 +47,13 @@ export class GivenFile {
     this.file = file;
     if (!file) this.input.value = "";
     this.painter.setGround(null);
-    this.region = region; // to be put back when the picture is there
+    this.region = region; // restored when the picture has loaded
     this.note.textContent = "";
     if (!file) return;
     if (file.size > this.limits.upload_bytes) {
       this.file = null;
-      this.note.textContent = `${file.name} is too large: at most ` +
-        `${Math.floor(this.limits.upload_bytes / 2 ** 20)} MiB are taken.`;
+      this.note.textContent = `${file.name} is too large: the limit is ` +
+        `${Math.floor(this.limits.upload_bytes / 2 ** 20)} MiB.`;
       return;
     }
     this.note.textContent = file.name || "";
@@ -68,12 +68,12 @@ export class GivenFile {
     shown.onerror = () => {
       shown.hidden = true;
       this.note.textContent = `This browser cannot show ${file.name || "the file"}; ` +
-        "the server may still take it, but nothing can be painted on it.";
+        "the server may still accept it, but you cannot paint on it.";
     };
   }
 
   #ground(shown, width, height) {
-    if (!shown.src) return; // it was taken away while it was loading
+    if (!shown.src) return; // it was removed while it was loading
     shown.hidden = false;
     this.painter.setGround(shown, width, height);
     if (this.region) this.painter.restore(this.region);

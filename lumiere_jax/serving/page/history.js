@@ -1,4 +1,4 @@
-// What was made here: ids in this browser, everything else on the server.
+// The history: ids in this browser, everything else on the server.
 
 const PLACE = "lumiere_jax.jobs";
 const MOST = 60;
@@ -8,7 +8,7 @@ function read(otherwise = []) {
     const found = JSON.parse(localStorage.getItem(PLACE) || "[]");
     return Array.isArray(found) ? found.filter((id) => typeof id === "string") : [];
   } catch {
-    return otherwise; // a browser that keeps nothing
+    return otherwise; // this browser stores nothing
   }
 }
 
@@ -30,14 +30,14 @@ export class History {
   }
 
   async load() {
-    // Ids that this server does not know stay: another one may answer at the same address.
+    // Ids that this server does not know stay: another server may have the same address.
     for (const job of await this.ask(this.ids)) {
       if (!this.jobs.has(job.id)) this.jobs.set(job.id, job);
     }
     this.#draw();
   }
 
-  // Of the job that is shown, events tell; of the others nothing does.
+  // Events report only the job that is shown; the others must be asked for.
   async refresh(isFinished) {
     const waiting = [...this.jobs.values()].filter((job) => !isFinished(job));
     const ids = waiting.map((job) => job.id).filter((id) => id !== this.current);
@@ -47,7 +47,7 @@ export class History {
   }
 
   add(job) {
-    const others = read(this.ids); // another tab may have made some, or forgotten all
+    const others = read(this.ids); // another tab may have added some, or cleared the list
     this.ids = [...new Set([job.id, ...others])].slice(0, MOST);
     write(this.ids);
     this.update(job);

@@ -1,4 +1,4 @@
-// Puts the page together.
+// The page: its form, and what happens when something is clicked.
 
 import * as api from "./api.js";
 import { GivenFile } from "./files.js";
@@ -8,8 +8,9 @@ import { Painter } from "./painter.js";
 import { Shown } from "./shown.js";
 
 const NAMES = {
-  text_to_video: "Text", stylize: "Style", animate: "Animate a picture", inpaint: "Paint anew",
-  cinemagraph: "Cinemagraph", outpaint: "Widen", extend: "Go on", video_to_video: "Change a video",
+  text_to_video: "Text to video", stylize: "Stylize", animate: "Animate", inpaint: "Inpaint",
+  cinemagraph: "Cinemagraph", outpaint: "Outpaint", extend: "Extend",
+  video_to_video: "Video to video",
 };
 const $ = (id) => document.getElementById(id);
 
@@ -42,11 +43,11 @@ function setTask(name, fresh = false) {
   given.setKind(["image", "video"].find((kind) => about.files.includes(kind)) || null);
   $("painter").hidden = !about.files.includes("mask");
   $("painter-legend").textContent =
-    name === "cinemagraph" ? "Region that moves" : "Region to make anew";
+    name === "cinemagraph" ? "Region to move" : "Region to inpaint";
   options.show(about, info, ...places, fresh);
 }
 
-// What can be shared by a link: all but files.
+// What a link can share: everything but files.
 function settings() {
   return { task, prompt: $("prompt").value.trim(), ...options.values(...places) };
 }
@@ -105,9 +106,9 @@ async function share() {
   window.history.replaceState(null, "", link);
   try {
     await navigator.clipboard.writeText(link.href);
-    $("shared").textContent = "The link is copied" + (given.file ? "; files are not in it." : ".");
-  } catch { // without https a browser may forbid it
-    $("shared").textContent = "The link is in the address bar now.";
+    $("shared").textContent = "The link is copied" + (given.file ? ", without the files." : ".");
+  } catch { // a browser may forbid it without https
+    $("shared").textContent = "The link is in the address bar.";
   }
 }
 
@@ -171,7 +172,7 @@ async function start() {
   $("program").textContent = info.program;
   $("license").textContent = info.license ? `Weights: ${info.license}` : "";
   $("form").addEventListener("submit", submit);
-  // A browser can only point at a field that is seen.
+  // A browser can only point at a visible field.
   $("form").addEventListener("invalid", (event) => {
     event.target.closest("details")?.setAttribute("open", "");
   }, true);
@@ -188,7 +189,7 @@ async function start() {
   try {
     await history.load();
     const running = [...history.jobs.values()].find((job) => !api.isFinished(job));
-    // As it was before the page was loaded again; not in place of what was begun since.
+    // As before the page was reloaded, unless something else was started since.
     if (running && !shown.job) choose(running, false);
   } catch (error) {
     problem(error.message);

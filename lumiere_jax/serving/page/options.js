@@ -1,29 +1,11 @@
-// The fields of a task's options: which there are is said by the server.
+// The fields of a task's options; the server says which there are, and their limits.
 
-const percent = { kind: "range", min: 0, max: 1, step: "any" };
-
-// Order is that of the page; `main` ones are not hidden under "More options".
-const FIELDS = {
-  style: { label: "Style", kind: "select", main: true },
-  alpha: { label: "Share of the style", ...percent, value: 0.5, main: true },
-  strength: { label: "Strength of the change", ...percent, min: 0.05, value: 0.6, main: true },
-  zoom: { label: "Size of the video", ...percent, min: 0.1, value: 0.7, main: true },
-  num_frames: { label: "Frames", kind: "number", min: 1, main: true },
-  seed: { label: "Seed", kind: "seed", main: true },
-  steps: { label: "Steps", kind: "number", min: 1, main: true },
-  fit: { label: "Fit of the picture", kind: "select", values: { crop: "crop", pad: "keep all" } },
-  paste: { label: "Known pixels", kind: "select",
-           values: { "": "as usual", true: "put back", false: "as they are made" } },
-  feather: { label: "Soft border, pixels", kind: "number", min: 0, max: 64 },
-  context: { label: "Frames shown", kind: "number", min: 1 },
-  negative_prompt: { label: "Not like", kind: "text" },
-  guidance_scale: { label: "Guidance", kind: "number", min: 0, max: 100, step: "any" },
-  guidance_from: { label: "Guidance from time", kind: "number", min: 0, max: 1, step: "any" },
-  guidance_to: { label: "Guidance to time", kind: "number", min: 0, max: 1, step: "any" },
-  sampler: { label: "Sampler", kind: "select" },
-  time_power: { label: "Power of time", kind: "number", min: 0.1, max: 10, step: "any" },
-  base_only: { label: "Size", kind: "select" },
+const LABELS = {
+  num_frames: "Frames", alpha: "Style strength", paste: "Original pixels", base_only: "Size",
+  context: "Context frames",
 };
+const RANGES = { alpha: 0.5, strength: 0.6, zoom: 0.7 }; // sliders, and where they begin
+const COMMON_MAIN = ["seed", "steps"]; // not under "More options", like a task's own options
 
 function element(name, properties = {}, ...children) {
   const made = Object.assign(document.createElement(name), properties);
@@ -31,80 +13,91 @@ function element(name, properties = {}, ...children) {
   return made;
 }
 
-function settings(name, task, info) {
-  const field = { ...FIELDS[name] };
-  if (name === "style") field.values = Object.fromEntries(info.styles.map((s) => [s, s]));
-  if (name === "num_frames") {
-    field.max = info.limits.frames;
-    field.placeholder = task.files.includes("video") ? "" : task.frames;
-  }
-  if (name === "steps") Object.assign(field, { max: info.limits.steps, placeholder: task.steps });
-  if (name === "guidance_scale") field.placeholder = task.guidance_scale;
-  if (name === "sampler") {
-    field.values = Object.fromEntries(task.samplers.map((s) => [s, s]));
-    field.value = task.sampler;
-  }
-  if (name === "base_only") {
-    const [small, large] = [task.sizes[0], task.sizes.at(-1)];
-    field.values = { false: `${large} × ${large}`, true: `${small} × ${small}, quicker` };
-  }
-  return field;
+function label(name) {
+  const words = name.replaceAll("_", " ");
+  return LABELS[name] || words[0].toUpperCase() + words.slice(1);
 }
 
-function control(name, field) {
+function choicesOf(name, task, info) {
+  if (name === "style") return Object.fromEntries(info.styles.map((s) => [s, s]));
+  if (name === "sampler") return Object.fromEntries(task.samplers.map((s) => [s, s]));
+  if (name === "paste") return { "": "default", true: "put back", false: "leave out" };
+  if (name === "base_only") {
+    const [small, large] = [task.sizes[0], task.sizes.at(-1)];
+    return { false: `${large} × ${large}`, true: `${small} × ${small}, quicker` };
+  }
+  const { choices } = info.options[name];
+  return choices.length ? Object.fromEntries(choices.map((c) => [c, c])) : null;
+}
+
+function placeholder(name, task) {
+  if (name === "seed") return "any";
+  if (name === "num_frames") return task.files.includes("video") ? "" : task.frames;
+  return task[name] ?? "";
+}
+
+function control(name, task, info) {
   const common = { id: `option-${name}`, name };
-  if (field.kind === "select") {
+  const values = choicesOf(name, task, info);
+  if (values) {
     const select = element("select", common);
-    for (const [value, text] of Object.entries(field.values)) {
+    for (const [value, text] of Object.entries(values)) {
       select.append(element("option", { value, textContent: text }));
     }
-    if (field.value !== undefined) select.value = field.value;
-    return [select];
+    if (name === "sampler") select.value = task.sampler;
+    return select;
   }
-  if (field.kind === "text") return [element("input", { ...common, type: "text" })];
-  const type = field.kind === "range" ? "range" : "number";
-  const input = element("input", { ...common, type });
-  if (field.kind === "seed") {
-    Object.assign(input, { min: 0, max: 2 ** 32 - 1, step: 1, placeholder: "any" });
-    const dice = element("button", { type: "button", textContent: "New", title: "A seed by chance" });
-    dice.addEventListener("click", () => {
-      input.value = crypto.getRandomValues(new Uint32Array(1))[0];
-    });
-    return [element("div", { className: "with" }, input, dice)];
-  }
-  for (const key of ["min", "max", "step", "placeholder"]) {
-    if (field[key] !== undefined) input[key] = field[key];
-  }
-  if (field.value !== undefined) input.value = field.value;
-  if (type === "number") return [input];
-  const output = element("output", { htmlFor: common.id, textContent: input.value });
+  const option = info.options[name];
+  if (option.type === "string") return element("input", { ...common, type: "text" });
+  const input = element("input", { ...common, type: name in RANGES ? "range" : "number" });
+  input.min = option.minimum ?? (option.above === null ? "" : option.above + 0.05);
+  input.max = option.maximum ?? "";
+  input.step = option.type === "integer" ? 1 : "any";
+  input.placeholder = placeholder(name, task);
+  if (name === "seed") return withDice(input);
+  return name in RANGES ? withOutput(input, RANGES[name]) : input;
+}
+
+function withDice(input) {
+  const dice = element("button", { type: "button", textContent: "New", title: "A random seed" });
+  dice.addEventListener("click", () => {
+    input.value = crypto.getRandomValues(new Uint32Array(1))[0];
+  });
+  return element("div", { className: "with" }, input, dice);
+}
+
+function withOutput(input, value) {
+  input.value = value;
+  const output = element("output", { htmlFor: input.id, textContent: input.value });
   input.addEventListener("input", (event) => {
     if (event.isTrusted) input.value = Math.round(100 * input.value) / 100; // moved by hand
     output.textContent = input.value;
   });
-  return [element("div", { className: "with" }, input, output)];
+  return element("div", { className: "with" }, input, output);
 }
 
-// Makes the fields of a task; some of what was set before stays, unless they are to be `fresh`.
+// Makes the fields of a task; some values that were set before stay, unless they are to be `fresh`.
 export function show(task, info, main, more, fresh = false) {
   const before = fresh ? {} : values(main, more);
-  main.replaceChildren();
-  more.replaceChildren();
-  for (const name of Object.keys(FIELDS)) {
-    if (!task.options.includes(name)) continue;
+  const isCommon = (name) => Object.values(info.tasks).every((t) => t.options.includes(name));
+  const [own, shared] = [[], []];
+  for (const name of task.options.filter((n) => n in info.options)) {
     if (name === "base_only" && task.sizes.length < 2) continue;
-    const field = settings(name, task, info);
-    const label = element("label", { htmlFor: `option-${name}`, textContent: field.label });
-    const place = field.main ? main : more;
-    place.append(element("div", { className: "option" }, label, ...control(name, field)));
+    const text = element("label", {
+      htmlFor: `option-${name}`, textContent: label(name), title: info.options[name].help,
+    });
+    const row = element("div", { className: "option" }, text, control(name, task, info));
+    (isCommon(name) && !COMMON_MAIN.includes(name) ? shared : own).push(row);
   }
+  main.replaceChildren(...own);
+  more.replaceChildren(...shared);
   const kept = ["seed", "steps", "negative_prompt", "base_only"];
   fill(Object.fromEntries(kept.filter((n) => n in before).map((n) => [n, before[n]])), main, more);
 }
 
 const inputs = (...places) => places.flatMap((p) => [...p.querySelectorAll("input, select")]);
 
-// What is set; a field that is left empty is not sent, and the server's own value holds.
+// What is set; an empty field is not sent, and the server's default holds.
 export function values(...places) {
   const set = inputs(...places).map((input) => [input.name, input.value.trim()]);
   return Object.fromEntries(set.filter(([, value]) => value !== ""));

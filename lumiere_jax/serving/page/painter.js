@@ -1,11 +1,11 @@
-// A region painted over a picture: with a pointer, or with the keyboard.
+// Paints a region over a picture, with a pointer or the keyboard.
 
 const TINT = "rgba(240, 60, 60, 0.55)";
 
 export class Painter {
   constructor(canvas, covered) {
     this.canvas = canvas;
-    this.covered = covered; // told how much of the picture the region covers
+    this.covered = covered; // called with the share of the picture that the region covers
     this.context = canvas.getContext("2d");
     this.mask = document.createElement("canvas");
     this.ground = null;
@@ -42,7 +42,7 @@ export class Painter {
     this.#tell();
   }
 
-  // What is painted, to be put back by `restore`; null if there is nothing to paint on.
+  // What is painted, for `restore`; null if there is nothing to paint on.
   region() {
     return this.ground && this.mask.getContext("2d")
       .getImageData(0, 0, this.mask.width, this.mask.height);

@@ -1,4 +1,4 @@
-// The job that is shown: how far it is, and its video.
+// The job that is shown: its progress, and its video.
 
 import * as api from "./api.js";
 
@@ -9,18 +9,18 @@ function duration(seconds) {
 
 export function described(job) {
   const { state, progress, queue_position: before } = job;
-  if (state === "queued") return before ? `Waiting; ${before} before it` : "Waiting, next in turn";
+  if (state === "queued") return before ? `Waiting; ${before} ahead` : "Waiting, next in the queue";
   if (state === "failed") return `Failed: ${job.error}`;
   if (state === "cancelled") return "Cancelled";
   if (state === "done") {
     const seconds = (new Date(job.finished_at) - new Date(job.started_at)) / 1000;
     return `Done in ${duration(seconds)}`;
   }
-  if (!progress) return "Beginning";
+  if (!progress) return "Starting";
   const { stage, step, total, seconds_left: left } = progress;
   if (stage === "loading") return "Loading the weights";
   if (stage === "writing") return "Writing the video";
-  const at = step ? `step ${step} of ${total}` : "compiling if it is the first time of its kind";
+  const at = step ? `step ${step} of ${total}` : "compiling, if it is the first of its kind";
   return `${stage[0].toUpperCase()}${stage.slice(1)}: ${at}` + (left ? `, ${duration(left)} left` : "");
 }
 
@@ -49,7 +49,7 @@ export class Shown {
     if (api.isFinished(job)) return;
     this.stop = api.follow(job.id, (state, error) => {
       if (state) this.#update(state);
-      else this.state.textContent = `No news: ${error.message}`;
+      else this.state.textContent = `No update: ${error.message}`;
     });
   }
 

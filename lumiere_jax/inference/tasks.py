@@ -1,0 +1,158 @@
+"""The tasks of the pipeline, and the one declaration of what each of them takes.
+
+The flags of the commands, the fields of requests to a server and its page derive from it.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+from lumiere_jax.cascade.sampling_options import shared_options
+from lumiere_jax.runtime.options import Option, declared, option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VideoOptions:
+    """What a video is made with, beside how its stages sample."""
+
+    negative_prompt: str = option("", "Negative prompt: what the video should not show.")
+    seed: int | None = option(
+        None, "The same prompt and seed give the same video; drawn at random if not given.",
+        minimum=0, maximum=2**32 - 1,
+    )  # fmt: skip
+    base_only: bool = option(False, "Leave super-resolution out: quicker, and smaller.")
+    num_frames: int | None = option(
+        None, "Frames of the video; more than in training are made in overlapping windows.",
+        minimum=1,
+    )  # fmt: skip
+    style: str | None = option(None, "Name of the style.")
+    alpha: float = option(1.0, "Share of the style's weights.", minimum=0, maximum=1)
+    strength: float = option(
+        0.6, "How much the video changes: 0 keeps it, 1 forgets it.", minimum=0, maximum=1
+    )
+    fit: Literal["crop", "pad"] = option(
+        "crop", "crop cuts the picture to a square; pad keeps all of it, and the model fills the "
+        "rest of the square.", choices=("crop", "pad"),
+    )  # fmt: skip
+    paste: bool = option(True, "Put the original pixels back where nothing is to change.")
+    feather: int = option(
+        2, "Width in pixels of the border that blends original and new pixels.",
+        minimum=0, served_maximum=64,
+    )  # fmt: skip
+    zoom: float = option(1.0, "Size of the video within the new one.", above=0, maximum=1)
+    context: int | None = option(
+        None, "Frames of the video that the model is shown; a quarter of a clip if not given.",
+        minimum=1,
+    )  # fmt: skip
+
+
+OPTIONS = (*declared(VideoOptions).values(), *shared_options().values())
+"""All that can be chosen for a video beside its prompt and files."""
+
+COMMON = (
+    "negative_prompt", "seed", *(o.name for o in shared_options().values()), "base_only",
+)  # fmt: skip
+"""Names of the options that every task takes beside its prompt."""
+
+FILES = {
+    "image": "The picture: a PNG, JPEG or WebP file.",
+    "video": "The video to start from.",
+    "mask": "The region that changes: a picture or video, white there; a box X,Y,WIDTH,HEIGHT; or "
+    "a moving box FRAME:X,Y,WIDTH,HEIGHT;FRAME:X,Y,WIDTH,HEIGHT;….",
+}
+"""Files that tasks take, each with a sentence of help."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """A task.
+
+    Attributes:
+      about: what it does.
+      base: kind of the base stage that it needs.
+      command: the command that does it.
+      files: names of its input files, all of them required.
+      options: its own fields of `VideoOptions`.
+      required: those of them that must be given.
+      help: for options that mean something else here.
+      batches: whether one program makes videos of different prompts and seeds.
+    """
+
+    about: str
+    base: str
+    command: str
+    files: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+    help: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    batches: bool = False
+
+    def declared(self) -> list[Option]:
+        """The task's own options."""
+        return [
+            dataclasses.replace(o, help=self.help.get(o.name, o.help))
+            for o in map(declared(VideoOptions).__getitem__, self.options)
+        ]
+
+
+TASKS = {
+    "text_to_video": Task(
+        about="Make a video from a prompt.",
+        base="stunet",
+        command="sample",
+        options=("num_frames",),
+        batches=True,
+    ),
+    "stylize": Task(
+        about="Make a video from a prompt, in a style.",
+        base="stunet",
+        command="sample",
+        options=("num_frames", "style", "alpha"),
+        batches=True,
+    ),
+    "video_to_video": Task(
+        about="Change a video into what the prompt says.",
+        base="stunet",
+        command="video_to_video",
+        files=("video",),
+        options=("strength",),
+    ),
+    "animate": Task(
+        about="Make a video that begins with a picture.",
+        base="stunet_conditional",
+        command="animate",
+        files=("image",),
+        options=("fit", "num_frames"),
+    ),
+    "inpaint": Task(
+        about="Replace a region of a video.",
+        base="stunet_conditional",
+        command="inpaint",
+        files=("video", "mask"),
+        options=("paste", "feather"),
+    ),
+    "outpaint": Task(
+        about="Extend the picture of a video beyond its edges, to a square.",
+        base="stunet_conditional",
+        command="outpaint",
+        files=("video",),
+        options=("zoom", "paste", "feather"),
+    ),
+    "cinemagraph": Task(
+        about="Set one region of a picture in motion.",
+        base="stunet_conditional",
+        command="cinemagraph",
+        files=("image", "mask"),
+        options=("num_frames", "paste", "feather"),
+    ),
+    "extend": Task(
+        about="Continue a video with more frames.",
+        base="stunet_conditional",
+        command="extend",
+        files=("video",),
+        options=("num_frames", "context", "paste"),
+        required=("num_frames",),
+        help={"num_frames": "Frames to add."},
+    ),
+}
+"""Name -> task."""
