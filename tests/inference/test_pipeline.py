@@ -109,11 +109,11 @@ def test_single_images_from_the_stage_before(cascade):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_frames": 7}, "7 frames are not divisible by 2"),
-        ({"num_frames": 0}, "num_frames=0 must be 1 or more"),
-        ({"num_frames": -8}, "num_frames=-8 must be 1 or more"),
+        ({"num_frames": 7}, "num_frames=7 must be a multiple of 2"),
+        ({"num_frames": 0}, "num_frames=0 must be at least 1"),
+        ({"num_frames": -8}, "num_frames=-8 must be at least 1"),
         ({"num_steps": 0}, "steps=0"),
-        ({"sampler": "euler"}, "'euler' is unknown"),
+        ({"sampler": "euler"}, "sampler=euler must be one of ddim"),
         ({"guidance_scale": -2.0}, "guidance_scale=-2"),
         ({"seeds": [1, 2]}, "1 prompts with 2 seeds"),
         ({"seeds": [-1]}, r"seeds must be in \[0, 2\^32\); got -1"),

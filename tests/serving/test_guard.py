@@ -19,7 +19,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 def test_what_is_too_large_is_not_read(site):
     big = {"image": b"x" * 70_000}
     reply = site.post(big, task="animate")
-    assert reply.status_code == 413 and "at most 0.0572205 MiB" in reply.json()["detail"]
+    assert reply.status_code == 413 and "the limit is 0.0572205 MiB" in reply.json()["detail"]
 
     sent = []
 
@@ -219,6 +219,6 @@ def test_a_full_disk(site, monkeypatch, place):
         monkeypatch.setattr(Path, "write_bytes", full)
     reply = site.post({"image": picture()}, task="animate")
     assert reply.status_code == 503 and reply.headers["retry-after"], reply.text
-    assert reply.json() == {"detail": "the server cannot keep files now; try again later"}
+    assert reply.json() == {"detail": "the server cannot store files now; try again later"}
     monkeypatch.undo()
     assert site.post({"image": picture()}, task="animate").status_code == 202

@@ -37,7 +37,7 @@ async def app(scope, receive, send):
 def fixture_connect(monkeypatch):
     """Opens a connection to a server that waits for 0.6 s, and for 0.1 s more with 100 bytes."""
     monkeypatch.setattr(patience, "_SECONDS", 0.6)
-    monkeypatch.setattr(patience, "_BYTES_A_SECOND", 1000)
+    monkeypatch.setattr(patience, "_BYTES_PER_SECOND", 1000)
     monkeypatch.setattr(patience, "_LOOK_SECONDS", 0.1)
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, http=patience.PatientProtocol, ws="none", lifespan="off")

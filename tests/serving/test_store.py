@@ -199,7 +199,7 @@ def test_opened_by_many_at_once(url):
 def test_a_database_of_another_version(url, database):
     with database.writing() as connection:
         connection.execute(sa.update(tables.versions).values(version=99))
-    with pytest.raises(UserError, match="is of version 99, and this program uses 1"):
+    with pytest.raises(UserError, match="has version 99, but this program uses 1"):
         Database(url)
 
 
@@ -241,9 +241,9 @@ def test_a_transaction_that_is_left_open_ends(new_postgres, monkeypatch):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("queue", "is no URL"),
-        ("mysql://host/x", "is of 'mysql'; use sqlite"),
-        ("sqlite:///", "lacks a file"),
+        ("queue", "is not a URL"),
+        ("mysql://host/x", "is 'mysql'; use sqlite"),
+        ("sqlite:///", "needs a file"),
         ("sqlite:////nowhere/x.sqlite", "cannot be used .*unable to open"),
         ("postgresql://me:secret@127.0.0.1:1/x", r"postgresql://me:\*\*\*@127.0.0.1:1/x cannot"),
     ],
