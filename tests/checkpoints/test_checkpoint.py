@@ -1,3 +1,6 @@
+import tarfile
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +12,7 @@ from lumiere_jax.checkpoints.checkpoint import Checkpointer
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.sharding import create_mesh, state_shardings, with_shardings
 from lumiere_jax.training.optimizer import create_optimizer
+from lumiere_jax.training.train import train
 from tests.tiny_runs import assert_same_arrays, saved_arrays, tiny_config
 
 CONFIG = tiny_config("stunet")
@@ -201,3 +205,18 @@ def test_only_damaged_checkpoints_are_no_fresh_start(tmp_path):
     (tmp_path / "checkpoints" / "1" / "config" / "metadata").write_text("{")
     with pytest.raises(UserError, match="no checkpoint in .* can be read"):
         restore(tmp_path)
+
+
+def test_a_run_of_version_0_1_0_opens_and_goes_on(tmp_path):
+    """Its one step was trained by commit b604bd8, before the modules were moved."""
+    with tarfile.open(Path(__file__).with_name("run_of_0.1.0.tar.xz")) as archive:
+        archive.extractall(tmp_path, filter="data")
+    config, params, step = checkpoint.load(tmp_path)
+    assert (config.stage, step, checkpoint.fingerprint(params)) == ("t2i", 1, "97a49e98b4dc324b")
+    sizes = dict.fromkeys(("head_dim", "embedding_features", "text_features"), 4)
+    config = tiny_config(
+        "t2i", model__widths=(4, 4), model__groups=2, text__dim=4, data__resolution=8,
+        train__num_steps=1, **{f"model__{name}": size for name, size in sizes.items()},
+    )  # fmt: skip
+    state = train(config, tmp_path)
+    assert int(state.step) == 1 and checkpoint.fingerprint(state.ema) == "97a49e98b4dc324b"
