@@ -10,15 +10,19 @@ text encoder of the full configs, T5 XXL, with its parameters split over all chi
 """
 
 import sys
+from typing import cast
 
 from absl import flags
+from ml_collections import config_flags
 
 from lumiere_jax.planning import topology
 from lumiere_jax.runtime import config_file, errors
 from lumiere_jax.runtime.errors import UserError
 
 _CONFIG = config_file.define_flag("File of configs/, with a variant after a colon.")
-_TOPOLOGY = flags.DEFINE_string("topology", None, f"A slice, such as {topology.EXAMPLES}.")
+_TOPOLOGY = flags.DEFINE_string(
+    "topology", None, f"A slice, such as {topology.EXAMPLES}.", required=True
+)
 _NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "Slices, joined by the data-centre network.")
 _MODE = flags.DEFINE_enum(
     "mode",
@@ -29,15 +33,14 @@ _MODE = flags.DEFINE_enum(
 _NUM_FRAMES = flags.DEFINE_integer(
     "num_frames", None, "Frames of a sampled clip, 80 for the stage ssr if not given; 16 for I3D."
 )
-_CLIPS = flags.DEFINE_integer("clips", 30_000_000, "Clips to state time and chip-hours for.")
+_CLIPS = flags.DEFINE_integer("clips", 30_000_000, "Clips whose time and chip-hours are stated.")
 _SEARCH = flags.DEFINE_bool("search", False, "Try remat policies and batch sizes, and rank them.")
 _BATCHES = flags.DEFINE_list(
-    "batches", ["1", "2", "4", "8"], "Clips a device, for --search or I3D; prompts for T5."
+    "batches", ["1", "2", "4", "8"], "Clips on each device, for --search or I3D; prompts for T5."
 )
-_JSON = flags.DEFINE_bool("json", False, "Print JSON, one line a plan, instead of text.")
+_JSON = flags.DEFINE_bool("json", False, "Print JSON, one line for each plan, instead of text.")
 _OUTPUT = flags.DEFINE_string("output", None, "File that gets a line of JSON for every plan.")
-_CACHE = flags.DEFINE_string("cache", ".cache/plan", "Folder of former plans; empty for none.")
-flags.mark_flags_as_required(["topology"])
+_CACHE = flags.DEFINE_string("cache", ".cache/plan", "Folder of earlier plans; empty for none.")
 
 _NETWORKS = {"features": "I3D", "text": "T5 v1.1 XXL"}
 
@@ -53,23 +56,25 @@ def main(argv: list[str]) -> None:
     from lumiere_jax.planning import command
 
     command.run(
-        _CONFIG.value,
-        name=_NETWORKS.get(_MODE.value) or _name(sys.argv),
-        topology_name=_TOPOLOGY.value,
-        num_slices=_NUM_SLICES.value,
-        mode=_MODE.value,
-        num_frames=_NUM_FRAMES.value,
-        clips=_CLIPS.value,
-        batches=_BATCHES.value if _SEARCH.value or _MODE.value in _NETWORKS else None,
-        as_json=_JSON.value,
-        output=_OUTPUT.value,
-        cache=_CACHE.value,
+        command.Options(
+            config=_CONFIG.value,
+            name=_NETWORKS.get(_MODE.value) or _name(sys.argv),
+            topology=_TOPOLOGY.value,
+            num_slices=_NUM_SLICES.value,
+            mode=cast("command.Mode", _MODE.value),
+            num_frames=_NUM_FRAMES.value,
+            clips=_CLIPS.value,
+            batches=_BATCHES.value if _SEARCH.value or _MODE.value in _NETWORKS else None,
+            as_json=_JSON.value,
+            output=_OUTPUT.value,
+            cache=_CACHE.value,
+        )
     )
 
 
 def _name(arguments: list[str]) -> str:
     """The config and its changed fields, as they stand on the command line."""
-    file = flags.FLAGS["config"].config_filename
+    file = config_flags.get_config_filename(flags.FLAGS["config"])
     changes = [a.removeprefix("--config.") for a in arguments if a.startswith("--config.")]
     return " ".join([file, *changes])
 

@@ -1,69 +1,69 @@
 """What `lumiere_jax.plan` does with its flags."""
 
+import dataclasses
 import functools
 import json
 from pathlib import Path
 
 from lumiere_jax.cascade.config import ConfigDict
 from lumiere_jax.planning import report, topology
-from lumiere_jax.planning.plan import Plan, make_plan
-from lumiere_jax.planning.search import search
+from lumiere_jax.planning.plan import Plan, make_plan, search
+from lumiere_jax.planning.steps import Mode
 from lumiere_jax.runtime.errors import UserError
 
 
-def run(
-    config: ConfigDict | None,
-    *,
-    name: str,
-    topology_name: str,
-    num_slices: int = 1,
-    mode: str = "train",
-    num_frames: int | None = None,
-    clips: int = 30_000_000,
-    batches: list[str] | None = None,
-    as_json: bool = False,
-    output: str | None = None,
-    cache: str | None = None,
-) -> list[Plan]:
-    """Makes one plan, or those of a search, and prints them; see the flags of the binary.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """The flags, see `lumiere_jax.plan`."""
 
-    Args:
-      config: of the stage; None for "features" and "text".
-      name: of the config, for the reader.
-      topology_name: of the slice.
-      num_slices: of that topology.
-      mode: "train", "sample", "features" or "text".
-      num_frames: of a clip that is sampled or judged.
-      clips: to state the time for.
-      batches: clips a device that a search tries, None for no search; or those of "features",
-        or prompts a device of "text".
-      as_json: print JSON.
-      output: file to append JSON lines to.
-      cache: folder of former plans.
+    config: ConfigDict | None  # of the stage; None for "features" and "text"
+    name: str  # of the config, for the reader
+    topology: str
+    num_slices: int = 1
+    mode: Mode = "train"
+    num_frames: int | None = None
+    clips: int = 30_000_000
+    batches: list[str] | None = None  # of a search, of "features" or "text"; None for one plan
+    as_json: bool = False
+    output: str | None = None
+    cache: str | None = None
+
+
+def run(options: Options) -> None:
+    """Makes one plan, or those of a search, and prints them.
 
     Raises:
       UserError: for anything that does not fit together.
     """
-    sizes = _batches(batches, mode)
+    sizes, output = _batches(options.batches, options.mode), options.output
     if output is not None and not Path(output).parent.is_dir():
         raise UserError(f"--output={output}: there is no folder {Path(output).parent}; create it.")
-    target = topology.describe_slice(topology_name, num_slices)
-    plan = functools.partial(
-        make_plan, target=target, mode=mode, name=name, num_frames=num_frames, cache=cache
-    )
-    if mode in ("features", "text"):
-        plans = [plan(ConfigDict({"clips_a_device": size, "model": {}})) for size in sizes]
-    else:
-        plans = search(config, target, plan, sizes) if sizes else [plan(config)]
-    lines = [json.dumps(plan.to_json(clips)) for plan in plans]
+    plans = _plans(options, sizes)
+    lines = [json.dumps(plan.to_json(options.clips)) for plan in plans]
     if output is not None:
         with Path(output).open("a", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in lines)
-    if as_json:
+    if options.as_json:
         print("\n".join(lines))
     else:
-        print(report.table(plans) if sizes else report.text(plans[0], clips))
-    return plans
+        print(report.table(plans) if sizes else report.text(plans[0], options.clips))
+
+
+def _plans(options: Options, sizes: list[int]) -> list[Plan]:
+    target = topology.describe_slice(options.topology, options.num_slices)
+    plan = functools.partial(
+        make_plan,
+        target=target,
+        mode=options.mode,
+        name=options.name,
+        num_frames=options.num_frames,
+        cache=options.cache,
+    )
+    if options.config is None:
+        return [plan(ConfigDict({"clips_a_device": size, "model": {}})) for size in sizes]
+    if sizes:
+        return search(options.config, target, plan, sizes)
+    return [plan(options.config)]
 
 
 def _batches(batches: list[str] | None, mode: str) -> list[int]:

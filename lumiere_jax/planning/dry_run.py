@@ -36,7 +36,7 @@ def parameter_table(state: TrainState) -> str:
     Args:
       state: shapes with shardings.
     """
-    rows = [("parameters of", "trained", "frozen", "on each device")]
+    rows: list[tuple[str, ...]] = [("parameters of", "trained", "frozen", "on each device")]
     groups: dict[str, list[int]] = {}
     for column, tree in ((0, state.trainable), (1, state.frozen), (1, state.teacher)):
         for path, leaf in flatten_dict(tree).items():

@@ -26,15 +26,10 @@ from lumiere_jax.training.step import training_loss
 
 @dataclasses.dataclass(frozen=True)
 class Flops:
-    """Floating-point operations.
+    """Floating-point operations."""
 
-    Attributes:
-      conv: those of convolutions.
-      dot: those of matrix products.
-    """
-
-    conv: int = 0
-    dot: int = 0
+    conv: int = 0  # those of convolutions
+    dot: int = 0  # those of matrix products
 
     @property
     def total(self) -> int:
@@ -133,20 +128,24 @@ def _count_equation(equation: JaxprEqn) -> Flops:
 
 
 def _is_float(equation: JaxprEqn) -> bool:
-    return jnp.issubdtype(equation.outvars[0].aval.dtype, jnp.floating)
+    return jnp.issubdtype(_shaped(equation.outvars[0]).dtype, jnp.floating)
+
+
+def _shaped(variable: Any) -> jax.core.ShapedArray:
+    return variable.aval
 
 
 def _matrix_product(equation: JaxprEqn) -> int:
     """Two operations for every output and every element of the contracted axes."""
     (contracted, _), _ = equation.params["dimension_numbers"]
-    left, out = equation.invars[0].aval, equation.outvars[0].aval
+    left, out = _shaped(equation.invars[0]), _shaped(equation.outvars[0])
     return 2 * out.size * math.prod(left.shape[axis] for axis in contracted) * _is_float(equation)
 
 
 def _convolution(equation: JaxprEqn) -> int:
     """Two operations for every output channel, input channel of its group, and valid tap."""
-    params, (left, right) = equation.params, [x.aval for x in equation.invars]
-    out, numbers = equation.outvars[0].aval, params["dimension_numbers"]
+    params, (left, right) = equation.params, map(_shaped, equation.invars)
+    out, numbers = _shaped(equation.outvars[0]), params["dimension_numbers"]
     batch, channels = (out.shape[axis] for axis in numbers.out_spec[:2])
     inputs = right.shape[numbers.rhs_spec[1]]  # of one group
     taps = math.prod(

@@ -21,6 +21,8 @@ _COLLECTIVES = (
 _BYTES = {"pred": 1, "bf16": 2, "token": 0}  # all others end in their number of bits
 _ARRAY = re.compile(r"\b([a-z]+[a-z0-9]*)\[([0-9,]*)\]")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_CONTRACTED = re.compile(r"lhs_contracting_dims=\{([\d,]*)\}")
+_LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CALLED = re.compile(
     r"\b(calls|to_apply|body|condition|branch_computations|called_computations)="
@@ -30,21 +32,13 @@ _CALLED = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One line of a computation.
-
-    Attributes:
-      name: its name.
-      type: of its result, as text.
-      opcode: such as "fusion".
-      operands: their names.
-      attributes: everything after the operands, as text.
-    """
+    """One line of a computation."""
 
     name: str
-    type: str
-    opcode: str
-    operands: tuple[str, ...]
-    attributes: str
+    type: str  # of its result
+    opcode: str  # such as "fusion"
+    operands: tuple[str, ...]  # their names
+    attributes: str  # everything after the operands
 
     @property
     def called(self) -> dict[str, tuple[str, ...]]:
@@ -66,52 +60,42 @@ Computation = dict[str, Instruction]
 
 @dataclasses.dataclass(frozen=True)
 class Traffic:
-    """Collectives of one kind.
+    """Collectives of one kind."""
 
-    Attributes:
-      count: how often one runs.
-      bytes: what they move, on one device: the larger of what goes in and what comes out.
-    """
+    count: int = 0  # how often one runs
+    bytes: int = 0  # moved, on one device: the larger of what goes in and what comes out
 
-    count: int = 0
-    bytes: int = 0
+    def __add__(self, other: "Traffic") -> "Traffic":
+        return Traffic(self.count + other.count, self.bytes + other.bytes)
+
+    def __mul__(self, times: int) -> "Traffic":
+        return Traffic(self.count * times, self.bytes * times)
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What one run of a program costs on one device.
+    """What one run of a program costs on one device."""
 
-    Attributes:
-      cycles: the compiler's estimate for everything that computes.
-      flops: of convolutions and matrix products, zeros of padding and dilation left out.
-      collectives: by kind.
-      unknown_loops: names of loops whose length is not in the text; they count once.
-    """
-
-    cycles: int = 0
-    flops: int = 0
-    collectives: dict[str, Traffic] = dataclasses.field(default_factory=dict)
-    unknown_loops: tuple[str, ...] = ()
+    cycles: int = 0  # the compiler's estimate for everything that computes
+    flops: int = 0  # of convolutions and matrix products, without zeros of padding and dilation
+    collectives: dict[str, Traffic] = dataclasses.field(default_factory=dict)  # by kind
+    unknown_loops: tuple[str, ...] = ()  # loops of unknown length, which count once
 
     def __add__(self, other: "Summary") -> "Summary":
         kinds = sorted({*self.collectives, *other.collectives})
-        pairs = {
-            kind: (self.collectives.get(kind, Traffic()), other.collectives.get(kind, Traffic()))
-            for kind in kinds
-        }
+        none = Traffic()
         return Summary(
             self.cycles + other.cycles,
             self.flops + other.flops,
-            {kind: Traffic(a.count + b.count, a.bytes + b.bytes) for kind, (a, b) in pairs.items()},
+            {k: self.collectives.get(k, none) + other.collectives.get(k, none) for k in kinds},
             self.unknown_loops + other.unknown_loops,
         )
 
     def __mul__(self, times: int) -> "Summary":
-        traffic = self.collectives.items()
         return Summary(
             self.cycles * times,
             self.flops * times,
-            {kind: Traffic(t.count * times, t.bytes * times) for kind, t in traffic},
+            {kind: traffic * times for kind, traffic in self.collectives.items()},
             self.unknown_loops,
         )
 
@@ -232,19 +216,26 @@ def _traffic(line: Instruction, place: str, siblings: Computation) -> dict[str, 
 
 def _shape(type_: str) -> tuple[int, ...]:
     """Of the first array in a type."""
-    return tuple(int(n) for n in _ARRAY.search(type_)[2].split(",") if n)
+    return tuple(int(n) for n in _found(_ARRAY, type_)[2].split(",") if n)
+
+
+def _found(pattern: re.Pattern[str], text: str) -> re.Match[str]:
+    match = pattern.search(text)
+    if match is None:
+        raise ValueError(f"no {pattern.pattern!r} in {text:.200}: it is no instruction of XLA")
+    return match
 
 
 def _flops(line: Instruction, siblings: Computation) -> int:
     """Operations of a convolution or a matrix product; 0 for everything else."""
     if line.opcode == "dot":
-        left = _shape(siblings[line.operands[0]].type)
-        contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", line.attributes)[1]
-        sizes = [left[int(axis)] for axis in contracted.split(",") if axis]
+        shape = _shape(siblings[line.operands[0]].type)
+        contracted = _found(_CONTRACTED, line.attributes)[1]
+        sizes = [shape[int(axis)] for axis in contracted.split(",") if axis]
         return 2 * math.prod(_shape(line.type)) * math.prod(sizes)
     if line.opcode != "convolution":
         return 0
-    names = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", line.attributes).groups()
+    names = _found(_LABELS, line.attributes).groups()
     types = (*(siblings[name].type for name in line.operands[:2]), line.type)
     left, right, out = (
         dict(zip(axes, _shape(type_), strict=True))
@@ -262,8 +253,8 @@ def _flops(line: Instruction, siblings: Computation) -> int:
 def _windows(attributes: str) -> Iterator[tuple[int, int, int, int]]:
     """Stride, padding before, and the two dilations of every spatial axis of a convolution."""
     match = re.search(r"\bwindow=\{([^}]*)\}", attributes)
-    fields = dict(part.split("=") for part in match[1].split()) if match else {}
-    fields = {name: value.split("x") for name, value in fields.items()}
+    parts = [part.split("=") for part in match[1].split()] if match else []
+    fields = {name: value.split("x") for name, value in parts}
     for axis in range(len(fields.get("size", ()))):
         stride, low, left, right = (
             fields[name][axis] if name in fields else default

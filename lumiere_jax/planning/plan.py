@@ -5,95 +5,63 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
+import math
 import re
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from lumiere_jax.cascade.config import ConfigDict
-from lumiere_jax.planning import compile as steps
-from lumiere_jax.planning import hlo
-from lumiere_jax.planning.advice import advise
-from lumiere_jax.planning.features import FVD_FRAMES, feature_step
-from lumiere_jax.planning.text import embedding_step
+from lumiere_jax.models.layers import REMAT_POLICIES
+from lumiere_jax.planning import hlo, steps
+from lumiere_jax.planning.steps import Mode, Step
 from lumiere_jax.planning.topology import GIB, Target
 from lumiere_jax.runtime.files import write_text
 from lumiere_jax.runtime.progress import Announcement
+from lumiere_jax.runtime.sharding import batch_parts, create_mesh
 
 PACKAGE = Path(__file__).parents[1]
+_LARGE_SHARE = 0.25  # of the memory: a larger state is worth splitting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What one step needs. All figures of memory, work and traffic are for one chip.
+    """What one step needs. All figures of memory, work and traffic are for one chip."""
 
-    Attributes:
-      config: its name, with the fields that were changed.
-      mode: "train", "sample" for one denoising step, "features" for a batch of I3D's, or "text" for
-        a batch of prompts.
-      topology: name of the slice, or of the devices that are there.
-      num_slices: how many of them.
-      chips: of all slices.
-      mesh: size of each axis.
-      remat: what is recomputed in training.
-      batch: clips (or prompts), all chips together.
-      repeats: steps for a batch: 1, or the number of denoising steps.
-      trainable: number of trained parameters.
-      frozen: number of all others.
-      fits: whether the compiler found room.
-      hbm: bytes there are; None where that is not known.
-      needed: bytes that are needed; None where the compiler does not say.
-      arguments: bytes of state and batch.
-      temporaries: bytes of activations, gradients and all else in between.
-      outputs: bytes of results that do not take the place of arguments.
-      program: bytes of code.
-      reason: the beginning of the compiler's message where it does not fit.
-      advice: what helps there.
-      model_flops: what mathematics needs.
-      compiled_flops: those of convolutions and matrix products in the compiled program; the
-        compiler's own count takes every loop for one turn.
-      cycles: the compiler's estimate for everything that computes.
-      seconds: the same in seconds; None where the clock is not known.
-      utilization: `model_flops` by what the chip could do in `seconds` (MFU).
-      collectives: count and bytes by kind.
-      unknown_loops: loops whose length the compiler does not tell; they count once.
-      compile_seconds: how long the compiler took.
-      versions: of the libraries.
-      date: of the compilation.
-    """
-
-    config: str
-    mode: str
-    topology: str
+    config: str  # its name, with the fields that were changed
+    mode: Mode
+    topology: str  # name of the slice, or of the devices that are there
     num_slices: int
-    chips: int
-    mesh: dict[str, int]
-    remat: str
-    batch: int
-    repeats: int
-    trainable: int
-    frozen: int
-    fits: bool
-    hbm: int | None
-    needed: int | None
-    arguments: int
-    temporaries: int | None = None
-    outputs: int | None = None
-    program: int | None = None
-    reason: str = ""
-    advice: list[str] = dataclasses.field(default_factory=list)
-    model_flops: float
+    chips: int  # of all slices
+    mesh: dict[str, int]  # size of each axis
+    remat: str  # what is recomputed in training
+    batch: int  # clips (or prompts), all chips together
+    repeats: int  # steps for a batch: 1, or the number of denoising steps
+    trainable: int  # trained parameters
+    frozen: int  # all other parameters
+    fits: bool  # whether the compiler found room
+    hbm: int | None  # bytes there are; None where that is not known
+    needed: int | None  # bytes; None where the compiler does not say
+    arguments: int  # bytes of state and batch
+    temporaries: int | None = None  # bytes of activations, gradients and all else in between
+    outputs: int | None = None  # bytes of results that do not take the place of arguments
+    program: int | None = None  # bytes of code
+    reason: str = ""  # the beginning of the compiler's message where it does not fit
+    advice: list[str] = dataclasses.field(default_factory=list)  # what helps there
+    model_flops: float  # what mathematics needs
+    # Of convolutions and matrix products; the compiler's own count runs every loop once.
     compiled_flops: float | None = None
-    cycles: int | None = None
-    seconds: float | None = None
-    utilization: float | None = None
-    collectives: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
-    unknown_loops: list[str] = dataclasses.field(default_factory=list)
+    cycles: int | None = None  # the compiler's estimate for everything that computes
+    seconds: float | None = None  # the same; None where the clock is not known
+    utilization: float | None = None  # `model_flops` by what the chip could do in `seconds` (MFU)
+    collectives: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)  # by kind
+    unknown_loops: list[str] = dataclasses.field(default_factory=list)  # they count once
     compile_seconds: float
-    versions: dict[str, str]
-    date: str
+    versions: dict[str, str]  # of the libraries
+    date: str  # of the compilation
 
     @property
     def clips_a_second(self) -> float | None:
@@ -120,21 +88,20 @@ def make_plan(
     config: ConfigDict,
     target: Target,
     *,
-    mode: str = "train",
+    mode: Mode = "train",
     name: str = "",
     num_frames: int | None = None,
     cache: str | Path | None = None,
 ) -> Plan:
-    """Compiles a step for a slice, or finds in the cache what came of it.
+    """Compiles a step for a slice, or finds the plan in the cache.
 
     Args:
-      config: of the stage; for "features" and "text", the field "clips_a_device" alone, of
-        clips or prompts.
+      config: see `steps.create`.
       target: the devices.
-      mode: "train", "sample", "features" or "text".
+      mode: see `steps.Mode`.
       name: of the config, for the reader.
-      num_frames: of a sampled clip, see `sampling_step`; 16 of one that I3D takes.
-      cache: folder of former plans; None for none.
+      num_frames: see `steps.create`.
+      cache: folder of earlier plans; None for none.
 
     Raises:
       UserError: if the config does not make sense on these devices.
@@ -145,14 +112,7 @@ def make_plan(
     place = Path(cache) / f"{digest[:32]}.json" if cache else None
     if place is not None and place.exists():
         return dataclasses.replace(Plan(**json.loads(place.read_text())), config=name)
-    if mode == "train":
-        step = steps.training_step(config, target)
-    elif mode == "sample":
-        step = steps.sampling_step(config, target, num_frames)
-    elif mode == "features":
-        step = feature_step(config.clips_a_device, target, num_frames or FVD_FRAMES)
-    else:
-        step = embedding_step(config.clips_a_device, target)
+    step = steps.create(config, target, mode, num_frames)
     plan = _compile(step, config, target, mode, name, versions)
     if place is not None:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +121,7 @@ def make_plan(
 
 
 def _compile(
-    step: steps.Step, config: ConfigDict, target: Target, mode: str, name: str, versions: dict
+    step: Step, config: ConfigDict, target: Target, mode: Mode, name: str, versions: dict
 ) -> Plan:
     chip, cores = target.chip, target.devices_per_chip
     fields = {
@@ -176,7 +136,7 @@ def _compile(
         "repeats": step.repeats,
         "trainable": step.trainable,
         "frozen": step.frozen,
-        "hbm": chip and chip.hbm,
+        "hbm": chip.hbm if chip else None,
         "model_flops": step.model_flops / target.chips,
         "versions": versions,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -195,18 +155,52 @@ def _compile(
             needed=_needed(str(error), arguments, cores),
             arguments=arguments,
             reason=str(error)[:2000],
-            advice=advise(config, step, mode, chip and chip.hbm / cores),
+            advice=_advise(config, step, mode, chip.hbm / cores if chip else None),
             compile_seconds=time.monotonic() - begin,
         )
     seconds = time.monotonic() - begin
     return Plan(**fields, fits=True, compile_seconds=seconds, **_figures(compiled, step, target))
 
 
-def _figures(compiled: jax.stages.Compiled, step: steps.Step, target: Target) -> dict[str, Any]:
+def _advise(config: ConfigDict, step: Step, mode: Mode, hbm: float | None) -> list[str]:
+    """What helps a step that did not fit, the most promising first; `hbm`: bytes of a device."""
+    if mode in ("features", "text"):
+        return [f"take fewer {'clips' if mode == 'features' else 'prompts'} a device: --batches"]
+    mesh, advice = step.mesh.shape, []
+    state_is_large = hbm is not None and step.held > _LARGE_SHARE * hbm
+    if mode == "train" and config.model.get("remat", "none") != "full":
+        policies = ", ".join(REMAT_POLICIES)
+        advice.append(f"recompute more: --config.model.remat=full (policies: {policies})")
+    parts = batch_parts(step.mesh)
+    if mode == "train" and step.batch > parts:
+        advice.append(
+            f"take fewer than {step.batch // parts} clips a device: "
+            f"--config.train.batch_size={parts} at least"
+        )
+    if state_is_large:
+        advice.append(
+            f"split parameters and optimizer state, {step.held / 2**30:.1f} GiB a device, over "
+            f"more devices: --config.mesh.fsdp={_next_split(mesh['fsdp'], parts)}"
+        )
+    if mode == "train" and step.frozen and config.train.get("frozen_dtype") == "float32":
+        advice.append("keep frozen parameters in half: --config.train.frozen_dtype=bfloat16")
+    advice.append(f"share a clip between more devices: --config.mesh.space={2 * mesh['space']}")
+    if mode == "sample" and "ssr" in config and config.ssr.chunk > 1:
+        advice.append("predict fewer windows at once: --config.ssr.chunk=1")
+    return advice
+
+
+def _next_split(fsdp: int, parts: int) -> int:
+    """Four times the present split, or what else divides the devices of a batch."""
+    larger = [n for n in range(fsdp + 1, parts + 1) if parts % n == 0 and n % fsdp == 0]
+    return next((n for n in larger if n >= 4 * fsdp), larger[-1] if larger else fsdp)
+
+
+def _figures(compiled: jax.stages.Compiled, step: Step, target: Target) -> dict[str, Any]:
     """What the compiler says of a step, for one chip."""
     chip, cores = target.chip, target.devices_per_chip
-    memory = compiled.memory_analysis()
-    summary = hlo.summarize(compiled.as_text())
+    memory: Any = compiled.memory_analysis()  # XLA's own, which has no public type
+    summary = hlo.summarize(compiled.as_text() or "")
     parts = {
         "arguments": memory.argument_size_in_bytes,
         "temporaries": memory.temp_size_in_bytes,
@@ -239,6 +233,40 @@ def _needed(message: str, arguments: int, cores: float) -> int | None:
         return None
     size = float(match[2]) * GIB * 1024 ** ("KMGT".index(match[3]) - 2) * cores
     return round(size) + (arguments if "temporaries" in match[1] else 0)
+
+
+def search(
+    config: ConfigDict,
+    target: Target,
+    plan: Callable[[ConfigDict], Plan],
+    batches: Sequence[int] = (1, 2, 4, 8),
+) -> list[Plan]:
+    """Plans for every remat policy and batch size, the fastest first, then those that do not fit.
+
+    Args:
+      config: what all of them share.
+      target: the devices.
+      plan: makes a plan from a config.
+      batches: clips a device, rising; once one does not fit, larger ones are not tried.
+    """
+    mesh = create_mesh(config.mesh, target.devices)
+    parts = batch_parts(mesh)
+    plans = []
+    for remat in REMAT_POLICIES:
+        for batch in sorted(batches):
+            tried = config.copy_and_resolve_references()
+            with tried.unlocked():
+                tried.model.remat = remat
+                tried.train.batch_size = batch * parts
+            plans.append(plan(tried))
+            if not plans[-1].fits:
+                break
+    return sorted(plans, key=rank)
+
+
+def rank(plan: Plan) -> tuple[bool, float, float]:
+    """What plans are sorted by: whether they fit, speed, and memory where no speed is known."""
+    return not plan.fits, -(plan.clips_a_second or 0.0), plan.needed or math.inf
 
 
 def library_versions() -> dict[str, str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lumiere_jax.cascade.config import ConfigDict
 from lumiere_jax.planning.plan import Plan, make_plan
+from lumiere_jax.planning.steps import Mode
 from lumiere_jax.planning.topology import GIB, present
 from lumiere_jax.runtime.errors import UserError
 
@@ -13,7 +14,7 @@ _KINDS = {"train": "training step", "sample": "denoising step", "features": "bat
           "text": "batch of prompts"}  # fmt: skip
 
 
-def describe(config: ConfigDict, name: str = "", mode: str = "train") -> str:
+def describe(config: ConfigDict, name: str = "", mode: Mode = "train") -> str:
     """The plan of a config on the devices that this process has, compiled for them."""
     return text(make_plan(config, present(), mode=mode, name=name))
 

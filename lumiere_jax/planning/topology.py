@@ -15,21 +15,13 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Chip:
-    """One chip, by its published figures.
+    """One chip, by its published figures."""
 
-    Attributes:
-      name: as in the name of a topology.
-      kind: what JAX calls it.
-      peak: bfloat16 FLOP/s.
-      hbm: bytes.
-      clock: Hz, by which the compiler's cycles become seconds; None where it is not known.
-    """
-
-    name: str
-    kind: str
-    peak: float
-    hbm: int
-    clock: float | None
+    name: str  # as in the name of a topology
+    kind: str  # what JAX calls it
+    peak: float  # bfloat16 FLOP/s
+    hbm: int  # bytes
+    clock: float | None  # Hz, for the compiler's cycles; None where it is not known
 
 
 CHIPS = {
@@ -47,21 +39,13 @@ EXAMPLES = "v4:2x2x1, v5e:4x4, v5p:4x4x4, v6e:16x16 or tpu7x:2x2x1"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Target:
-    """Devices to plan for.
+    """Devices to plan for; they need not exist."""
 
-    Attributes:
-      name: such as "v5p:4x4x4".
-      num_slices: slices of that shape.
-      chip: of what kind they are; None for anything but a TPU.
-      chips: how many.
-      devices: what JAX sees of them; they need not exist. A chip may be two devices.
-    """
-
-    name: str
-    num_slices: int
-    chip: Chip | None
+    name: str  # such as "v5p:4x4x4"
+    num_slices: int  # slices of that shape
+    chip: Chip | None  # None for anything but a TPU
     chips: int
-    devices: Sequence[Any]
+    devices: Sequence[Any]  # what JAX sees of them; a chip may be two devices
 
     @property
     def devices_per_chip(self) -> float:

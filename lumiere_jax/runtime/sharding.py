@@ -146,7 +146,9 @@ def by_clip(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def on_every_device(apply: Callable[[dict, jax.Array], jax.Array], mesh: Mesh) -> Callable:
+def on_every_device(
+    apply: Callable[[dict, jax.Array], jax.Array], mesh: Mesh
+) -> jax.stages.Wrapped:
     """A network for a batch whose clips are split over all devices of a mesh, compiled.
 
     Every device computes its own clips as if it were alone, so that the number of devices does not

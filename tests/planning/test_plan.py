@@ -9,11 +9,8 @@ from lumiere_jax.cascade.config import ConfigDict
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.diffusion.low_resolution import upsample_low_resolution
 from lumiere_jax.models.parameters import count
-from lumiere_jax.planning import compile as steps
-from lumiere_jax.planning import flops, report, text
+from lumiere_jax.planning import flops, report, steps
 from lumiere_jax.planning import plan as planning
-from lumiere_jax.planning.features import feature_step
-from lumiere_jax.planning.search import search
 from lumiere_jax.planning.topology import CHIPS, GIB, Target, present
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.text.t5_network import Architecture
@@ -178,7 +175,7 @@ def test_sampling_step_of_super_resolution():
 
 
 def test_features_of_the_eval_binary():
-    step = feature_step(2, present())
+    step = steps.feature_step(2, present())
     assert step.batch == 2 * jax.device_count() and step.repeats == 1 and step.trainable == 0
     # The checkpoint's numbers, less two of the three of each normalized channel.
     assert step.frozen == 12_704_544 - 2 * 7_280
@@ -188,7 +185,7 @@ def test_features_of_the_eval_binary():
 
 def test_features_of_too_few_frames():
     with pytest.raises(UserError, match="--num_frames=8: I3D needs 9 frames"):
-        feature_step(1, present(), num_frames=8)
+        steps.feature_step(1, present(), num_frames=8)
 
 
 def test_text_encoder(monkeypatch):
@@ -196,10 +193,10 @@ def test_text_encoder(monkeypatch):
         vocab_size=64, d_model=32, d_kv=8, d_ff=48, num_layers=3, num_heads=4,
         feed_forward_proj="gated-gelu",
     )  # fmt: skip
-    monkeypatch.setattr(text, "T5_V1_1_XXL", narrow)
+    monkeypatch.setattr(steps, "T5_V1_1_XXL", narrow)
     config = ConfigDict({"clips_a_device": 2, "model": {}})
     plan = planning.make_plan(config, present(), mode="text", name="narrow T5")
-    length, devices = text.LENGTH, jax.device_count()
+    length, devices = steps.PROMPT_TOKENS, jax.device_count()
     assert plan.batch == 2 * devices and plan.trainable == 0 and plan.fits
     # Of each token the products with all matrices, and of each pair of tokens two of attention.
     matrices = 3 * 32 * (4 * 32 + 3 * 48)
@@ -212,7 +209,7 @@ def test_text_encoder(monkeypatch):
 
 
 def test_size_of_the_text_encoder():
-    step = text.embedding_step(1, present())
+    step = steps.embedding_step(1, present())
     assert step.frozen == 4_762_310_656
     # Matrices and embeddings in bfloat16; norms and biases of distance in float32.
     small = 49 * 4096 + 32 * 64
@@ -228,7 +225,7 @@ def test_search_ranks_what_fits_by_speed(plan):
             plan, remat=policy, batch=batch, fits=fits, seconds=seconds if fits else None
         )
 
-    plans = search(tiny_config("ssr"), present(), fake, [1, 2, 4, 8])
+    plans = planning.search(tiny_config("ssr"), present(), fake, [1, 2, 4, 8])
     ranked = [(p.remat, p.batch // jax.device_count()) for p in plans if p.fits]
     assert ranked[:3] == [("full", 4), ("convolutions", 2), ("full", 2)]
     assert [p.fits for p in plans] == sorted([p.fits for p in plans], reverse=True)

@@ -1,10 +1,10 @@
-"""The real training and sampling steps, made ready for the compiler by shapes alone."""
+"""What can be planned, ready for the compiler by shapes alone: nothing is allocated."""
 
 import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,48 +17,73 @@ from lumiere_jax.inference.sampling import (
     make_base_sampler,
     make_super_resolution_sampler,
 )
+from lumiere_jax.metrics.i3d import I3D, MIN_FRAMES
+from lumiere_jax.metrics.preprocessing import SIZE
 from lumiere_jax.models.parameters import count
 from lumiere_jax.planning import flops
 from lumiere_jax.planning.topology import Target
+from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.sharding import (
     batch_parts,
     by_clip,
     check_batch,
     create_mesh,
+    on_every_device,
+    replicated,
     state_shardings,
     use_mesh,
     with_shardings,
 )
+from lumiere_jax.text import t5, t5_weights
+from lumiere_jax.text.t5_network import T5_V1_1_XXL, T5Encoder
 from lumiere_jax.training.initialization import state_shapes
 from lumiere_jax.training.optimizer import create_optimizer
 from lumiere_jax.training.step import compile_step
 
+Mode = Literal["train", "sample", "features", "text"]
+"""A training step, a denoising step, a batch of I3D's features, or a batch of prompts for T5."""
+
 LUMIERE_FRAMES = 80  # the clip length of the paper
+
+
+FVD_FRAMES = 16
+PROMPT_TOKENS = 128  # of a prompt in the full configs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Step:
-    """A step that can be compiled, with what is known of it before.
-
-    Attributes:
-      compile: compiles it.
-      mesh: that it runs on.
-      batch: clips it works on, over all devices.
-      repeats: how often it runs for one batch: 1, or the number of denoising steps.
-      trainable: number of trained parameters; 0 for sampling.
-      frozen: number of all others.
-      held: bytes a device of parameters and optimizer state.
-      model_flops: what mathematics needs, all devices together.
-    """
+    """A step that can be compiled, with what is known of it before."""
 
     compile: Callable[[], jax.stages.Compiled]
     mesh: Mesh
-    batch: int
-    repeats: int
-    trainable: int
-    frozen: int
-    held: int
-    model_flops: int
+    batch: int  # clips or prompts, over all devices
+    repeats: int = 1  # runs for one batch: the number of denoising steps
+    trainable: int = 0  # trained parameters
+    frozen: int  # all other parameters
+    held: int  # bytes of parameters and optimizer state on a device
+    model_flops: int  # what mathematics needs, all devices together
+
+
+def create(config: ConfigDict, target: Target, mode: Mode, num_frames: int | None = None) -> Step:
+    """The step of a mode.
+
+    Args:
+      config: of the stage; for "features" and "text", the field "clips_a_device" alone, of clips
+        or prompts.
+      target: the devices.
+      mode: see `Mode`.
+      num_frames: see `sampling_step` and `feature_step`.
+
+    Raises:
+      UserError: if the config does not make sense on these devices.
+    """
+    if mode == "train":
+        return training_step(config, target)
+    if mode == "sample":
+        return sampling_step(config, target, num_frames)
+    if mode == "features":
+        return feature_step(config.clips_a_device, target, num_frames or FVD_FRAMES)
+    return embedding_step(config.clips_a_device, target)
 
 
 def training_step(config: ConfigDict, target: Target) -> Step:
@@ -77,7 +102,6 @@ def training_step(config: ConfigDict, target: Target) -> Step:
         compile=functools.partial(compile_step, stage, optimizer, mesh, state, batch),
         mesh=mesh,
         batch=batch_size,
-        repeats=1,
         trainable=count(state.trainable),
         frozen=count(state.frozen),
         held=bytes_a_device(state),
@@ -88,8 +112,8 @@ def training_step(config: ConfigDict, target: Target) -> Step:
 def sampling_step(config: ConfigDict, target: Target, num_frames: int | None = None) -> Step:
     """One denoising step of a config's sampler, guidance and MultiDiffusion included.
 
-    Clips are split over "space" into as many parts as go, and each position of the mesh's other
-    axes has a clip of its own, unless `config.mesh` says otherwise.
+    Clips are split over "space" into as many parts as possible, and each position of the mesh's
+    other axes has a clip of its own, unless `config.mesh` says otherwise.
 
     Args:
       config: of any stage.
@@ -109,10 +133,10 @@ def sampling_step(config: ConfigDict, target: Target, num_frames: int | None = N
     inputs = _sampler_inputs(stage, batch_size, num_frames)
     options = SamplingOptions.from_config(config, num_steps=1)
 
-    def new_sampler() -> Callable[..., jax.Array]:
+    def new_sampler() -> jax.stages.Wrapped:
         if stage.is_super_resolution:
-            return make_super_resolution_sampler(stage, options)
-        return make_base_sampler(stage, options, num_frames)
+            return cast(jax.stages.Wrapped, make_super_resolution_sampler(stage, options))
+        return cast(jax.stages.Wrapped, make_base_sampler(stage, options, num_frames))
 
     def compile_sampler() -> jax.stages.Compiled:
         with use_mesh(mesh, "windows" if stage.is_super_resolution else "height"):
@@ -123,7 +147,6 @@ def sampling_step(config: ConfigDict, target: Target, num_frames: int | None = N
         mesh=mesh,
         batch=batch_size,
         repeats=config.sampling.num_steps,
-        trainable=0,
         frozen=count(params),
         held=bytes_a_device(placed),
         # Traced outside of the mesh: no windows that only fill up a chunk.
@@ -151,6 +174,56 @@ def _sampler_inputs(stage: Stage, batch_size: int, num_frames: int) -> tuple[Any
         return *inputs, ({"known": known} if stage.is_conditional else {})
     size = stage.config.data.resolution // stage.config.ssr.factor
     return jax.ShapeDtypeStruct((batch_size, num_frames, size, size, 3), jnp.float32), *inputs
+
+
+def feature_step(clips_a_device: int, target: Target, num_frames: int = FVD_FRAMES) -> Step:
+    """I3D's logits of a batch, as `lumiere_jax.evaluation` compiles it.
+
+    Raises:
+      UserError: if there are too few frames.
+    """
+    if num_frames < MIN_FRAMES:
+        raise UserError(f"--num_frames={num_frames}: I3D needs {MIN_FRAMES} frames or more.")
+    mesh = create_mesh(ConfigDict({"data": -1, "fsdp": 1, "space": 1}), target.devices)
+    batch_size = clips_a_device * mesh.size
+    clips = jax.ShapeDtypeStruct((batch_size, num_frames, SIZE, SIZE, 3), jnp.float32)
+    params = jax.eval_shape(I3D().init, jax.random.key(0), clips)["params"]
+    placed = place(params, replicated(mesh))
+
+    def apply(params: dict, clips: jax.Array) -> jax.Array:
+        return cast(jax.Array, I3D().apply({"params": params}, clips))
+
+    step = on_every_device(apply, mesh)
+    return Step(
+        compile=lambda: step.lower(placed, place(clips, by_clip(mesh))).compile(),
+        mesh=mesh,
+        batch=batch_size,
+        frozen=count(params),
+        held=bytes_a_device(placed),
+        model_flops=flops.count(apply, params, clips).total,
+    )
+
+
+def embedding_step(prompts_a_device: int, target: Target) -> Step:
+    """T5 XXL for a batch of prompts in bfloat16, its parameters split over all devices."""
+    mesh = create_mesh(ConfigDict({"data": 1, "fsdp": -1, "space": 1}), target.devices)
+    batch, dtype = prompts_a_device * mesh.size, jnp.bfloat16
+    shapes = t5_weights.parameter_shapes(T5_V1_1_XXL, dtype)
+    tokens = jax.ShapeDtypeStruct((batch, PROMPT_TOKENS), jnp.int32)
+    mask = jax.ShapeDtypeStruct((batch, PROMPT_TOKENS), bool)
+
+    def apply(params: dict, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+        encoder = T5Encoder(T5_V1_1_XXL, dtype)
+        return cast(jax.Array, encoder.apply({"params": params}, tokens, mask))
+
+    return Step(
+        compile=lambda: t5.compile_encoder(T5_V1_1_XXL, dtype, mesh, batch, PROMPT_TOKENS),
+        mesh=mesh,
+        batch=batch,
+        frozen=t5_weights.count(T5_V1_1_XXL),
+        held=bytes_a_device(with_shardings(shapes, state_shardings(shapes, mesh))),
+        model_flops=flops.count(apply, shapes, tokens, mask).total,
+    )
 
 
 def place(shapes: Any, sharding: jax.sharding.Sharding) -> Any:
