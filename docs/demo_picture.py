@@ -22,7 +22,7 @@ VIDEOS = {
     "shipped_moving.mp4": "image to video: a large red diamond moving left",
     "shipped_edited.mp4": "inpainting, of such a clip: a large blue diamond moving left",
 }
-COLUMNS, SCALE, LETTERS, FONT_SIZE, COLOURS, FPS, HARDLY = 3, 2, 36, 13, 96, 8, 12
+COLUMNS, SIDE, LETTERS, FONT_SIZE, COLOURS, FPS, HARDLY = 3, 192, 30, 11, 128, 8, 10
 FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 
 
@@ -50,12 +50,11 @@ def _without_flicker(video: np.ndarray) -> np.ndarray:
 
 def _cell(path: str, text: str) -> np.ndarray:
     """A video with a text below it, as bytes [time, height, width, 3]."""
-    video = read_video(path, fps=FPS).repeat(SCALE, axis=1).repeat(SCALE, axis=2)
-    width = video.shape[2]
-    caption = Image.new("RGB", (width, 3 * FONT_SIZE), "white")
+    video = read_video(path, fps=FPS, size=(SIDE, SIDE))
+    caption = Image.new("RGB", (SIDE, 3 * FONT_SIZE), "white")
     font = ImageFont.truetype(FONT, FONT_SIZE)
     text = textwrap.fill(text, LETTERS)
-    ImageDraw.Draw(caption).text((width // 2, 2), text, "black", font, "ma", align="center")
+    ImageDraw.Draw(caption).text((SIDE // 2, 2), text, "black", font, "ma", align="center")
     below = np.repeat(np.asarray(caption)[None], len(video), axis=0)
     margins = [(0, 0), (4, 0), (4, 4), (0, 0)]
     return np.pad(np.concatenate([video, below], 1), margins, constant_values=255)
