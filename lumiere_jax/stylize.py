@@ -20,11 +20,7 @@ flags.mark_flags_as_required(["style_checkpoint", "output"])
 
 
 def read_alphas(values: Sequence[str]) -> list[float]:
-    """The shares of the style that a flag names.
-
-    Raises:
-      UserError: if one is not a number in [0, 1].
-    """
+    """The shares of the style that a flag names."""
     try:
         alphas = [float(value) for value in values]
     except ValueError:

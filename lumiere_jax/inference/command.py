@@ -87,11 +87,7 @@ def define_flags(task: str) -> None:
 
 
 def run(task: str) -> None:
-    """Makes the videos that the flags ask for, and writes each batch as soon as it is done.
-
-    Raises:
-      UserError: for flags, files or checkpoints that cannot be used.
-    """
+    """Makes the videos that the flags ask for, and writes each batch as soon as it is done."""
     requests = _requests()
 
     from lumiere_jax.data.video_io import write_contact_sheet
@@ -136,11 +132,7 @@ def run(task: str) -> None:
 
 
 def load_pipeline(base: str | None = None) -> "LumierePipeline":
-    """The pipeline that the flags name; of a bundle, the one with this kind of base.
-
-    Raises:
-      UserError: if it cannot be loaded.
-    """
+    """The pipeline that the flags name; of a bundle, the one with this kind of base."""
     from lumiere_jax.inference.pipeline import LumierePipeline
     from lumiere_jax.runtime import devices
 
@@ -173,13 +165,7 @@ def write_request(
 ) -> None:
     """Writes the files of a video, with a note of how it was made, and prints their paths.
 
-    Args:
-      request: the video.
-      video: in [-1, 1].
-      fps: frames per second.
-      task: what made it.
-      checkpoints: fingerprints of the weights, in the order of the stages.
-      **values: of flags that this video differs in.
+    The note has the fingerprints of the weights, and the flags with some `values` replaced.
     """
     from lumiere_jax.inference.outputs import write_viewable
 
@@ -191,11 +177,7 @@ def write_request(
 
 
 def check_weights_given() -> None:
-    """Checks that the flags name a base, and only one.
-
-    Raises:
-      UserError: if they do not.
-    """
+    """Checks that the flags name a base, and only one."""
     if (_BASE.value is None) == (_BUNDLE.value is None):
         raise UserError("give the weights as either --bundle=BUNDLE, or --base=WORKDIR and --ssr.")
     if _BUNDLE.value is not None and _SSR.value:
@@ -203,11 +185,7 @@ def check_weights_given() -> None:
 
 
 def read_prompts(prompt: str | None, prompts_file: str | None) -> list[str]:
-    """The prompts that the flags name.
-
-    Raises:
-      UserError: for none, both, or a file that is missing, empty or not UTF-8 text.
-    """
+    """The prompt, or those of a file."""
     if prompt is not None and prompts_file is None:
         return [prompt]
     if prompts_file is None or prompt is not None:
@@ -228,11 +206,7 @@ def read_prompts(prompt: str | None, prompts_file: str | None) -> list[str]:
 def output_paths(
     output: str, formats: Sequence[str], num_videos: int, is_folder: bool
 ) -> list[tuple[Path, ...]]:
-    """The files to write for each video; they are checked before anything is computed.
-
-    Raises:
-      UserError: for a suffix that is unknown, or a folder that does not exist.
-    """
+    """The files to write for each video; they are checked before anything is computed."""
     path = Path(output)
     if not is_folder:
         if path.suffix not in SUFFIXES:

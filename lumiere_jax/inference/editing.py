@@ -37,9 +37,11 @@ _PART_UNKNOWN = 0.25  # of a pixel of the model; more makes all of it unknown
 class Editing:
     """Methods of `LumierePipeline`.
 
-    Pictures and videos are in [-1, 1] and of any size, videos at the model's frame rate. There is
-    one result for each prompt. Each method raises what `LumierePipeline.__call__` does, and
-    `UserError` for pictures, videos or options that it cannot use.
+    Pictures and videos are in [-1, 1] and of any size, videos at the model's frame rate. Regions
+    are true where something is to change. There is one result for each of the prompts, which say
+    what it is to show; `options` are those of `LumierePipeline.__call__`. With `paste` the
+    original pixels are put back where nothing is to change, blended over `feather` pixels, see
+    `paste_back`. `UserError` is raised for what cannot be used.
     """
 
     if TYPE_CHECKING:  # what the pipeline has
@@ -58,12 +60,8 @@ class Editing:
     ) -> Videos:  # fmt: skip
         """Image-to-video: the image is the first frame.
 
-        Args:
-          image: the picture.
-          prompts: what is to happen.
-          fit: "crop" cuts the longer side; "pad" keeps all of the image, and the model fills the
-            rest of the square.
-          **options: of `LumierePipeline.__call__`.
+        With `fit="crop"` the longer side is cut; with "pad" all of the image is kept, and the model
+        fills the rest of the square.
         """
         frames = self.checked_frames(options.get("num_frames"))
         picture, inside = self._fitted(image[None], fit)
@@ -76,16 +74,7 @@ class Editing:
         self, image: Picture, region: Bool[np.ndarray, "rows columns"], prompts: Sequence[str], *,
         paste: bool = VideoOptions.paste, feather: int = VideoOptions.feather, **options: Any,
     ) -> Videos:  # fmt: skip
-        """Sets one region of a picture in motion.
-
-        Args:
-          image: the picture.
-          region: true where it is to move, of the size of the picture.
-          prompts: what is to move.
-          paste: whether to put the picture's own pixels back outside of the region.
-          feather: see `paste_back`.
-          **options: of `LumierePipeline.__call__`.
-        """
+        """Sets one region of a picture, of the same size, in motion."""
         check_region(region[None], image[None].shape)
         frames = self.checked_frames(options.get("num_frames"))
         picture, _ = self._fitted(image[None])
@@ -100,16 +89,7 @@ class Editing:
         self, video: Video, region: Region, prompts: Sequence[str], *,
         paste: bool = VideoOptions.paste, feather: int = VideoOptions.feather, **options: Any,
     ) -> Videos:  # fmt: skip
-        """Replaces a region of a video, and keeps the rest.
-
-        Args:
-          video: the video.
-          region: true where the video is to change; of one frame for all, or one for each.
-          prompts: what the region is to show.
-          paste: whether to put the video's own pixels back outside of the region.
-          feather: see `paste_back`.
-          **options: of `LumierePipeline.__call__`, without `num_frames`.
-        """
+        """Replaces a region of a video; the region has one frame for all, or one for each."""
         video = self._whole_frames(video)
         check_region(region, video.shape)
         region = np.broadcast_to(region[: len(video)], video.shape[:3])
@@ -125,13 +105,7 @@ class Editing:
     ) -> Videos:  # fmt: skip
         """Extends the picture of a video beyond its edges, to a square.
 
-        Args:
-          video: the video.
-          prompts: what is beside it.
-          zoom: size of the video within the new one; below 1 something is added on all sides.
-          paste: see `inpaint`.
-          feather: see `paste_back`.
-          **options: see `inpaint`.
+        `zoom` is the size of the video within the new one; below 1 all sides are extended.
         """
         check(VideoOptions, {"zoom": zoom})
         video = self._whole_frames(video)
@@ -148,12 +122,8 @@ class Editing:
     ) -> Videos:  # fmt: skip
         """SDEdit (arXiv 2108.01073): adds noise to a video, and denoises it with another text.
 
-        Args:
-          video: the video.
-          prompts: what it is to show.
-          strength: how much noise, see `SamplingOptions`: 0 returns the video at the base's size;
-            1 is text-to-video with the same seed.
-          **options: see `inpaint`.
+        `strength` is how much noise, see `SamplingOptions`: 0 returns the video at the base's size,
+        1 is text-to-video with the same seed.
         """
         check(VideoOptions, {"strength": strength})
         small, _ = self._fitted(self._whole_frames(video))
@@ -170,15 +140,9 @@ class Editing:
         context: int | None = VideoOptions.context, paste: bool = VideoOptions.paste,
         **options: Any,
     ) -> Videos:  # fmt: skip
-        """Continues a video: its last frames are shown as the first of a new clip, and so on.
+        """Adds frames to a video: its last ones are the first of a new clip, and so on.
 
-        Args:
-          video: the video.
-          prompts: what happens.
-          num_frames: frames to add.
-          context: frames of the video that are shown; None for a quarter of a clip.
-          paste: whether the result has the given frames as they are, if they are large enough.
-          **options: see `inpaint`.
+        `context` is how many frames are shown to the model; None for a quarter of a clip.
         """
         length = self.base[0].config.data.num_frames
         context = min(max(length // 4, 1), len(video)) if context is None else context
@@ -282,9 +246,7 @@ def padded_to_square(
 ) -> tuple[Float[np.ndarray, "time side side 3"], Bool[np.ndarray, "time side side"]]:
     """A video in the middle of a grey square, and where in the square it is.
 
-    Args:
-      video: the video.
-      zoom: share of the square's side that the longer side of the video takes.
+    Its longer side takes the share `zoom` of the square's side.
     """
     time, height, width, _ = video.shape
     side = max(round(max(height, width) / zoom), height, width)
@@ -302,14 +264,10 @@ def paste_back(
     region: Bool[np.ndarray, "#time height width"],
     feather: int,
 ) -> Float[np.ndarray, "batch time side side 3"]:
-    """Puts the known pixels of a video into what was made of it, where it is large enough.
+    """Puts the known pixels of a video into what was made of it, outside of a region.
 
-    Args:
-      made: the new videos.
-      video: the known one; it is left out if its shorter side is below `side`, since its pixels
-        would be blurred.
-      region: where `made` stays.
-      feather: pixels of `made` over which known ones are blended in, beside the region.
+    They are blended in over `feather` pixels beside the region. A video whose shorter side is below
+    `side` is left out, since its pixels would be blurred.
     """
     side = made.shape[2]
     if min(video.shape[1:3]) < side:

@@ -19,15 +19,10 @@ _GREY = 24  # levels by which the channels of a black-and-white picture differ a
 
 
 def read(paths: Mapping[str, str], fps: float) -> dict[str, np.ndarray]:
-    """Reads the files of a task as the arguments of its method.
+    """Reads the files "image", "video" and "mask" of a task as the arguments of its method.
 
-    Args:
-      paths: of "image", "video" and "mask", as far as the task takes them.
-      fps: frame rate of the model.
-
-    Returns:
-      "image", "video" and "region", see `read_picture`, `read_clip` and `read_region`; the region
-      of a picture has no axis of time.
+    These are "image", "video" and "region", see `read_picture`, `read_clip` and `read_region`; the
+    region of a picture has no axis of time. `fps` is the frame rate of the model.
     """
     given = {}
     if "image" in paths:
@@ -81,8 +76,7 @@ def read_region(
       The region, of one frame if it is the same in all.
 
     Raises:
-      UserError: if the file is missing or no mask, has more frames than the video, or does not
-        pass `check_region`; or if a box is malformed.
+      UserError: if there is no such region.
     """
     if "," in spec and not Path(spec).exists():
         region = _boxes(spec, shape)
@@ -104,15 +98,10 @@ def check_region(
     shape: tuple[int, ...],
     name: str = "the region",
 ) -> None:
-    """Checks that a region belongs to a video, and is not empty.
-
-    Args:
-      region: true where the video is to change; one frame stands for all.
-      shape: of the video, which begins with its frames, height and width.
-      name: of the region, for the message.
+    """Checks that a region belongs to a video of a shape, and is not empty.
 
     Raises:
-      UserError: if it does not.
+      UserError: naming the region and what is wrong with it.
     """
     frames, height, width = shape[:3]
     if region.shape[1:] != (height, width):

@@ -17,13 +17,7 @@ NOT_NOTED = (
 
 
 def compose(command: str, flags: Mapping[str, Any], checkpoints: Sequence[str]) -> str:
-    """The note of a video.
-
-    Args:
-      command: module of this package that makes such videos.
-      flags: its flags that are not at their defaults.
-      checkpoints: fingerprints of the weights, in the order of the stages.
-    """
+    """The note of a video: the command, its flags that are set, and fingerprints of the weights."""
     note = {
         "program": f"lumiere_jax {__version__}",
         "command": command,

@@ -21,18 +21,12 @@ _NOUNS = {int: "an integer", float: "a number", str: "a text"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Option:
-    """An option as users see it.
+    """An option as users see it: its name is that of the flag, and of the field of a request.
 
     Attributes:
-      name: of the flag, and of the field of a request.
-      type: bool, int, float or str.
-      default: what holds if nothing is given; None: decided elsewhere.
-      help: one sentence or two.
-      minimum: the smallest value.
+      default: None if it is decided elsewhere.
       above: what every value is above.
-      maximum: the largest value.
       served_maximum: the largest value that a server takes from its clients, if that is less.
-      choices: the values, if they are names.
     """
 
     name: str
@@ -76,14 +70,7 @@ class Option:
 
 
 def option(default: Any, help: str, *, name: str | None = None, **limits: Any) -> Any:
-    """A field of a dataclass that declares an option.
-
-    Args:
-      default: see `Option`.
-      help: see `Option`.
-      name: for users, if it is not that of the field.
-      **limits: the bounds or choices, see `Option`.
-    """
+    """A field of a dataclass that declares an option; users may know it by another name."""
     metadata = {"help": help, "limits": limits} | ({"name": name} if name else {})
     return dataclasses.field(default=default, metadata=metadata)
 

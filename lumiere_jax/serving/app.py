@@ -8,16 +8,7 @@ from typing import Annotated, Any
 
 import anyio.to_thread
 from anyio import CapacityLimiter
-from fastapi import (
-    Depends,
-    FastAPI,
-    Form,
-    Header,
-    Query,
-    Request,
-    Response,
-    UploadFile,
-)
+from fastapi import Depends, FastAPI, Form, Header, Query, Request, Response, UploadFile
 from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -59,10 +50,7 @@ class JobForm(requests.Options):  # type: ignore[valid-type, misc]  # made from 
 def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
     """The replies for errors: JSON, whatever else the route returns."""
     schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
-    problem = {
-        "description": "Why it was refused.",
-        "content": {"application/json": schema},
-    }
+    problem = {"description": "Why it was refused.", "content": {"application/json": schema}}
     return {code: problem for code in (*codes, 503)}
 
 
@@ -74,16 +62,7 @@ def make_app(
     is_stopping: Callable[[], bool] = lambda: False,
     hosts: Collection[str] | None = None,
 ) -> FastAPI:
-    """The application.
-
-    Args:
-      store: the jobs.
-      models: what the weights can do.
-      settings: see there.
-      keys: API keys, one of which is needed to submit and to cancel; without any it is open to all.
-      is_stopping: tells whether streams should end.
-      hosts: see `Guard`.
-    """
+    """The application; see `Guard` for keys and hosts. `is_stopping` tells streams to end."""
     app = FastAPIOffline(
         title="lumiere_jax",
         version=lumiere_jax.__version__,

@@ -34,19 +34,7 @@ def serve(
     key_file: str | None,
     allowed_hosts: Sequence[str] = (),
 ) -> None:
-    """Serves, with workers in processes of their own, until SIGTERM or Ctrl-C.
-
-    Args:
-      settings: see there.
-      num_workers: number of workers.
-      host: address or name to serve at.
-      port: 0 for any.
-      key_file: see `read_keys`.
-      allowed_hosts: see `names`.
-
-    Raises:
-      UserError: if bundle, database, key file or address cannot be used.
-    """
+    """Serves, with workers in processes of their own, until SIGTERM or Ctrl-C."""
     import uvicorn
 
     from lumiere_jax.serving.app import make_app
@@ -93,11 +81,7 @@ def _allow_files() -> None:
 
 
 def work(settings: Settings, num_workers: int) -> None:
-    """Runs only workers until SIGTERM or Ctrl-C.
-
-    Raises:
-      UserError: if bundle or database cannot be used.
-    """
+    """Runs only workers until SIGTERM or Ctrl-C."""
     Models.read(settings.bundle, distilled=settings.distilled)
     database, ending = Database(settings.database), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -115,11 +99,7 @@ def work(settings: Settings, num_workers: int) -> None:
 
 @contextlib.contextmanager
 def data_folder(folder: Path) -> Iterator[Path]:
-    """Locks a folder while this process runs, and yields the place in it for temporary files.
-
-    Raises:
-      UserError: if it cannot be written, or another server uses it.
-    """
+    """Locks a folder while this process runs, and yields the place in it for temporary files."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / "lock").open("w")
@@ -149,11 +129,7 @@ def data_folder(folder: Path) -> Iterator[Path]:
 
 
 def read_keys(path: str | None) -> list[str]:
-    """The API keys of a file, one per line; none without a file.
-
-    Raises:
-      UserError: if it cannot be read, has no key, or one that is too short to be secret.
-    """
+    """The API keys of a file, one per line; none without a file."""
     if path is None:
         return []
     try:
@@ -176,12 +152,8 @@ def names(host: str, *, is_open: bool, allowed: Sequence[str]) -> set[str] | Non
     """Names that a server may be called by, beside addresses; None: any.
 
     Any website can point its own name at the loopback address, and its pages then count as pages of
-    this server to the browser.
-
-    Args:
-      host: where it serves.
-      is_open: whether every client on this machine is allowed without a key.
-      allowed: further names, such as that of a proxy.
+    this server to the browser. So a server is limited to some names if it `is_open` to every client
+    on this machine without a key.
     """
     if not is_open and not allowed:
         return None
@@ -189,11 +161,7 @@ def names(host: str, *, is_open: bool, allowed: Sequence[str]) -> set[str] | Non
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket.
-
-    Raises:
-      UserError: if the address cannot be used.
-    """
+    """A listening socket."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)

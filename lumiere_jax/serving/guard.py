@@ -40,13 +40,9 @@ class Guard:
         keys: list[str],
         hosts: Collection[str] | None,
     ):
-        """Guards an application.
+        """Guards an application; without API keys it is open to all.
 
-        Args:
-          app: the application.
-          max_bytes: limit of a body.
-          keys: API keys; without any it is open to all.
-          hosts: names that the server may be called by, beside addresses, lower case; None: any.
+        `hosts` are the names that the server may be called by, in lower case; None for any.
         """
         self._app, self._max_bytes, self._hosts = app, max_bytes, hosts
         self._keys = [key.encode() for key in keys]

@@ -110,15 +110,9 @@ class Leases:
     def report(
         self, batch: Sequence[Job], progress: Mapping[str, Any], shown: Mapping[str, bytes]
     ) -> set[str]:
-        """Renews the leases.
+        """Renews the leases, and records progress and new previews by job.
 
-        Args:
-          batch: what the worker is making.
-          progress: see `Watch.progress`.
-          shown: new previews, by job.
-
-        Returns:
-          The jobs that still belong to the worker; others were cancelled, or taken away.
+        Returns the jobs that still belong to the worker; others were cancelled, or taken away.
         """
         with self._database.writing() as connection:
             until = self._database.now(connection) + self._lease
@@ -154,10 +148,7 @@ class Leases:
     def put_back(self, batch: Sequence[Job], error: str, *, free_for: float = 0.0) -> None:
         """Puts back jobs that could not be made, or fails them if it is not the first time.
 
-        Args:
-          batch: the jobs.
-          error: the reason for those that fail.
-          free_for: seconds after a job's acceptance in which the attempt is not counted.
+        The attempt is not counted within `free_for` seconds after a job's acceptance.
         """
         with self._database.writing() as connection:
             now, own = self._database.now(connection), self._own(batch)

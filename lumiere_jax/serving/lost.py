@@ -27,11 +27,10 @@ class Silence:
         self._seconds: dict[Any, float] = {}
 
     def look(self, things: Iterable[Hashable]) -> dict[Any, float]:
-        """Notes all things as they are now; to be called every second or so.
+        """For how many seconds each thing was seen unchanged; to be called every second or so.
 
-        Returns:
-          For how many seconds each was seen unchanged. A long gap between two calls counts little:
-          what stopped this process may also have stopped what it looks at.
+        A long gap between two calls counts little: what stopped this process may also have stopped
+        what it looks at.
         """
         now, before = self._clock(), self._seconds
         gap, self._looked_at = min(now - self._looked_at, _LONGEST_GAP), now

@@ -82,11 +82,7 @@ class Models:
 
     @classmethod
     def read(cls, folder: Path, *, distilled: bool = False) -> "Models":
-        """Reads the manifest of a bundle.
-
-        Raises:
-          UserError: if it cannot be read, or has no base for videos.
-        """
+        """Reads the manifest of a bundle."""
         kinds = {name: entry["config"]["stage"] for name, entry in bundle.entries(folder).items()}
         found = {}
         for kind in ("stunet", "stunet_conditional"):

@@ -64,12 +64,6 @@ Options = create_model(
 def check(options: Request, files: set[str], models: Models, limits: Limits) -> dict[str, Any]:
     """The options of a job, with a seed, and without what was left out.
 
-    Args:
-      options: of the request.
-      files: names of what was uploaded.
-      models: what the server has.
-      limits: see there.
-
     Raises:
       UserError: naming the field that cannot be used, and why.
     """

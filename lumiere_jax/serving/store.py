@@ -34,7 +34,6 @@ class Job:
 
     Attributes:
       id: a name that cannot be guessed.
-      state: one of `STATES`.
       options: all that the task needs beside its inputs, checked.
       batch_key: equal for jobs that can be made together; None: alone.
       attempts: how often a worker began it.
@@ -82,11 +81,7 @@ class Store:
         batch_key: str | None,
         max_queue: int,
     ) -> Job:
-        """Accepts a job; it is in the database when this returns.
-
-        Raises:
-          QueueFull: if `max_queue` jobs are waiting already.
-        """
+        """Accepts a job; it is in the database when this returns. Raises `QueueFull`."""
         name = str(uuid.uuid4())
         job = {"id": name, "task": task, "state": QUEUED, "options": dict(options)}
         with self._database.writing() as connection:
@@ -148,10 +143,7 @@ class Store:
         return None if row is None else _job(row)
 
     def tidy(self, keep: float) -> int:
-        """Deletes jobs that ended `keep` seconds ago or earlier, and workers that are gone.
-
-        Returns the number of jobs.
-        """
+        """Deletes jobs that ended `keep` seconds ago, and lost workers; returns how many jobs."""
         with self._database.writing() as connection:
             before = self._database.now(connection) - keep
             connection.execute(sa.delete(workers).where(workers.c.seen_at < before))

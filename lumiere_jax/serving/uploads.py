@@ -36,14 +36,9 @@ class UploadError(UserError):
 def check(
     files: Mapping[str, bytes], fps: float, least_frames: int, limits: Limits, scratch: Path
 ) -> dict[str, np.ndarray]:
-    """Checks and reads files, see `read`.
+    """Checks and reads the files "image", "video" and "mask", see `read`.
 
-    Args:
-      files: name ("image", "video", "mask") -> content.
-      fps: frame rate of the model.
-      least_frames: of a video.
-      limits: see there.
-      scratch: folder for temporary files, which are deleted afterwards.
+    A video must have `least_frames` frames at the model's frame rate `fps`.
 
     Raises:
       UploadError: naming the file and what is wrong with it.
@@ -70,11 +65,7 @@ def check(
 
 
 def read(files: Mapping[str, bytes], fps: float, scratch: Path) -> dict[str, np.ndarray]:
-    """Decodes files that were checked, see `inputs.read`.
-
-    Raises:
-      UploadError: see `check`.
-    """
+    """Decodes files that were checked, see `inputs.read`."""
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         paths = {}
         for name, content in files.items():

@@ -64,13 +64,8 @@ class Worker:
     ):
         """Puts a worker together.
 
-        Args:
-          name: unique among all workers, of all times.
-          database: of the queue.
-          settings: see there.
-          make_runner: creates what makes videos, when the first job comes.
-          is_stopping: tells whether to end soon.
-          leave: ends the process at once with an exit code.
+        Its name is unique among all workers of all times. `make_runner` is called when the first
+        job comes, `is_stopping` tells whether to end soon, and `leave` ends the process at once.
         """
         self._settings, self._is_stopping, self._leave = settings, is_stopping, leave
         self._leases = Leases(database, name, settings.lease)

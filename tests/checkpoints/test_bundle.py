@@ -17,7 +17,7 @@ from lumiere_jax.models.stunet import is_temporal
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.sharding import create_mesh
 from lumiere_jax.training.train import train
-from tests.inference.test_verbs import run
+from tests.inference.running import run
 from tests.manifests import write_manifest
 from tests.tiny_runs import tiny_config
 

@@ -11,7 +11,7 @@ from lumiere_jax.data.video_io import probe_video
 from lumiere_jax.demos import page
 from lumiere_jax.demos.shipped import PROMPTS, check_prompt, show
 from lumiere_jax.runtime.errors import UserError
-from tests.inference.test_verbs import run
+from tests.inference.running import run
 from tests.manifests import write_manifest
 
 SHAPE, DIGIT = PROMPTS[0], PROMPTS[-1]

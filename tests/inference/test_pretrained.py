@@ -13,7 +13,7 @@ from lumiere_jax.checkpoints import bundle, selection
 from lumiere_jax.checkpoints.exporting import export
 from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.runtime.errors import UserError
-from tests.inference.test_verbs import run
+from tests.inference.running import run
 from tests.manifests import write_manifest
 
 PROMPT = "a large red circle moving right"

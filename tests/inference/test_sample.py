@@ -1,60 +1,21 @@
 """The command line of sampling."""
 
-import subprocess
-import sys
-from pathlib import Path
-
-import av
 import pytest
 from absl import flags
 from absl.testing import flagsaver
-from PIL import Image
 
 from lumiere_jax import sample
 from lumiere_jax.inference import command
 from lumiere_jax.runtime.errors import UserError
-
-REPOSITORY = Path(__file__).parents[2]
-PROMPT = "a large red circle moving right"
-
-
-def run(*arguments: str) -> tuple[int, str, str]:
-    process = subprocess.run(
-        [sys.executable, "-m", "lumiere_jax.sample", *arguments],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    return process.returncode, process.stdout, process.stderr
-
-
-def size_and_frames(path: Path) -> tuple[int, int, int]:
-    """Width, height and number of frames of a video or picture, each decoded."""
-    if path.suffix == ".mp4":
-        with av.open(path) as container:
-            frames = list(container.decode(video=0))
-        return frames[0].width, frames[0].height, len(frames)
-    with Image.open(path) as image:
-        for index in range(getattr(image, "n_frames", 1)):
-            image.seek(index)
-            image.load()
-        return *image.size, index + 1
+from tests.inference.running import PROMPT, run, size_and_frames
 
 
 def test_one_prompt_through_the_whole_cascade(cascade, tmp_path):
     output = tmp_path / "x.mp4"
     code, stdout, stderr = run(
-        f"--base={cascade['stunet']}",
-        f"--ssr={cascade['ssr']}",
-        f"--prompt={PROMPT}",
-        f"--output={output}",
-        "--num_frames=4",
-        "--sampler=dpmpp_2m",
-        "--steps=2",
-        "--guidance_scale=2",
-        "--seed=7",
-    )
+        "sample", base=cascade["stunet"], ssr=cascade["ssr"], prompt=PROMPT, output=output,
+        num_frames=4, sampler="dpmpp_2m", steps=2, guidance_scale=2, seed=7,
+    )  # fmt: skip
     assert code == 0, stderr
     assert stdout == f"{output}\n"
     assert "base: 2/2 steps" in stderr and "super-resolution 1: 2/2 steps" in stderr
@@ -101,15 +62,11 @@ def test_several_samples_of_a_prompt(cascade, tmp_path, capsys):
         (["--promt=x"], "Unknown command line flag 'promt'. Did you mean: prompt"),
         (["--steps=many"], "--steps=many"),
         ([], "--output is missing"),
-        (
-            ["--base=x", "--output=x.mp4", "--prompts_file=no.txt"],
-            "--prompts_file=no.txt cannot be read",
-        ),
         (["--base=x", "--output=x.mp4", "--prompt", PROMPT, "moving"], "unexpected argument"),
     ],
 )
 def test_mistake_is_told_in_one_line(arguments, message):
-    code, stdout, stderr = run(*arguments)
+    code, stdout, stderr = run("sample", *arguments)
     assert code == 2
     assert stderr.startswith("error: ") and stderr.count("\n") == 1
     assert message in stderr
@@ -117,9 +74,7 @@ def test_mistake_is_told_in_one_line(arguments, message):
 
 
 def test_checkpoint_of_another_stage_is_told_in_one_line(cascade, tmp_path):
-    code, _, stderr = run(
-        f"--base={cascade['ssr']}", f"--prompt={PROMPT}", f"--output={tmp_path}/x.gif"
-    )
+    code, _, stderr = run("sample", base=cascade["ssr"], prompt=PROMPT, output=tmp_path / "x.gif")
     assert code == 2
     assert stderr.count("\n") == 1
     assert stderr.startswith("error: the base checkpoint is of stage 'ssr'")

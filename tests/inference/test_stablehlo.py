@@ -18,7 +18,7 @@ from lumiere_jax.inference import stablehlo
 from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.inference.sampling import sample_keys
 from lumiere_jax.runtime.errors import UserError
-from tests.inference.test_verbs import run
+from tests.inference.running import run
 
 ROOT = Path(__file__).parents[2]
 PROMPTS = ["a large red circle moving right", "a small blue cross standing still",

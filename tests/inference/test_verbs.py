@@ -1,8 +1,6 @@
 """The commands of editing, each from files to a file, and their mistakes."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +11,7 @@ from lumiere_jax.data.video_io import read_comment, read_video, write_lossless
 from lumiere_jax.inference import provenance
 from lumiere_jax.inference.outputs import write_viewable
 from lumiere_jax.runtime.errors import UserError
-from tests.inference.test_sample import size_and_frames
-
-REPOSITORY = Path(__file__).parents[2]
-PROMPT = "a large red circle moving right"
-
-
-def run(verb: str, *arguments: str, **named: object) -> tuple[int, str, str]:
-    flags = [f"--{name}={value}" for name, value in named.items()]
-    process = subprocess.run(
-        [sys.executable, "-m", f"lumiere_jax.{verb}", *arguments, *flags],
-        cwd=REPOSITORY, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
-    return process.returncode, process.stdout, process.stderr
+from tests.inference.running import PROMPT, run, size_and_frames
 
 
 @pytest.fixture(name="files", scope="module")

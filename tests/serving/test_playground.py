@@ -47,7 +47,7 @@ def choose(page, name):
 
 
 def fill(page, prompt=PROMPT, steps="1", small=True):
-    page.get_by_label("Prompt").fill(prompt)
+    page.get_by_label("Prompt", exact=True).fill(prompt)
     page.get_by_label("Steps", exact=True).fill(steps)
     if small:
         page.locator("details").evaluate("place => { place.open = true; }")
@@ -206,7 +206,9 @@ def test_history_survives_a_reload_and_settings_can_be_used_again(page, tmp_path
     page.get_by_label("Frames", exact=True).fill("4")
     page.get_by_label("Steps", exact=True).fill("77")
     page.get_by_role("button", name="Use these settings").click()
-    assert page.get_by_label("Prompt").input_value() == "a small blue cross standing still"
+    assert (
+        page.get_by_label("Prompt", exact=True).input_value() == "a small blue cross standing still"
+    )
     assert page.get_by_label("Seed").input_value() == "11"
     assert page.get_by_label("Frames", exact=True).input_value() == ""
     assert page.get_by_label("Steps", exact=True).input_value() == ""
@@ -229,14 +231,14 @@ def test_history_tells_of_jobs_that_are_not_shown(page, server):
 
 def test_a_link_has_the_settings(page, open_page):
     choose(page, "Video to video")
-    page.get_by_label("Prompt").fill("ä & b = c #1")
+    page.get_by_label("Prompt", exact=True).fill("ä & b = c #1")
     page.get_by_label("Strength").fill("0.333")
     page.get_by_label("Seed").fill("5")
     page.get_by_role("button", name="Copy a link").click()
     page.get_by_text("The link is").wait_for()
     other = open_page(page.url)
     other.locator("#form").wait_for()
-    assert other.get_by_label("Prompt").input_value() == "ä & b = c #1"
+    assert other.get_by_label("Prompt", exact=True).input_value() == "ä & b = c #1"
     strength = other.get_by_label("Strength")
     assert strength.input_value() == other.locator("output").text_content() == "0.333"
     strength.press("ArrowRight")

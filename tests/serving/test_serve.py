@@ -19,7 +19,7 @@ from lumiere_jax.serving import command
 from lumiere_jax.serving.database import Database
 from lumiere_jax.serving.leases import Leases
 from lumiere_jax.serving.store import Store
-from tests.inference.test_verbs import run
+from tests.inference.running import run
 from tests.serving.queue import submit
 from tests.serving.test_uploads import picture
 
