@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
     from lumiere_jax.data.video_io import write_contact_sheet
     from lumiere_jax.runtime.preemption import Interruption
 
-    pipeline = command.load_pipeline()
+    pipeline = command.load_pipeline("stunet")
     videos = []
     with Interruption() as interruption:
         for alpha in alphas:

@@ -94,18 +94,11 @@ def run(task: str) -> None:
     from lumiere_jax.inference.storyboard import Storyboard
     from lumiere_jax.runtime.preemption import Interruption
 
-    base = TASKS[task].base
-    pipeline = load_pipeline(None if base == "stunet" else base)
+    pipeline = load_pipeline(TASKS[task].base)
     if _STYLE.value:
         pipeline = pipeline.with_style(_STYLE.value, _ALPHA.value)
-    checkpoints = pipeline.fingerprints()
-    if _EXPECT.value and _EXPECT.value != checkpoints:
-        raise UserError(
-            f"the checkpoints have the fingerprints {', '.join(checkpoints)}, but "
-            f"{', '.join(_EXPECT.value)} were expected: the weights were trained further, or "
-            "replaced."
-        )
-    method = pipeline if TASKS[task].command == "sample" else getattr(pipeline, task)
+    checkpoints = _expected(pipeline.fingerprints())
+    method = pipeline if TASKS[task].from_text else getattr(pipeline, task)
     board = Storyboard(_STORYBOARD.value) if _STORYBOARD.value else None
     with Interruption() as interruption:
 
@@ -131,7 +124,7 @@ def run(task: str) -> None:
         print(sheet)
 
 
-def load_pipeline(base: str | None = None) -> "LumierePipeline":
+def load_pipeline(base: str) -> "LumierePipeline":
     """The pipeline that the flags name; of a bundle, the one with this kind of base."""
     from lumiere_jax.inference.pipeline import LumierePipeline
     from lumiere_jax.runtime import devices
@@ -139,7 +132,10 @@ def load_pipeline(base: str | None = None) -> "LumierePipeline":
     devices.keep_compiled_programs()
     if _BUNDLE.value is not None:
         return LumierePipeline.from_pretrained(
-            _BUNDLE.value, base=base, distilled=_DISTILLED.value, text_folder=_TEXT_FOLDER.value
+            _BUNDLE.value,
+            base=None if base == "stunet" else base,  # a bundle may have only another kind
+            distilled=_DISTILLED.value,
+            text_folder=_TEXT_FOLDER.value,
         )
     return LumierePipeline.from_checkpoints(
         str(_BASE.value), _SSR.value, text_folder=_TEXT_FOLDER.value
@@ -239,6 +235,17 @@ def _requests() -> list[Request]:
         Request(prompt, _SEED.value + i, files)
         for i, (prompt, files) in enumerate(zip(prompts, paths, strict=True))
     ]
+
+
+def _expected(checkpoints: list[str]) -> list[str]:
+    """The fingerprints of the checkpoints, if they are those of the flag."""
+    if _EXPECT.value and _EXPECT.value != checkpoints:
+        raise UserError(
+            f"the checkpoints have the fingerprints {', '.join(checkpoints)}, but "
+            f"{', '.join(_EXPECT.value)} were expected: the weights were trained further, or "
+            "replaced."
+        )
+    return checkpoints
 
 
 def _writes_folder() -> bool:

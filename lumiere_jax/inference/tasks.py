@@ -70,22 +70,26 @@ class Task:
     Attributes:
       about: what it does.
       base: kind of the base stage that it needs.
-      command: the command that does it.
       files: names of its input files, all of them required.
       options: its own fields of `VideoOptions`.
       required: those of them that must be given.
       help: for options that mean something else here.
-      batches: whether one program makes videos of different prompts and seeds.
+      from_text: whether a prompt is all it needs, so that one program makes many videos.
     """
 
+    name: str
     about: str
-    base: str
-    command: str
+    base: str = "stunet_conditional"
     files: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
     help: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    batches: bool = False
+    from_text: bool = False
+
+    @property
+    def command(self) -> str:
+        """The command that does it."""
+        return "sample" if self.from_text else self.name
 
     def declared(self) -> list[Option]:
         """The task's own options."""
@@ -95,64 +99,59 @@ class Task:
         ]
 
 
-TASKS = {
-    "text_to_video": Task(
+_TASKS = (
+    Task(
+        name="text_to_video",
         about="Make a video from a prompt.",
         base="stunet",
-        command="sample",
         options=("num_frames",),
-        batches=True,
+        from_text=True,
     ),
-    "stylize": Task(
+    Task(
+        name="stylize",
         about="Make a video from a prompt, in a style.",
         base="stunet",
-        command="sample",
         options=("num_frames", "style", "alpha"),
-        batches=True,
+        from_text=True,
     ),
-    "video_to_video": Task(
+    Task(
+        name="video_to_video",
         about="Change a video into what the prompt says.",
         base="stunet",
-        command="video_to_video",
         files=("video",),
         options=("strength",),
     ),
-    "animate": Task(
+    Task(
+        name="animate",
         about="Make a video that begins with a picture.",
-        base="stunet_conditional",
-        command="animate",
         files=("image",),
         options=("fit", "num_frames"),
     ),
-    "inpaint": Task(
+    Task(
+        name="inpaint",
         about="Replace a region of a video.",
-        base="stunet_conditional",
-        command="inpaint",
         files=("video", "mask"),
         options=("paste", "feather"),
     ),
-    "outpaint": Task(
+    Task(
+        name="outpaint",
         about="Extend the picture of a video beyond its edges, to a square.",
-        base="stunet_conditional",
-        command="outpaint",
         files=("video",),
         options=("zoom", "paste", "feather"),
     ),
-    "cinemagraph": Task(
+    Task(
+        name="cinemagraph",
         about="Set one region of a picture in motion.",
-        base="stunet_conditional",
-        command="cinemagraph",
         files=("image", "mask"),
         options=("num_frames", "paste", "feather"),
     ),
-    "extend": Task(
+    Task(
+        name="extend",
         about="Continue a video with more frames.",
-        base="stunet_conditional",
-        command="extend",
         files=("video",),
         options=("num_frames", "context", "paste"),
         required=("num_frames",),
         help={"num_frames": "Frames to add."},
     ),
-}
-"""Name -> task."""
+)
+TASKS = {task.name: task for task in _TASKS}

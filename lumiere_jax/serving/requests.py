@@ -94,7 +94,7 @@ def check(options: Request, files: set[str], models: Models, limits: Limits) -> 
 
 def batch_key(task: str, asked: dict[str, Any]) -> str | None:
     """Equal for jobs whose videos one compiled program makes together; None: made alone."""
-    if not TASKS[task].batches:
+    if not TASKS[task].from_text:
         return None
     shared = {name: value for name, value in asked.items() if name not in ("prompt", "seed")}
     return json.dumps({"task": task} | shared, sort_keys=True)

@@ -136,7 +136,7 @@ class Runner:
         for name in ("prompt", "seed", "style", "alpha"):
             options.pop(name, None)
         options.update(given)
-        method = pipeline if TASKS[first.task].batches else getattr(pipeline, first.task)
+        method = pipeline if TASKS[first.task].from_text else getattr(pipeline, first.task)
         return method(
             prompts=[job.options["prompt"] for job in jobs] + [""] * missing,
             seeds=[job.options["seed"] for job in jobs] + [0] * missing,

@@ -1,5 +1,6 @@
 """Databases, bundles and servers for the tests of serving."""
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -97,29 +98,32 @@ def fixture_site(bundle, tmp_path):
     site.database.close()
 
 
+@pytest.fixture(name="shared_site", scope="module")
+def fixture_shared_site(bundle, tmp_path_factory):
+    """One site for all cases of a file that leave it usable."""
+    from tests.serving.site import Site
+
+    site = Site(bundle, tmp_path_factory.mktemp("site"), queue=1000)
+    yield site
+    site.database.close()
+
+
 @pytest.fixture(name="start_server")
 def fixture_start_server(bundle, tmp_path):
     """Starts `python -m lumiere_jax.serve`, as often as asked; the data folder stays the same."""
-    started = []
+    with contextlib.ExitStack() as started:
 
-    def start(*flags: str, data: Path = tmp_path / "data", **more) -> LiveServer:
-        started.append(LiveServer(bundle, data, *flags, **more))
-        return started[-1]
+        def start(*flags: str, data: Path = tmp_path / "data", **more) -> LiveServer:
+            server = LiveServer(bundle, data, *flags, **more)
+            started.callback(server.kill)
+            return server
 
-    yield start
-    for server in started:
-        server.kill()
+        yield start
 
 
-@pytest.fixture(name="start_shared_server", scope="module")
-def fixture_start_shared_server(bundle, tmp_path_factory):
-    """The same for all tests of a file."""
-    started = []
-
-    def start(*flags: str) -> LiveServer:
-        started.append(LiveServer(bundle, tmp_path_factory.mktemp("shared") / "data", *flags))
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.kill()
+@pytest.fixture(name="shared_server", scope="module")
+def fixture_shared_server(bundle, tmp_path_factory):
+    """One server for all tests of a file."""
+    server = LiveServer(bundle, tmp_path_factory.mktemp("shared") / "data")
+    yield server
+    server.kill()

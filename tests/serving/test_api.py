@@ -66,6 +66,8 @@ def test_a_seed_is_drawn_where_none_is_given(site):
         ({"guidance_from": "0.2", "guidance_to": "0.4"}, "guidance from time 0.2 to 0.4"),
         ({"time_power": "0"}, "time_power: "),
         ({"time_power": "inf"}, "time_power: "),
+        ({"threshold_max": "0.5"}, "threshold_max=0.5 must be 0"),
+        ({"overlap": "8"}, "overlap: must be below the 8 frames"),
         ({"sampler": "ddpm"}, "sampler: 'ddpm' is not one of ddim"),
         ({"num_frames": "21"}, "num_frames: 21 is more than the 20"),
         ({"num_frames": "7"}, "num_frames=7 must be a multiple of 2"),
@@ -75,10 +77,10 @@ def test_a_seed_is_drawn_where_none_is_given(site):
         ({"task": "animate"}, "image: is missing; the task 'animate' needs this file"),
     ],
 )  # fmt: skip
-def test_fields_that_are_refused(site, fields, detail):
-    reply = site.post(**fields)
+def test_fields_that_are_refused(shared_site, fields, detail):
+    reply = shared_site.post(**fields)
     assert reply.status_code == 422 and reply.json()["detail"].startswith(detail), reply.text
-    assert site.store.counts()["queued"] == 0
+    assert shared_site.store.counts()["queued"] == 0
 
 
 def test_files(site, tmp_path):
@@ -167,10 +169,10 @@ def test_cancelling(site):
         ("bytes=²-", 200, b"0123456789", None),
     ],
 )
-def test_ranges(site, asked, code, content, content_range):
-    job = site.done()
+def test_ranges(shared_site, asked, code, content, content_range):
+    job = shared_site.done()
     headers = {} if asked is None else {"range": asked.encode()}
-    reply = site.client.get(f"/jobs/{job}/video", headers=headers)
+    reply = shared_site.client.get(f"/jobs/{job}/video", headers=headers)
     assert (reply.status_code, reply.content) == (code, content)
     assert reply.headers.get("content-range") == content_range
     assert reply.headers["accept-ranges"] == "bytes"
@@ -230,6 +232,13 @@ def test_info(site):
     assert animate["files"] == ["image"] and "fit" in animate["options"]
     assert animate["fps"] == animate["frames"] == 8 and animate["steps"] == 2
     assert animate["sizes"] == [16, 64]
+    assert info["options"]["steps"] == {
+        "type": "integer", "help": "Denoising steps of every stage.", "minimum": 1, "maximum": 9,
+        "above": None, "choices": [],
+    }  # fmt: skip
+    assert {name for task in info["tasks"].values() for name in task["options"]} == {
+        "prompt", *info["options"]
+    }  # fmt: skip
     assert info["styles"] == ["style"] and info["license"] == "MIT"
     assert info["limits"]["steps"] == 9 and info["limits"]["keep_seconds"] == 86400
 

@@ -19,11 +19,6 @@ ALL = {
 PHONE = {"viewport": {"width": 375, "height": 667}, "has_touch": True, "is_mobile": True}
 
 
-@pytest.fixture(name="server", scope="module")
-def fixture_server(start_shared_server):
-    return start_shared_server()
-
-
 @pytest.fixture(name="files", scope="module")
 def fixture_files(tmp_path_factory):
     """A picture and a video of 8 frames, 16 pixels high and 24 wide."""
@@ -36,8 +31,8 @@ def fixture_files(tmp_path_factory):
 
 
 @pytest.fixture(name="page")
-def fixture_page(server, open_page):
-    page = open_page(server.url)
+def fixture_page(shared_server, open_page):
+    page = open_page(shared_server.url)
     page.locator("#form").wait_for()
     return page
 
@@ -85,9 +80,9 @@ def make(page, tmp_path):
     return read_video(tmp_path / "made.mp4", fps=8)
 
 
-def test_all_tasks_are_offered(page, server):
+def test_all_tasks_are_offered(page, shared_server):
     assert page.locator("#tasks label").all_text_contents() == list(ALL)
-    assert set(server.client.get("/info").json()["tasks"]) == set(ALL.values())
+    assert set(shared_server.client.get("/info").json()["tasks"]) == set(ALL.values())
     assert page.get_by_text("Ready").is_visible()
 
 
@@ -219,7 +214,7 @@ def test_history_survives_a_reload_and_settings_can_be_used_again(page, tmp_path
     assert page.locator("#list button").count() == 0
 
 
-def test_history_tells_of_jobs_that_are_not_shown(page, server):
+def test_history_tells_of_jobs_that_are_not_shown(page, shared_server):
     fill(page, prompt="first", small=False)
     page.get_by_role("button", name="Make the video").click()
     page.locator("#list button", has_text="first").wait_for()
@@ -286,8 +281,8 @@ def test_fields_take_what_the_server_takes_and_say_what_they_do_not(page):
     assert more.evaluate("place => place.open") and page.locator("#result").is_hidden()
 
 
-def test_history_of_other_tabs_and_servers_stays(server, open_page):
-    page = open_page(server.url)
+def test_history_of_other_tabs_and_servers_stays(shared_server, open_page):
+    page = open_page(shared_server.url)
     page.locator("#form").wait_for()
     page.evaluate("localStorage.setItem('lumiere_jax.jobs', JSON.stringify(['unknown-here']))")
     fill(page)
@@ -328,8 +323,8 @@ def test_what_the_server_refuses_is_told(page, files):
     assert page.get_by_role("button", name="Make the video").is_enabled()
 
 
-def test_on_a_phone_by_touch_nothing_is_wider_than_the_screen(server, open_page, files):
-    page = open_page(server.url, **PHONE)
+def test_on_a_phone_by_touch_nothing_is_wider_than_the_screen(shared_server, open_page, files):
+    page = open_page(shared_server.url, **PHONE)
     page.locator("#form").wait_for()
     for name in ALL:
         choose(page, name)
@@ -342,15 +337,15 @@ def test_on_a_phone_by_touch_nothing_is_wider_than_the_screen(server, open_page,
     page.wait_for_function("!document.getElementById('covered').textContent.startsWith('0%')")
 
 
-def test_nothing_comes_from_elsewhere(server, open_page):
+def test_nothing_comes_from_elsewhere(shared_server, open_page):
     page = open_page("about:blank")
     asked = []
     page.on("request", lambda request: asked.append(request.url))
     refused = []
     page.on("console", lambda message: refused.append(message.text))
-    page.goto(server.url)
+    page.goto(shared_server.url)
     page.locator("#form").wait_for()
-    assert asked and all(url.startswith((server.url, "blob:", "data:")) for url in asked)
+    assert asked and all(url.startswith((shared_server.url, "blob:", "data:")) for url in asked)
     assert not [text for text in refused if "Content Security Policy" in text]
 
 
