@@ -43,7 +43,7 @@ flags.DEFINE_integer("repeats", None, "Sets of videos, each with its own seed.",
 flags.DEFINE_integer("seed", 0, "Seed of the first set.", 0)
 _SAMPLING = define_sampling_flags()
 flags.DEFINE_integer("sample_frames", None, "Frames of generated videos.")
-flags.DEFINE_integer("batch_size", 8, "Videos generated at once.", 1)
+flags.DEFINE_integer("batch_size", 8, "Videos per batch.", 1)
 flags.DEFINE_enum("video_format", "mkv", ["mkv", "mp4"], "mkv is lossless.")
 flags.DEFINE_string("text_folder", None, "Folder of the T5 encoder, if it moved since training.")
 flags.DEFINE_bool("distributed", False, "This is one process of a job on several hosts.")

@@ -46,7 +46,7 @@ _STYLE = flags.DEFINE_string("style_checkpoint", None, "Workdir of a training ru
 _TEXT_FOLDER = flags.DEFINE_string(
     "text_folder", None, "Folder of the T5 encoder, if it moved since training."
 )
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Videos made at once.", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Videos per batch.", lower_bound=1)
 _EXPECT = flags.DEFINE_list(
     "expect_checkpoints", [], "Fingerprints that the weights must have, as --describe prints them."
 )

@@ -50,8 +50,8 @@ class Option:
         if self.choices:
             return f"one of {', '.join(self.choices)}"
         bounds = {"at least": self.minimum, "above": self.above, "at most": self.maximum}
-        told = [f"{word} {bound:.12g}" for word, bound in bounds.items() if bound is not None]
-        return " and ".join(told) or f"{_NOUNS[self.type]} that is finite"
+        parts = [f"{word} {bound:.12g}" for word, bound in bounds.items() if bound is not None]
+        return " and ".join(parts) or f"{_NOUNS[self.type]} that is finite"
 
     def accepts(self, value: Any) -> bool:
         """Whether a value is in range."""
@@ -110,11 +110,11 @@ def define_flag(
 ) -> flags.FlagHolder:
     """Defines a flag of the calling module; `changes` are attributes to replace."""
     option = dataclasses.replace(option, **changes)
-    told = option.name, option.default, option.help, flag_values
+    arguments = option.name, option.default, option.help, flag_values
     if option.type is bool:
-        return flags.DEFINE_bool(*told)
+        return flags.DEFINE_bool(*arguments)
     serializer: flags.ArgumentSerializer[Any] = flags.ArgumentSerializer()
-    return flags.DEFINE(_Parser(option), *told, serializer=serializer)
+    return flags.DEFINE(_Parser(option), *arguments, serializer=serializer)
 
 
 class _Parser(flags.ArgumentParser):

@@ -279,11 +279,11 @@ def _no_such_job() -> HTTPException:
 
 async def _tell_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
     """One sentence per mistake, in place of FastAPI's list."""
-    told = []
+    sentences = []
     for mistake in error.errors()[:5]:
         place = ".".join(str(part) for part in mistake["loc"][1:]) or str(mistake["loc"][0])
-        told.append(f"{place}: {mistake['msg']}")
-    detail = "; ".join(dict.fromkeys(told))  # a dependency and its route report the same
+        sentences.append(f"{place}: {mistake['msg']}")
+    detail = "; ".join(dict.fromkeys(sentences))  # a dependency and its route report the same
     return JSONResponse({"detail": detail[:1000]}, 422)
 
 

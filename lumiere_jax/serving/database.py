@@ -44,7 +44,7 @@ _SET = """
 
 
 class Database:
-    """Transactions on the queue's database. Safe for threads and processes at once.
+    """Transactions on the queue's database. Safe for several threads and processes.
 
     Attributes:
       is_postgres: whether it is PostgreSQL.

@@ -36,12 +36,12 @@ def _field(option: Option) -> tuple[Any, Any]:
 
 def _description(option: Option) -> str:
     """Its help, with the tasks that it is for."""
-    told: dict[str, list[str]] = {}
+    by_help: dict[str, list[str]] = {}
     for name, task in TASKS.items():
         for own in task.declared():
             if own.name == option.name:
-                told.setdefault(own.help, []).append(f"`{name}`")
-    return " ".join(f"{', '.join(names)}: {help}" for help, names in told.items()) or option.help
+                by_help.setdefault(own.help, []).append(f"`{name}`")
+    return " ".join(f"{', '.join(names)}: {help}" for help, names in by_help.items()) or option.help
 
 
 class Request(BaseModel):

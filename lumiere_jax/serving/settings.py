@@ -1,4 +1,4 @@
-"""What a server and its workers are told once, at the start."""
+"""Settings of a server and its workers."""
 
 import dataclasses
 from pathlib import Path
@@ -34,7 +34,7 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What workers are told. Fields with help are flags of the command.
+    """Settings of workers. Fields with help are flags of the command.
 
     Attributes:
       bundle: folder of the weights.

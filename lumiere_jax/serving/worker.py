@@ -125,7 +125,7 @@ class Worker:
         arguments = (batch, files, watch, made)
         thread = threading.Thread(target=self._make, args=arguments, daemon=True)
         thread.start()
-        told_at, shown_at = None, began
+        stopped_at, shown_at = None, began
         while thread.is_alive():
             thread.join(_REPORT_SECONDS)
             now = time.monotonic()
@@ -138,15 +138,15 @@ class Worker:
                 return
             own = self._report(batch, watch, now - shown_at > 1.0)
             shown_at = now if now - shown_at > 1.0 else shown_at
-            if own is not None and not own and told_at is None:
+            if own is not None and not own and stopped_at is None:
                 watch.stop()
-                told_at = now
+                stopped_at = now
             # Loading and compiling cannot be stopped, but the next job benefits from them.
-            is_deaf = told_at is not None and now - told_at > _STOP_SECONDS
+            is_deaf = stopped_at is not None and now - stopped_at > _STOP_SECONDS
             if is_deaf and watch.progress()["step"]:
                 self._leave(EXIT_REPLACE)
                 return
-        self._hand_in(batch, made, is_stopped=told_at is not None)
+        self._hand_in(batch, made, is_stopped=stopped_at is not None)
 
     def _time_out(self, batch: list[Job]) -> None:
         limit = duration(self._settings.job_timeout)

@@ -207,7 +207,7 @@ MISTAKES = [
     ([], "give either --generated=FOLDER, or --task"),
     (["--generated=x", "--task=held_out", "--base=y"], "give either --generated"),
     (["--task=held_out"], "--task=held_out needs --base=WORKDIR"),
-    (["--task=held_out", "--base=x", "--real=y"], "brings its own real videos"),
+    (["--task=held_out", "--base=x", "--real=y"], "has its own real videos"),
     (["--generated=x", "--real=y", "--real_statistics=z"], "either --real or --real_stat"),
     (["--generated=x", "--max_real=5"], "need --real=FOLDER"),
     (["--generated=x", "--c3d_weights=y"], "--c3d_weights and --c3d_mean go together"),
