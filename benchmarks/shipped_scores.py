@@ -1,10 +1,10 @@
-"""Scores of the shipped weights, measured anew, as tables in their model card.
+"""Measures the scores of the shipped weights, and writes them into their model card.
 
     python benchmarks/shipped_scores.py --weights=weights/small        (or: make scores)
 
-Held-out captions only. Whatever depends on weights that have not changed is taken from
-BUNDLE/scores/; delete that folder to measure everything again. Clips are made once, for all scores,
-and kept in --clips while the weights are the same. Needs the extra `.[eval]`.
+Held-out captions only. Scores of unchanged weights come from BUNDLE/scores/; delete that folder to
+measure everything again. Clips are generated once for all scores, and kept in --clips until the
+weights change. Needs the extra `.[eval]`.
 """
 
 import datetime

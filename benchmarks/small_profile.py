@@ -1,9 +1,9 @@
-"""Where the time of the variant `small` goes, and how near it comes to this CPU's matrix peak.
+"""Where the time of the variant `small` goes, and how close it comes to this CPU's matrix peak.
 
     python benchmarks/small_profile.py
 
 Runs a forward pass, as in sampling, and a training step of each stage of --stages, at the shapes
-with which the shipped weights are trained, on one device a core. Time, floating-point operations
+with which the shipped weights were trained, on one device per core. Time, floating-point operations
 (`lumiere_jax/planning/flops.py`) and the shares of the kinds of operation (the profiler's, by what
 a fused operation contains) go to benchmarks/results/small_profile.json; `benchmarks/vs_peers.py`
 writes them into `benchmarks/peers.md`.

@@ -1,4 +1,4 @@
-"""Speed of the space-time U-Net beside other open implementations, on this machine's CPU.
+"""Speed of the space-time U-Net and of other open implementations, on this machine's CPU.
 
     python3.11 -m venv runs/peers
     runs/peers/bin/pip install --no-deps -r benchmarks/peers/requirements.txt
@@ -10,11 +10,11 @@ space-time U-Nets of the family of configs/stunet.py:small, one of as many FLOPs
 and one of as many parameters. All have the same clips, float32, batch, threads and optimizer
 (AdamW, all parameters trained); a sampling run is 4 steps of DDIM.
 
-Every network is a process of its own. They take turns, so that a slow moment of the machine hits
-all of them, and what counts is the median over rounds of the ratio within a round. The first run of
-each kind, which compiles, is told apart. JSON goes to OUTPUT/NAME.json, one file an implementation,
-and what is there is not done again; `benchmarks/peers.md` is written from it and from what
-`benchmarks/small_profile.py` measured. --quick tries it all out in minutes.
+Every network has its own process. They take turns, so that a slow moment of the machine hits all of
+them; the result is the median over rounds of the ratio within a round. The first run of each kind,
+which compiles, is reported separately. Each implementation has a file OUTPUT/NAME.json and is not
+measured again while it exists. These files and those of `benchmarks/small_profile.py` make
+`benchmarks/peers.md`. --quick tries everything out in minutes.
 """
 
 import contextlib

@@ -9,8 +9,8 @@ frozen, and, at equal steps, with all weights trained.
 The oracle judges single frames of held-out captions, for colour, shape and background: images of
 the image network, frames of the videos of both, of the inflated network before its first step, and
 images of the image weights that training everything leaves behind. Frozen weights are compared with
-those of the image run bit by bit. One JSON file a seed and model goes to OUTPUT/frozen_images/, and
-what is there is not done again. --quick tries it all out in minutes.
+those of the image run bit by bit. OUTPUT/frozen_images/ gets a JSON file for each seed and model,
+and existing ones are not measured again. --quick tries everything out in minutes.
 """
 
 from collections.abc import Sequence

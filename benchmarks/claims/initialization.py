@@ -7,8 +7,8 @@ The paper's ablation (2401.12945, section 3.1), at the size of configs/stunet.py
 For each seed one text-to-image run is trained, and inflated twice. Everything else of the two runs
 is the same: clips, noise and all other parameters at the start. Losses, held-out losses (of the
 moving average; the same clips and noise) and oracle scores of held-out captions go to
-OUTPUT/initialization/*.json, a run that is there already is not done again, and `section` makes its
-text from those files. --quick tries it all out in minutes.
+OUTPUT/initialization/*.json; existing runs are not repeated. `section` makes its text from those
+files. --quick tries everything out in minutes.
 """
 
 from pathlib import Path

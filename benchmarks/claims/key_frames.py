@@ -7,9 +7,9 @@ training compute, `clip_measures.py` by what.
     python benchmarks/claims/key_frames.py
 
 For each seed one text-to-image run is trained and inflated in both ways; each makes a clip of the
-same held-out captions. Figures go to OUTPUT/key_frames/*.json, one file a seed and method, and what
-is there already is not done again; `section` makes its text from those files, and the slices show
-the clips in RUNS/clips. --quick tries it all out in minutes.
+same held-out captions. OUTPUT/key_frames/ gets a JSON file for each seed and method; existing ones
+are not measured again. `section` makes its text from those files, and the slices show the clips in
+RUNS/clips. --quick tries everything out in minutes.
 """
 
 import operator

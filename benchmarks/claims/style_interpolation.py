@@ -8,9 +8,9 @@ Stylized generation (2401.12945, section 4): the image weights of the base are
 For each seed a text-to-image run and its inflation are trained (the same runs as of
 `frozen_images.py`), and the image network is fine-tuned on 16 pictures of each of two styles by
 configs/style.py:tiny. Clips of held-out captions are then made for several alphas.
-`style_pictures.py` says what the styles are and how distance from them is measured. One JSON file a
-seed, style and alpha goes to OUTPUT/style_interpolation/, and what is there is not done again.
---quick tries it all out in minutes.
+`style_pictures.py` says what the styles are and how distance from them is measured.
+OUTPUT/style_interpolation/ gets a JSON file for each seed, style and alpha; existing ones are not
+measured again. --quick tries everything out in minutes.
 """
 
 import dataclasses

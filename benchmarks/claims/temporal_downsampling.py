@@ -10,9 +10,9 @@ full frame rate at every level, at several numbers of frames.
 The first compiles and runs a training step and a forward pass of configs/stunet.py:tiny and :small
 on this machine, each in a process of its own, whose peak memory is noted. The second compiles the
 training step of configs/stunet.py:full for a slice of v5p, without a TPU; a step takes half an hour
-on 2 cores, and one that does not fit is a result as well. One JSON file a cell goes to
-OUTPUT/temporal_downsampling/, and what is there is not done again; --part=report makes picture and
-text of what there is. --quick tries it all out in minutes.
+on 2 cores, and one that does not fit is a result as well. OUTPUT/temporal_downsampling/ gets a JSON
+file for each cell; existing ones are not measured again. --part=report makes picture and text from
+these files. --quick tries everything out in minutes.
 """
 
 import json

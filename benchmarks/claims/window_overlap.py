@@ -6,12 +6,12 @@ shipped super-resolution network.
     python benchmarks/claims/window_overlap.py
 
 Held-out clips of 16 frames are refined in windows of several lengths and overlaps: true clips after
-down-sampling ("true"), and clips that the base makes of the same captions ("made"). What counts is
-the mean squared difference of neighbouring frames of the error: the refined clip less the true one;
-or, of made clips, of the detail: the refined clip less its up-sampled input. So neither motion nor
-seams of the input count. The starting noise is drawn once a clip, also where windows do not
-overlap. One JSON file a setting goes to OUTPUT/window_overlap/, and what is there is not done
-again. --quick tries it all out in minutes.
+down-sampling ("true"), and clips that the base makes of the same captions ("made"). The measure is
+the mean squared difference of neighbouring frames of the error, the refined clip minus the true
+one, or, for made clips, of the detail, the refined clip minus its up-sampled input. So neither
+motion nor seams of the input count. The starting noise is drawn once per clip, even if windows do
+not overlap. OUTPUT/window_overlap/ gets a JSON file for each setting; existing ones are not
+measured again. --quick tries everything out in minutes.
 """
 
 import dataclasses

@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, required=True)
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--frozen", action="store_true", help="train temporal parameters alone")
-    parser.add_argument("--one_device", action="store_true", help="in place of one a core")
+    parser.add_argument("--one_device", action="store_true", help="instead of one per core")
     given = parser.parse_args()
     if not given.one_device:
         devices.split_cpu()
@@ -103,7 +103,7 @@ def main() -> None:
                 trainable, held["frozen"] = partition(
                     held.pop("params"), lambda path: not given.frozen or is_temporal(path)
                 )
-                # Where the step leaves it, or the second step would be compiled anew.
+                # Where the step leaves it, or the second step would compile again.
                 init = jax.jit(optimizer.init, out_shardings=everywhere)
                 held["state"] = (trainable, init(trainable))
                 del trainable

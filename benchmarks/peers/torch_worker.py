@@ -154,7 +154,7 @@ def main() -> None:
             begin = time.perf_counter()
             runs[name]()
             seconds = time.perf_counter() - begin
-        except Exception as error:  # torch.compile may refuse a model: that is a result
+        except Exception as error:  # torch.compile may reject a model: that is a result
             tell(error=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")
             continue
         tell(seconds=seconds, peak=peak())
