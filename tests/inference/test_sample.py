@@ -1,5 +1,7 @@
 """The command line of sampling."""
 
+import sys
+
 import pytest
 from absl import flags
 from absl.testing import flagsaver
