@@ -133,10 +133,13 @@ def with_steps_of(
         strict=True,
     )  # fmt: skip
     for (stage, params), (few, _) in pairs:
-        config = stage.config.copy_and_resolve_references()
-        config.sampling.num_steps = few.config.sampling.num_steps
-        config.sampling.time_power = time_power or few.config.sampling.time_power
-        config.sampling.sampler = sampler or config.sampling.sampler
+        sampling = dataclasses.replace(
+            stage.config.sampling,
+            num_steps=few.config.sampling.num_steps,
+            time_power=time_power or few.config.sampling.time_power,
+            sampler=sampler or stage.config.sampling.sampler,
+        )
+        config = dataclasses.replace(stage.config, sampling=sampling)
         stages.append((dataclasses.replace(stage, config=config), params))
     return LumierePipeline(stages[0], stages[1:], show_progress=False)
 
@@ -209,7 +212,7 @@ def held_out(pipeline: "LumierePipeline", count: int) -> tuple[list, list[str]]:
     """Held-out clips of the source and their captions."""
     from lumiere_jax.data.sources import create_source
 
-    data = pipeline.base[0].config.data.copy_and_resolve_references()
+    data = pipeline.base[0].config.data
     parts = list(data.mixture) if data.name == "mixture" else [{"name": data.name}]
     part = next((dict(p.items()) for p in parts if p["name"] == _SOURCE.value), None)
     if part is None:
@@ -217,8 +220,7 @@ def held_out(pipeline: "LumierePipeline", count: int) -> tuple[list, list[str]]:
             f"--base={_BASE.value} was not trained on {_SOURCE.value}; choose another --source."
         )
     part.pop("weight", None)
-    data.update(part)
-    source = create_source(data, "test")
+    source = create_source(dataclasses.replace(data, **part), "test")
     clips, captions = zip(*(source.example(i) for i in range(count)), strict=True)
     return list(clips), list(captions)
 

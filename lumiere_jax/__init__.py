@@ -5,7 +5,11 @@ The package follows "Lumiere: A Space-Time Diffusion Model for Video Generation"
 imported by the modules that need them.
 """
 
+import importlib
 import os
+import sys
+import types
+import warnings
 
 # Before TensorFlow is loaded, by whichever module: it does no mathematics here, and has nothing
 # to tell.
@@ -21,3 +25,26 @@ def __getattr__(name: str) -> object:
 
         return LumierePipeline
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class _Moved(types.ModuleType):
+    """Stands where a module was in version 0.1, for config files and scripts of users."""
+
+    def __init__(self, name: str, place: str):
+        super().__init__(f"{__name__}.{name}")
+        self._place = f"{__name__}.{place}"
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):  # what importing itself looks for
+            raise AttributeError(name)
+        warnings.warn(f"{self.__name__} is now {self._place}", DeprecationWarning, stacklevel=2)
+        return getattr(importlib.import_module(self._place), name)
+
+
+for _name, _place in (
+    ("config", "cascade.config"),
+    ("errors", "runtime.errors"),
+    ("inherited", "checkpoints.inheritance"),
+    ("pipeline", "inference.pipeline"),
+):
+    sys.modules[f"{__name__}.{_name}"] = globals()[_name] = _Moved(_name, _place)

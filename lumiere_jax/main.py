@@ -27,9 +27,9 @@ def main(argv: list[str]) -> None:
     """Trains the stage that the flags describe."""
     del argv
     from lumiere_jax.runtime import devices, distributed
-    from lumiere_jax.training import profiling
+    from lumiere_jax.training.reporting import parse_profile_steps
 
-    profile_steps = profiling.parse_window(_PROFILE_STEPS.value)
+    profile_steps = parse_profile_steps(_PROFILE_STEPS.value)
     with distributed.joined(_DISTRIBUTED.value):
         devices.keep_compiled_programs()
         config = _CONFIG.value

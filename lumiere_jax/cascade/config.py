@@ -1,17 +1,26 @@
-"""The fields that every config has, with their meaning and neutral defaults.
+"""The config of a stage: every field, with its type, meaning and neutral default.
 
 A file in `configs/` starts from `default_config`, and sets what its stage needs. Any field can be
-overridden on the command line, as in `--config.train.batch_size=8`.
+overridden on the command line, as in `--config.train.batch_size=8`. What comes of it is checked
+once, by `StageConfig.parse`, and is typed and frozen from there on.
 """
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-import ml_collections
+from ml_collections import ConfigDict, FrozenConfigDict
 
+from lumiere_jax.data.config import DataConfig
+from lumiere_jax.data.masks import MaskMix
+from lumiere_jax.diffusion.distillation import StudentWeighting
+from lumiere_jax.diffusion.losses import Weighting
+from lumiere_jax.diffusion.multidiffusion import windows
+from lumiere_jax.diffusion.parameterization import Kind
+from lumiere_jax.runtime.config_section import ConfigSection
 from lumiere_jax.runtime.errors import UserError
-
-ConfigDict = ml_collections.ConfigDict
+from lumiere_jax.runtime.sharding import MeshConfig
+from lumiere_jax.text import TextConfig
 
 UNET_SIZES = {
     "tiny": {
@@ -97,6 +106,221 @@ SSR_SIZES = {
 """Sizes that the super-resolution network and its inflation share, for `config.model`."""
 
 
+StageName = Literal["t2i", "stunet", "t2i_ssr", "ssr", "stunet_conditional", "style"]
+
+STAGES: dict[str, str | None] = {
+    "t2i": None,
+    "stunet": "t2i",
+    "t2i_ssr": None,
+    "ssr": "t2i_ssr",
+    "stunet_conditional": "stunet",
+    "style": "t2i",
+}
+"""Every stage, and the one that it is initialized from."""
+
+IMAGE_STAGES = ("t2i", "style")
+"""Stages that make single images."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiffusionConfig(ConfigSection):
+    """What the network predicts of noisy clips, and how errors count."""
+
+    prediction: Kind = "v"
+    weighting: Weighting = "plain"
+    schedule: Literal["cosine", "discrete"] = "cosine"  # "discrete": DeepFloyd IF's 1000 steps
+    learned_variance: bool = False  # the network also predicts a variance; "discrete" only
+    log_snr_shift: float = 0.0  # below 0: more noise; falls with resolution and frames
+    text_dropout: float = 0.1  # share of training clips without their text
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig(ConfigSection):
+    """See `training.optimizer`."""
+
+    name: Literal["adamw", "adafactor", "muon"] = "adamw"
+    learning_rate: float = 1e-4
+    warmup_steps: int = 10_000
+    decay: Literal["constant", "cosine"] = "constant"  # "cosine": to zero at the last step
+    weight_decay: float = 0.0
+    b2: float = 0.99
+    gradient_clip: float = 1.0
+    ema_decay: float = 0.9999
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig(ConfigSection):
+    """A run: its length, what trains, and how often something is written."""
+
+    batch_size: int = 16  # clips a step, on all devices together
+    num_steps: int = 1000
+    trainable: Literal["all", "temporal"] = "all"
+    frozen_dtype: Literal["float32", "bfloat16"] = "float32"  # "bfloat16" takes half the memory
+    log_every: int = 20
+    checkpoint_every: int = 500
+    keep_last: int = 2
+    keep_best: int = 1
+    eval_every: int = 500  # 0 for never
+    eval_batches: int = 4
+    sample_every: int = 500  # 0 for never
+    hang_timeout: float = 1800.0  # seconds without a step until a job of many hosts gives up
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplingConfig(ConfigSection):
+    """How the stage is sampled unless a request says otherwise, see `SamplingOptions`."""
+
+    sampler: Literal["ddim", "ancestral", "dpmpp_2m", "ddpm"] = "ddim"  # "ddpm": learned variance
+    num_steps: int = 50
+    guidance_scale: float = 4.0
+    threshold_percentile: float = 99.5
+    threshold_max: float = 0.0  # the most that thresholding divides by; 0 for no limit
+    time_power: float = 1.0  # even times to this power; above 1, more steps near clean data
+    timestep_spacing: Literal["leading", "trailing"] = "leading"  # of schedule "discrete"
+    prompts: tuple[str, ...] = (  # of the samples of a training run
+        "a large red circle moving right on a plain black background",
+        "a small blue square moving up on a plain white background",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StyleConfig(ConfigSection):
+    """Of the stage `style`."""
+
+    rank: int = 0  # of LoRA; 0 trains all weights
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SuperResolutionConfig(ConfigSection):
+    """Of the stages `t2i_ssr` and `ssr`."""
+
+    factor: int = 8
+    crop: int = 256  # pixels a side of a training crop, at the high resolution
+    window: int = 8  # frames the network sees at once
+    overlap: int = 2  # frames that neighbouring windows share
+    weights: Literal["uniform", "linear"] = "uniform"  # of a window's frames
+    chunk: int = 1  # windows predicted at once at sampling
+    upsampling: Literal["bilinear", "bicubic", "bilinear_corners"] = "bilinear"  # IF: the last
+    augmentation: float = 0.1  # noise level of the low-resolution clip at sampling
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistillationConfig(ConfigSection):
+    """Of a student, see `configs/distill.py`."""
+
+    start_steps: int = 32  # of the first teacher
+    steps: tuple[int, ...] = (16, 8, 4)  # of the student, after each round
+    guidance_scale: float = 1.0  # of the first teacher
+    weighting: StudentWeighting = "truncated_snr"
+
+
+MASKS = {
+    "first_frame": 0.3,
+    "beginning": 0.1,
+    "boxes": 0.15,
+    "brushes": 0.15,
+    "outpainting": 0.1,
+    "cinemagraph": 0.1,
+    "nothing": 0.1,
+}
+"""How often each task of `data.masks` comes, for `config.masks`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StageConfig(ConfigSection):
+    """The whole config of a stage. `model` has the fields of the network's class."""
+
+    stage: StageName
+    seed: int = 0
+    imported_from: str = ""  # directory of the weights of another project, see import_weights
+    init_from: str = ""  # workdir of the stage before, or of this one, to train it further
+    allow_untrained_start: bool = False  # start an inflated stage without `init_from`
+    model: FrozenConfigDict
+    text: TextConfig = TextConfig()
+    mesh: MeshConfig = MeshConfig()
+    data: DataConfig = DataConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    style: StyleConfig | None = None
+    masks: FrozenConfigDict | None = None
+    ssr: SuperResolutionConfig | None = None
+    distillation: DistillationConfig | None = None
+
+    def __post_init__(self):
+        """Makes sure that the fields, beside the network's, fit one another.
+
+        Raises:
+          UserError: naming the field that does not.
+        """
+        train, data = self.train, self.data
+        if train.trainable == "temporal" and self.stage in (*IMAGE_STAGES, "t2i_ssr"):
+            raise UserError(
+                f"stage {self.stage!r} has no temporal parameters; set train.trainable to all."
+            )
+        if train.num_steps < 1:
+            raise UserError(f"train.num_steps={train.num_steps} must be 1 or more.")
+        if self.stage in IMAGE_STAGES and data.num_frames != 1:
+            raise UserError(
+                f"stage {self.stage!r} trains on single frames; data.num_frames={data.num_frames} "
+                "must be 1."
+            )
+        for name in _EXTRA_SECTIONS[self.stage]:
+            if getattr(self, name) is None:
+                raise UserError(f"stage {self.stage!r} lacks the section {name} of its config.")
+        self._check_diffusion()
+        if self.style and not 0 <= self.style.rank <= 1024:
+            raise UserError(f"style.rank={self.style.rank} must be between 0 (no LoRA) and 1024.")
+        if self.masks:
+            MaskMix(self.masks)  # checks them
+        if self.stage == "stunet_conditional" and self.model.get("in_channels") != 7:
+            raise UserError(
+                f"model.in_channels={self.model.get('in_channels')}: stage {self.stage!r} takes 7, "
+                "the noisy video, the known one and its mask."
+            )
+        if ssr := self.ssr:
+            if ssr.crop > data.resolution or ssr.crop % ssr.factor or data.resolution % ssr.factor:
+                raise UserError(
+                    f"ssr.crop={ssr.crop} and data.resolution={data.resolution} must be multiples "
+                    f"of ssr.factor={ssr.factor}, and the crop not larger than the clip."
+                )
+            windows(data.num_frames, ssr.window, ssr.overlap)  # checks them
+
+    def _check_diffusion(self) -> None:
+        diffusion, learned = self.diffusion, self.diffusion.learned_variance
+        if not 0 <= diffusion.text_dropout <= 1:
+            raise UserError(
+                f"diffusion.text_dropout={diffusion.text_dropout} must be between 0 and 1."
+            )
+        if diffusion.schedule == "discrete" and diffusion.log_snr_shift:
+            raise UserError(
+                f"diffusion.log_snr_shift={diffusion.log_snr_shift}: the steps of schedule "
+                "'discrete' are fixed; set it to 0."
+            )
+        if diffusion.schedule == "discrete" and diffusion.weighting != "plain":
+            raise UserError(
+                f"diffusion.weighting {diffusion.weighting!r} needs a schedule that is continuous "
+                "in time; use plain with schedule 'discrete'."
+            )
+        if learned and (diffusion.schedule, diffusion.prediction) != ("discrete", "epsilon"):
+            raise UserError(
+                "diffusion.learned_variance needs diffusion.schedule='discrete' and "
+                f"diffusion.prediction='epsilon'; got {diffusion.schedule!r} and "
+                f"{diffusion.prediction!r}."
+            )
+        channels = self.model.get("out_channels", 3)
+        if channels != (6 if learned else 3):
+            raise UserError(
+                f"model.out_channels={channels} with diffusion.learned_variance={learned}: a "
+                "learned variance takes 3 channels beside the 3 of the prediction."
+            )
+        if self.sampling.sampler == "ddpm" and not learned:
+            raise UserError(
+                "sampling.sampler 'ddpm' needs diffusion.learned_variance; use 'ancestral' without."
+            )
+
+
 NETWORKS = {
     "t2i": "unet",
     "stunet": "stunet",
@@ -107,139 +331,32 @@ NETWORKS = {
 }
 """The network that each stage has by default."""
 
+_EXTRA_SECTIONS: dict[str, dict[str, Mapping[str, Any]]] = {
+    "t2i": {},
+    "stunet": {},
+    "t2i_ssr": {"ssr": SuperResolutionConfig()},
+    "ssr": {"ssr": SuperResolutionConfig()},
+    "stunet_conditional": {"masks": MASKS},
+    "style": {"style": StyleConfig()},
+}
+"""The sections that a stage has beside those of all stages."""
+
 
 def default_config(stage: str) -> ConfigDict:
-    """The common defaults of all stages.
+    """The defaults of a stage, for a file of `configs/` to start from.
 
-    Args:
-      stage: "t2i", "stunet", "t2i_ssr", "ssr", "stunet_conditional" or "style".
-
-    Returns:
-      A config; `model` holds only the name of the network, its sizes are the stage's to say.
+    `model` holds only the name of the network, its sizes are the stage's to say.
     """
-    config = ConfigDict()
-    config.stage = stage
-    config.seed = 0
-    config.imported_from = ""  # directory of the weights of another project, see import_weights
-    config.init_from = ""  # workdir of the stage before, or of this one, to train it further
-    config.allow_untrained_start = False  # start an inflated stage without `init_from`
-    config.model = ConfigDict({"name": NETWORKS[stage], "dtype": "float32"})
-    config.text = ConfigDict(
-        {
-            "name": "hashed",  # or "t5"
-            "dim": 64,
-            "max_length": 24,  # tokens of a prompt
-            "folder": "",  # t5: weights and tokenizer, as Hugging Face lays them out
-            "dtype": "bfloat16",  # t5: or "float32"
-            "weights": "",  # t5: their fingerprint, which training fills in
-            "lowercase": False,  # t5: prompts in lower case, without spaces around them
-            "keep_padding": False,  # t5: networks see the embeddings of padding, as DeepFloyd IF
-        }
-    )
-    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "space": 1})  # -1: the devices that are left
-    config.data = ConfigDict(
-        {
-            "name": "moving_shapes",  # or another of data/sources.py
-            "num_frames": 8,
-            "resolution": 16,
-            "fps": 8,
-            "max_objects": 1,  # moving_shapes
-            "textured_probability": 0.5,  # moving_shapes
-            "size": 1_000_000,  # moving_shapes: clips of an epoch
-            "segments": 1,  # moving_shapes: a clip is one of so many parts of an object's path
-            "folder": "",  # of all other sources
-            "captions": "",  # folders: CSV or JSONL; empty looks into the folder
-            "clip": "random",  # of longer videos: "random" or "center" part
-            "fold": 1,  # ucf101: 1, 2 or 3
-            "mixture": (),  # mixture: dicts of name, weight and what differs from these fields
-            "flip": False,  # mirror every second clip whose caption says nothing of a side
-            "allow_small": False,  # a source smaller than a batch repeats its clips
-            "allow_other": False,  # resume although the source is not the one of the checkpoint
-            "fingerprint": "",  # of the source; training notes it
-            "num_threads": 1,
-        }
-    )
-    config.diffusion = ConfigDict(
-        {
-            "prediction": "v",  # "v", "epsilon" or "x0"
-            "weighting": "plain",  # or "sigmoid", "balanced"
-            "schedule": "cosine",  # or "discrete": the 1000 steps of DeepFloyd IF
-            "learned_variance": False,  # the network also predicts a variance; "discrete" only
-            "log_snr_shift": 0.0,  # below 0: more noise; falls with resolution and frames
-            "text_dropout": 0.1,
-        }
-    )
-    config.optimizer = ConfigDict(
-        {
-            "name": "adamw",  # or "adafactor", "muon"
-            "learning_rate": 1e-4,
-            "warmup_steps": 10_000,
-            "decay": "constant",  # or "cosine", to zero at the last step
-            "weight_decay": 0.0,
-            "b2": 0.99,
-            "gradient_clip": 1.0,
-            "ema_decay": 0.9999,
-        }
-    )
-    config.train = ConfigDict(
-        {
-            "batch_size": 16,
-            "num_steps": 1000,
-            "trainable": "all" if stage in ("t2i", "t2i_ssr", "style") else "temporal",
-            "frozen_dtype": "float32",  # or "bfloat16", which takes half of the memory
-            "log_every": 20,
-            "checkpoint_every": 500,
-            "keep_last": 2,
-            "keep_best": 1,
-            "eval_every": 500,  # 0 for never
-            "eval_batches": 4,
-            "sample_every": 500,  # 0 for never
-            "hang_timeout": 1800.0,  # seconds without a step until a job of many hosts gives up
-        }
-    )
-    config.sampling = ConfigDict(
-        {
-            "sampler": "ddim",  # "ddim", "ancestral", "dpmpp_2m"; "ddpm" with a learned variance
-            "num_steps": 50,
-            "guidance_scale": 4.0,
-            "threshold_percentile": 99.5,
-            "threshold_max": 0.0,  # the most that thresholding divides by; 0 for no limit
-            "time_power": 1.0,  # even times to this power; above 1, more steps near clean data
-            "timestep_spacing": "leading",  # or "trailing"; of schedule "discrete"
-            "prompts": (
-                "a large red circle moving right on a plain black background",
-                "a small blue square moving up on a plain white background",
-            ),
-        }
-    )
-    if stage == "style":
-        config.style = ConfigDict({"rank": 0})  # of LoRA; 0 trains all weights
+    fields: dict[str, Any] = {"stage": stage, **_EXTRA_SECTIONS[stage]}
+    fields["model"] = {"name": NETWORKS[stage], "dtype": "float32"}
+    for field in dataclasses.fields(StageConfig):
+        if field.name not in fields and field.default is not None:
+            fields[field.name] = field.default
+    config = ConfigDict({k: dict(v) if isinstance(v, Mapping) else v for k, v in fields.items()})
+    if stage in ("stunet", "ssr", "stunet_conditional"):
+        config.train.trainable = "temporal"
     if stage == "stunet_conditional":
         config.model.in_channels = 7  # noisy video, masked video, mask
-        config.masks = ConfigDict(  # how often each task of data/masks.py comes
-            {
-                "first_frame": 0.3,
-                "beginning": 0.1,
-                "boxes": 0.15,
-                "brushes": 0.15,
-                "outpainting": 0.1,
-                "cinemagraph": 0.1,
-                "nothing": 0.1,
-            }
-        )
-    if stage in ("t2i_ssr", "ssr"):
-        config.ssr = ConfigDict(
-            {
-                "factor": 8,
-                "crop": 256,  # pixels a side of a training crop, at the high resolution
-                "window": 8,  # frames the network sees at once
-                "overlap": 2,  # frames that neighbouring windows share
-                "weights": "uniform",  # or "linear"
-                "chunk": 1,  # windows predicted at once at sampling
-                "upsampling": "bilinear",  # "bicubic", or "bilinear_corners" (DeepFloyd IF)
-                "augmentation": 0.1,  # noise level of the low-resolution clip at sampling
-            }
-        )
     return config
 
 

@@ -1,18 +1,18 @@
 """Which numbers of frames a base stage makes."""
 
-from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.cascade.config import StageConfig
 from lumiere_jax.cascade.stage import IMAGE_STAGES
 from lumiere_jax.runtime.errors import UserError
 
 
-def frame_multiple(config: ConfigDict) -> int:
+def frame_multiple(config: StageConfig) -> int:
     """A clip with fewer frames than those of training has a multiple of this number."""
     if config.stage in IMAGE_STAGES or not config.model.get("temporal_resampling", True):
         return 1
     return 2 ** (len(config.model.widths) - 1)
 
 
-def check_frames(config: ConfigDict, num_frames: int) -> None:
+def check_frames(config: StageConfig, num_frames: int) -> None:
     """Checks that a stage makes videos of a length.
 
     Raises:

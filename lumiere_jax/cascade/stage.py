@@ -7,13 +7,25 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from lumiere_jax import text
-from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.cascade.config import (
+    IMAGE_STAGES as IMAGE_STAGES,
+)
+from lumiere_jax.cascade.config import (
+    STAGES as STAGES,
+)
+from lumiere_jax.cascade.config import (
+    StageConfig,
+    SuperResolutionConfig,
+)
 from lumiere_jax.data.masks import MaskMix
 from lumiere_jax.diffusion.discrete import DiscreteSchedule
 from lumiere_jax.diffusion.low_resolution import downsample, upsample_low_resolution
-from lumiere_jax.diffusion.multidiffusion import normalized_weights, windows
+from lumiere_jax.diffusion.multidiffusion import windows
 from lumiere_jax.diffusion.schedule import CosineSchedule, Schedule, with_time_power
 from lumiere_jax.models.lora import LORA, fresh_lora, merge_lora
 from lumiere_jax.models.parameters import Params
@@ -23,16 +35,6 @@ from lumiere_jax.models.stunet import STUNet, is_temporal
 from lumiere_jax.models.unet import UNet
 from lumiere_jax.runtime.errors import UserError
 
-STAGES = {
-    "t2i": None,
-    "stunet": "t2i",
-    "t2i_ssr": None,
-    "ssr": "t2i_ssr",
-    "stunet_conditional": "stunet",
-    "style": "t2i",
-}
-"""Every stage, and the one that it is initialized from."""
-
 CASCADE = ("t2i", "stunet", "t2i_ssr", "ssr")
 """The stages that text-to-video takes, in the order in which they are trained."""
 
@@ -40,13 +42,12 @@ _NETWORKS = {
     "unet": UNet, "stunet": STUNet, "ssr": EfficientUNet, "ssr_unet": SuperResolutionUNet,
 }  # fmt: skip
 INPUT_LAYER = "conv_in"
-IMAGE_STAGES = ("t2i", "style")
-"""Stages that make single images."""
 
 Batch = dict[str, jax.Array]
+Crops = Float[Array, "batch window crop crop 3"]
 
 
-def create_network(config: ConfigDict) -> nn.Module:
+def create_network(config: ConfigDict | FrozenConfigDict) -> nn.Module:
     """Makes the network of `config.model`: `name`, `dtype`, and the fields of its class.
 
     Raises:
@@ -68,101 +69,30 @@ def create_network(config: ConfigDict) -> nn.Module:
     return network(**{**fields, "dtype": dtypes[fields["dtype"]]})
 
 
-def check_config(config: ConfigDict) -> None:
-    """Makes sure that the fields of a config, beside the network's, fit one another.
-
-    Raises:
-      UserError: naming the field that does not.
-    """
-    stage, data, trainable = config.stage, config.data, config.train.trainable
-    if stage not in STAGES:
-        raise UserError(f"stage {stage!r} is unknown; use one of {list(STAGES)}.")
-    if trainable not in ("all", "temporal"):
-        raise UserError(f"train.trainable {trainable!r} is unknown; use all or temporal.")
-    if trainable == "temporal" and stage in (*IMAGE_STAGES, "t2i_ssr"):
-        raise UserError(f"stage {stage!r} has no temporal parameters; set train.trainable to all.")
-    if config.train.frozen_dtype not in ("float32", "bfloat16"):
-        raise UserError(
-            f"train.frozen_dtype {config.train.frozen_dtype!r} is unknown; use float32 or bfloat16."
-        )
-    if config.train.num_steps < 1:
-        raise UserError(f"train.num_steps={config.train.num_steps} must be 1 or more.")
-    if stage in IMAGE_STAGES and data.num_frames != 1:
-        raise UserError(
-            f"stage {stage!r} trains on single frames; data.num_frames={data.num_frames} must be 1."
-        )
-    _check_diffusion(config)
-    if stage == "style" and not 0 <= config.style.rank <= 1024:
-        raise UserError(f"style.rank={config.style.rank} must be between 0 (no LoRA) and 1024.")
-    if stage == "stunet_conditional":
-        MaskMix(config.masks)
-        if config.model.in_channels != 7:
-            raise UserError(
-                f"model.in_channels={config.model.in_channels}: stage {stage!r} takes 7, the noisy "
-                "video, the known one and its mask."
-            )
-    if "ssr" in config:
-        ssr = config.ssr
-        if ssr.crop > data.resolution or ssr.crop % ssr.factor or data.resolution % ssr.factor:
-            raise UserError(
-                f"ssr.crop={ssr.crop} and data.resolution={data.resolution} must be multiples of "
-                f"ssr.factor={ssr.factor}, and the crop not larger than the clip."
-            )
-        normalized_weights(data.num_frames, ssr.window, ssr.overlap, ssr.weights)  # checks them
-
-
-def _check_diffusion(config: ConfigDict) -> None:
-    diffusion = config.diffusion
-    schedule = diffusion.get("schedule", "cosine")
-    learned = diffusion.get("learned_variance", False)
-    if schedule not in ("cosine", "discrete"):
-        raise UserError(f"diffusion.schedule {schedule!r} is unknown; use cosine or discrete.")
-    if schedule == "discrete" and diffusion.log_snr_shift:
-        raise UserError(
-            f"diffusion.log_snr_shift={diffusion.log_snr_shift}: the steps of schedule 'discrete' "
-            "are fixed; set it to 0."
-        )
-    if schedule == "discrete" and diffusion.weighting != "plain":
-        raise UserError(
-            f"diffusion.weighting {diffusion.weighting!r} needs a schedule that is continuous in "
-            "time; use plain with schedule 'discrete'."
-        )
-    if learned and (schedule, diffusion.prediction) != ("discrete", "epsilon"):
-        raise UserError(
-            "diffusion.learned_variance needs diffusion.schedule='discrete' and "
-            f"diffusion.prediction='epsilon'; got {schedule!r} and {diffusion.prediction!r}."
-        )
-    channels = config.model.get("out_channels", 3)
-    if channels != (6 if learned else 3):
-        raise UserError(
-            f"model.out_channels={channels} with diffusion.learned_variance={learned}: a learned "
-            "variance takes 3 channels beside the 3 of the prediction."
-        )
-    if config.sampling.sampler == "ddpm" and not learned:
-        raise UserError(
-            "sampling.sampler 'ddpm' needs diffusion.learned_variance; use 'ancestral' without."
-        )
-
-
-def create_schedule(config: ConfigDict) -> Schedule:
+def create_schedule(config: StageConfig) -> Schedule:
     """The noise schedule that a stage's config describes."""
-    if config.diffusion.get("schedule", "cosine") == "discrete":
-        schedule = DiscreteSchedule(config.sampling.get("timestep_spacing", "leading"))
+    schedule: Schedule
+    if config.diffusion.schedule == "discrete":
+        schedule = DiscreteSchedule(config.sampling.timestep_spacing)
     else:
         schedule = CosineSchedule(shift=config.diffusion.log_snr_shift)
-    return with_time_power(schedule, config.sampling.get("time_power", 1.0))
+    return with_time_power(schedule, config.sampling.time_power)
 
 
-def known_part(video: jax.Array, mask: jax.Array) -> jax.Array:
+def known_part(
+    video: Float[ArrayLike, "batch time height width 3"],
+    mask: Shaped[ArrayLike, "batch time height width 1"],
+) -> Float[Array, "batch time height width 4"]:
     """What a conditional stage is shown: ⟨C, M⟩ of the paper's ⟨J, C, M⟩ (section 4).
 
     Args:
-      video: `[batch, time, height, width, 3]`.
-      mask: `[batch, time, height, width, 1]`, true where a pixel is known.
+      video: the clip.
+      mask: true where a pixel is known.
 
     Returns:
-      `[batch, time, height, width, 4]`: the known pixels, others 0, and the mask.
+      The known pixels, others 0, and the mask.
     """
+    video, mask = jnp.asarray(video), jnp.asarray(mask)
     mask = mask.astype(video.dtype)
     return jnp.concatenate([video * mask, mask], axis=-1)
 
@@ -182,7 +112,7 @@ class Stage:
     """
 
     name: str
-    config: ConfigDict
+    config: StageConfig
     network: nn.Module
     schedule: Schedule
     text_encoder: text.TextEncoder
@@ -190,18 +120,18 @@ class Stage:
     is_conditional: ClassVar[bool] = False
 
     @classmethod
-    def from_config(cls, config: ConfigDict, *, shapes_only: bool = False) -> "Stage":
+    def from_config(cls, config: ConfigDict | StageConfig, *, shapes_only: bool = False) -> "Stage":
         """Makes the stage that `config` describes, of the kind that its name asks for.
 
         Args:
-          config: see `default_config`.
+          config: of a file of `configs/` or a checkpoint, see `default_config`; here it is checked.
           shapes_only: the stage is traced for shapes and plans, and needs no text encoder's
             weights.
 
         Raises:
-          UserError: where the config does not make sense.
+          UserError: naming the field of the config that makes no sense.
         """
-        check_config(config)
+        config = config if isinstance(config, StageConfig) else StageConfig.parse(config)
         encoder = text.create(config.text)
         if shapes_only:
             encoder = text.ShapesOnly(encoder.dim, encoder.max_length)
@@ -216,12 +146,23 @@ class Stage:
     @property
     def learned_variance(self) -> bool:
         """Whether the network's second half of channels tells the variance of a reverse step."""
-        return self.config.diffusion.get("learned_variance", False)
+        return self.config.diffusion.learned_variance
+
+    @property
+    def ssr(self) -> SuperResolutionConfig:
+        """The section `ssr` of its config; only a super-resolution stage has one."""
+        assert self.config.ssr is not None, f"{self.name} is no super-resolution stage"
+        return self.config.ssr
+
+    @property
+    def upsampling(self) -> str:
+        """How a low-resolution clip is brought to size, see `upsample_low_resolution`."""
+        return self.ssr.upsampling
 
     @property
     def is_distilled(self) -> bool:
         """Whether it learns from a teacher of the same stage, see `training.distill`."""
-        return "distillation" in self.config
+        return self.config.distillation is not None
 
     @property
     def starts_from(self) -> str | None:
@@ -237,8 +178,10 @@ class Stage:
         """The freezing rule: all parameters, or those that came with inflation."""
         return self.config.train.trainable == "all" or is_temporal(path)
 
-    def null_text(self) -> tuple[np.ndarray, np.ndarray]:
-        """The unconditional text: embeddings `[1, length, dim]` and mask `[1, length]`.
+    def null_text(
+        self,
+    ) -> tuple[Float[np.ndarray, "1 length dim"], Bool[np.ndarray, "1 length"]]:
+        """The unconditional text: embeddings and mask.
 
         Ask once before a function that asks for it is traced: an encoder may have to compute it.
         """
@@ -260,7 +203,7 @@ class Stage:
         )
         return coarsest % parts == 0
 
-    def init_params(self, key: jax.Array) -> Params:
+    def init_params(self, key: PRNGKeyArray) -> Params:
         """Fresh parameters; call it under `jax.jit` or `jax.eval_shape`."""
         encoder = self.text_encoder
         embeddings = jnp.zeros((1, encoder.max_length, encoder.dim))
@@ -268,28 +211,33 @@ class Stage:
         clip, extra = self._blank_input()
         return self.network.init(key, clip, jnp.zeros(1), embeddings, mask, **extra)["params"]
 
-    def _blank_input(self) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def _blank_input(self) -> tuple[jax.Array, dict[str, Any]]:
         """A clip for the network, and what it takes beside clip, time and text."""
         return jnp.zeros((1, *self.clip_shape())), {}
 
     def predict(
-        self, params: Params, z: jax.Array, log_snr: jax.Array, condition: dict[str, Any]
-    ) -> jax.Array:
+        self,
+        params: Params,
+        z: Float[Array, "batch time height width channels"],
+        log_snr: Float[Array, " batch"],
+        condition: dict[str, Any],
+    ) -> Float[Array, "batch time height width _"]:
         """The network's prediction for noisy clips.
 
         Args:
           params: of the network.
-          z: `[batch, time, height, width, 3]`.
-          log_snr: `[batch]`.
+          z: the noisy clips; `channels` are 3 of them, or 7 with what is known.
+          log_snr: of the clips.
           condition: "text", "text_mask" and, for super-resolution, "low_resolution" and
             "augmentation_level"; for a conditional stage "known", see `known_part`.
         """
         time = self.schedule.network_time(log_snr)
-        return self.network.apply({"params": params}, z, time, **condition)
+        prediction: Any = self.network.apply({"params": params}, z, time, **condition)
+        return prediction
 
     def training_clip(
-        self, batch: Batch, crop_key: jax.Array, augment_key: jax.Array
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        self, batch: Batch, crop_key: PRNGKeyArray, augment_key: PRNGKeyArray
+    ) -> tuple[Float[Array, "batch time height width 3"], dict[str, Array]]:
         """What the network is to make of a batch, and what it is shown beside the text.
 
         Args:
@@ -298,7 +246,7 @@ class Stage:
           augment_key: PRNG key for noise on what is shown.
 
         Returns:
-          Clean clips `[batch, time, height, width, 3]`, and their condition but for the text.
+          Clean clips, and their condition but for the text.
         """
         del crop_key, augment_key
         return batch["video"], {}
@@ -312,26 +260,31 @@ class ConditionalStage(Stage):
     @property
     def draw_mask(self) -> MaskMix:
         """What a training clip shows of itself."""
+        assert self.config.masks is not None
         return MaskMix(self.config.masks)
 
     def is_trainable(self, path: tuple[str, ...]) -> bool:
         """Also the input convolution, which has new channels."""
         return super().is_trainable(path) or path[0] == INPUT_LAYER
 
-    def _blank_input(self) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def _blank_input(self) -> tuple[jax.Array, dict[str, Any]]:
         return jnp.zeros((1, *self.clip_shape()[:-1], self.config.model.in_channels)), {}
 
     def predict(
-        self, params: Params, z: jax.Array, log_snr: jax.Array, condition: dict[str, Any]
-    ) -> jax.Array:
+        self,
+        params: Params,
+        z: Float[Array, "batch time height width channels"],
+        log_snr: Float[Array, " batch"],
+        condition: dict[str, Any],
+    ) -> Float[Array, "batch time height width _"]:
         """See `Stage.predict`; the network takes what is known as further channels."""
         condition = dict(condition)
         z = jnp.concatenate([z, condition.pop("known").astype(z.dtype)], axis=-1)
         return super().predict(params, z, log_snr, condition)
 
     def training_clip(
-        self, batch: Batch, crop_key: jax.Array, augment_key: jax.Array
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        self, batch: Batch, crop_key: PRNGKeyArray, augment_key: PRNGKeyArray
+    ) -> tuple[Float[Array, "batch time height width 3"], dict[str, Array]]:
         """See `Stage.training_clip`."""
         return batch["video"], {"known": known_part(batch["video"], batch["mask"])}
 
@@ -339,18 +292,27 @@ class ConditionalStage(Stage):
 class StyleStage(Stage):
     """An image network that is fine-tuned on a style: all of it, or low-rank changes (LoRA)."""
 
+    @property
+    def rank(self) -> int:
+        """Of the low-rank changes that are trained; 0 where all weights are."""
+        return self.config.style.rank if self.config.style else 0
+
     def is_trainable(self, path: tuple[str, ...]) -> bool:
         """With a rank, the low-rank changes alone."""
-        return path[0] == LORA if self.config.style.rank else super().is_trainable(path)
+        return path[0] == LORA if self.rank else super().is_trainable(path)
 
-    def init_params(self, key: jax.Array) -> Params:
+    def init_params(self, key: PRNGKeyArray) -> Params:
         """See `Stage.init_params`."""
-        params, rank = super().init_params(key), self.config.style.rank
-        return {**params, LORA: fresh_lora(params, rank, key)} if rank else params
+        params = super().init_params(key)
+        return {**params, LORA: fresh_lora(params, self.rank, key)} if self.rank else params
 
     def predict(
-        self, params: Params, z: jax.Array, log_snr: jax.Array, condition: dict[str, Any]
-    ) -> jax.Array:
+        self,
+        params: Params,
+        z: Float[Array, "batch time height width channels"],
+        log_snr: Float[Array, " batch"],
+        condition: dict[str, Any],
+    ) -> Float[Array, "batch time height width _"]:
         """See `Stage.predict`."""
         return super().predict(merge_lora(params), z, log_snr, condition)
 
@@ -360,30 +322,25 @@ class SuperResolutionStage(Stage):
 
     is_super_resolution = True
 
-    @property
-    def upsampling(self) -> str:
-        """How the low-resolution clip is brought to size, see `upsample_low_resolution`."""
-        return self.config.ssr.get("upsampling", "bilinear")
-
     def clip_shape(self) -> tuple[int, int, int, int]:
         """The size of a crop, `(time, height, width, 3)`."""
-        ssr = self.config.ssr
+        ssr = self.ssr
         return min(self.config.data.num_frames, ssr.window), ssr.crop, ssr.crop, 3
 
     def splits_into(self, parts: int, frames: int) -> bool:
         """See `Stage.splits_into`; devices take whole windows, and split rows between steps."""
-        ssr = self.config.ssr
+        ssr = self.ssr
         overlap = ssr.overlap if frames > ssr.window else 0
         rows, number = self.config.data.resolution, len(windows(frames, ssr.window, overlap))
         return rows % parts == 0 and parts <= number
 
-    def _blank_input(self) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def _blank_input(self) -> tuple[jax.Array, dict[str, Any]]:
         clip = jnp.zeros((1, *self.clip_shape()))
         return clip, {"low_resolution": clip, "augmentation_level": jnp.zeros(1)}
 
     def training_clip(
-        self, batch: Batch, crop_key: jax.Array, augment_key: jax.Array
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        self, batch: Batch, crop_key: PRNGKeyArray, augment_key: PRNGKeyArray
+    ) -> tuple[Float[Array, "batch time height width 3"], dict[str, Array]]:
         """See `Stage.training_clip`; every low-resolution crop gets noise of a random level."""
         low, video = self.training_crops(batch["video"], crop_key)
         level_key, noise_key = jax.random.split(augment_key)
@@ -393,18 +350,19 @@ class SuperResolutionStage(Stage):
         low = self.schedule.augment(low, level, noise)
         return video, {"low_resolution": low, "augmentation_level": level}
 
-    def training_crops(self, video: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Random space-time crops.
+    def training_crops(
+        self, video: Float[Array, "batch time height width 3"], key: PRNGKeyArray
+    ) -> tuple[Crops, Crops]:
+        """Random space-time crops, which begin at multiples of the factor.
 
         Args:
-          video: `[batch, time, height, width, 3]` at the high resolution.
+          video: at the high resolution.
           key: PRNG key.
 
         Returns:
-          The up-sampled low-resolution crops and the true ones, both
-          `[batch, window, crop, crop, 3]`. Crops begin at multiples of the factor.
+          The up-sampled low-resolution crops and the true ones.
         """
-        factor, size = self.config.ssr.factor, self.clip_shape()
+        factor, size = self.ssr.factor, self.clip_shape()
         high = np.array(video.shape[1:4]) - size[:3]
 
         def crop(clip: jax.Array, clip_key: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-import optax.contrib
+from jaxtyping import Array, Float, Int
 
 from lumiere_jax.models.parameters import Params
 
@@ -24,7 +24,7 @@ class TrainState:
       teacher: of a run that distils, what `trainable` is in the teacher; it does not change.
     """
 
-    step: jax.Array
+    step: Int[Array, ""]
     trainable: Params
     frozen: Params
     ema: Params
@@ -43,31 +43,22 @@ def create_state(
     return TrainState(start, trainable, frozen, ema, optimizer.init(trainable), teacher or {})
 
 
-def update_ema(ema: Params, params: Params, step: jax.Array, decay: float) -> Params:
-    """Moves the EMA towards `params`.
+def update_ema(ema: Params, params: Params, step: Int[Array, ""], decay: float) -> Params:
+    """The moving average after one more update; `step` is the number of those before it.
 
     The decay is warmed up, min(decay, (1 + step) / (10 + step)), so that the random start is
     forgotten in a short run as well.
-
-    Args:
-      ema: average so far.
-      params: current parameters.
-      step: updates before this one.
-      decay: the final decay.
-
-    Returns:
-      The new average.
     """
-    decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
-    return jax.tree.map(lambda e, p: e + (1.0 - decay) * (p - e), ema, params)
+    warm = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda e, p: e + (1.0 - warm) * (p - e), ema, params)
 
 
-def leaf_squares(tree: Any) -> jax.Array:
+def leaf_squares(tree: Any) -> Float[Array, " leaves"]:
     """Sum of squares of every leaf, in `jax.tree.leaves` order."""
     return jnp.stack([jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)])
 
 
-def first_non_finite(values: jax.Array) -> jax.Array:
-    """Index of the first NaN or infinity in `[n]` values, or -1."""
+def first_non_finite(values: Float[Array, " leaves"]) -> Int[Array, ""]:
+    """Index of the first NaN or infinity, or -1."""
     bad = ~jnp.isfinite(values)
     return jnp.where(bad.any(), jnp.argmax(bad), -1)

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from lumiere_jax.cascade.config import ConfigDict
-from lumiere_jax.cascade.stage import STAGES, create_network
+from lumiere_jax.cascade.config import STAGES, ConfigDict, StageConfig
+from lumiere_jax.cascade.stage import create_network
 from lumiere_jax.checkpoints import checkpoint
 from lumiere_jax.runtime.errors import UserError
 
@@ -18,7 +18,7 @@ def source_of(variant: str | None) -> str:
     Raises:
       UserError: if it names none.
     """
-    if not (variant or "").startswith(PREFIX):
+    if variant is None or not variant.startswith(PREFIX):
         return ""
     if variant == PREFIX:
         raise UserError("give the workdir of a checkpoint: --config=FILE:from=WORKDIR.")
@@ -41,13 +41,10 @@ def inherit(config: ConfigDict, workdir: str) -> None:
             f"{workdir} is a checkpoint of stage {saved.stage!r}; stage {config.stage!r} is "
             f"inflated from stage {expected!r}."
         )
-    name, own = (
-        config.model.name,
-        {k: config.model[k] for k in ("in_channels",) if k in config.model},
-    )
+    kept = ("in_channels",) if config.stage == "ssr" else ("in_channels", "name")
+    own = {name: value for name, value in config.model.items() if name in kept}
     config.model.update(saved.model)
     config.model.update(own)
-    config.model.name = saved.model.name if config.stage == "ssr" else name
     config.text = saved.text
     config.diffusion.update(saved.diffusion)
     config.sampling.update(saved.sampling)
@@ -59,7 +56,7 @@ def inherit(config: ConfigDict, workdir: str) -> None:
     config.init_from = workdir
 
 
-def check_same_network(saved: ConfigDict, config: ConfigDict, place: str) -> None:
+def check_same_network(saved: ConfigDict, config: StageConfig, place: str) -> None:
     """Makes sure that the image network of two stages computes the same with the same parameters.
 
     Args:

@@ -4,9 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from lumiere_jax.runtime.config_section import ConfigSection
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(ConfigSection):
     """The fields of `config.data`, with their defaults.
 
     A field is the argument of the same name of every source that has one, and means nothing to the
@@ -15,7 +17,7 @@ class DataConfig:
     Attributes:
       name: of the source, see `sources.SOURCES`.
       num_frames: frames of a clip.
-      resolution: side of a square clip in pixels, or (height, width).
+      resolution: side of a square clip in pixels.
       fps: frames per second of a clip.
       max_objects: moving_shapes, moving_digits: 2 allows two objects in a clip.
       two_object_probability: share of clips with two where `max_objects` is 2.
@@ -40,7 +42,7 @@ class DataConfig:
 
     name: str = "moving_shapes"
     num_frames: int = 8
-    resolution: int | tuple[int, int] = 16
+    resolution: int = 16
     fps: float = 8
     max_objects: int = 1
     two_object_probability: float = 0.5

@@ -12,11 +12,12 @@ the last step, to clean data, where r is infinite, it is the teacher's last esti
 """
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from lumiere_jax.diffusion import parameterization
 from lumiere_jax.diffusion.parameterization import Kind, expand_to, to_x0
@@ -25,10 +26,11 @@ from lumiere_jax.diffusion.schedule import Schedule
 from lumiere_jax.runtime.errors import UserError
 
 StudentWeighting = Literal["plain", "truncated_snr"]
-STUDENT_WEIGHTINGS: tuple[str, ...] = get_args(StudentWeighting)
 
 
-def visited_log_snrs(schedule: Schedule, teacher_steps: int, student_steps: int) -> jax.Array:
+def visited_log_snrs(
+    schedule: Schedule, teacher_steps: int, student_steps: int
+) -> Float[Array, "student per_student_and_1"]:
     """Noise levels that student and teacher visit, by steps of the student.
 
     Call it outside of a trace.
@@ -39,8 +41,8 @@ def visited_log_snrs(schedule: Schedule, teacher_steps: int, student_steps: int)
       student_steps: those of the student; a divisor of the teacher's.
 
     Returns:
-      Log-SNRs, [student_steps, teacher_steps / student_steps + 1]. Row i holds those from the
-      beginning of the student's step i to its end, which is infinite in the last row.
+      Log-SNRs. Row i holds those from the beginning of the student's step i to its end, which is
+      infinite in the last row.
 
     Raises:
       UserError: if the teacher does not visit the student's noise levels.
@@ -68,14 +70,13 @@ def _visited(schedule: Schedule, num_steps: int) -> np.ndarray:
     return np.append(log_snr, np.asarray(np.inf, log_snr.dtype))
 
 
-def estimate_weights(log_snrs: jax.Array) -> jax.Array:
+def estimate_weights(
+    log_snrs: Float[Array, " k_and_1 *batch"],
+) -> Float[Array, " k_and_1-1 *batch"]:
     """How much each of the teacher's estimates counts, see the head of this file.
 
-    Args:
-      log_snrs: [k + 1, ...], rising along the first axis; the last may be infinite.
-
-    Returns:
-      `(r[j + 1] - r[j]) / (r[k] - r[0])`, [k, ...]: positive, and of sum 1.
+    It is `(r[j + 1] - r[j]) / (r[k] - r[0])`: positive, and of sum 1. The log-SNRs rise along the
+    first axis; the last may be infinite.
     """
     # Relative to the last one, so that an infinite one is like any other.
     ratio = jnp.exp(0.5 * (log_snrs[:-1] - log_snrs[-1:]))
@@ -84,20 +85,21 @@ def estimate_weights(log_snrs: jax.Array) -> jax.Array:
 
 
 def teacher_target(
-    denoise: Callable[[jax.Array, jax.Array], jax.Array], z: jax.Array, log_snrs: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+    denoise: Callable[[jax.Array, jax.Array], jax.Array],
+    z: Float[Array, " batch *axes"],
+    log_snrs: Float[Array, "k_and_1 batch"],
+) -> tuple[Float[Array, " batch *axes"], Float[Array, " batch *axes"]]:
     """Runs the teacher, and solves for the estimate that takes the student to the same place.
 
     Args:
-      denoise: the teacher, `denoise(z, log_snr)` with log_snr [batch]: its estimate of clean data,
-        guided and thresholded as at sampling; the shape of z.
-      z: noisy samples, [batch, ...], in float32 or wider.
-      log_snrs: [k + 1, batch], rising: where the teacher's k steps begin, and where the last one
-        ends.
+      denoise: the teacher, `denoise(z, log_snr)`: its estimate of clean data, guided and
+        thresholded as at sampling.
+      z: noisy samples, in float32 or wider.
+      log_snrs: where the teacher's k steps begin, and where the last one ends; rising.
 
     Returns:
       The x0 with which one DDIM step from the first noise level to the last ends where the teacher
-      ends, and that place; the shape of z.
+      ends, and that place.
     """
     steps = (log_snrs[:-1], log_snrs[1:], estimate_weights(log_snrs))
 
@@ -112,62 +114,48 @@ def teacher_target(
     return target, end
 
 
-def student_steps(table: jax.Array, time: jax.Array) -> jax.Array:
+def student_steps(
+    table: Float[Array, "steps k_and_1"], time: Float[Array, " batch"]
+) -> Float[Array, "k_and_1 batch"]:
     """The step of the student that each sample learns; times are uniform, so each is as likely.
 
     Args:
       table: of `visited_log_snrs`.
-      time: [batch], in [0, 1).
+      time: in [0, 1).
 
     Returns:
-      The noise levels of the teacher's k steps within it, [k + 1, batch].
+      The noise levels of the teacher's k steps within it.
     """
     step = jnp.floor(time * len(table)).astype(int)
     return table[jnp.minimum(step, len(table) - 1)].T
 
 
 def student_loss(
-    prediction: jax.Array,
-    target: jax.Array,
-    z: jax.Array,
-    log_snr: jax.Array,
+    prediction: Float[Array, " batch *axes"],
+    target: Float[Array, " batch *axes"],
+    z: Float[Array, " batch *axes"],
+    log_snr: Float[Array, " batch"],
     *,
     kind: Kind,
     weighting: StudentWeighting = "truncated_snr",
-) -> jax.Array:
+) -> Float[Array, " batch"]:
     """Scores the student's prediction.
 
     Args:
-      prediction: the student's, raw; the shape of z.
+      prediction: the student's, raw.
       target: of `teacher_target`; it has no gradient.
-      z: noisy samples, [batch, ...].
-      log_snr: of z, [batch].
-      kind: what is predicted: "v", "epsilon" or "x0".
+      z: noisy samples.
+      log_snr: of z.
+      kind: what is predicted.
       weighting: "plain" is the mean squared error of the predicted kind; "truncated_snr" that of
         x0, times the signal-to-noise ratio but at least 1 (arXiv 2202.00512, section 4).
-
-    Returns:
-      The loss, [batch].
-
-    Raises:
-      UserError: if `kind` or `weighting` is unknown.
     """
-    check_weighting(weighting)
     target, prediction = jax.lax.stop_gradient(target), prediction.astype(z.dtype)
     if weighting == "plain":
         goal = parameterization.convert(target, z, log_snr, "x0", kind)
         return _mean_square(prediction - goal)
     weight = jnp.maximum(jnp.exp(log_snr), 1.0)
     return weight * _mean_square(to_x0(kind, prediction, z, log_snr) - target)
-
-
-def check_weighting(weighting: str) -> None:
-    """Raises a `UserError` that names the known weightings if this is none of them."""
-    if weighting not in STUDENT_WEIGHTINGS:
-        raise UserError(
-            f"distillation.weighting {weighting!r} is unknown; use one of "
-            f"{', '.join(STUDENT_WEIGHTINGS)}."
-        )
 
 
 def _mean_square(error: jax.Array) -> jax.Array:

@@ -202,21 +202,21 @@ class HeldOut:
     def prepare(self, output: Path, poll: Callable[[], None]) -> Made:
         """See `Task`."""
         pipeline, model = self.generator.load()
-        config = pipeline.base[0].config.copy_and_resolve_references()
+        data = pipeline.base[0].config.data
         frames = self.generator.options.get("num_frames")
         if frames is not None:
-            config.data.num_frames = frames
+            data = dataclasses.replace(data, num_frames=frames)
         for stage, _ in pipeline.super_resolution:
             if not self.generator.options.get("base_only"):
-                config.data.resolution = stage.config.data.resolution
-        source = create_source(config.data, "test")
+                data = dataclasses.replace(data, resolution=stage.config.data.resolution)
+        source = create_source(data, "test")
         if len(source) < self.num_videos:
             raise UserError(
-                f"--num_videos={self.num_videos}: the data source {config.data.name} holds out "
+                f"--num_videos={self.num_videos}: the data source {data.name} holds out "
                 f"{len(source)} clips only."
             )
         real = output / "real"
-        captions = _write_real(real, source, self.num_videos, config.data.fps, poll)
+        captions = _write_real(real, source, self.num_videos, data.fps, poll)
         sets = []
         for repeat in range(self.repeats):
             seed = self.seed + repeat

@@ -99,8 +99,7 @@ class Pretrained:
         stages = {}
         for number, (stage, params) in enumerate([self.base, *self.super_resolution]):
             name = stage.name if number < 2 else f"{stage.name}_{number}"
-            config = stage.config.copy_and_resolve_references()
-            stages[name] = (config.to_dict(), params, None)
+            stages[name] = (stage.config.to_dict(), params, None)
 
         def finish(written: Path) -> None:
             model_card.write(written, name=Path(folder).resolve().name)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, jaxprs_in_params
 from jax.interpreters import partial_eval
+from ml_collections import FrozenConfigDict
 
 from lumiere_jax.cascade.stage import Stage, create_network
 from lumiere_jax.models.parameters import Params, merge, partition
@@ -84,10 +85,10 @@ def training_flops(stage: Stage, batch_size: int) -> Flops:
 
 def without_remat(stage: Stage) -> Stage:
     """The same stage, which stores every activation."""
-    config = stage.config.copy_and_resolve_references()
-    if "remat" in config.model:
-        config.model.remat = "none"
-    return dataclasses.replace(stage, config=config, network=create_network(config.model))
+    if "remat" not in stage.config.model:
+        return stage
+    model = FrozenConfigDict({**stage.config.model, "remat": "none"})
+    return dataclasses.replace(stage, network=create_network(model))
 
 
 def batch_shapes(stage: Stage, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:

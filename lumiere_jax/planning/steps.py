@@ -155,11 +155,12 @@ def sampling_step(config: ConfigDict, target: Target, num_frames: int | None = N
 
 
 def _sampling_mesh(stage: Stage, target: Target, num_frames: int) -> Mesh:
-    config = stage.config.mesh.copy_and_resolve_references()
+    config = stage.config.mesh
     if (config.data, config.fsdp, config.space) == (-1, 1, 1):
         devices = len(target.devices) // target.num_slices
         fitting = [n for n in range(1, devices + 1) if devices % n == 0]
-        config.space = max(n for n in fitting if stage.splits_into(n, num_frames))
+        space = max(n for n in fitting if stage.splits_into(n, num_frames))
+        config = dataclasses.replace(config, space=space)
     return create_mesh(config, target.devices)
 
 
@@ -172,7 +173,7 @@ def _sampler_inputs(stage: Stage, batch_size: int, num_frames: int) -> tuple[Any
         size = stage.config.data.resolution
         known = jax.ShapeDtypeStruct((batch_size, num_frames, size, size, 4), jnp.float32)
         return *inputs, ({"known": known} if stage.is_conditional else {})
-    size = stage.config.data.resolution // stage.config.ssr.factor
+    size = stage.config.data.resolution // stage.ssr.factor
     return jax.ShapeDtypeStruct((batch_size, num_frames, size, size, 3), jnp.float32), *inputs
 
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from clu import metric_writers
@@ -14,29 +14,37 @@ from lumiere_jax.runtime.files import write_text
 FILE = "metrics.jsonl"
 
 
-class MetricsFile:
-    """Appends scalars to `metrics.jsonl` and gives them back.
+class MetricsFile(metric_writers.MultiWriter):
+    """Appends scalars to `metrics.jsonl`, and hands everything on to other writers.
 
     A run that is resumed at step N drops what a previous process wrote after N, so that the
     file is that of one uninterrupted run.
     """
 
-    def __init__(self, workdir: str | Path, resumed_step: int):
+    def __init__(
+        self,
+        workdir: str | Path,
+        resumed_step: int,
+        others: Sequence[metric_writers.MetricWriter] = (),
+    ):
         """Opens the file in `workdir`, without the lines after `resumed_step`."""
-        self.path = epath.Path(workdir) / FILE
+        super().__init__(others)
+        path = epath.Path(workdir) / FILE
         kept = [line for line in read(workdir) if line["step"] <= resumed_step]
-        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._file = self.path.open("a")
+        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._file = path.open("a")
 
-    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Appends one line; a number that is not finite becomes null."""
         line = {k: float(v) if math.isfinite(v) else None for k, v in scalars.items()}
         self._file.write(json.dumps({"step": step, **line}) + "\n")
         self._file.flush()
+        super().write_scalars(step, scalars)
 
     def close(self) -> None:
-        """Closes the file."""
+        """Closes the file and the other writers."""
         self._file.close()
+        super().close()
 
 
 def read(workdir: str | Path) -> Iterator[dict[str, float]]:
@@ -49,35 +57,9 @@ def read(workdir: str | Path) -> Iterator[dict[str, float]]:
             return
 
 
-class MetricsWriter:
-    """Writes scalars to TensorBoard and to the JSON-lines file."""
-
-    def __init__(self, workdir: str | Path, resumed_step: int):
-        """Opens both in `workdir`."""
-        self._file = MetricsFile(workdir, resumed_step)
-        self._tensorboard = metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(workdir)))
-
-    def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Writes `scalars` under `step`."""
-        self._file.write(step, scalars)
-        self._tensorboard.write_scalars(step, dict(scalars))
-
-    def close(self) -> None:
-        """Flushes and closes both."""
-        self._tensorboard.close()
-        self._file.close()
-
-
-class NoWriter:
-    """Writes nothing: for all processes but the first."""
-
-    def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Does nothing."""
-
-    def close(self) -> None:
-        """Does nothing."""
-
-
-def create_writer(workdir: str | Path, resumed_step: int) -> MetricsWriter | NoWriter:
-    """The writer of this process."""
-    return MetricsWriter(workdir, resumed_step) if is_primary() else NoWriter()
+def create_writer(workdir: str | Path, resumed_step: int) -> metric_writers.MetricWriter:
+    """The writer of this process; only the first one writes."""
+    if not is_primary():
+        return metric_writers.MultiWriter([])
+    tensorboard = metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(workdir)))
+    return MetricsFile(workdir, resumed_step, [tensorboard])

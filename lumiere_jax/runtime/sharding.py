@@ -13,9 +13,10 @@ Models name logical axes only ("clips", "height"), samplers "windows" and the "r
 """
 
 import contextlib
+import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -23,8 +24,8 @@ import jax
 import numpy as np
 from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from ml_collections import ConfigDict
 
+from lumiere_jax.runtime.config_section import ConfigSection
 from lumiere_jax.runtime.errors import UserError
 
 AXES = ("data", "fsdp", "space")
@@ -38,7 +39,16 @@ PARAMETER_RULES = (
 """The first pattern found in a parameter's path decides whether every device holds it whole."""
 
 
-def create_mesh(config: ConfigDict, devices: Sequence[Any] | None = None) -> Mesh:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig(ConfigSection):
+    """The size of each axis of `AXES`; one of them may be -1: the devices that are left."""
+
+    data: int = -1
+    fsdp: int = 1
+    space: int = 1
+
+
+def create_mesh(config: Mapping[str, int], devices: Sequence[Any] | None = None) -> Mesh:
     """Arranges devices in a mesh.
 
     Args:

@@ -2,12 +2,10 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
-from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.cascade.config import StageConfig
 from lumiere_jax.cascade.frames import frame_multiple
 from lumiere_jax.cascade.sampling_options import SamplingOptions
-from lumiere_jax.cascade.stage import check_config
 from lumiere_jax.checkpoints import bundle, selection
 from lumiere_jax.inference.tasks import TASKS, Task
 from lumiere_jax.runtime.errors import UserError
@@ -17,8 +15,8 @@ from lumiere_jax.runtime.errors import UserError
 class Model:
     """A cascade of a bundle: the configs of its base and of its super-resolution stages."""
 
-    config: ConfigDict
-    refining: tuple[ConfigDict, ...]
+    config: StageConfig
+    refining: tuple[StageConfig, ...]
 
     @property
     def fps(self) -> float:
@@ -40,16 +38,13 @@ class Model:
         """Height and width of the videos of the base, and after each super-resolution stage."""
         sizes = [self.config.data.resolution]
         for config in self.refining:
-            sizes.append(sizes[-1] * config.ssr.factor)
+            sizes.append(sizes[-1] * (config.ssr.factor if config.ssr else 1))
         return sizes
 
     @property
     def samplers(self) -> list[str]:
         """Names of the samplers that all its stages can use."""
-        learned = [
-            config.diffusion.get("learned_variance", False)
-            for config in (self.config, *self.refining)
-        ]
+        learned = [config.diffusion.learned_variance for config in (self.config, *self.refining)]
         names = ["ddim", "ancestral", "dpmpp_2m"]
         return [*names, "ddpm"] if all(learned) else names
 
@@ -100,7 +95,5 @@ class Models:
         return cls(by_base=found, styles=styles, license=bundle.license(folder))
 
 
-def _config(folder: Path) -> ConfigDict:
-    config: Any = ConfigDict(bundle.read_config(folder))
-    check_config(config)
-    return config
+def _config(folder: Path) -> StageConfig:
+    return StageConfig.parse(bundle.read_config(folder))

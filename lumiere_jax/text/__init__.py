@@ -2,6 +2,7 @@
 
 from lumiere_jax.text.encoder import (
     ShapesOnly,
+    TextConfig,
     TextEncoder,
     create,
     device_part,
@@ -16,6 +17,7 @@ __all__ = [
     "HashedTextEncoder",
     "ShapesOnly",
     "T5TextEncoder",
+    "TextConfig",
     "TextEncoder",
     "create",
     "device_part",

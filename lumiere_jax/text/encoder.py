@@ -1,5 +1,6 @@
 """What every text encoder offers, and how a config names one."""
 
+import dataclasses
 import inspect
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lumiere_jax.runtime import distributed
+from lumiere_jax.runtime.config_section import ConfigSection
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.text import hashed, t5
 
@@ -69,6 +71,20 @@ class ShapesOnly:
         """Zeros, and a mask that is True everywhere."""
         shape = (len(prompts), self.max_length)
         return np.zeros((*shape, self.dim), np.float32), np.ones(shape, bool)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextConfig(ConfigSection):
+    """The text encoder of a stage."""
+
+    name: str = "hashed"  # or "t5"
+    dim: int = 64
+    max_length: int = 24  # tokens of a prompt
+    folder: str = ""  # t5: weights and tokenizer, as Hugging Face lays them out
+    dtype: str = "bfloat16"  # t5: or "float32"
+    weights: str = ""  # t5: their fingerprint, which training fills in
+    lowercase: bool = False  # t5: prompts in lower case, without spaces around them
+    keep_padding: bool = False  # t5: networks see the embeddings of padding, as DeepFloyd IF
 
 
 _ENCODERS: dict[str, Callable[..., TextEncoder]] = {

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from etils import epath
 
-from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.cascade.config import ConfigDict, DistillationConfig, StageConfig
 from lumiere_jax.cascade.stage import create_schedule
 from lumiere_jax.cascade.state import TrainState
-from lumiere_jax.diffusion.distillation import check_weighting, visited_log_snrs
+from lumiere_jax.diffusion.distillation import visited_log_snrs
 from lumiere_jax.runtime.distributed import say
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.training.train import train
@@ -53,12 +53,11 @@ def rounds(config: ConfigDict, workdir: str | Path) -> list[tuple[ConfigDict, ep
     Raises:
       UserError: for numbers of steps that do not fit one another, or no teacher.
     """
-    _check(config)
-    settings, workdir = config.distillation, epath.Path(workdir)
+    settings, last = _checked(config), epath.Path(workdir)
     teacher, scale, found = config.init_from, settings.guidance_scale, []
     all_steps = [settings.start_steps, *settings.steps]
     for number, (before, after) in enumerate(itertools.pairwise(all_steps), 1):
-        place = workdir if number == len(settings.steps) else workdir / f"round_{after}"
+        place = last if number == len(settings.steps) else last / f"round_{after}"
         one = config.copy_and_resolve_references()
         one.init_from = str(teacher)
         one.seed += number  # other clips and noise in every round
@@ -98,29 +97,31 @@ def distil(
     return state
 
 
-def _check(config: ConfigDict) -> None:
-    settings = config.distillation
+def _checked(config: ConfigDict) -> DistillationConfig:
     check_teacher(config.stage, config.init_from)
-    check_weighting(settings.weighting)
     if not config.init_from:
         raise UserError(
             "a distillation needs a teacher: --config=configs/distill.py:from=WORKDIR, or "
             "--config.init_from=WORKDIR."
         )
+    typed = StageConfig.parse(config)
+    settings = typed.distillation
+    assert settings is not None  # or it would be an ordinary run
     if not settings.guidance_scale >= 0:
         raise UserError(f"distillation.guidance_scale={settings.guidance_scale} must be 0 or more.")
-    all_steps = [settings.start_steps, *settings.steps]
-    if len(all_steps) < 2:
+    if not settings.steps:
         raise UserError("distillation.steps is empty; give the student's steps of every round.")
+    all_steps = [settings.start_steps, *settings.steps]
     for number, (before, after) in enumerate(itertools.pairwise(all_steps)):
         # The first round may be of guidance alone.
         if after < 1 or before % after or (before == after and number):
             raise UserError(
-                f"distillation.start_steps={settings.start_steps} and steps="
-                f"{tuple(settings.steps)}: {before} is no multiple of {after}; each number must "
-                "divide the one before it, such as 32 and (16, 8, 4)."
+                f"distillation.start_steps={settings.start_steps} and steps={settings.steps}: "
+                f"{before} is no multiple of {after}; each number must divide the one before it, "
+                "such as 32 and (16, 8, 4)."
             )
-        visited_log_snrs(create_schedule(config), before, after)
+        visited_log_snrs(create_schedule(typed), before, after)
+    return settings
 
 
 def _refuse_other_run(teacher: str, config: ConfigDict, workdir: epath.Path) -> None:

@@ -133,7 +133,7 @@ def fresh_params(stage: Stage, saved: Params, mesh: Mesh) -> Params:
 
 def _compile(function: Callable[..., Any], argument: Any, shardings: Any) -> Callable[..., Any]:
     """Compiles what runs once, on the CPU without optimization."""
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    options: Any = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     lowered = jax.jit(function, out_shardings=shardings).lower(argument)
     return lowered.compile(compiler_options=options)
 

@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from lumiere_jax.cascade.stage import Stage
+from lumiere_jax.cascade.stage import Stage, SuperResolutionStage
 from lumiere_jax.data.sources import create_source
 from lumiere_jax.data.video_io import write_contact_sheet
 from lumiere_jax.diffusion.low_resolution import downsample
@@ -44,7 +44,7 @@ def write_training_samples(
       a GIF.
     """
     folder = epath.Path(workdir) / "samples" / f"{step:08d}"
-    if stage.is_super_resolution:
+    if isinstance(stage, SuperResolutionStage):
         prompts, videos = _refined(stage, params, mesh)
     else:
         prompts = list(stage.config.sampling.prompts)
@@ -59,13 +59,15 @@ def write_training_samples(
     return folder
 
 
-def _refined(stage: Stage, params: Params, mesh: Mesh) -> tuple[list[str], np.ndarray]:
+def _refined(
+    stage: SuperResolutionStage, params: Params, mesh: Mesh
+) -> tuple[list[str], np.ndarray]:
     """Held-out clips, down-sampled and refined again."""
     source = create_source(stage.config.data, "test")
     count = min(len(stage.config.sampling.prompts), len(source))
     chosen = [i % count for i in range(padded_batch(count, mesh))]
     videos, prompts = zip(*(source.example(i) for i in chosen), strict=True)
-    low = np.asarray(downsample(jnp.stack(videos), stage.config.ssr.factor))
+    low = np.asarray(downsample(jnp.stack(videos), stage.ssr.factor))
     sampler = make_super_resolution_sampler(stage, SamplingOptions.from_config(stage.config))
     inputs = (low, *stage.text_encoder(list(prompts)), sample_keys(list(range(len(chosen))), 1))
     refined = run_sampler(sampler, stage, params, low.shape[1], inputs, mesh)

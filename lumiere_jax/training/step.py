@@ -1,10 +1,12 @@
 """One step of training: loss, gradients, optimizer and moving average, compiled as a whole."""
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from lumiere_jax.cascade.denoising import clean_estimate, unconditional
 from lumiere_jax.cascade.sampling_options import SamplingOptions
@@ -80,8 +82,8 @@ def make_step(stage: Stage, optimizer: Any, shardings: Any) -> Any:
             "gradient_norm": jnp.sqrt(squares.sum()),
             "bad_leaf": first_non_finite(squares),
         }
-        state = state.replace(
-            step=state.step + 1, trainable=trainable, ema=ema, optimizer=optimizer_state
+        state = dataclasses.replace(
+            state, step=state.step + 1, trainable=trainable, ema=ema, optimizer=optimizer_state
         )
         return state, metrics
 
@@ -89,8 +91,8 @@ def make_step(stage: Stage, optimizer: Any, shardings: Any) -> Any:
 
 
 def training_loss(
-    stage: Stage, params: Params, batch: Batch, key: jax.Array, teacher: Params | None = None
-) -> jax.Array:
+    stage: Stage, params: Params, batch: Batch, key: PRNGKeyArray, teacher: Params | None = None
+) -> Float[Array, ""]:
     """Mean loss of a batch of clips: of diffusion or, for a student, the distance to its teacher.
 
     Args:
@@ -133,17 +135,18 @@ def _distance_to_teacher(
     stage: Stage,
     params: Params,
     teacher: Params,
-    x0: jax.Array,
-    condition: dict[str, jax.Array],
-    time: jax.Array,
-    noise: jax.Array,
-) -> jax.Array:
+    x0: Float[Array, "batch time height width 3"],
+    condition: dict[str, Array],
+    time: Float[Array, " batch"],
+    noise: Float[Array, "batch time height width 3"],
+) -> Float[Array, ""]:
     """Mean distance of the student's estimates to those that its teacher's steps amount to.
 
     The teacher is sampled as `config.sampling` says, with dynamic thresholding, but guided by
     `config.distillation.guidance_scale`. Of several rounds it is the first that counts.
     """
     settings, options = stage.config.distillation, SamplingOptions.from_config(stage.config)
+    assert settings is not None
     with jax.ensure_compile_time_eval():
         table = visited_log_snrs(stage.schedule, settings.start_steps, settings.steps[0])
     log_snrs = student_steps(table, time)

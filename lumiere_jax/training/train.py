@@ -8,7 +8,7 @@ import jax
 from etils import epath
 
 from lumiere_jax import text
-from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.cascade.config import ConfigDict, DistillationConfig
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.cascade.state import TrainState
 from lumiere_jax.checkpoints import checkpoint, loss_plot
@@ -19,17 +19,15 @@ from lumiere_jax.runtime import distributed
 from lumiere_jax.runtime.distributed import say
 from lumiere_jax.runtime.errors import Preempted, UserError
 from lumiere_jax.runtime.files import write_text
-from lumiere_jax.runtime.metric_writer import create_writer
 from lumiere_jax.runtime.preemption import Interruption
-from lumiere_jax.runtime.progress import Announcement, Progress
+from lumiere_jax.runtime.progress import Announcement
 from lumiere_jax.runtime.sharding import create_mesh, global_batch
 from lumiere_jax.runtime.watchdog import Watchdog, peer_errors
 from lumiere_jax.training import samples
 from lumiere_jax.training.held_out import Evaluation
 from lumiere_jax.training.initialization import initial_state, state_shapes
 from lumiere_jax.training.optimizer import create_optimizer
-from lumiere_jax.training.profiling import ProfilerWindow
-from lumiere_jax.training.reporting import Goodput, Pending, RateWindow, report
+from lumiere_jax.training.reporting import ProfilerWindow, Reporter
 from lumiere_jax.training.step import compile_step
 
 COMPILING = "compiling the training step, this can take minutes"
@@ -58,49 +56,49 @@ def train(
     """
     # ---- set-up ---------------------------------------------------------------------------
     begin = time.monotonic()
-    check_one_round(config)
     text.pin_weights(config.text)
     stage = Stage.from_config(config)
-    workdir = make_workdir(workdir)
-    mesh = create_mesh(config.mesh)
-    say(distributed.start_report(mesh, config.train.batch_size))
-    source = sources.create_source(config.data, "train")
-    if not config.data.allow_small:
-        sources.check_size(source, config.train.batch_size)
+    check_one_round(stage.config.distillation)
+    settings, data, num_steps = stage.config.train, stage.config.data, stage.config.train.num_steps
+    folder = make_workdir(workdir)
+    mesh = create_mesh(stage.config.mesh)
+    say(distributed.start_report(mesh, settings.batch_size))
+    source = sources.create_source(data, "train")
+    if not data.allow_small:
+        sources.check_size(source, settings.batch_size)
     config = note_fingerprint(config, source)
-    say(f"stage {stage.name}: {len(source)} clips, global batch {config.train.batch_size}")
-    settings, num_steps = config.train, config.train.num_steps
+    say(f"stage {stage.name}: {len(source)} clips, global batch {settings.batch_size}")
 
     # ---- network, parameters and optimizer ------------------------------------------------
-    optimizer = create_optimizer(config.optimizer, num_steps)
+    optimizer = create_optimizer(stage.config.optimizer, num_steps)
     shapes = state_shapes(stage, optimizer, mesh)
     say(f"parameters: {count(shapes.trainable):,} trained, {count(shapes.frozen):,} frozen")
 
     # ---- resume, or start afresh ----------------------------------------------------------
     checkpoints = checkpoint.Checkpointer(
-        workdir, keep_last=settings.keep_last, keep_best=settings.keep_best
+        folder, keep_last=settings.keep_last, keep_best=settings.keep_best
     )
     if checkpoints.latest_step() is None:
-        say(f"starting fresh because {workdir} holds no complete checkpoint")
+        say(f"starting fresh because {folder} holds no complete checkpoint")
         state = initial_state(stage, optimizer, mesh)
     else:
         state = checkpoints.restore(shapes, config)
-        say(f"restored step {int(state.step)} from {workdir}/{checkpoint.FOLDER}")
+        say(f"restored step {int(state.step)} from {folder}/{checkpoint.FOLDER}")
     first_step = int(state.step)
-    write_config(config, workdir)
+    write_config(config, folder)
 
     # ---- input: every process reads its own part of each batch ----------------------------
     batches = data_pipeline.train_batches(
         source,
         text.host_part(stage.text_encoder),
         batch_size=settings.batch_size,
-        seed=config.seed,
+        seed=stage.config.seed,
         start_step=first_step,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        allow_small=config.data.allow_small,
-        num_threads=config.data.num_threads,
-        flip=config.data.flip,
+        allow_small=data.allow_small,
+        num_threads=data.num_threads,
+        flip=data.flip,
         draw_mask=stage.draw_mask,
     )
     batches = text.device_part(batches, stage.text_encoder)
@@ -114,14 +112,8 @@ def train(
             distributed.wait_for_all("compiled")
 
     # ---- loop -----------------------------------------------------------------------------
-    writer = create_writer(workdir, first_step)
-    progress = Progress(
-        stage.name, num_steps, "steps", first_step, quiet=not distributed.is_primary()
-    )
-    window, profiler = RateWindow(first_step), ProfilerWindow(workdir, profile_steps)
-    goodput = Goodput(begin)
-    reporting = (config, shapes.trainable, writer, progress, window, goodput)
-    pending: Pending | None = None
+    reporter = Reporter(stage, shapes.trainable, folder, first_step, begin)
+    profiler = ProfilerWindow(folder, profile_steps)
     hang_timeout = settings.hang_timeout if jax.process_count() > 1 else 0
     try:
         with (
@@ -134,29 +126,26 @@ def train(
                 state, metrics = step_function(state, batch)
                 if step < num_steps:
                     batch = global_batch(next(batches), mesh)  # while the devices work
-                if pending is not None:
-                    report(pending, *reporting)
-                pending, eval_loss = (step, metrics), None
+                reporter.add(step, metrics)
+                eval_loss = None
                 evaluates = is_due(step, settings.eval_every, num_steps)
                 saves = is_due(step, settings.checkpoint_every, num_steps) or step == num_steps
                 shows = is_due(step, settings.sample_every, num_steps)
-                if evaluates or saves or shows:  # all of them wait for the step
-                    report(pending, *reporting)
-                    pending = None
+                if evaluates or saves or shows:
+                    reporter.flush()  # all of them wait for the step
                 try:
-                    with goodput.lost():
-                        if evaluates:
+                    with reporter.goodput.lost():
+                        if evaluate and evaluates:
                             eval_loss = evaluate(state, interruption.poll)
-                            writer.write(step, {"eval_loss": eval_loss})
+                            reporter.write(step, eval_loss=eval_loss)
                         if saves:
                             checkpoints.save(state, config, eval_loss)
                         if shows:
                             params = merge(state.ema, state.frozen)
-                            samples.write_training_samples(stage, params, step, workdir, mesh)
+                            samples.write_training_samples(stage, params, step, folder, mesh)
                     interruption.poll()
                 except Preempted:
-                    if pending is not None:
-                        report(pending, *reporting)  # nothing that is not finite is saved
+                    reporter.flush()  # nothing that is not finite is saved
                     checkpoints.save(state, config)
                     checkpoints.wait()  # watched: another process may hang
                     raise
@@ -165,36 +154,36 @@ def train(
             checkpoints.wait()
     finally:
         profiler.close()
-        writer.close()
+        reporter.close()
         checkpoints.close()
 
     # ---- end ------------------------------------------------------------------------------
     if distributed.is_primary():
-        loss_plot.write(workdir, stage.name)
-    say(f"stage {stage.name}: done at step {int(state.step)}, in {workdir}")
+        loss_plot.write(folder, stage.name)
+    say(f"stage {stage.name}: done at step {int(state.step)}, in {folder}")
     return state
 
 
-def check_one_round(config: ConfigDict) -> None:
+def check_one_round(config: DistillationConfig | None) -> None:
     """Refuses to train several rounds of a distillation as one.
 
     Raises:
       UserError: if the config is of more than one.
     """
-    if "distillation" in config and len(config.distillation.steps) != 1:
+    if config and len(config.steps) != 1:
         raise UserError(
-            f"distillation.steps={tuple(config.distillation.steps)} are several rounds, each a run "
-            "of its own; use `lumiere_jax.main`, or `lumiere_jax.training.distill.distil`."
+            f"distillation.steps={config.steps} are several rounds, each a run of its own; use "
+            "`lumiere_jax.main`, or `lumiere_jax.training.distill.distil`."
         )
 
 
-def make_workdir(path: str | Path) -> epath.Path:
+def make_workdir(place: str | Path) -> epath.Path:
     """Makes the folder of a run, local or in a bucket ("gs://BUCKET/RUN").
 
     Raises:
       UserError: if there can be no such folder, or nothing can be written into it.
     """
-    path = epath.Path(path)
+    path = epath.Path(place)
     probe = path / f".probe-{jax.process_index()}"
     try:
         path.mkdir(parents=True, exist_ok=True)

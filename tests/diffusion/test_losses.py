@@ -6,7 +6,6 @@ import pytest
 from lumiere_jax.diffusion import losses
 from lumiere_jax.diffusion.parameterization import KINDS
 from lumiere_jax.diffusion.schedule import CosineSchedule
-from lumiere_jax.runtime.errors import UserError
 
 SCHEDULE = CosineSchedule(shift=-1.0)
 
@@ -127,11 +126,6 @@ def test_weighted_loss_is_weight_times_squared_error():
 
 def test_loss_is_computed_in_the_type_of_the_data():
     assert small_loss("plain", jnp.bfloat16)[1].dtype == jnp.float32
-
-
-def test_unknown_weighting_is_refused():
-    with pytest.raises(UserError, match="unknown loss weighting 'snr'"):
-        small_loss("snr")
 
 
 def test_drop_text_replaces_whole_samples_at_the_rate():

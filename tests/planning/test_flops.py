@@ -170,9 +170,10 @@ def test_forward_pass_against_the_count_of_xla(name):
 
 
 def test_training_against_the_count_of_xla():
-    stage = Stage.from_config(wide_config("stunet"))
+    config = wide_config("stunet")
+    config.train.trainable = "all"
+    stage = Stage.from_config(config)
     key, params = jax.random.key(0), forward(stage)[1][0]
-    stage.config.train.trainable = "all"
     ours = training_flops(stage, 2).total
     theirs = xla_flops(
         jax.value_and_grad(lambda params, batch: training_loss(stage, params, batch, key)),

@@ -5,7 +5,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util.tensor_util import make_ndarray
 
 from lumiere_jax.runtime import metric_writer
-from lumiere_jax.runtime.metric_writer import MetricsFile, MetricsWriter
+from lumiere_jax.runtime.metric_writer import MetricsFile, create_writer
 
 
 def steps(folder):
@@ -15,7 +15,7 @@ def steps(folder):
 def write(folder, resumed_step, last_step):
     metrics = MetricsFile(folder, resumed_step)
     for step in range(resumed_step + 1, last_step + 1):
-        metrics.write(step, {"loss": step / 7})
+        metrics.write_scalars(step, {"loss": step / 7})
     metrics.close()
 
 
@@ -46,14 +46,14 @@ def test_half_written_last_line_is_left_out(tmp_path):
 
 def test_lines_are_seen_at_once(tmp_path):
     metrics = MetricsFile(tmp_path, 0)
-    metrics.write(1, {"loss": 0.5})
+    metrics.write_scalars(1, {"loss": 0.5})
     assert steps(tmp_path) == [1]  # though it is not closed: what a killed run leaves
     metrics.close()
 
 
 def test_what_is_not_finite_is_still_json(tmp_path):
     metrics = MetricsFile(tmp_path, 0)
-    metrics.write(1, {"loss": math.nan, "gradient_norm": math.inf, "rate": 2})
+    metrics.write_scalars(1, {"loss": math.nan, "gradient_norm": math.inf, "rate": 2})
     metrics.close()
 
     def refuse(constant):
@@ -68,9 +68,9 @@ def test_no_file_has_no_lines(tmp_path):
 
 
 def test_tensorboard_has_the_same_values(tmp_path):
-    metrics = MetricsWriter(tmp_path, 0)
+    metrics = create_writer(tmp_path, 0)
     for step in (1, 2):
-        metrics.write(step, {"loss": step / 4})
+        metrics.write_scalars(step, {"loss": step / 4})
     metrics.close()
     events = EventAccumulator(str(tmp_path)).Reload().Tensors("loss")
     assert [(event.step, float(make_ndarray(event.tensor_proto))) for event in events] == [
