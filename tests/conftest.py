@@ -9,6 +9,8 @@ import jaxtyping
 import pytest
 from hypothesis import settings
 
+import tests.annotations  # noqa: F401  # named below
+
 REPOSITORY = Path(__file__).parents[1]
 
 _ENVIRONMENT = {
@@ -35,6 +37,10 @@ for _name, _value in _ENVIRONMENT.items():
 # The annotations of these rooms are checked at every call, with the shapes of arrays; outside of
 # tests they cost nothing. It comes before the first import of what it names.
 jaxtyping.install_import_hook(["lumiere_jax.models"], "beartype.beartype")
+jaxtyping.install_import_hook(
+    [f"lumiere_jax.inference.{name}" for name in ("editing", "inputs", "outputs")],
+    "tests.annotations.check",  # frame rates may be whole numbers
+)
 
 # Behind `nohup ... &` signals are ignored, and by all processes that are started here as well.
 for _signal, _handler in (

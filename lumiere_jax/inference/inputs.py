@@ -94,9 +94,7 @@ def read_region(
 
 
 def check_region(
-    region: Bool[np.ndarray, "time height width"],
-    shape: tuple[int, ...],
-    name: str = "the region",
+    region: Bool[np.ndarray, "time height width"], shape: tuple[int, ...], name: str = "the region"
 ) -> None:
     """Checks that a region belongs to a video of a shape, and is not empty.
 

@@ -128,13 +128,12 @@ class _Routes:
         if await anyio.to_thread.run_sync(self._store.is_full, self._settings.limits.queue):
             raise self._full()
         given = {name: getattr(form, name) for name in FILES if getattr(form, name)}
-        options = requests.Options.model_validate(form.model_dump(exclude=set(FILES)))
         try:
-            asked = requests.check(options, set(given), self._models, self._settings.limits)
+            asked = requests.check(form, set(given), self._models, self._settings.limits)
             if given:
-                job = await self._accept_files(options.task, asked, given)
+                job = await self._accept_files(form.task, asked, given)
             else:
-                job = await anyio.to_thread.run_sync(self._accept, options.task, asked, {})
+                job = await anyio.to_thread.run_sync(self._accept, form.task, asked, {})
         except QueueFull as error:
             raise self._full() from error
         except UserError as error:
@@ -170,8 +169,7 @@ class _Routes:
         return _later(f"{self._settings.limits.queue} jobs are waiting; try again later", 429)
 
     def list_jobs(
-        self,
-        ids: Annotated[list[uuid.UUID], Query(max_length=100, description="Ids of jobs.")],
+        self, ids: Annotated[list[uuid.UUID], Query(max_length=100, description="Ids of jobs.")]
     ) -> list[JobReply]:
         """The jobs of these ids that exist, the newest first."""
         return [self._reply(job) for job in self._store.get_many([str(job) for job in ids])]

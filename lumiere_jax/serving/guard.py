@@ -33,12 +33,7 @@ class Guard:
     """ASGI middleware: refuses requests before their body is read, or when it grows too long."""
 
     def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        max_bytes: int,
-        keys: list[str],
-        hosts: Collection[str] | None,
+        self, app: ASGIApp, *, max_bytes: int, keys: list[str], hosts: Collection[str] | None
     ):
         """Guards an application; without API keys it is open to all.
 

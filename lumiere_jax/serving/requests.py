@@ -11,7 +11,7 @@ from lumiere_jax.cascade.frames import check_frames
 from lumiere_jax.cascade.sampling_options import SamplingOptions, shared_options
 from lumiere_jax.cascade.stage import create_schedule
 from lumiere_jax.diffusion.schedule import with_time_power
-from lumiere_jax.inference.tasks import COMMON, OPTIONS, TASKS, Task, VideoOptions
+from lumiere_jax.inference.tasks import COMMON, FILES, OPTIONS, TASKS, Task, VideoOptions
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.options import Option, declared
 from lumiere_jax.serving.model import Model, Models
@@ -74,7 +74,7 @@ def check(options: Request, files: set[str], models: Models, limits: Limits) -> 
         )
     task = TASKS[options.task]
     _check_files(options.task, task, files)
-    asked = options.model_dump(exclude={"task"}, exclude_none=True)
+    asked = options.model_dump(exclude={"task", *FILES}, exclude_none=True)
     _check_own(options.task, task, set(asked))
     for name in ("prompt", "negative_prompt"):
         asked[name] = _text(name, asked[name], limits.prompt)
