@@ -7,155 +7,40 @@ measure everything again. Clips are generated once for all scores, and kept in -
 weights change. Needs the extra `.[eval]`.
 """
 
-import dataclasses
 import datetime
-import hashlib
-import importlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import shipped_stages
 from absl import flags
-from flax.traverse_util import flatten_dict
+from conditional_tasks import centres
+from shipped_clips import Cell, Shipped, identities
 
-from lumiere_jax.cascade.config import default_config
 from lumiere_jax.checkpoints import bundle, selection
+from lumiere_jax.data.moving_shapes import MovingShapes
+from lumiere_jax.data.scene_captions import attributes, parse_caption
+from lumiere_jax.data.video_io import to_uint8
+from lumiere_jax.evaluation import networks
+from lumiere_jax.evaluation.profiles import profile
+from lumiere_jax.metrics import digit_oracle, oracle
+from lumiere_jax.metrics.frechet import Moments, frechet_distance
 from lumiere_jax.runtime import devices, errors
 from lumiere_jax.runtime.errors import UserError
-from lumiere_jax.runtime.files import write_text, written
+from lumiere_jax.runtime.files import write_text
 from lumiere_jax.runtime.progress import Progress
-
-if TYPE_CHECKING:
-    from lumiere_jax.inference.pipeline import LumierePipeline
 
 CARD = "README.md"
 PROMPT = "a large red circle moving right on a plain black background"
 SAMPLES = 16
-BATCH, REFINED_BATCH = 32, 8
 SOURCES = ("moving_shapes", "moving_digits")
-Cell = dict[str, dict[str, float | int | str]]
-
-
-class Shipped:
-    """The shipped pipeline, its sources, and the clips that it made of their captions.
-
-    Attributes:
-      weights: the bundle.
-      pipeline: base and super-resolution.
-      config: of the base.
-    """
-
-    def __init__(self, weights: Path, clips: Path):
-        """Loads the weights.
-
-        Args:
-          weights: the bundle.
-          clips: folder that keeps what is made.
-        """
-        from lumiere_jax.inference.pipeline import LumierePipeline
-
-        base, ssr = identities(weights, ("stunet", "ssr")).values()
-        self._sums = {"base": base[:12], "untrained": base[:12], "refined": ssr[:12]}
-        self._clips, self.weights = clips / base[:12], weights
-        self.pipeline = LumierePipeline.from_checkpoints(weights / "stunet", [weights / "ssr"])
-        self.config = self.pipeline.base[0].config
-
-    def held_out(self, name: str, count: int, first: int = 0) -> tuple[list[np.ndarray], list[str]]:
-        """Clips of one source of the mixture that the weights learnt from, and their captions."""
-        from lumiere_jax.data.sources import create_source
-
-        max_objects = 2 if name == "moving_digits" else 1
-        data = dataclasses.replace(self.config.data, name=name, max_objects=max_objects)
-        source = create_source(data, "test")
-        videos, captions = zip(*(source.example(first + i) for i in range(count)), strict=True)
-        return list(videos), list(captions)
-
-    def base(self, name: str, count: int) -> np.ndarray:
-        """Clips of the first held-out captions of a source, `[count, time, h, w, 3]`."""
-        captions = self.held_out(name, count)[1]
-        return self._kept(
-            "base", name, count,
-            lambda n: self.pipeline(captions[n:], seeds=range(n, count), base_only=True,
-                                    batch_size=BATCH),
-        )  # fmt: skip
-
-    def refined(self, name: str, count: int) -> np.ndarray:
-        """The same clips after super-resolution."""
-        captions = self.held_out(name, count)[1]
-        return self._kept(
-            "refined", name, count,
-            lambda n: self.super_resolve(self.pipeline, self.base(name, count), captions, first=n),
-        )  # fmt: skip
-
-    @staticmethod
-    def super_resolve(
-        pipeline: "LumierePipeline", base: np.ndarray, captions: Sequence[str], first: int = 0
-    ) -> np.ndarray:
-        """Refines base clips from the first on, each with its number as seed."""
-        made = []
-        for begin in range(first, len(base), REFINED_BATCH):
-            chosen = slice(begin, min(begin + REFINED_BATCH, len(base)))
-            seeds = list(range(chosen.start, chosen.stop))
-            made.append(np.asarray(pipeline.refine(base[chosen], captions[chosen], seeds)))
-        return np.concatenate(made)
-
-    def untrained(self, name: str, count: int) -> np.ndarray:
-        """Clips by the same base network without training, without guidance."""
-        import jax
-
-        from lumiere_jax.inference.pipeline import LumierePipeline
-
-        captions = self.held_out(name, count)[1]
-        stage, _ = self.pipeline.base
-        made = LumierePipeline((stage, jax.jit(stage.init_params)(jax.random.key(0))))
-        return self._kept(
-            "untrained", name, count,
-            lambda n: made(captions[n:], seeds=range(n, count), guidance_scale=1.0,
-                           batch_size=BATCH),
-        )  # fmt: skip
-
-    def _kept(
-        self, kind: str, name: str, count: int, make: Callable[[int], np.ndarray]
-    ) -> np.ndarray:
-        """Clips from their file; `make` is given how many there are, and makes the others."""
-        path = self._clips / f"{kind}_{self._sums[kind]}_{name}.npy"
-        have = np.load(path) if path.is_file() else None
-        number = 0 if have is None else len(have)
-        if number < count:
-            made = make(number)
-            have = made if have is None else np.concatenate([have, made])
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with written(path) as temporary:
-                np.save(temporary, have)
-        return have[:count]
-
-
-def identities(weights: Path, stages: Sequence[str]) -> dict[str, str]:
-    """What scores depend on: a checksum of each stage's weights, and of its config.
-
-    Fields at their default are left out, so that one that is new to the code changes nothing.
-    """
-    found = bundle.entries(weights)
-
-    def identity(stage: dict[str, Any]) -> str:
-        config, defaults = (
-            flatten_dict(fields, sep=".")
-            for fields in (stage["config"], default_config(stage["config"]["stage"]).to_dict())
-        )
-        chosen = {name: value for name, value in config.items() if defaults.get(name) != value}
-        text = stage["sha256"] + json.dumps(chosen, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    return {name: identity(found[name]) for name in stages}
 
 
 def shapes(shipped: Shipped, count: int, refined: int) -> Cell:
     """Does a clip show what its caption says? Base clips, refined ones, truth and chance."""
-    from lumiere_jax.metrics import oracle
-
     truth, captions = shipped.held_out("moving_shapes", count)
     base = shipped.base("moving_shapes", count)
     few, first = list(shipped.refined("moving_shapes", refined)), captions[:refined]
@@ -170,8 +55,6 @@ def shapes(shipped: Shipped, count: int, refined: int) -> Cell:
 
 def digits(shipped: Shipped, count: int, refined: int) -> Cell:
     """Are the digits read as the caption says, by a classifier that knows real digits only?"""
-    from lumiere_jax.metrics import digit_oracle
-
     truth, captions = shipped.held_out("moving_digits", count)
     base = shipped.base("moving_digits", count)
     few, first = shipped.refined("moving_digits", refined), captions[:refined]
@@ -198,14 +81,9 @@ def digits(shipped: Shipped, count: int, refined: int) -> Cell:
 
 def fvd(shipped: Shipped, count: int, refined: int) -> Cell:
     """Fréchet distance of I3D features to one half of real held-out clips."""
-    from lumiere_jax.data.video_io import to_uint8
-    from lumiere_jax.evaluation.networks import i3d_network
-    from lumiere_jax.evaluation.profiles import profile
-    from lumiere_jax.metrics.frechet import Moments, frechet_distance
-
     del refined
     settings = profile("unterthiner")
-    network = i3d_network(settings)
+    network = networks.i3d_network(settings)
     half = count // 2
 
     def features(name: str, parts: list[Any]) -> Moments:
@@ -235,9 +113,6 @@ def fvd(shipped: Shipped, count: int, refined: int) -> Cell:
 
 def diversity(shipped: Shipped, count: int, refined: int) -> Cell:
     """How different are samples of one prompt, beside true clips with that caption?"""
-    from lumiere_jax.data.moving_shapes import MovingShapes
-    from lumiere_jax.data.scene_captions import attributes, parse_caption
-
     del count, refined
     data = shipped.config.data
     made = shipped.pipeline([PROMPT] * SAMPLES, base_only=True, batch_size=SAMPLES)
@@ -252,7 +127,7 @@ def diversity(shipped: Shipped, count: int, refined: int) -> Cell:
         videos = np.asarray(videos)
         pairs = [(i, j) for i in range(len(videos)) for j in range(i)]
         rmse = [np.sqrt(np.mean(np.square(videos[i] - videos[j]))) for i, j in pairs]
-        starts = np.array([_centre(video[0]) for video in videos])
+        starts = centres(videos[:, 0])
         return {
             "RMSE of two samples": float(np.mean(rmse)),
             "least RMSE": float(np.min(rmse)),
@@ -263,14 +138,10 @@ def diversity(shipped: Shipped, count: int, refined: int) -> Cell:
     return {f"{SAMPLES} samples": spread(made), f"{SAMPLES} true clips": spread(truth)}
 
 
-def _of_stages(name: str) -> Callable[[Shipped, int, int], Cell]:
-    """A score of `shipped_stages.py`, imported where it is needed."""
-    return lambda *given: getattr(importlib.import_module("shipped_stages"), name)(*given)
-
-
 SCORES: dict[str, Callable[[Shipped, int, int], Cell]] = {
     "shapes": shapes, "digits": digits, "fvd": fvd, "diversity": diversity,
-    **{name: _of_stages(name) for name in ("conditional", "style", "fewer_steps")},
+    "conditional": shipped_stages.conditional, "style": shipped_stages.style,
+    "fewer_steps": shipped_stages.fewer_steps,
 }  # fmt: skip
 STAGES = {
     "shapes": ("stunet", "ssr"), "digits": ("stunet", "ssr"), "fvd": ("stunet",),
@@ -286,14 +157,6 @@ def depends_on(weights: Path, name: str) -> tuple[str, ...]:
         return STAGES[name]
     base, others = selection.choose(weights, distilled=True)
     return (*STAGES[name], base.name, *(other.name for other in others))
-
-
-def _centre(frame: np.ndarray) -> np.ndarray:
-    """Where the object is, (x, y) in frame widths: the mean of what is not ground."""
-    weights = np.square(frame - np.median(frame, axis=(0, 1))).sum(axis=-1)
-    weights = weights * (weights > 0.25 * weights.max())
-    grid = (np.indices(weights.shape)[::-1] + 0.5) / len(frame)
-    return (grid * weights).sum(axis=(1, 2)) / weights.sum()
 
 
 def measured(

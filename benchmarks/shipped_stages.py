@@ -1,15 +1,11 @@
 """Scores of the shipped stages beside the text-to-video cascade: conditional, distilled, style."""
 
-from typing import TYPE_CHECKING
-
 import conditional_tasks
+from shipped_clips import Cell, Shipped
 
 from lumiere_jax.data.video_io import write_contact_sheet
 from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.metrics import oracle
-
-if TYPE_CHECKING:
-    from shipped_scores import Cell, Shipped
 
 CASES = 16  # of each conditional task, twice: with the right condition and with another's
 SPACED_STEPS, SPACED_POWER = 8, 2.0  # without distillation, where steps are placed better
@@ -19,7 +15,7 @@ STYLE_PICTURE = "style.png"
 _SHOWN = 3
 
 
-def conditional(shipped: "Shipped", count: int, refined: int) -> "Cell":
+def conditional(shipped: Shipped, count: int, refined: int) -> Cell:
     """Each task of the conditional base, with its own condition and with that of another clip."""
     del count, refined
     pipeline = LumierePipeline.from_checkpoints(
@@ -37,7 +33,7 @@ def conditional(shipped: "Shipped", count: int, refined: int) -> "Cell":
     return rows
 
 
-def fewer_steps(shipped: "Shipped", count: int, refined: int) -> "Cell":
+def fewer_steps(shipped: Shipped, count: int, refined: int) -> Cell:
     """Do the distilled stages show what captions say, as their teachers do?"""
     captions = shipped.held_out("moving_shapes", count)[1]
     few = LumierePipeline.from_pretrained(shipped.weights, distilled=True)
@@ -69,7 +65,7 @@ def _steps(pipeline: LumierePipeline, num_steps: int | None = None, refined: boo
     return f"{' + '.join(numbers)} steps, {guided}"
 
 
-def style(shipped: "Shipped", count: int, refined: int) -> "Cell":
+def style(shipped: Shipped, count: int, refined: int) -> Cell:
     """What of a caption is still seen as the image weights go over to the style; and a picture."""
     del count, refined
     captions = shipped.held_out("moving_shapes", STYLE_CAPTIONS)[1]

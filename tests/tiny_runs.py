@@ -3,7 +3,6 @@
 import fcntl
 import importlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from PIL import Image
 from lumiere_jax.cascade.config import ConfigDict
 from lumiere_jax.cascade.stage import STAGES
 from lumiere_jax.training.train import train
+from tests.warm_python import python
 
 STEPS = 4
 RUN = {
@@ -64,7 +64,7 @@ def training_command(stage: str, workdir: Path, /, **fields: Any) -> list[str]:
     """The ordinary command for a tiny config, shrunk as by `tiny_config`, but by flags."""
     fields = {name.replace("__", "."): value for name, value in fields.items()}
     flags = [f"--config.{name}={value}" for name, value in (overrides(stage) | fields).items()]
-    program = [sys.executable, "-m", "lumiere_jax.main", f"--config=configs/{stage}.py:tiny"]
+    program = [python(), "-m", "lumiere_jax.main", f"--config=configs/{stage}.py:tiny"]
     return [*program, f"--workdir={workdir}", *flags]
 
 

@@ -37,6 +37,7 @@ IMPORTED = (
 ARGUMENTS_BY = "WARM_PYTHON_ARGUMENTS_BY"
 """Variable that names a module; its `shrunk(program, arguments)` says what a command is given."""
 
+_SERVERS: list[subprocess.Popen] = []  # kept: one that is forgotten while it runs is warned of
 CLIENT = """
 import json, os, signal, socket, sys
 link = socket.socket(socket.AF_UNIX)
@@ -48,7 +49,11 @@ answers = link.makefile()
 pid = int(answers.readline())
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda number, frame: os.kill(pid, number))
-sys.exit(int(answers.readline() or 1))
+code = int(answers.readline() or 1)
+if code < 0:
+    signal.signal(-code, signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+sys.exit(code)
 """
 
 
@@ -73,10 +78,10 @@ def _start(folder: Path) -> None:
     client.write_text(f"#!{sys.executable} -ISE\n" + CLIENT.format(path=str(folder / "socket")))
     client.chmod(0o755)
     with (folder / "log").open("w") as log:
-        server = subprocess.Popen(
+        _SERVERS.append(server := subprocess.Popen(
             [sys.executable, "-m", "tests.warm_python", folder], cwd=REPOSITORY, stdout=log,
             stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+        ))  # fmt: skip
     while not (folder / "socket").exists():
         assert server.poll() is None, (folder / "log").read_text()
         time.sleep(0.05)
@@ -132,7 +137,7 @@ def _attend(link: socket.socket) -> dict:
     print(f"{usage.ru_utime + usage.ru_stime:.1f} s of CPU: {command!r}", flush=True)
     code = os.waitstatus_to_exitcode(status)
     try:
-        link.sendall(f"{code if code >= 0 else 128 - code}\n".encode())
+        link.sendall(f"{code}\n".encode())
     except BrokenPipeError:  # it was killed
         pass
     os._exit(0)

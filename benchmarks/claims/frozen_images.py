@@ -13,10 +13,11 @@ those of the image run bit by bit. OUTPUT/frozen_images/ gets a JSON file for ea
 and existing ones are not measured again. --quick tries everything out in minutes.
 """
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import report
 import training_runs as runs
@@ -30,7 +31,6 @@ from lumiere_jax.metrics import oracle
 from lumiere_jax.models.parameters import Params
 from lumiere_jax.models.stunet import is_temporal
 from lumiere_jax.runtime import errors
-from lumiere_jax.runtime.progress import Progress
 
 COMMAND = "python benchmarks/claims/frozen_images.py"
 FOLDER = "frozen_images"
@@ -225,9 +225,6 @@ def section(output: Path) -> str:
 
 def draw(cells: Sequence[report.Cell], path: Path) -> None:
     """Scores by attribute and model: bars of the medians, dots of the seeds."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     keys = (*ATTRIBUTES, "all")
     present = [model for model in MODELS if of_model(cells, model)]
     figure, axes = plt.subplots(figsize=(9, 3.8), layout="constrained")
@@ -255,17 +252,16 @@ def main(argv: list[str]) -> None:
     count = 8 if given.quick else given.captions
     todo = [(seeds[0], model) for model in ONCE]
     todo += [(seed, model) for seed in seeds for model in MODELS if model not in ONCE]
-    progress = Progress("claim: frozen images", len(todo), "models")
-    cells = []
-    for seed, model in todo:
-        settings = {"model": model, "seed": seed, "captions": count, "steps": list(steps)}
-
-        def compute(seed: int = seed, model: str = model) -> report.Cell:
-            return measure(model, seed, folder, count, steps)
-
-        path = output / FOLDER / f"{model}_seed{seed}.json"
-        cells.append(report.kept(path, settings, compute))
-        progress.advance()
+    shared = {"captions": count, "steps": list(steps)}
+    cells = [
+        (
+            f"{model}_seed{seed}",
+            {"model": model, "seed": seed, **shared},
+            functools.partial(measure, model, seed, folder, count, steps),
+        )
+        for seed, model in todo
+    ]
+    cells = report.all_kept(output / FOLDER, "frozen images", cells)
     draw(cells, output / f"{FOLDER}.png")
     print(section(output))
 

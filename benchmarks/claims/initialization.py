@@ -11,12 +11,9 @@ OUTPUT/initialization/*.json; existing runs are not repeated. `section` makes it
 files. --quick tries everything out in minutes.
 """
 
+import functools
 from pathlib import Path
-from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import report
@@ -29,7 +26,6 @@ from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.metrics import oracle
 from lumiere_jax.models.parameters import merge
 from lumiere_jax.runtime import errors, metric_writer
-from lumiere_jax.runtime.progress import Progress
 from lumiere_jax.training.held_out import Evaluation
 from lumiere_jax.training.samples import write_training_samples
 
@@ -234,20 +230,16 @@ def main(argv: list[str]) -> None:
     own = (given.steps, given.image_steps, given.captions)
     steps, image_steps, count = (6, 4, 4) if quick else own
     seeds = [0] if quick else [int(seed) for seed in given.seeds]
-    cells = [(seed, kind) for seed in seeds for kind in KINDS]
-    progress = Progress("claim: initialization", len(cells), "runs")
-    results, workdirs = [], {}
-    for seed, kind in cells:
-        config = runs.video_config(seed, steps, initialization=kind)
-
-        def compute(config: ConfigDict = config) -> report.Cell:
-            return measure(config, folder, image_steps, count)
-
-        settings: dict[str, Any] = {"initialization": kind, "seed": seed, "steps": steps}
-        settings |= {"image_steps": image_steps, "captions": count}
-        results.append(report.kept(output / FOLDER / f"{kind}_seed{seed}.json", settings, compute))
-        workdirs.setdefault(seed, {})[kind] = runs.video_workdir(folder, config, image_steps)
-        progress.advance()
+    shared = {"steps": steps, "image_steps": image_steps, "captions": count}
+    cells, workdirs = [], {}
+    for seed in seeds:
+        for kind in KINDS:
+            config = runs.video_config(seed, steps, initialization=kind)
+            settings = {"initialization": kind, "seed": seed, **shared}
+            compute = functools.partial(measure, config, folder, image_steps, count)
+            cells.append((f"{kind}_seed{seed}", settings, compute))
+            workdirs.setdefault(seed, {})[kind] = runs.video_workdir(folder, config, image_steps)
+    results = report.all_kept(output / FOLDER, "initialization", cells)
     shown = [0, steps // 2, steps]
     draw_losses(results, output / "initialization_loss.png")
     first = workdirs[seeds[0]]

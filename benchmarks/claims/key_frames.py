@@ -12,14 +12,12 @@ are not measured again. `section` makes its text from those files, and the slice
 RUNS/clips. --quick tries everything out in minutes.
 """
 
+import functools
 import operator
 from pathlib import Path
 
 import clip_measures as measures
 import key_frame_models as models
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import report
@@ -30,7 +28,6 @@ from lumiere_jax.data.scene_captions import parse_caption
 from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.metrics import oracle
 from lumiere_jax.runtime import errors
-from lumiere_jax.runtime.progress import Progress
 
 COMMAND = "python benchmarks/claims/key_frames.py"
 FOLDER = "key_frames"
@@ -307,30 +304,31 @@ def main(argv: list[str]) -> None:
     captions = runs.held_out(models.all_frames_config(0, steps), number)[1]
     cells = [(seeds[0], "truth"), (seeds[0], "untrained")]
     cells += [(seed, method) for seed in seeds for method in COMPARED]
-    progress = Progress("claim: key frames", len(cells), "cells")
-    results, shown = [], {}
-    for seed, method in cells:
-        settings = {"method": method, "seed": seed, "captions": number}
-        settings |= {"image_steps": image_steps, "steps": list(budget.steps)}
+    shared = {"captions": number, "image_steps": image_steps, "steps": list(budget.steps)}
+
+    def clips_of(method: str, seed: int) -> Path:
         steps_of_all = "_".join(map(str, (image_steps, *budget.steps)))
-        name = f"{method}_{steps_of_all}_seed{seed}_{number}.npy"
-        clips = folder / "clips" / name
+        return folder / "clips" / f"{method}_{steps_of_all}_seed{seed}_{number}.npy"
 
-        def compute(method: str = method, seed: int = seed, clips: Path = clips) -> report.Cell:
-            videos = runs.sampled(
-                clips, lambda: make_clips(method, folder, seed, captions, budget, image_steps)
-            )
-            return measure_clips(videos, captions) | {"budget": str(budget)}
+    def compute(method: str, seed: int) -> report.Cell:
+        make = functools.partial(make_clips, method, folder, seed, captions, budget, image_steps)
+        videos = runs.sampled(clips_of(method, seed), make)
+        return measure_clips(videos, captions) | {"budget": str(budget)}
 
-        path = output / FOLDER / f"{method}_seed{seed}.json"
-        results.append(report.kept(path, settings, compute))
-        if seed == seeds[0] and clips.is_file():  # results may outlive the clips
-            shown[method] = np.load(clips)
-        progress.advance()
+    cells = [
+        (
+            f"{method}_seed{seed}",
+            {"method": method, "seed": seed, **shared},
+            functools.partial(compute, method, seed),
+        )
+        for seed, method in cells
+    ]
+    results = report.all_kept(output / FOLDER, "key frames", cells)
     draw_figures(results, output / "key_frames.png")
-    if len(shown) == len(METHODS):
-        ordered = {method: shown[method] for method in METHODS}
-        draw_slices(ordered, captions, output / "key_frames_slices.png")
+    kept = {method: clips_of(method, seeds[0]) for method in METHODS}
+    if all(path.is_file() for path in kept.values()):  # results may outlive the clips
+        shown = {method: np.load(path) for method, path in kept.items()}
+        draw_slices(shown, captions, output / "key_frames_slices.png")
     print(section(output))
 
 

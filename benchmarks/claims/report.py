@@ -14,11 +14,15 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.files import write_text, written
+from lumiere_jax.runtime.progress import Progress
 
+matplotlib.use("Agg")
 OUTPUT = "benchmarks/claims/results"
 Cell = dict[str, Any]
 
@@ -51,6 +55,17 @@ def kept(path: Path, settings: Mapping[str, Any], compute: Callable[[], Cell]) -
     cell |= {"seconds": round(time.monotonic() - begin, 1), **result}
     write_text(path, json.dumps(cell, indent=1) + "\n")
     return cell
+
+
+def all_kept(
+    folder: Path, what: str, cells: Sequence[tuple[str, Mapping[str, Any], Callable[[], Cell]]]
+) -> list[Cell]:
+    """The cells of a claim: of each its name, what it depends on, and what computes it."""
+    progress, found = Progress(f"claim: {what}", len(cells), "cells"), []
+    for name, settings, compute in cells:
+        found.append(kept(folder / f"{name}.json", settings, compute))
+        progress.advance()
+    return found
 
 
 def output_folder(given: Any) -> Path:
@@ -142,8 +157,6 @@ def section(
 
 def save_figure(figure: Any, path: Path) -> None:
     """Writes a figure of matplotlib as a PNG, and closes it."""
-    import matplotlib.pyplot as plt
-
     path.parent.mkdir(parents=True, exist_ok=True)
     with written(path) as temporary:
         figure.savefig(temporary, dpi=130, format="png")

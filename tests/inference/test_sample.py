@@ -1,5 +1,7 @@
 """The command line of sampling."""
 
+import sys
+
 import pytest
 from absl import flags
 from absl.testing import flagsaver
@@ -7,10 +9,12 @@ from absl.testing import flagsaver
 from lumiere_jax import sample
 from lumiere_jax.inference import command
 from lumiere_jax.runtime.errors import UserError
+from tests.inference import running
 from tests.inference.running import PROMPT, run, size_and_frames
 
 
-def test_one_prompt_through_the_whole_cascade(cascade, tmp_path):
+def test_one_prompt_through_the_whole_cascade(cascade, tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "python", lambda: sys.executable)  # what imports say is seen
     output = tmp_path / "x.mp4"
     code, stdout, stderr = run(
         "sample", base=cascade["stunet"], ssr=cascade["ssr"], prompt=PROMPT, output=output,

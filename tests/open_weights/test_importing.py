@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 import weakref
 
 import jax
@@ -22,6 +21,7 @@ from lumiere_jax.open_weights.importing import import_weights
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.training.train import train
 from tests.models.diffusers_parity import convert
+from tests.warm_python import python
 
 FILE = "unet/diffusion_pytorch_model.safetensors"
 
@@ -53,7 +53,7 @@ def test_config_says_what_the_directory_says(sources, workdirs):
 
 
 def test_command_rounds_to_bfloat16_and_refuses_a_second_time(sources, workdirs, tmp_path):
-    command = [sys.executable, "-m", "lumiere_jax.import_weights", f"--source={sources['t2i']}"]
+    command = [python(), "-m", "lumiere_jax.import_weights", f"--source={sources['t2i']}"]
     command += ["--stage=t2i", f"--workdir={tmp_path / 'half'}", "--dtype=bfloat16"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

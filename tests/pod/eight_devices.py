@@ -33,6 +33,7 @@ from lumiere_jax.training.optimizer import create_optimizer
 from lumiere_jax.training.step import compile_step
 from tests.conftest import REPOSITORY
 from tests.tiny_runs import tiny_config
+from tests.warm_python import python
 
 ROUNDING = 2e-4  # of the largest value; sums over devices have another order
 ONE = {"data": 1, "fsdp": 1, "space": 1}
@@ -106,7 +107,7 @@ def compare(what: str) -> dict:
     """Runs this program in a process of its own; called by the tests."""
     flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8"
     run = subprocess.run(
-        [sys.executable, "-m", "tests.pod.eight_devices", what],
+        [python(), "-m", "tests.pod.eight_devices", what],
         cwd=REPOSITORY,
         env=os.environ | {"XLA_FLAGS": flags},
         capture_output=True,

@@ -4,7 +4,6 @@ import resource
 import select
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -27,6 +26,7 @@ from tests.preparation.videos import (
     settings,
     write,
 )
+from tests.warm_python import python
 
 ENCODER = HashedTextEncoder(dim=8, max_length=6)
 
@@ -147,7 +147,7 @@ def test_another_order_of_the_same_records_has_another_fingerprint(folder, outpu
 
 def command(source, output, *flags):
     config = ["--config=configs/t2i.py:tiny", "--config.data.num_frames=8"]
-    main = [sys.executable, "-m", "lumiere_jax.prepare_data", *config, "--test_fraction=0"]
+    main = [python(), "-m", "lumiere_jax.prepare_data", *config, "--test_fraction=0"]
     return [*main, f"--source={source}", f"--output={output}", "--videos_per_shard=1", *flags]
 
 

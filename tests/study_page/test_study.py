@@ -4,7 +4,6 @@ import json
 import shutil
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import av
@@ -19,13 +18,14 @@ from lumiere_jax.study_page import command, making, prompts, report, showing
 from lumiere_jax.study_page import folder as study_folder
 from lumiere_jax.study_page.store import Store
 from tests.study_page.videos import NAMES, make_study, write_prompts, write_videos
+from tests.warm_python import python
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
     process = subprocess.run(
-        [sys.executable, "-m", "lumiere_jax.study", *arguments],
+        [python(), "-m", "lumiere_jax.study", *arguments],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

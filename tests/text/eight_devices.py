@@ -20,6 +20,7 @@ from lumiere_jax.runtime.sharding import create_mesh
 from lumiere_jax.text import T5TextEncoder, t5_weights
 from lumiere_jax.text.t5_network import read_architecture
 from tests.conftest import REPOSITORY
+from tests.warm_python import python
 
 PROMPTS = ["a large red circle", "", "a small blue square moving up", "größer " * 9, "a"] * 3
 
@@ -64,7 +65,7 @@ def result_of(folder: Path, devices: int) -> dict:
     """Runs this program in a process of its own; called by the tests."""
     flags = os.environ["XLA_FLAGS"] + f" --xla_force_host_platform_device_count={devices}"
     run = subprocess.run(
-        [sys.executable, "-m", "tests.text.eight_devices", str(folder)],
+        [python(), "-m", "tests.text.eight_devices", str(folder)],
         cwd=REPOSITORY,
         env=os.environ | {"XLA_FLAGS": flags},
         capture_output=True,

@@ -3,6 +3,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -36,11 +37,12 @@ SMALLEST = {"model__widths": (8,), "model__attention_levels": (False,)}
 KILLED_RUN = SMALLEST | {"train__num_steps": 16, "train__checkpoint_every": 4}
 
 
-def start_training(workdir: Path, devices: int, **fields) -> subprocess.Popen:
+def start_training(workdir: Path, devices: int, program: str = "", **fields) -> subprocess.Popen:
     """The ordinary command, with the shrunken config set by its flags."""
     xla_flags = os.environ["XLA_FLAGS"] + f" --xla_force_host_platform_device_count={devices}"
+    warm, *arguments = training_command("t2i", workdir, **KILLED_RUN | fields)
     return subprocess.Popen(
-        training_command("t2i", workdir, **KILLED_RUN | fields),
+        [program or warm, *arguments],
         cwd=REPOSITORY,
         env=os.environ | {"XLA_FLAGS": xla_flags},
         stdout=subprocess.PIPE,
@@ -62,7 +64,7 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
 
 
 def test_run_that_is_killed_goes_on_bit_for_bit(tmp_path):
-    _, stderr = finish(start_training(tmp_path / "whole", 2))
+    _, stderr = finish(start_training(tmp_path / "whole", 2, sys.executable))
     assert "INFO" not in stderr and "oneDNN" not in stderr
     process = start_training(tmp_path / "killed", 2)
     wait_for(tmp_path / "killed" / "checkpoints" / "8", process)

@@ -60,7 +60,7 @@ def test_rows_have_ratios_and_what_does_not_fit():
 def test_section_and_picture(tmp_path):
     found = cells(1.25)
     for one in found:
-        path = tmp_path / "results" / claim.FOLDER / claim.name_of(one["settings"])
+        path = tmp_path / "results" / claim.FOLDER / f"{claim.name_of(one['settings'])}.json"
         report.kept(path, one["settings"], lambda c=one: c)
     text = claim.section(tmp_path / "results")
     assert "compiled for v5p, 1 clip a chip of v5p:2x2x4" in text
@@ -72,7 +72,7 @@ def test_section_and_picture(tmp_path):
 def test_names_differ():
     settings = [one["settings"] for one in cells(1)]
     names = {claim.name_of(s) for s in settings}
-    assert len(names) == 4 and "full_train_016_without.json" in names
+    assert len(names) == 4 and "full_train_016_without" in names
 
 
 def test_step_times(monkeypatch):
