@@ -63,7 +63,7 @@ def test_section_and_picture(tmp_path):
         path = tmp_path / "results" / claim.FOLDER / f"{claim.name_of(one['settings'])}.json"
         report.kept(path, one["settings"], lambda c=one: c)
     text = claim.section(tmp_path / "results")
-    assert "compiled for v5p, 1 clip a chip of v5p:2x2x4" in text
+    assert "compiled for v5p, 1 clip per chip of v5p:2x2x4" in text
     assert "(results/temporal_downsampling.png)" in text and "1.25×" in text
     claim.draw(report.read_kept(tmp_path / "results" / claim.FOLDER), tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
