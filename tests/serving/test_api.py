@@ -94,20 +94,10 @@ def test_files(site, tmp_path):
         assert reply.status_code == 202, reply.text
     assert site.worker.files(site.worker.claim()) == {"image": picture()}
     for task, files, code, detail in (
-        (
-            "animate",
-            {"image": ("x.png", b"no", "image/png")},
-            415,
-            "image: is not a supported picture",
-        ),
+        ("animate", {"image": ("x", b"no", "image/png")}, 415, "image: is not a supported picture"),
         ("animate", {"image": picture()[:60]}, 422, "image: is damaged"),
         ("animate", {"image": picture(), "mask": mask()}, 422, "mask: does not go with"),
-        (
-            "inpaint",
-            {"video": clip, "mask": mask((9, 9), (0, 0, 9, 9))},
-            422,
-            "mask mask.png is 9×9",
-        ),
+        ("inpaint", {"video": clip, "mask": mask((9, 9), (0, 0, 9, 9))}, 422, "mask mask.png is"),
         ("outpaint", {"video": picture()}, 415, "video: is not a supported video"),
         ("video_to_video", {"video": video(tmp_path, 1)}, 422, "video: has 1 frames"),
         ("extend", {"video": clip}, 422, "num_frames: is missing"),

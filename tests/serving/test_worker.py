@@ -1,11 +1,13 @@
 """What a worker does with jobs, with videos that are made by stand-ins."""
 
 import dataclasses
+import io
 import threading
 import time
 
 import numpy as np
 import pytest
+from PIL import Image
 from sqlalchemy.exc import OperationalError
 
 from lumiere_jax.serving.database import Database
@@ -50,12 +52,8 @@ class Setting:
     """A queue and a worker of it in a thread."""
 
     def __init__(self, tmp_path):
-        self.settings = Settings(
-            bundle=tmp_path,
-            database=f"sqlite:///{tmp_path / 'q'}",
-            scratch=tmp_path,
-            batch_wait=0.1,
-        )
+        place = {"bundle": tmp_path, "scratch": tmp_path, "database": f"sqlite:///{tmp_path / 'q'}"}
+        self.settings = Settings(batch_wait=0.1, **place)
         self.database = Database(self.settings.database)
         self.store, self.runner, self.left = Store(self.database), Runner(), []
         self._stop, self._thread = threading.Event(), None
@@ -82,10 +80,8 @@ class Setting:
         self._thread.start()
 
     def wait(self, job, *states):
-        until = time.monotonic() + 30
-        while self.store.get(job).state not in (states or ("done", "failed", "cancelled")):
-            assert time.monotonic() < until, self.store.get(job)
-            time.sleep(0.02)
+        states = states or ("done", "failed", "cancelled")
+        self.wait_until(lambda: self.store.get(job).state in states)
         return self.store.get(job)
 
     def wait_until(self, is_so):
@@ -173,10 +169,8 @@ def test_the_limit_of_time(setting):
     job = setting.submit("slow")
     setting.start(job_timeout=1)
     failed = setting.wait(job)
-    assert (
-        failed.state == "failed"
-        and failed.error == "it took longer than the 1 s that a job may take"
-    )
+    assert failed.state == "failed"
+    assert failed.error == "it took longer than the 1 s that a job may take"
     setting.stop()
     assert setting.left == [EXIT_REPLACE]
 
@@ -186,13 +180,10 @@ def test_a_program_that_does_not_stop_is_left(setting, monkeypatch):
     setting.runner.seconds, setting.runner.steps = [0.0, 30.0], 2
     job = setting.submit("deaf")
     setting.start()
-    while not (setting.store.get(job).progress or {}).get("step"):
-        time.sleep(0.05)
+    setting.wait_until(lambda: (setting.store.get(job).progress or {}).get("step"))
     setting.store.cancel(job)
-    until = time.monotonic() + 20
-    while not setting.left and time.monotonic() < until:
-        time.sleep(0.05)
-    assert setting.left == [EXIT_REPLACE] and setting.store.get(job).state == "cancelled"
+    setting.wait_left(EXIT_REPLACE)
+    assert setting.store.get(job).state == "cancelled"
 
 
 def test_the_worker_leaves_at_the_limit_of_time_though_it_can_tell_nobody(setting, monkeypatch):
@@ -382,10 +373,6 @@ def test_the_latest_estimate_is_shown_though_they_come_in_any_order():
     grey, white = np.zeros((1, 1, 8, 8, 3), np.float32), np.ones((1, 1, 8, 8, 3), np.float32)
     watch.estimate(np.float32(2), white)
     watch.estimate(np.float32(1), grey)
-    import io
-
-    from PIL import Image
-
     (picture,) = watch.previews(1)
     image = Image.open(io.BytesIO(picture))
     assert image.size == (128, 128) and image.getpixel((0, 0)) == (255, 255, 255)
