@@ -149,8 +149,8 @@ def describe(pipeline: "LumierePipeline") -> dict[str, Any]:
 
     A call is of one clip or one window; guidance takes two.
     """
+    from lumiere_jax.cascade.sampling_options import SamplingOptions
     from lumiere_jax.diffusion.multidiffusion import windows
-    from lumiere_jax.inference.sampling import SamplingOptions
 
     frames, stages = pipeline.base[0].config.data.num_frames, []
     for stage, _ in [pipeline.base, *pipeline.super_resolution]:

@@ -16,16 +16,14 @@ import jax
 import numpy as np
 from absl import flags
 
+from lumiere_jax.cascade.denoising import Inputs
+from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.checkpoints import checkpoint
 from lumiere_jax.data.moving_shapes import MovingShapes
 from lumiere_jax.data.video_io import write_contact_sheet, write_mp4
 from lumiere_jax.diffusion.multidiffusion import frame_differences, windows
-from lumiere_jax.inference.sampling import (
-    SamplingOptions,
-    make_super_resolution_sampler,
-    sample_keys,
-)
+from lumiere_jax.inference.sampling import StageSampler, sample_keys
 from lumiere_jax.runtime import errors
 from lumiere_jax.runtime.progress import Progress
 
@@ -75,10 +73,9 @@ def main(argv: list[str]) -> None:
     options = SamplingOptions.from_config(config, num_steps=_STEPS.value)
     progress = Progress("super-resolution", _STEPS.value, "steps")
     progress.announce("compiling, this can take minutes")
-    sampler = make_super_resolution_sampler(stage, options, progress.advance)
-    text, mask = stage.text_encoder([caption])
+    inputs = Inputs(*stage.text_encoder([caption]), sample_keys([0], 1), video=low[None])
     begin = time.monotonic()
-    video = np.asarray(sampler(params, low[None], text, mask, sample_keys([0], 1)))
+    video = np.asarray(StageSampler(stage, options)(params, inputs, on_step=progress.advance))
     seconds = time.monotonic() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     figures = {

@@ -36,10 +36,14 @@ for _name, _value in _ENVIRONMENT.items():
 
 # The annotations of these rooms are checked at every call, with the shapes of arrays; outside of
 # tests they cost nothing. It comes before the first import of what it names.
-jaxtyping.install_import_hook(["lumiere_jax.models"], "beartype.beartype")
+_ROOMS = [
+    "cascade.denoising", "diffusion.guidance", "diffusion.multidiffusion", "diffusion.samplers",
+    "inference.pipeline", "inference.sampling", "inference.stablehlo", "inference.storyboard",
+    "inference.style", "inference.editing", "inference.inputs", "inference.outputs", "models",
+]  # fmt: skip
 jaxtyping.install_import_hook(
-    [f"lumiere_jax.inference.{name}" for name in ("editing", "inputs", "outputs")],
-    "tests.annotations.check",  # frame rates may be whole numbers
+    [f"lumiere_jax.{room}" for room in _ROOMS],
+    "tests.annotations.check",  # numbers may be whole ones
 )
 
 # Behind `nohup ... &` signals are ignored, and by all processes that are started here as well.

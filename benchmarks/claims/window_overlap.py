@@ -27,18 +27,15 @@ import report
 import training_runs as runs
 from absl import flags
 
+from lumiere_jax.cascade import denoising
 from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.checkpoints import checkpoint
 from lumiere_jax.diffusion.low_resolution import downsample, upsample_low_resolution
 from lumiere_jax.diffusion.multidiffusion import frame_differences, windows
 from lumiere_jax.inference.pipeline import LumierePipeline
-from lumiere_jax.inference.sampling import (
-    SamplingOptions,
-    make_super_resolution_sampler,
-    run_sampler,
-    sample_keys,
-)
+from lumiere_jax.inference.sampling import StageSampler, sample_keys
 from lumiere_jax.models.parameters import Params
 from lumiere_jax.runtime import errors
 
@@ -138,14 +135,14 @@ def measure(
     config.ssr.window, config.ssr.overlap, config.ssr.weights = dataclasses.astuple(cut)
     stage, frames = Stage.from_config(config), given.low.shape[1]
     options = SamplingOptions.from_config(config, num_steps=steps)
-    sampler = make_super_resolution_sampler(stage, options)
+    sampler = StageSampler(stage, options)
     seconds, plain, changes = [], [], []
     for begin in range(0, len(given.captions), BATCH):
         part = slice(begin, begin + BATCH)
         text, mask = stage.text_encoder(given.captions[part])
         keys = sample_keys(list(range(begin, begin + len(text))), 1)
         clock = time.monotonic()
-        refined = run_sampler(sampler, stage, params, frames, (given.low[part], text, mask, keys))
+        refined = sampler(params, denoising.Inputs(text, mask, keys, video=given.low[part]))
         seconds.append((time.monotonic() - clock) / len(text))
         refined = np.asarray(refined)
         plain.append(np.asarray(frame_differences(refined)))

@@ -1,166 +1,187 @@
-"""One denoising step of a stage: guidance, MultiDiffusion over windows, and thresholding."""
+"""What a stage makes of noisy clips: guidance, MultiDiffusion over windows, and thresholding."""
 
-from collections.abc import Callable
+import dataclasses
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Shaped
 
 from lumiere_jax.cascade.sampling_options import SamplingOptions
-from lumiere_jax.cascade.stage import Stage
+from lumiere_jax.cascade.stage import Stage, SuperResolutionStage
 from lumiere_jax.diffusion.discrete import split_variance
-from lumiere_jax.diffusion.guidance import dynamic_threshold, guided
+from lumiere_jax.diffusion.guidance import dynamic_threshold, guide, is_guided, pair
 from lumiere_jax.diffusion.low_resolution import upsample_low_resolution
-from lumiere_jax.diffusion.multidiffusion import multidiffuse
+from lumiere_jax.diffusion.multidiffusion import Chunk, Chunks, chunks
 from lumiere_jax.diffusion.parameterization import to_x0
+from lumiere_jax.diffusion.samplers import Estimate, Keys, normal
 from lumiere_jax.models.layers import constrain
 from lumiere_jax.models.parameters import Params
 from lumiere_jax.runtime.sharding import space_size
 
-Predict = Callable[[jax.Array, jax.Array], jax.Array]
-"""From noisy clips and their log-SNR to what the network says of them."""
+Video = Float[Array, "batch time height width channels"]
+Condition = dict[str, Array]
+"""What a network is shown beside the noisy clip, see `Stage.predict`."""
 
-LAYOUTS = {
-    "video": ("clips", None, "rows", None, None),
-    "windows": ("windows", "clips", None, None, None, None),
-}
-"""Logical names of the axes, for `models.layers.constrain`."""
+# Logical names of axes, see `models.layers.constrain`.
+_VIDEO = ("clips", None, "rows", None, None)
+_WINDOWS = ("windows", "clips", None, None, None, None)
+_WINDOWS_ONE_BY_ONE = (None, "clips", None, "rows", None, None)
 
 _AUGMENTATION_STREAM = 2**31  # the sampler's own streams are its step numbers
 
 
-def base_prediction(
-    stage: Stage, options: SamplingOptions, num_frames: int
-) -> Callable[..., Predict]:
-    """What a stage that makes images or videos predicts at every step.
+class Inputs(NamedTuple):
+    """What is sampled: a batch of clips, without the parameters.
 
-    Args:
-      stage: see `sampling.make_base_sampler`.
-      options: how to sample.
-      num_frames: frames of a clip; more than were trained are made by MultiDiffusion.
-
-    Returns:
-      `prediction(params, text, text_mask, given)`, which returns `predict(z, log_snr)`.
+    Attributes:
+      text: embeddings of the prompts.
+      text_mask: which of them there are.
+      keys: one for each clip, see `inference.sampling.sample_keys`.
+      video: of super-resolution, the clips to refine, in [-1, 1].
+      known: of a conditional stage, see `stage.known_part`.
+      initial: clean clips that are noised by `SamplingOptions.strength`, and denoised again.
+      null_text: embeddings of a negative prompt; None for no text.
+      null_mask: likewise.
     """
-    trained = stage.config.data.num_frames
-    window = min(num_frames, trained)
-    overlap = window // 2 if options.overlap is None else options.overlap
-    stage.null_text()  # computed before anything is traced
 
-    def prediction(
-        params: Params, text: jax.Array, mask: jax.Array, given: dict[str, jax.Array]
-    ) -> Predict:
-        condition = {"text": text, "text_mask": mask}
-        null = unconditional(stage, condition) | _led_away_from(given)
-        known = [given["known"]] if stage.is_conditional else []
+    text: Float[Array | np.ndarray, "batch length dim"]
+    text_mask: Bool[Array | np.ndarray, "batch length"]
+    keys: Shaped[Array, " batch"]
+    video: Float[Array | np.ndarray, "batch time height width 3"] | None = None
+    known: Float[Array | np.ndarray, "batch time height width 4"] | None = None
+    initial: Float[Array | np.ndarray, "batch time height width 3"] | None = None
+    null_text: Float[Array | np.ndarray, "batch length dim"] | None = None
+    null_mask: Bool[Array | np.ndarray, "batch length"] | None = None
 
-        def predict(z: jax.Array, log_snr: jax.Array) -> jax.Array:
-            def predict_window(z_window: jax.Array, *known_window: jax.Array) -> jax.Array:
-                shown = dict(zip(("known",), known_window, strict=False))
-                return guided(
-                    lambda z, log_snr, given: stage.predict(params, z, log_snr, given),
-                    condition | shown,
-                    null | shown,
-                    _guidance_scale(stage, options, log_snr),
-                    stage.learned_variance,
-                )(z_window, log_snr)
 
-            fused = multidiffuse(
-                predict_window,
-                num_frames=num_frames,
-                window=window,
-                overlap=overlap if num_frames > window else 0,
-                weights="linear",
-                chunk=1,
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Denoiser:
+    """From noisy clips and their noise level to estimates of the clean ones.
+
+    A video longer than what the network takes is predicted in windows, which are averaged at every
+    step (temporal MultiDiffusion, section 3.2); then there is one thresholding for all of it.
+
+    Attributes:
+      stage: whose network predicts.
+      options: of guidance and thresholding.
+      params: of the network.
+      condition: what does not depend on time: "text", "text_mask", "augmentation_level".
+      null_condition: the same of the unconditional branch.
+      shown: clips that are cut into windows like the noisy one: "known", "low_resolution".
+      windows: that the clips are cut into.
+    """
+
+    stage: Stage
+    options: SamplingOptions
+    params: Params
+    condition: Condition
+    null_condition: Condition
+    shown: Condition
+    windows: Chunks
+
+    @classmethod
+    def for_clip(
+        cls, stage: Stage, options: SamplingOptions, params: Params, condition: Condition
+    ) -> "Denoiser":
+        """A denoiser of clips as the stage is trained on them, in one window."""
+        frames = stage.clip_shape()[0]
+        return cls(
+            stage=stage,
+            options=options,
+            params=params,
+            condition=condition,
+            null_condition=unconditional(stage, condition),
+            shown={},
+            windows=chunks(frames, frames, 0),
+        )
+
+    @classmethod
+    def for_inputs(
+        cls,
+        stage: Stage,
+        options: SamplingOptions,
+        params: Params,
+        inputs: Inputs,
+        num_frames: int,
+    ) -> "Denoiser":
+        """A denoiser of the clips of `inputs`, of any number of frames. Call it in a trace."""
+        given: Any = jax.tree.map(jnp.asarray, inputs)
+        condition, shown = {"text": given.text, "text_mask": given.text_mask}, {}
+        if isinstance(stage, SuperResolutionStage):
+            level = stage.schedule.round_level(
+                jnp.full(given.video.shape[0], stage.ssr.augmentation)
             )
-            return fused(z, *known)
+            condition["augmentation_level"] = level
+            shown["low_resolution"] = _low_resolution(stage, given.video, level, given.keys)
+        if stage.is_conditional:
+            shown["known"] = given.known
+        null_condition = unconditional(stage, condition)
+        if given.null_text is not None:
+            null_condition |= {"text": given.null_text, "text_mask": given.null_mask}
+        return cls(
+            stage=stage,
+            options=options,
+            params=params,
+            condition=condition,
+            null_condition=null_condition,
+            shown=shown,
+            windows=_windows(stage, options, num_frames),
+        )
 
-        return predict
+    def __call__(self, z: Video, log_snr: Float[Array, " batch"]) -> Estimate:
+        """The clean clips that the noisy ones come from, thresholded."""
+        clips = self.shown | {"z": constrain(z, *_VIDEO)}
+        if self.windows.is_one_window:
+            prediction = self.guided(clips, log_snr).astype(jnp.float32)
+        else:
+            layout = _WINDOWS if self.stage.is_super_resolution else _WINDOWS_ONE_BY_ONE
 
-    return prediction
+            def add_chunk(total: Video, chunk: Chunk) -> tuple[Video, None]:
+                cut = {name: constrain(chunk.cut(x), *layout) for name, x in clips.items()}
+                predictions = jax.vmap(self.guided, in_axes=(0, None))(cut, log_snr)
+                total = chunk.add(total, constrain(predictions, *layout))
+                return constrain(total, *_VIDEO), None
 
+            channels = z.shape[-1] * (2 if self.stage.learned_variance else 1)
+            total = constrain(jnp.zeros((*z.shape[:-1], channels), jnp.float32), *_VIDEO)
+            prediction, _ = jax.lax.scan(add_chunk, total, Chunk(*map(jnp.asarray, self.windows)))
+        fraction = None
+        if self.stage.learned_variance:
+            prediction, fraction = split_variance(prediction)
+        x0 = to_x0(self.stage.config.diffusion.prediction, prediction, z, log_snr)
+        limit = self.options.threshold_max or None
+        x0 = dynamic_threshold(x0, self.options.threshold_percentile, limit)
+        return Estimate(constrain(x0, *_VIDEO), fraction)
 
-def super_resolution_prediction(stage: Stage, options: SamplingOptions) -> Callable[..., Predict]:
-    """What a super-resolution stage predicts at every step, averaged over temporal windows.
+    def guided(self, clips: Condition, log_snr: Float[Array, " batch"]) -> Video:
+        """The network's prediction under classifier-free guidance, both branches in one call.
 
-    Args:
-      stage: see `sampling.make_super_resolution_sampler`.
-      options: how to sample.
+        Args:
+          clips: the noisy clip "z" and what is shown with it, of the network's length.
+          log_snr: of "z".
+        """
+        shown = dict(clips)
+        z, scale = shown.pop("z"), self.guidance_scale(log_snr)
+        if not is_guided(scale):
+            return self.stage.predict(self.params, z, log_snr, self.condition | shown)
+        both = pair(self.condition | shown, self.null_condition | shown)
+        prediction = self.stage.predict(self.params, pair(z, z), pair(log_snr, log_snr), both)
+        return guide(prediction, scale, self.stage.learned_variance)
 
-    Returns:
-      `prediction(params, video, text, text_mask, keys)`, which returns `predict(z, log_snr)`.
-    """
-    ssr = stage.config.ssr
-    stage.null_text()  # computed before anything is traced
-
-    def prediction(
-        params: Params, video: jax.Array, text: jax.Array, mask: jax.Array, keys: jax.Array
-    ) -> Predict:
-        batch, frames, height, width, _ = video.shape
-        size = (height * ssr.factor, width * ssr.factor)
-        level = stage.schedule.round_level(jnp.full(batch, ssr.augmentation))
-        low_resolution = upsample_low_resolution(video, size, stage.upsampling)
-        low_resolution = _augment(stage, low_resolution, level, keys)
-        low_resolution = constrain(low_resolution, *LAYOUTS["video"])
-        condition = {"text": text, "text_mask": mask, "augmentation_level": level}
-        null = unconditional(stage, condition)
-
-        def predict(z: jax.Array, log_snr: jax.Array) -> jax.Array:
-            def predict_window(z_window: jax.Array, low_window: jax.Array) -> jax.Array:
-                low = {"low_resolution": low_window}
-                return guided(
-                    lambda z, log_snr, given: stage.predict(params, z, log_snr, given),
-                    condition | low,
-                    null | low,
-                    options.guidance_scale,
-                    stage.learned_variance,
-                )(z_window, log_snr)
-
-            fused = multidiffuse(
-                predict_window,
-                num_frames=frames,
-                window=ssr.window,
-                overlap=ssr.overlap if frames > ssr.window else 0,
-                weights=ssr.weights,
-                chunk=ssr.chunk * space_size(),
-                parallel=space_size(),
-                constrain=lambda x, layout: constrain(x, *LAYOUTS[layout]),
-            )
-            return fused(z, low_resolution)
-
-        return predict
-
-    return prediction
-
-
-def clean_estimate(
-    stage: Stage,
-    options: SamplingOptions,
-    prediction: jax.Array,
-    z: jax.Array,
-    log_snr: jax.Array,
-) -> tuple[jax.Array, jax.Array | None]:
-    """What a sampler makes of the network's prediction, thresholded.
-
-    Args:
-      stage: whose prediction it is.
-      options: of thresholding.
-      prediction: `[batch, time, height, width, channels]`.
-      z: the noisy clips that it was made for, `[batch, time, height, width, 3]`.
-      log_snr: `[batch]`.
-
-    Returns:
-      The clean clips, like `z`, and the interpolation of a learned variance, or None.
-    """
-    fraction = None
-    if stage.learned_variance:
-        prediction, fraction = split_variance(prediction)
-    x0 = to_x0(stage.config.diffusion.prediction, prediction, z, log_snr)
-    x0 = dynamic_threshold(x0, options.threshold_percentile, options.threshold_max or None)
-    return x0, fraction
+    def guidance_scale(self, log_snr: Float[Array, " batch"]) -> jax.typing.ArrayLike:
+        """The scale, within the times that have guidance, and else 1 (arXiv 2404.07724)."""
+        options = self.options
+        first, last, scale = options.guidance_from, options.guidance_to, options.guidance_scale
+        if (first, last) == (1.0, 0.0) or scale == 1:
+            return scale
+        time = self.stage.schedule.time(log_snr)
+        return jnp.where((time <= first) & (time >= last), scale, 1.0)
 
 
-def unconditional(stage: Stage, condition: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """A condition (see `Stage.predict`) with the null text in place of its text."""
+def unconditional(stage: Stage, condition: Condition) -> Condition:
+    """A condition with the null text in place of its text."""
     text, mask = stage.null_text()
     return condition | {
         "text": jnp.broadcast_to(text, condition["text"].shape),
@@ -168,27 +189,30 @@ def unconditional(stage: Stage, condition: dict[str, jax.Array]) -> dict[str, ja
     }
 
 
-def _led_away_from(given: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """The condition of a negative prompt."""
-    names = {"null_text": "text", "null_mask": "text_mask"}
-    return {name: given[key] for key, name in names.items() if key in given}
+def _windows(stage: Stage, options: SamplingOptions, num_frames: int) -> Chunks:
+    """How a stage cuts a video: a base by its clip, one window after the other."""
+    if stage.is_super_resolution:
+        ssr, parts = stage.ssr, space_size()
+        return chunks(
+            num_frames,
+            ssr.window,
+            ssr.overlap if num_frames > ssr.window else 0,
+            kind=ssr.weights,
+            size=ssr.chunk * parts,
+            parallel=parts,
+        )
+    window = min(num_frames, stage.config.data.num_frames)
+    overlap = window // 2 if options.overlap is None else options.overlap
+    overlap = overlap if num_frames > window else 0
+    return chunks(num_frames, window, overlap, kind="linear", size=1)
 
 
-def _guidance_scale(
-    stage: Stage, options: SamplingOptions, log_snr: jax.Array
-) -> jax.typing.ArrayLike:
-    """The scale, within the times that have guidance, and else 1 (2404.07724)."""
-    first, last, scale = options.guidance_from, options.guidance_to, options.guidance_scale
-    if (first, last) == (1.0, 0.0) or scale == 1:
-        return scale
-    time = stage.schedule.time(log_snr)
-    return jnp.where((time <= first) & (time >= last), scale, 1.0)
-
-
-def _augment(
-    stage: Stage, low_resolution: jax.Array, level: jax.Array, keys: jax.Array
-) -> jax.Array:
-    """Adds augmentation noise, drawn once for the clip from a stream of its own."""
-    keys = jax.vmap(jax.random.fold_in, (0, None))(keys, _AUGMENTATION_STREAM)
-    noise = jax.vmap(lambda key: jax.random.normal(key, low_resolution.shape[1:]))(keys)
-    return stage.schedule.augment(low_resolution, level, noise)
+def _low_resolution(
+    stage: SuperResolutionStage, video: Video, level: Float[Array, " batch"], keys: Keys
+) -> Float[Array, "batch time large_height large_width channels"]:
+    """Clips at the size of the refined ones, with augmentation noise, drawn once for each."""
+    factor = stage.ssr.factor
+    size = (video.shape[2] * factor, video.shape[3] * factor)
+    large = upsample_low_resolution(video, size, stage.upsampling)
+    noise = normal(keys, _AUGMENTATION_STREAM, large.shape)
+    return constrain(stage.schedule.augment(large, level, noise), *_VIDEO)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from lumiere_jax.diffusion.sampler_names import SAMPLERS, Sampler
+from lumiere_jax.diffusion.sampler_names import SAMPLERS, SamplerName
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.options import Option, check, declared, define_flag, option
 
@@ -32,7 +32,7 @@ class SamplingOptions:
       UserError: naming the option that is out of range.
     """
 
-    sampler: Sampler = option(
+    sampler: SamplerName = option(
         "ddim", "Sampler of every stage; ddpm is for stages that learn the variance.",
         choices=SAMPLERS,
     )  # fmt: skip

@@ -3,6 +3,9 @@
 Weights alone are rounded: they travel as int8, and the network computes as it does without.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from lumiere_jax.runtime.errors import UserError
@@ -47,7 +50,7 @@ def quantize(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(rounded.qvalue), np.asarray(rounded.scale, np.float32)
 
 
-def dequantize(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def dequantize(arrays: Mapping[str, Any]) -> dict[str, Any]:
     """Arrays of a file as they were before, but for rounding; others stay as they are."""
     scales = {name: array for name, array in arrays.items() if name.endswith(f"kernel{SCALE}")}
     return {

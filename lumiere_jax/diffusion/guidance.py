@@ -1,82 +1,73 @@
 """Classifier-free guidance, and keeping the guided estimate within the range of the data."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
 
 from lumiere_jax.diffusion.discrete import split_variance
 
-Predict = Callable[[jax.Array, jax.Array], jax.Array]
+
+def is_guided(scale: jax.typing.ArrayLike) -> bool:
+    """Whether a scale needs the unconditional branch: all but the Python number 1."""
+    return not (isinstance(scale, int | float) and scale == 1)
 
 
-def guided(
-    predict: Callable[[jax.Array, jax.Array, Any], jax.Array],
-    condition: Any,
-    null_condition: Any,
+def pair(conditional: PyTree[Array], null: PyTree[Array]) -> PyTree[Array]:
+    """Both branches of guidance as one batch: `[batch, ...]` twice to `[2 batch, ...]`.
+
+    The two of each sample are side by side, so that a batch that is split over devices stays where
+    it is, which concatenation would not allow.
+    """
+    return jax.tree.map(
+        lambda first, second: jnp.stack([first, second], axis=1).reshape(-1, *first.shape[1:]),
+        conditional,
+        null,
+    )
+
+
+def guide(
+    prediction: Float[Array, " pairs *shape"],
     scale: jax.typing.ArrayLike,
     learned_variance: bool = False,
-) -> Predict:
-    """Classifier-free guidance, both branches in one call of the network.
+) -> Float[Array, " batch *shape"]:
+    """Classifier-free guidance: `null + scale (conditional - null)`.
 
-    Computes `null + scale (conditional - null)` (Ho & Salimans, arXiv 2207.12598, in the
-    convention of Imagen, arXiv 2205.11487, equation 2: scale 1 is the conditional model). As
-    the weights sum to one, it means the same for predictions of v, noise or x0.
+    Ho & Salimans, arXiv 2207.12598, in the convention of Imagen, arXiv 2205.11487, equation 2:
+    scale 1 is the conditional model. As the weights sum to one, it means the same for predictions
+    of v, noise or x0.
 
     Args:
-      predict: `predict(z, log_snr, condition)`, with z [batch, ...] and log_snr [batch], gives a
-        prediction, the shape of z.
-      condition: all that depends on the sample (text, text mask, low-resolution clip, ...), a
-        pytree of arrays [batch, ...].
-      null_condition: the same pytree for the unconditional branch, the same shapes.
-      scale: guidance scale, a scalar or [batch]. The Python number 1 calls the network once with
-        `condition` alone; anything else may be traced and calls it on twice the batch.
+      prediction: of a batch that `pair` made.
+      scale: guidance scale, a scalar or `[batch]`; may be traced.
       learned_variance: the second half of the last axis tells a variance, which is that of the
         conditional branch, as in DeepFloyd IF.
-
-    Returns:
-      `predict(z, log_snr)`, guided.
     """
-    if isinstance(scale, int | float) and scale == 1:
-        return lambda z, log_snr: predict(z, log_snr, condition)
-
-    def guided_predict(z: jax.Array, log_snr: jax.Array) -> jax.Array:
-        both = jax.tree.map(_interleave, condition, null_condition)
-        prediction = predict(_interleave(z, z), _interleave(log_snr, log_snr), both)
-        prediction = prediction.reshape(z.shape[0], 2, *prediction.shape[1:])
-        conditional, null = prediction[:, 0], prediction[:, 1]
-        weight = jnp.asarray(scale, prediction.dtype)
-        weight = weight.reshape(weight.shape + (1,) * (null.ndim - 1)) if weight.ndim else weight
-        if not learned_variance:
-            return null + weight * (conditional - null)
-        null, _ = split_variance(null)
-        conditional, variance = split_variance(conditional)
-        return jnp.concatenate([null + weight * (conditional - null), variance], axis=-1)
-
-    return guided_predict
-
-
-def static_threshold(x0: jax.Array) -> jax.Array:
-    """Clips to [-1, 1], the range of the data; same shape (arXiv 2205.11487, section 2.3)."""
-    return jnp.clip(x0, -1.0, 1.0)
+    prediction = prediction.reshape(-1, 2, *prediction.shape[1:])
+    conditional, null = prediction[:, 0], prediction[:, 1]
+    weight = jnp.asarray(scale, prediction.dtype)
+    weight = weight.reshape(weight.shape + (1,) * (null.ndim - 1)) if weight.ndim else weight
+    if not learned_variance:
+        return null + weight * (conditional - null)
+    null, _ = split_variance(null)
+    conditional, variance = split_variance(conditional)
+    return jnp.concatenate([null + weight * (conditional - null), variance], axis=-1)
 
 
 def dynamic_threshold(
-    x0: jax.Array, percentile: float = 99.5, max_value: float | None = None
-) -> jax.Array:
+    x0: Float[Array, " batch *shape"], percentile: float = 99.5, max_value: float | None = None
+) -> Float[Array, " batch *shape"]:
     """Dynamic thresholding (Imagen, arXiv 2205.11487, section 2.3).
 
     Per sample, s is the percentile of |x0| over all other axes but at least 1; x0 is clipped to
-    [-s, s] and divided by s. Where nearly all values are in range this is `static_threshold`.
+    [-s, s] and divided by s, so that the result is in [-1, 1]. Where nearly all values are in range
+    this only clips.
 
     Args:
-      x0: [batch, ...].
+      x0: estimates of clean data.
       percentile: in [0, 100].
       max_value: upper limit of s; None for no limit.
-
-    Returns:
-      Values in [-1, 1], the shape of `x0`.
     """
     limit = jnp.maximum(magnitude_percentile(x0, percentile), 1.0)
     if max_value is not None:
@@ -85,8 +76,10 @@ def dynamic_threshold(
     return jnp.clip(x0, -limit, limit) / limit
 
 
-def magnitude_percentile(values: jax.Array, percentile: float) -> jax.Array:
-    """Percentile of |values| per sample, exact, without sorting.
+def magnitude_percentile(
+    values: Float[Array, " batch *shape"], percentile: float
+) -> Float[Array, " batch"]:
+    """Percentile of |values| per sample, exact, without sorting; float32 or wider.
 
     A clip of the full size has a quarter of a billion values, and a sort of them needs several
     copies of the clip (and gathers it, where it is sharded). Non-negative floating-point numbers
@@ -94,11 +87,8 @@ def magnitude_percentile(values: jax.Array, percentile: float) -> jax.Array:
     itself in about 31 (float64: 63) passes that count and store nothing.
 
     Args:
-      values: [batch, ...], at least one value a sample and fewer than 2^31, all finite.
+      values: at least one value a sample and fewer than 2^31, all finite.
       percentile: in [0, 100]; between two order statistics it is interpolated linearly.
-
-    Returns:
-      [batch], float32 or wider.
     """
     magnitude = jnp.abs(values.astype(jnp.promote_types(values.dtype, jnp.float32)))
     axes = tuple(range(1, magnitude.ndim))
@@ -138,11 +128,3 @@ def _order_statistic(
         lambda bounds: jnp.any(bounds[0] < bounds[1]), halve, (jnp.zeros_like(high), high)
     )
     return as_float(high)
-
-
-def _interleave(first: jax.Array, second: jax.Array) -> jax.Array:
-    """[batch, ...] twice to [2 batch, ...], each sample's pair side by side.
-
-    A batch that is sharded over devices stays where it is, which concatenation would not allow.
-    """
-    return jnp.stack([first, second], axis=1).reshape(-1, *first.shape[1:])

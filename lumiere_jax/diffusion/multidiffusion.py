@@ -10,11 +10,11 @@ per window and frame inside the sum, it is their weighted mean. Fusing the predi
 sampler's step, with one noise tensor for the clip, keeps the windows from drifting apart.
 """
 
-from collections.abc import Callable
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float32, Float64, Int32, Shaped
 
 from lumiere_jax.runtime.errors import UserError
 
@@ -52,16 +52,13 @@ def windows(num_frames: int, window: int, overlap: int) -> tuple[int, ...]:
     return (*range(0, last, window - overlap), last)
 
 
-def window_weights(window: int, kind: str = "uniform") -> np.ndarray:
-    """Relative weights of the frames of one window, before normalization.
+def window_weights(window: int, kind: str = "uniform") -> Float64[np.ndarray, " window"]:
+    """Relative weights of the frames of one window, all positive, before normalization.
 
     Args:
       window: frames of the window.
       kind: "uniform" (the mean over windows, as in the paper), or "linear": a ramp up and down
         again, which crossfades two windows linearly over the frames they share.
-
-    Returns:
-      Positive weights [window], float64.
 
     Raises:
       UserError: an unknown kind.
@@ -78,11 +75,8 @@ def window_weights(window: int, kind: str = "uniform") -> np.ndarray:
 
 def normalized_weights(
     num_frames: int, window: int, overlap: int, kind: str = "uniform"
-) -> np.ndarray:
+) -> Float64[np.ndarray, "windows frames"]:
     """Weight of every frame of every window in the fused video; each video frame's sum is one.
-
-    Returns:
-      Weights [num_windows, min(window, num_frames)], float64.
 
     Raises:
       UserError: as `windows` and `window_weights`.
@@ -94,119 +88,92 @@ def normalized_weights(
     return relative / total[frames]
 
 
-def multidiffuse(
-    predict_window: Callable[..., jax.Array],
-    *,
+class Chunks(NamedTuple):
+    """Windows of a video, in chunks that are predicted one after the other by a scan.
+
+    Memory grows with the size of a chunk and not with the number of windows.
+
+    Attributes:
+      starts: first frame of each window.
+      weights: of every frame of a window in the fused video; windows that fill up the last chunk
+        have none.
+    """
+
+    starts: Int32[np.ndarray, "chunks windows"]
+    weights: Float32[np.ndarray, "chunks windows frames"]
+
+    @property
+    def is_one_window(self) -> bool:
+        """Whether the video needs no cutting."""
+        return self.starts.size == 1
+
+
+class Chunk(NamedTuple):
+    """One chunk of `Chunks`, as a scan hands it on."""
+
+    starts: Int32[Array, " windows"]
+    weights: Float32[Array, "windows frames"]
+
+    @property
+    def frames(self) -> Int32[Array, "windows frames"]:
+        """Numbers of the frames of each window."""
+        return self.starts[:, None] + jnp.arange(self.weights.shape[1])
+
+    def cut(self, x: Shaped[Array, "batch time *shape"]) -> Shaped[Array, "..."]:
+        """The chunk's windows of a video, `[windows, batch, frames, ...]`."""
+        return jnp.moveaxis(x[:, self.frames], 1, 0)
+
+    def add(
+        self,
+        total: Float32[Array, "batch time *shape"],
+        predictions: Float[Array, "windows batch frames *shape"],
+    ) -> Float32[Array, "batch time *shape"]:
+        """The fused video so far, with the predictions of this chunk's windows in it."""
+        weight = self.weights.reshape(len(self.starts), 1, -1, *[1] * (predictions.ndim - 3))
+        weighted = jnp.moveaxis(weight * predictions.astype(jnp.float32), 0, 1)
+        return total.at[:, self.frames].add(weighted)
+
+
+def chunks(
     num_frames: int,
     window: int,
     overlap: int,
-    weights: str = "uniform",
-    chunk: int | None = None,
+    *,
+    kind: str = "uniform",
+    size: int | None = None,
     parallel: int = 1,
-    constrain: Callable[[jax.Array, str], jax.Array] = lambda x, layout: x,
-) -> Callable[..., jax.Array]:
-    """Makes a prediction over windows into one over the whole video.
+) -> Chunks:
+    """Deals the windows of a video out to chunks.
 
     Args:
-      predict_window: `(z, *time_inputs) -> prediction`, each [batch, window frames, ...]; all else
-        (text, noise level) it closes over. Any prediction that the sampler is linear in will do (v,
-        ε or x0, after guidance).
-      num_frames: frames of the whole video.
-      window: frames of a window.
-      overlap: frames that neighbouring windows share at least.
-      weights: "uniform" or "linear", see `window_weights`.
-      chunk: windows that are predicted together, by `jax.vmap`; chunks follow one another, so
-        memory grows with `chunk` and not with the number of windows. None: all at once.
-      parallel: parts of a mesh that share a chunk's windows; a chunk has at least that many, and
-        windows without weight fill it up.
-      constrain: `(array, layout)`, says how an array lies on the mesh: "windows", [windows, batch,
-        window frames, ...], or "video", [batch, time, ...]. The sum over windows is where the parts
-        exchange data.
-
-    Returns:
-      A function of `(z, *time_inputs)`, each [batch, num_frames, ...], that returns the fused
-      prediction [batch, num_frames, ...], float32. It raises UserError where an input has another
-      number of frames.
+      num_frames: see `windows`.
+      window: see `windows`.
+      overlap: see `windows`.
+      kind: see `window_weights`.
+      size: windows of a chunk, at most; None for all of them.
+      parallel: parts of a mesh that share a chunk's windows; a chunk has a multiple of that many.
 
     Raises:
-      UserError: as `windows` and `window_weights`; or `chunk` is below 1.
+      UserError: as `windows` and `window_weights`; or `size` is below 1.
     """
+    if size is not None and size < 1:
+        raise UserError(f"MultiDiffusion: chunk={size} must be 1 window or more, or None.")
     starts = np.array(windows(num_frames, window, overlap), np.int32)
-    normalized = normalized_weights(num_frames, window, overlap, weights).astype(np.float32)
-    if chunk is not None and chunk < 1:
-        raise UserError(f"MultiDiffusion: chunk={chunk} must be 1 window or more, or None.")
-    starts, normalized = _chunks(starts, normalized, chunk or len(starts), parallel)
-
-    def predict_video(z: jax.Array, *time_inputs: jax.Array) -> jax.Array:
-        inputs = (z, *time_inputs)
-        _check_frames(inputs, num_frames)
-        if starts.size == 1:
-            return predict_window(*inputs).astype(jnp.float32)
-
-        def add_chunk(total, chunk_windows):
-            chunk_starts, chunk_weights = chunk_windows
-            frames = chunk_starts[:, None] + jnp.arange(chunk_weights.shape[1])
-            cut = [constrain(_cut_windows(x, frames), "windows") for x in inputs]
-            predictions = constrain(jax.vmap(predict_window)(*cut), "windows")
-            weight = chunk_weights.reshape(len(frames), 1, -1, *[1] * (predictions.ndim - 3))
-            weighted = jnp.moveaxis(weight * predictions.astype(jnp.float32), 0, 1)
-            total = total.at[:, frames].add(weighted)
-            return constrain(total, "video"), None
-
-        first = np.arange(normalized.shape[-1])[None]
-        prediction = jax.eval_shape(
-            lambda: predict_window(*(_cut_windows(x, first)[0] for x in inputs))
-        )
-        shape = (prediction.shape[0], num_frames, *prediction.shape[2:])
-        total = constrain(jnp.zeros(shape, jnp.float32), "video")
-        if len(starts) == 1:
-            return add_chunk(total, (starts[0], jnp.asarray(normalized[0])))[0]
-        return jax.lax.scan(add_chunk, total, (jnp.asarray(starts), jnp.asarray(normalized)))[0]
-
-    return predict_video
-
-
-def _chunks(
-    starts: np.ndarray, weights: np.ndarray, chunk: int, parallel: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Deals windows out to chunks of equal size, at most `chunk`, a multiple of `parallel`.
-
-    Returns:
-      Starts [chunks, windows] and weights [chunks, windows, frames]; fillers have weight 0.
-    """
+    weights = normalized_weights(num_frames, window, overlap, kind).astype(np.float32)
     if len(starts) == 1:
-        return starts[None], weights[None]
-    most = max(chunk // parallel, 1) * parallel
+        return Chunks(starts[None], weights[None])
+    most = max((size or len(starts)) // parallel, 1) * parallel
     count = -(-len(starts) // most)
     size = -(-len(starts) // (count * parallel)) * parallel
     missing = count * size - len(starts)
     starts = np.pad(starts, (0, missing), mode="edge")
     weights = np.pad(weights, ((0, missing), (0, 0)))
-    return starts.reshape(count, size), weights.reshape(count, size, -1)
+    return Chunks(starts.reshape(count, size), weights.reshape(count, size, -1))
 
 
-def frame_differences(video: jax.Array) -> jax.Array:
-    """Mean squared difference of neighbouring frames, which shows the seams between windows.
-
-    Args:
-      video: [batch, time, height, width, channels].
-
-    Returns:
-      [batch, time - 1], float32; entry t compares frames t and t + 1.
-    """
+def frame_differences(
+    video: Float[Array | np.ndarray, "batch time height width channels"],
+) -> Float32[Array, "batch time-1"]:
+    """Mean squared difference of frames t and t + 1, which shows the seams between windows."""
     difference = jnp.diff(video.astype(jnp.float32), axis=1)
     return jnp.mean(jnp.square(difference), axis=(2, 3, 4))
-
-
-def _check_frames(inputs: tuple[jax.Array, ...], num_frames: int) -> None:
-    lengths = [x.shape[1] for x in inputs]
-    if any(length != num_frames for length in lengths):
-        raise UserError(
-            f"MultiDiffusion: inputs of {lengths} frames where every one must have {num_frames}; "
-            "bring the low-resolution clip to the frame count of the video."
-        )
-
-
-def _cut_windows(x: jax.Array, frames: jax.Array) -> jax.Array:
-    """Maps [batch, time, ...], by frame numbers [windows, frames], to [windows, batch, ...]."""
-    return jnp.moveaxis(jnp.asarray(x)[:, frames], 1, 0)

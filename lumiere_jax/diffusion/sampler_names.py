@@ -2,5 +2,5 @@
 
 from typing import Literal, get_args
 
-Sampler = Literal["ddim", "ancestral", "dpmpp_2m", "ddpm"]
-SAMPLERS: tuple[str, ...] = get_args(Sampler)
+SamplerName = Literal["ddim", "ancestral", "dpmpp_2m", "ddpm"]
+SAMPLERS: tuple[str, ...] = get_args(SamplerName)

@@ -8,7 +8,7 @@ of this package speaks of log-SNRs only and a schedule is no more than a path th
 
 import dataclasses
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from lumiere_jax.runtime.errors import UserError
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """What samplers and losses need of a schedule: the path and its inverse."""
 

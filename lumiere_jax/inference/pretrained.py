@@ -1,7 +1,7 @@
 """How a pipeline is loaded and saved: from training runs, bundles and model hubs."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -24,6 +24,7 @@ class Pretrained:
         ssr: Sequence[str | Path] = (),
         *,
         show_progress: bool = True,
+        max_samplers: int | None = None,
         text_folder: str | Path | None = None,
     ) -> Self:
         """Loads the newest checkpoint of each stage's workdir.
@@ -31,7 +32,8 @@ class Pretrained:
         Args:
           base: workdir of the base stage.
           ssr: workdirs of super-resolution stages, in order.
-          show_progress: whether to print progress to stderr.
+          show_progress: see `LumierePipeline`.
+          max_samplers: see `LumierePipeline`.
           text_folder: where the text encoder's weights are on this machine; None for where they
             were in training.
 
@@ -44,7 +46,13 @@ class Pretrained:
             text.move_folder(config.text, text_folder, workdir)
             return Stage.from_config(config), params
 
-        return cls(load(base), [load(path) for path in ssr], show_progress=show_progress)
+        make: Callable[..., Self] = cls
+        return make(
+            load(base),
+            [load(path) for path in ssr],
+            show_progress=show_progress,
+            max_samplers=max_samplers,
+        )
 
     @classmethod
     def from_pretrained(
@@ -54,6 +62,7 @@ class Pretrained:
         base: str | None = None,
         distilled: bool = False,
         show_progress: bool = True,
+        max_samplers: int | None = None,
         text_folder: str | Path | None = None,
         revision: str | None = None,
         token: str | None = None,
@@ -65,7 +74,8 @@ class Pretrained:
           base: name or kind of its base stage, see `selection.choose`; "stunet_conditional" is the
             one to animate, inpaint and go on with videos.
           distilled: take stages of few steps where there are such.
-          show_progress: see `from_checkpoints`.
+          show_progress: see `LumierePipeline`.
+          max_samplers: see `LumierePipeline`.
           text_folder: see `from_checkpoints`.
           revision: of the hub's repository.
           token: of the hub.
@@ -77,7 +87,11 @@ class Pretrained:
         folder = hub.find(place, revision=revision, token=token)
         first, others = selection.choose(folder, base, distilled=distilled)
         return cls.from_checkpoints(
-            first, others, show_progress=show_progress, text_folder=text_folder
+            first,
+            others,
+            show_progress=show_progress,
+            max_samplers=max_samplers,
+            text_folder=text_folder,
         )
 
     def save_pretrained(

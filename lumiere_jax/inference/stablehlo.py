@@ -18,25 +18,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array
 
 from lumiere_jax import __version__
-from lumiere_jax.cascade.denoising import (
-    base_prediction,
-    clean_estimate,
-    super_resolution_prediction,
-)
+from lumiere_jax.cascade.denoising import Denoiser, Inputs
+from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.checkpoints import quantization
 from lumiere_jax.checkpoints.bundle import SEPARATOR
-from lumiere_jax.diffusion.samplers import ddim_step
+from lumiere_jax.diffusion.samplers import ddim_step, sampling_steps
 from lumiere_jax.diffusion.schedule import with_time_power
 from lumiere_jax.inference.pipeline import LumierePipeline
-from lumiere_jax.inference.sampling import (
-    SamplingOptions,
-    make_base_sampler,
-    make_super_resolution_sampler,
-    sample_keys,
-)
+from lumiere_jax.inference.sampling import StageSampler, sample_keys
 from lumiere_jax.models.parameters import Params
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.files import keep_others, local, written_folder
@@ -44,7 +37,11 @@ from lumiere_jax.runtime.files import keep_others, local, written_folder
 PLATFORMS = ("cpu", "tpu", "cuda")
 MANIFEST = "programs.json"
 SUFFIX = ".stablehlo"
-Weights = dict[str, jax.Array]
+
+Weights = dict[str, Array]
+Shape = tuple[int | str, ...]
+Input = tuple[Shape, str]
+"""Shape and dtype; the batch is the letter "b"."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,14 +51,14 @@ class Program:
     Attributes:
       call: `call(weights, **inputs)`, returns a dict of arrays.
       weights: shapes of the weights.
-      inputs: shape and dtype of each input; the batch is the letter "b".
+      inputs: shape and dtype of each input.
       stage: whose weights it takes, by its name in the bundle.
       noise_levels: log-SNR of every step, for the caller of a single step.
     """
 
-    call: Callable[..., dict[str, jax.Array]]
+    call: Callable[..., dict[str, Array]]
     weights: Mapping[str, jax.ShapeDtypeStruct]
-    inputs: Mapping[str, tuple[tuple[int | str, ...], str]]
+    inputs: Mapping[str, Input]
     stage: str
     noise_levels: tuple[float, ...] = ()
 
@@ -103,7 +100,7 @@ def export_programs(
         described = {}
         for name, program in programs.items():
             exported = _export(program, platforms)
-            data = exported.serialize()
+            data = bytes(exported.serialize())
             (folder / f"{name}{SUFFIX}").write_bytes(data)
             described[name] = _description(program, exported, data)
         manifest = {
@@ -129,14 +126,12 @@ def stage_programs(
       dtype: see `export_programs`.
       stages: see `export_programs`.
     """
-    stage, params = pipeline.base
-    size = stage.config.data.resolution
-    made = [_base_programs(stage, _flat(params, dtype), frames)]
-    for number, (stage, params) in enumerate(pipeline.super_resolution):
-        name = stage.name if number == 0 else f"{stage.name}_{number + 1}"
-        shape = ("b", frames, size, size, 3)
-        made.append(_refining_programs(stage, _flat(params, dtype), shape, name, 1 + number))
-        size *= stage.config.ssr.factor
+    made, size = [], pipeline.base[0].config.data.resolution
+    for index, (stage, params) in enumerate([pipeline.base, *pipeline.super_resolution]):
+        size *= stage.ssr.factor if index else 1
+        name = stage.name if index < 2 else f"{stage.name}_{index}"
+        exported = _ExportedStage(stage, index, ("b", frames, size, size, 3))
+        made.append(exported.programs(name, _flat(params, dtype)))
     return {
         name: dataclasses.replace(program, stage=stage) if stage else program
         for stage, programs in zip(stages or [""] * len(made), made, strict=True)
@@ -144,98 +139,80 @@ def stage_programs(
     }
 
 
-def _base_programs(
-    stage: Stage, weights: dict[str, jax.ShapeDtypeStruct], frames: int
-) -> dict[str, Program]:
-    options = SamplingOptions.from_config(stage.config)
-    prediction = base_prediction(stage, options, frames)
-    sampler = make_base_sampler(stage, options, frames)
-    size = stage.config.data.resolution
-    video = ("b", frames, size, size, 3)
-    given = {"known": (("b", frames, size, size, 4), "float32")} if stage.is_conditional else {}
+class _ExportedStage:
+    """A stage as functions of arrays by name, as the programs take and return them."""
 
-    def step(weights, z, log_snr, log_snr_next, text, text_mask, **given):
-        predict = prediction(_params(weights), text, text_mask, given)
-        return _step(stage, options, predict, z, log_snr, log_snr_next)
+    def __init__(self, stage: Stage, index: int, video: Shape):
+        """Takes the stage's place in the cascade, and the shape of the videos that it makes."""
+        self._stage, self._index, self._video = stage, index, video
+        self._options = SamplingOptions.from_config(stage.config)
+        self._sampler = StageSampler(stage, self._options, int(video[1]))
 
-    def sample(weights, text, text_mask, seeds, **given):
-        keys = sample_keys(seeds, 0)
-        return {"video": sampler(_params(weights), text, text_mask, keys, given)}
+    def programs(
+        self, name: str, weights: Mapping[str, jax.ShapeDtypeStruct]
+    ) -> dict[str, Program]:
+        """The step and the sampler."""
+        schedule = with_time_power(self._stage.schedule, self._options.time_power)
+        steps = sampling_steps(schedule, self._options.num_steps)
+        levels = tuple(float(x) for x in np.asarray(steps.log_snr))
+        noisy: dict[str, Input] = {"z": (self._video, "float32"), "log_snr": (("b",), "float32"),
+                                   "log_snr_next": (("b",), "float32")}  # fmt: skip
+        seeds: dict[str, Input] = {"seeds": (("b",), "uint32")}
+        given = self._given()
+        if self._stage.is_super_resolution:
+            noisy |= seeds
+        return {
+            f"{name}_step": Program(self.step, weights, noisy | given, name, levels),
+            f"{name}_sampler": Program(self.sample, weights, given | seeds, name),
+        }
 
-    return _both(stage, options, stage.name, weights, step, _noisy(video), sample, given)
+    def step(
+        self, weights: Weights, z: Array, log_snr: Array, log_snr_next: Array, **given: Array
+    ) -> dict[str, Array]:
+        """One deterministic step, and the estimate of the clean video that it goes by."""
+        frames, params = int(self._video[1]), _params(weights)
+        if "seeds" not in given:  # a base draws nothing
+            given["seeds"] = jnp.zeros(log_snr.shape, jnp.uint32)
+        inputs = self._inputs(**given)
+        denoiser = Denoiser.for_inputs(self._stage, self._options, params, inputs, frames)
+        x0 = denoiser(z, log_snr).x0
+        return {"z": ddim_step(z, x0, log_snr, log_snr_next).astype(z.dtype), "x0": x0}
 
+    def sample(self, weights: Weights, **given: Array) -> dict[str, Array]:
+        """The whole sampler."""
+        return {"video": self._sampler.sample(_params(weights), self._inputs(**given))}
 
-def _refining_programs(
-    stage: Stage,
-    weights: dict[str, jax.ShapeDtypeStruct],
-    video: tuple[int | str, ...],
-    name: str,
-    number: int,
-) -> dict[str, Program]:
-    options = SamplingOptions.from_config(stage.config)
-    prediction = super_resolution_prediction(stage, options)
-    sampler = make_super_resolution_sampler(stage, options)
-    batch, frames, height, width, channels = video
-    factor = stage.config.ssr.factor
-    large = (batch, frames, height * factor, width * factor, channels)
+    def _inputs(self, seeds: Array, **given: Array) -> Inputs:
+        return Inputs(keys=sample_keys(seeds, self._index), **given)
 
-    def step(weights, z, log_snr, log_snr_next, text, text_mask, video, seeds):
-        keys = sample_keys(seeds, number)
-        predict = prediction(_params(weights), video, text, text_mask, keys)
-        return _step(stage, options, predict, z, log_snr, log_snr_next)
-
-    def sample(weights, text, text_mask, seeds, video):
-        keys = sample_keys(seeds, number)
-        return {"video": sampler(_params(weights), video, text, text_mask, keys)}
-
-    given = {"video": (video, "float32")}
-    noisy = _noisy(large) | {"seeds": (("b",), "uint32")}
-    return _both(stage, options, name, weights, step, noisy, sample, given)
-
-
-def _noisy(video: tuple[int | str, ...]) -> dict[str, tuple[tuple[int | str, ...], str]]:
-    """What a single step takes beside its condition."""
-    return {"z": (video, "float32"), "log_snr": (("b",), "float32"),
-            "log_snr_next": (("b",), "float32")}  # fmt: skip
-
-
-def _both(stage, options, name, weights, step, noisy, sample, given) -> dict[str, Program]:
-    """The two programs of a stage, with the inputs that both of them take.
-
-    `noisy` are inputs of the step alone, `given` those of both beside the text.
-    """
-    text = stage.config.text
-    shared = {
-        "text": (("b", text.max_length, text.dim), "float32"),
-        "text_mask": (("b", text.max_length), "bool"),
-    } | given
-    seeds = {"seeds": (("b",), "uint32")}
-    schedule = with_time_power(stage.schedule, options.time_power)
-    times = schedule.sampling_times(options.num_steps, 1.0)
-    levels = tuple(float(x) for x in np.asarray(schedule.log_snr(times)))
-    return {
-        f"{name}_step": Program(step, weights, noisy | shared, name, levels),
-        f"{name}_sampler": Program(sample, weights, shared | seeds, name),
-    }
-
-
-def _step(stage, options, predict, z, log_snr, log_snr_next) -> dict[str, jax.Array]:
-    """One deterministic step, and the estimate of the clean video that it goes by."""
-    x0, _ = clean_estimate(stage, options, predict(z, log_snr), z, log_snr)
-    return {"z": ddim_step(z, x0, log_snr, log_snr_next).astype(z.dtype), "x0": x0}
+    def _given(self) -> dict[str, Input]:
+        """What both programs take beside the weights."""
+        stage, (batch, frames, height, width, channels) = self._stage, self._video
+        text = stage.config.text
+        given: dict[str, Input] = {
+            "text": ((batch, text.max_length, text.dim), "float32"),
+            "text_mask": ((batch, text.max_length), "bool"),
+        }
+        if stage.is_conditional:
+            given["known"] = ((batch, frames, height, width, 4), "float32")
+        if stage.is_super_resolution:
+            small = (int(size) // stage.ssr.factor for size in (height, width))
+            given["video"] = ((batch, frames, *small, channels), "float32")
+        return given
 
 
 def _flat(params: Params, dtype: str) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of the weights as a bundle of that dtype has them."""
-    shapes, Shape = {}, jax.ShapeDtypeStruct
+    shapes = {}
     for path, leaf in flatten_dict(params).items():
         name = SEPARATOR.join(path)
         if dtype == "int8" and quantization.is_kernel(name, leaf):
-            shapes[name] = Shape(leaf.shape, jnp.int8)
+            shapes[name] = jax.ShapeDtypeStruct(leaf.shape, jnp.int8)
             scales = quantization.scale_shape(leaf.shape)
-            shapes[name + quantization.SCALE] = Shape(scales, jnp.float32)
+            shapes[name + quantization.SCALE] = jax.ShapeDtypeStruct(scales, jnp.float32)
         else:
-            shapes[name] = Shape(leaf.shape, jnp.dtype("bfloat16" if dtype == "int8" else dtype))
+            stored = jnp.dtype("bfloat16" if dtype == "int8" else dtype)
+            shapes[name] = jax.ShapeDtypeStruct(leaf.shape, stored)
     return shapes
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Array, Float
 
 from lumiere_jax.data.video_io import write_contact_sheet
 
@@ -14,10 +15,15 @@ class Storyboard:
 
     def __init__(self, path: str):
         """Takes the PNG to write."""
-        self._path, self._estimates = Path(path), {}
+        self._path = Path(path)
+        self._estimates: dict[float, np.ndarray] = {}
 
-    def __call__(self, log_snr: np.ndarray, estimate: np.ndarray) -> None:
-        """Keeps some frames `[batch, time, height, width, 3]` of an estimate."""
+    def __call__(
+        self,
+        log_snr: Float[Array | np.ndarray, ""],
+        estimate: Float[Array | np.ndarray, "batch time height width 3"],
+    ) -> None:
+        """Keeps some frames of an estimate."""
         self._estimates.setdefault(float(log_snr), np.asarray(estimate[0]))
 
     def write(self) -> Path:

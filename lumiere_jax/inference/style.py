@@ -5,23 +5,26 @@ between the original text-to-image weights and those that were fine-tuned on a s
 """
 
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array, Shaped
 
-from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.cascade.config import ConfigDict, StageConfig
 from lumiere_jax.checkpoints import checkpoint
 from lumiere_jax.models.lora import merge_lora
+from lumiere_jax.models.parameters import Params
 from lumiere_jax.models.stunet import is_temporal
 from lumiere_jax.runtime.errors import UserError
 
 STAGE = "style"
+AnyArray = Array | np.ndarray
 
 
 def interpolate(
-    config: ConfigDict, params: dict[str, Any], workdir: str | Path, alpha: float
-) -> dict[str, Any]:
+    config: ConfigDict | StageConfig, params: Params, workdir: str | Path, alpha: float
+) -> Params:
     """Image weights `alpha · style + (1 - alpha) · original`.
 
     Args:
@@ -64,13 +67,15 @@ def interpolate(
     return unflatten_dict(base)
 
 
-def _blend(original: Any, style: Any, alpha: float) -> Any:
+def _blend(
+    original: Shaped[AnyArray, "..."], style: Shaped[AnyArray, "..."], alpha: float
+) -> Shaped[AnyArray, "..."]:
     """A weight; input channels that only a conditional base has keep theirs."""
     style = style.astype(original.dtype)
     if original.shape != style.shape:
         shared = style.shape[2]
         blended = _blend(original[:, :, :shared], style, alpha)
         return jnp.concatenate([blended, original[:, :, shared:]], axis=2)
-    return (
-        alpha * style + (1 - alpha) * original if 0 < alpha < 1 else (style if alpha else original)
-    )
+    if 0 < alpha < 1:
+        return alpha * style + (1 - alpha) * original
+    return style if alpha else original

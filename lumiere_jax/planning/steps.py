@@ -11,12 +11,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.cascade.denoising import Inputs
+from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Stage
-from lumiere_jax.inference.sampling import (
-    SamplingOptions,
-    make_base_sampler,
-    make_super_resolution_sampler,
-)
+from lumiere_jax.inference.sampling import StageSampler
 from lumiere_jax.metrics.i3d import I3D, MIN_FRAMES
 from lumiere_jax.metrics.preprocessing import SIZE
 from lumiere_jax.models.parameters import count
@@ -133,14 +131,11 @@ def sampling_step(config: ConfigDict, target: Target, num_frames: int | None = N
     inputs = _sampler_inputs(stage, batch_size, num_frames)
     options = SamplingOptions.from_config(config, num_steps=1)
 
-    def new_sampler() -> jax.stages.Wrapped:
-        if stage.is_super_resolution:
-            return cast(jax.stages.Wrapped, make_super_resolution_sampler(stage, options))
-        return cast(jax.stages.Wrapped, make_base_sampler(stage, options, num_frames))
+    sampler = StageSampler(stage, options, num_frames)
 
     def compile_sampler() -> jax.stages.Compiled:
         with use_mesh(mesh, "windows" if stage.is_super_resolution else "height"):
-            return new_sampler().lower(placed, *place(inputs, by_clip(mesh))).compile()
+            return sampler.program.lower(placed, place(inputs, by_clip(mesh))).compile()
 
     return Step(
         compile=compile_sampler,
@@ -150,7 +145,7 @@ def sampling_step(config: ConfigDict, target: Target, num_frames: int | None = N
         frozen=count(params),
         held=bytes_a_device(placed),
         # Traced outside of the mesh: no windows that only fill up a chunk.
-        model_flops=flops.count(new_sampler(), params, *inputs).total,
+        model_flops=flops.count(sampler.sample, params, inputs).total,
     )
 
 
@@ -164,17 +159,20 @@ def _sampling_mesh(stage: Stage, target: Target, num_frames: int) -> Mesh:
     return create_mesh(config, target.devices)
 
 
-def _sampler_inputs(stage: Stage, batch_size: int, num_frames: int) -> tuple[Any, ...]:
-    """Shapes of what a sampler takes after the parameters."""
+def _sampler_inputs(stage: Stage, batch_size: int, num_frames: int) -> Inputs:
+    """Shapes of what a sampler takes."""
     text = flops.batch_shapes(stage, batch_size)
     key = jax.eval_shape(lambda: jax.random.key(0)).dtype
-    inputs = (text["text"], text["text_mask"], jax.ShapeDtypeStruct((batch_size,), key))
-    if not stage.is_super_resolution:
-        size = stage.config.data.resolution
-        known = jax.ShapeDtypeStruct((batch_size, num_frames, size, size, 4), jnp.float32)
-        return *inputs, ({"known": known} if stage.is_conditional else {})
-    size = stage.config.data.resolution // stage.ssr.factor
-    return jax.ShapeDtypeStruct((batch_size, num_frames, size, size, 3), jnp.float32), *inputs
+    keys, size = jax.ShapeDtypeStruct((batch_size,), key), stage.config.data.resolution
+    shapes: dict[str, Any] = {"text": text["text"], "text_mask": text["text_mask"], "keys": keys}
+    if stage.is_super_resolution:
+        size //= stage.ssr.factor
+        shape = (batch_size, num_frames, size, size, 3)
+        shapes["video"] = jax.ShapeDtypeStruct(shape, jnp.float32)
+    if stage.is_conditional:
+        shape = (batch_size, num_frames, size, size, 4)
+        shapes["known"] = jax.ShapeDtypeStruct(shape, jnp.float32)
+    return Inputs(**shapes)
 
 
 def feature_step(clips_a_device: int, target: Target, num_frames: int = FVD_FRAMES) -> Step:

@@ -268,8 +268,8 @@ def padded_batch(batch_size: int, mesh: Mesh) -> int:
     return -(-batch_size // parts) * parts
 
 
-def gather(array: jax.Array) -> np.ndarray:
+def gather(array: jax.Array | np.ndarray) -> np.ndarray:
     """A global array as NumPy, on every process; all of them must ask for it."""
-    if array.is_fully_addressable:
+    if isinstance(array, np.ndarray) or array.is_fully_addressable:
         return np.asarray(array)
     return multihost_utils.process_allgather(array, tiled=True)

@@ -5,17 +5,13 @@ import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
 import numpy as np
 
-from lumiere_jax.cascade.stage import Stage
-from lumiere_jax.inference import provenance, style
+from lumiere_jax.inference import provenance
 from lumiere_jax.inference.outputs import write_viewable
 from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.inference.tasks import TASKS
-from lumiere_jax.models.parameters import Params
 from lumiere_jax.runtime import devices
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.serving import uploads
@@ -24,8 +20,8 @@ from lumiere_jax.serving.settings import Settings
 from lumiere_jax.serving.store import Job
 from lumiere_jax.serving.watch import Watch
 
-_PROGRAMS = 24  # compiled ones that are kept; clients may ask for ever new options
-_STYLES = 2  # mixed parameters that are kept
+_SAMPLERS = 24  # compiled ones that are kept; clients may ask for ever new options
+_STYLES = 2  # pipelines with mixed parameters that are kept
 
 _NAMES = {"steps": "num_steps"}
 """Names of options that the pipeline calls otherwise."""
@@ -33,30 +29,6 @@ _NAMES = {"steps": "num_steps"}
 
 class JobError(Exception):
     """A job that cannot be done, with a reason that its client may read."""
-
-
-class ServedPipeline(LumierePipeline):
-    """A pipeline that tells a `Watch` how far it is, and forgets its oldest programs."""
-
-    watch: Watch
-
-    def estimate(self, log_snr: np.ndarray, frames: np.ndarray) -> None:
-        """Hands what the base estimates on."""
-        self.watch.estimate(log_snr, frames)
-
-    def _start(self, label: str, num_steps: int) -> None:
-        self.watch.start(label, num_steps)
-
-    def _advance(self) -> None:
-        self.watch.advance()
-
-    def _run(
-        self, name: tuple, stage: Stage, params: Params, frames: int, inputs: tuple
-    ) -> jax.Array:
-        self._samplers[name] = self._samplers.pop(name)  # the newest is the last
-        while len(self._samplers) > _PROGRAMS:
-            del self._samplers[next(iter(self._samplers))]
-        return super()._run(name, stage, params, frames, inputs)
 
 
 class Runner:
@@ -70,9 +42,9 @@ class Runner:
         """
         self._settings = settings
         self._models = Models.read(settings.bundle, distilled=settings.distilled)
-        self._pipelines: dict[str, ServedPipeline] = {}
+        self._pipelines: dict[str, LumierePipeline] = {}
         self._fingerprints: dict[str, list[str]] = {}
-        self._styled: collections.OrderedDict[tuple, Params] = collections.OrderedDict()
+        self._styles: collections.OrderedDict[tuple, LumierePipeline] = collections.OrderedDict()
         devices.keep_compiled_programs()
 
     def load(self, job: Job) -> None:
@@ -107,27 +79,26 @@ class Runner:
           JobError: if the job cannot be done as it was asked for.
           Stopped: if `watch` says so; JAX makes an error of its own of it.
         """
-        first = jobs[0]
-        pipeline = self._pipeline(TASKS[first.task].base)
-        pipeline.watch = watch
+        pipeline = self._pipeline(TASKS[jobs[0].task].base)
         watch.raise_if_stopped()
-        stage, params = pipeline.base
-        if "style" in first.options:
-            pipeline.base = stage, self._mixed(pipeline, first.options)
+        if "style" in jobs[0].options:
+            pipeline = self._styled(jobs[0])
         try:
             given = uploads.read(files, pipeline.fps, self._settings.scratch)
-            videos = self._call(pipeline, jobs, given)
+            videos = self._call(pipeline, jobs, given, watch)
         except UserError as error:
             raise JobError(self._without_paths(str(error))) from error
-        finally:
-            pipeline.base = stage, params
         watch.finishing()
         return [
             self._encoded(video, pipeline.fps, job) for job, video in zip(jobs, videos, strict=True)
         ]
 
     def _call(
-        self, pipeline: ServedPipeline, jobs: Sequence[Job], given: Mapping[str, np.ndarray]
+        self,
+        pipeline: LumierePipeline,
+        jobs: Sequence[Job],
+        given: Mapping[str, np.ndarray],
+        watch: Watch,
     ) -> np.ndarray:
         first = jobs[0]
         # Batches of 3 and 4 share a program: sizes are powers of two.
@@ -140,35 +111,36 @@ class Runner:
         return method(
             prompts=[job.options["prompt"] for job in jobs] + [""] * missing,
             seeds=[job.options["seed"] for job in jobs] + [0] * missing,
-            on_estimate=pipeline.estimate,
+            listener=watch,
+            on_estimate=watch.estimate,
             batch_size=len(jobs) + missing,
             **options,
         )[: len(jobs)]
 
-    def _pipeline(self, base: str) -> ServedPipeline:
+    def _pipeline(self, base: str) -> LumierePipeline:
         if base not in self._pipelines:
             settings = self._settings
-            self._pipelines[base] = ServedPipeline.from_pretrained(
+            self._pipelines[base] = LumierePipeline.from_pretrained(
                 settings.bundle,
                 base=base,
                 distilled=settings.distilled,
                 show_progress=False,
                 text_folder=settings.text_folder,
+                max_samplers=_SAMPLERS,
             )
             self._fingerprints[base] = self._pipelines[base].fingerprints()
         return self._pipelines[base]
 
-    def _mixed(self, pipeline: ServedPipeline, options: Mapping[str, Any]) -> Params:
-        """The base's parameters in a style."""
-        key = options["style"], options["alpha"]
-        if key not in self._styled:
-            stage, params = pipeline.base
-            folder = self._settings.bundle / options["style"]
-            self._styled[key] = style.interpolate(stage.config, params, folder, options["alpha"])
-        self._styled.move_to_end(key)
-        while len(self._styled) > _STYLES:
-            self._styled.popitem(last=False)
-        return self._styled[key]
+    def _styled(self, job: Job) -> LumierePipeline:
+        """A pipeline whose base is mixed with a job's style; the latest ones are kept."""
+        key = job.options["style"], job.options["alpha"]
+        if key not in self._styles:
+            pipeline = self._pipeline(TASKS[job.task].base)
+            self._styles[key] = pipeline.with_style(self._settings.bundle / key[0], key[1])
+        self._styles.move_to_end(key)
+        while len(self._styles) > _STYLES:
+            self._styles.popitem(last=False)
+        return self._styles[key]
 
     def _encoded(self, video: np.ndarray, fps: float, job: Job) -> bytes:
         note = provenance.compose(

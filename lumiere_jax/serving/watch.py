@@ -94,11 +94,10 @@ class Watch:
         """Stage, step, total, fraction, and seconds left (None while nobody knows)."""
         with self._lock:
             fraction, left = self._fraction(), None
-            is_known = self._first is not None and fraction > self._first[1]
-            if is_known and self._last > self._first[0]:
+            began, done = self._first or (self._last, fraction)
+            if fraction > done and self._last > began:
                 # As of the last step: it is not to change while nothing happens.
-                left = (1 - fraction) * (self._last - self._first[0]) / (fraction - self._first[1])
-                left = round(left, 1)
+                left = round((1 - fraction) * (self._last - began) / (fraction - done), 1)
             return {
                 "stage": self._label,
                 "step": self._step,

@@ -7,18 +7,15 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
+from lumiere_jax.cascade.denoising import Inputs
+from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Stage, SuperResolutionStage
 from lumiere_jax.data.sources import create_source
 from lumiere_jax.data.video_io import write_contact_sheet
 from lumiere_jax.diffusion.low_resolution import downsample
 from lumiere_jax.inference.outputs import write_viewable
 from lumiere_jax.inference.pipeline import LumierePipeline
-from lumiere_jax.inference.sampling import (
-    SamplingOptions,
-    make_super_resolution_sampler,
-    run_sampler,
-    sample_keys,
-)
+from lumiere_jax.inference.sampling import StageSampler, sample_keys
 from lumiere_jax.models.parameters import Params
 from lumiere_jax.runtime.distributed import is_primary
 from lumiere_jax.runtime.sharding import gather, padded_batch
@@ -68,7 +65,8 @@ def _refined(
     chosen = [i % count for i in range(padded_batch(count, mesh))]
     videos, prompts = zip(*(source.example(i) for i in chosen), strict=True)
     low = np.asarray(downsample(jnp.stack(videos), stage.ssr.factor))
-    sampler = make_super_resolution_sampler(stage, SamplingOptions.from_config(stage.config))
-    inputs = (low, *stage.text_encoder(list(prompts)), sample_keys(list(range(len(chosen))), 1))
-    refined = run_sampler(sampler, stage, params, low.shape[1], inputs, mesh)
+    sampler = StageSampler(stage, SamplingOptions.from_config(stage.config))
+    text, mask = stage.text_encoder(list(prompts))
+    inputs = Inputs(text, mask, sample_keys(list(range(len(chosen))), 1), video=low)
+    refined = sampler(params, inputs, mesh)
     return list(prompts[:count]), gather(refined)[:count]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from lumiere_jax.cascade.denoising import clean_estimate, unconditional
+from lumiere_jax.cascade.denoising import Denoiser
 from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Batch, Stage
 from lumiere_jax.cascade.state import TrainState, first_non_finite, leaf_squares, update_ema
@@ -19,7 +19,6 @@ from lumiere_jax.diffusion.distillation import (
     teacher_target,
     visited_log_snrs,
 )
-from lumiere_jax.diffusion.guidance import guided
 from lumiere_jax.diffusion.losses import diffusion_loss, drop_text, stratified_times
 from lumiere_jax.diffusion.parameterization import add_noise
 from lumiere_jax.models.parameters import Params, merge
@@ -151,18 +150,11 @@ def _distance_to_teacher(
         table = visited_log_snrs(stage.schedule, settings.start_steps, settings.steps[0])
     log_snrs = student_steps(table, time)
     z = add_noise(x0, noise, log_snrs[0]).astype(x0.dtype)
-    guided_teacher = guided(
-        lambda z, log_snr, given: stage.predict(teacher, z, log_snr, given),
-        condition,
-        unconditional(stage, condition),
-        settings.guidance_scale,
-        stage.learned_variance,
+    options = dataclasses.replace(
+        options, guidance_scale=settings.guidance_scale, guidance_from=1.0, guidance_to=0.0
     )
-
-    def denoise(z: jax.Array, log_snr: jax.Array) -> jax.Array:
-        return clean_estimate(stage, options, guided_teacher(z, log_snr), z, log_snr)[0]
-
-    target, _ = teacher_target(denoise, z, log_snrs)
+    denoiser = Denoiser.for_clip(stage, options, teacher, condition)
+    target, _ = teacher_target(lambda z, log_snr: denoiser(z, log_snr).x0, z, log_snrs)
     prediction = stage.predict(params, z, log_snrs[0], condition)
     prediction = split_variance(prediction)[0] if stage.learned_variance else prediction
     return student_loss(

@@ -14,9 +14,10 @@ from lumiere_jax.diffusion.distillation import (
     visited_log_snrs,
 )
 from lumiere_jax.diffusion.losses import stratified_times
-from lumiere_jax.diffusion.samplers import ddim_step, sample
+from lumiere_jax.diffusion.samplers import ddim_step, sampling_steps
 from lumiere_jax.diffusion.schedule import CosineSchedule
 from lumiere_jax.runtime.errors import UserError
+from tests.diffusion.loop import sample
 
 MEAN, DEVIATION = 0.3, 0.5
 
@@ -136,20 +137,6 @@ def test_weights_are_a_mean(float64):
     np.testing.assert_array_equal(weights[:, 1], [0, 1])
 
 
-def visited(schedule, num_steps):
-    """The noise levels at which the sampler calls the network."""
-    seen = []
-
-    def remember(z, log_snr):
-        jax.debug.callback(lambda x: seen.append(float(x[0])), log_snr, ordered=True)
-        return z
-
-    keys = jax.random.split(jax.random.key(0), 1)
-    sample(remember, keys, (1, 1), schedule=schedule, num_steps=num_steps)
-    jax.effects_barrier()
-    return np.array(seen)
-
-
 @pytest.mark.parametrize(
     "schedule",
     [
@@ -163,8 +150,10 @@ def visited(schedule, num_steps):
 def test_table_holds_what_the_samplers_visit(schedule, teacher, student):
     table = np.asarray(visited_log_snrs(schedule, teacher, student))
     assert table.shape == (student, teacher // student + 1)
-    np.testing.assert_allclose(table[:, :-1].ravel(), visited(schedule, teacher), atol=1e-4)
-    np.testing.assert_allclose(table[:, 0], visited(schedule, student), atol=1e-6)
+    np.testing.assert_allclose(
+        table[:, :-1].ravel(), sampling_steps(schedule, teacher).log_snr, atol=1e-4
+    )
+    np.testing.assert_allclose(table[:, 0], sampling_steps(schedule, student).log_snr, atol=1e-6)
     np.testing.assert_array_equal(table[:-1, -1], table[1:, 0])
     assert np.isposinf(table[-1, -1])
 
@@ -187,10 +176,11 @@ def test_a_perfect_student_samples_what_its_teacher_does_in_more_steps(float64):
         return teacher_target(denoise, z, jnp.repeat(row[:, None], len(z), axis=1))[0]
 
     keys = jax.random.split(jax.random.key(1), 4)
-    few = sample(student, keys, (4, 6), schedule=schedule, num_steps=3)
-    many = sample(denoise, keys, (4, 6), schedule=schedule, num_steps=12)
+    few = sample(student, keys, (4, 6), schedule=schedule, num_steps=3)[-1]
+    many = sample(denoise, keys, (4, 6), schedule=schedule, num_steps=12)[-1]
     np.testing.assert_allclose(few, many, atol=1e-9)
-    assert np.abs(few - sample(denoise, keys, (4, 6), schedule=schedule, num_steps=3)).max() > 0.01
+    teacher = sample(denoise, keys, (4, 6), schedule=schedule, num_steps=3)[-1]
+    assert np.abs(few - teacher).max() > 0.01
 
 
 def numpy_predicted(kind, x0, z, alpha, sigma):

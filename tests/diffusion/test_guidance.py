@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lumiere_jax.diffusion import guidance, parameterization
 
-Z = np.random.default_rng(0).normal(size=(3, 2, 4)).astype(np.float32)
+Z = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2, 4)), jnp.float32)
 LOG_SNR = jnp.array([-3.0, 0.0, 2.0])
 TEXT = {"text": jnp.arange(1.0, 4.0), "mask": jnp.array([[True, True]] * 3)}
 NULL = {"text": jnp.zeros(3), "mask": jnp.array([[True, False]] * 3)}
@@ -27,10 +27,17 @@ class Network:
         return jnp.tanh(z * gain[:, None, None])
 
 
-@pytest.mark.parametrize("scale", [0.0, 1.5, 7.0, np.float32(2), jnp.array([1.0, 2.0, 3.0])])
+def guided(network, scale, **options):
+    """The guided prediction, both branches in one call of the network."""
+    pair = guidance.pair
+    prediction = network(pair(Z, Z), pair(LOG_SNR, LOG_SNR), pair(TEXT, NULL))
+    return guidance.guide(prediction, scale, **options)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1.5, 7.0, np.float32(2), jnp.array([1.0, 2.0, 3.0])])
 def test_guidance_algebra_in_one_call(scale):
     network = Network()
-    actual = guidance.guided(network, TEXT, NULL, scale)(Z, LOG_SNR)
+    actual = jax.jit(lambda scale: guided(network, scale))(scale)  # it may be traced
     assert network.batches == [6]
     conditional, null = network(Z, LOG_SNR, TEXT), network(Z, LOG_SNR, NULL)
     weight = np.broadcast_to(np.asarray(scale), (3,))[:, None, None]
@@ -38,36 +45,21 @@ def test_guidance_algebra_in_one_call(scale):
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("scale", [1.0, 3.0])
-def test_learned_variance_is_that_of_the_conditional_branch(scale):
+def test_learned_variance_is_that_of_the_conditional_branch():
     network = Network()
-    actual = guidance.guided(network, TEXT, NULL, scale, learned_variance=True)(Z, LOG_SNR)
+    actual = guided(network, 3.0, learned_variance=True)
     conditional, null = network(Z, LOG_SNR, TEXT), network(Z, LOG_SNR, NULL)
-    expected = null + scale * (conditional - null)
+    expected = null + 3.0 * (conditional - null)
     np.testing.assert_allclose(actual[..., :2], expected[..., :2], atol=1e-5)
-    np.testing.assert_array_equal(actual[..., 2:], conditional[..., 2:])
-    assert np.abs(expected - conditional)[..., 2:].max() > 0.01 or scale == 1
+    # Another program may round the network otherwise; the null branch is far away.
+    np.testing.assert_allclose(actual[..., 2:], conditional[..., 2:], atol=1e-6)
+    assert np.abs(expected - conditional)[..., 2:].max() > 0.01
 
 
 @pytest.mark.parametrize("scale", [1, 1.0])
-def test_scale_one_is_a_single_conditional_call(scale):
-    network = Network()
-    actual = guidance.guided(network, TEXT, NULL, scale)(Z, LOG_SNR)
-    assert network.batches == [3]
-    np.testing.assert_array_equal(actual, network(Z, LOG_SNR, TEXT))
-
-
-def test_scale_may_be_traced():
-    network = Network()
-
-    @jax.jit
-    def run(scale):
-        return guidance.guided(network, TEXT, NULL, scale)(Z, LOG_SNR)
-
-    at_one, at_five = run(1.0), run(5.0)
-    assert network.batches == [6]  # Traced once for both.
-    np.testing.assert_allclose(at_one, network(Z, LOG_SNR, TEXT), atol=1e-6)
-    assert np.abs(at_five - at_one).max() > 0.1
+def test_scale_one_needs_no_guidance(scale):
+    assert not guidance.is_guided(scale)
+    assert guidance.is_guided(1.5) and guidance.is_guided(jnp.float32(1.0))
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "x0"])
@@ -76,10 +68,9 @@ def test_guidance_commutes_with_conversion(kind):
         return parameterization.convert(network(z, log_snr, condition), z, log_snr, "v", kind)
 
     network = Network()
-    guided_v = guidance.guided(network, TEXT, NULL, 4.0)(Z, LOG_SNR)
     np.testing.assert_allclose(
-        guidance.guided(converted, TEXT, NULL, 4.0)(Z, LOG_SNR),
-        parameterization.convert(guided_v, Z, LOG_SNR, "v", kind),
+        guided(converted, 4.0),
+        parameterization.convert(guided(network, 4.0), Z, LOG_SNR, "v", kind),
         atol=2e-4,
     )
 
@@ -127,7 +118,7 @@ def test_dynamic_threshold_against_diffusers(max_value):
         thresholding=True, dynamic_thresholding_ratio=0.995, sample_max_value=max_value
     )
     expected = reference._threshold_sample(torch.tensor(x0))
-    actual = guidance.dynamic_threshold(x0, 99.5, max_value)
+    actual = guidance.dynamic_threshold(jnp.asarray(x0), 99.5, max_value)
     np.testing.assert_allclose(actual, expected, atol=1e-6)
     np.testing.assert_array_equal(actual[0], x0[0])
 
@@ -135,12 +126,6 @@ def test_dynamic_threshold_against_diffusers(max_value):
 def test_dynamic_threshold_without_maximum():
     x0 = np.random.default_rng(0).normal(0, 3, (2, 500)).astype(np.float32)
     limit = np.quantile(np.abs(x0), 0.9, axis=1, keepdims=True)
-    actual = guidance.dynamic_threshold(x0, 90.0)
+    actual = guidance.dynamic_threshold(jnp.asarray(x0), 90.0)
     np.testing.assert_allclose(actual, np.clip(x0, -limit, limit) / limit, atol=1e-6)
     assert np.abs(actual).max() == 1.0
-
-
-def test_static_threshold():
-    np.testing.assert_array_equal(
-        guidance.static_threshold(jnp.array([-2.0, -0.5, 0.0, 1.0, 9.0])), [-1, -0.5, 0, 1, 1]
-    )

@@ -56,30 +56,22 @@ def test_linear_weights_crossfade_linearly():
     np.testing.assert_allclose(weights[1], [0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1])
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 2])
-def test_window_invariant_denoiser_is_unchanged_exactly(chunk):
-    # At most two windows share a frame, so the weights are 1 and 1/2 and nothing is rounded.
-    video = random_video((2, 20, 4, 4, 3))
-    predict = multidiffusion.multidiffuse(
-        lambda z: 3 * z, num_frames=20, window=8, overlap=2, chunk=chunk
-    )
-    np.testing.assert_array_equal(jax.jit(predict)(video), 3 * video)
+def fuse(denoise, sizes, *inputs, **options):
+    """One prediction of a whole video, chunk by chunk."""
+    total = jnp.zeros(inputs[0].shape, jnp.float32)
+    for starts, weights in zip(*multidiffusion.chunks(*sizes, **options), strict=True):
+        chunk = multidiffusion.Chunk(jnp.asarray(starts), jnp.asarray(weights))
+        predictions = jax.vmap(denoise)(*(chunk.cut(jnp.asarray(x)) for x in inputs))
+        total = chunk.add(total[..., : predictions.shape[-1]], predictions)
+    return total
 
 
 @settings(deadline=None, max_examples=15)
 @given(lengths, st.sampled_from(["uniform", "linear"]), st.integers(1, 5))
-def test_window_invariant_denoiser_is_unchanged_to_rounding(sizes, kind, chunk):
-    num_frames, window, overlap = sizes
-    video = random_video((1, num_frames, 1, 2, 1))
-    predict = multidiffusion.multidiffuse(
-        lambda z: -2 * z,
-        num_frames=num_frames,
-        window=window,
-        overlap=overlap,
-        weights=kind,
-        chunk=chunk,
-    )
-    np.testing.assert_allclose(predict(video), -2 * video, rtol=1e-5, atol=1e-6)
+def test_window_invariant_denoiser_is_unchanged_to_rounding(sizes, kind, size):
+    video = random_video((1, sizes[0], 1, 2, 1))
+    fused = fuse(lambda z: -2 * z, sizes, video, kind=kind, size=size)
+    np.testing.assert_allclose(fused, -2 * video, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["uniform", "linear"])
@@ -92,9 +84,7 @@ def test_solves_the_least_squares_problem(num_frames, kind):
         # Nonlinear, and different in every window that a frame is in.
         return jnp.sin(z * jnp.arange(1, window + 1)[:, None, None, None]) + jnp.mean(z)
 
-    predict = multidiffusion.multidiffuse(
-        denoise, num_frames=num_frames, window=window, overlap=overlap, weights=kind, chunk=2
-    )
+    fused = fuse(denoise, (num_frames, window, overlap), video, kind=kind, size=2)
     rows, targets = [], []
     root = np.sqrt(multidiffusion.window_weights(window, kind))
     for start in multidiffusion.windows(num_frames, window, overlap):
@@ -103,57 +93,35 @@ def test_solves_the_least_squares_problem(num_frames, kind):
         prediction = np.asarray(denoise(video[:, start : start + window]), np.float64)
         targets.append(root[:, None] * prediction.reshape(window, -1))
     expected, *_ = np.linalg.lstsq(np.concatenate(rows), np.concatenate(targets), rcond=None)
-    np.testing.assert_allclose(
-        np.asarray(predict(video)).reshape(num_frames, -1), expected, atol=2e-6
-    )
+    np.testing.assert_allclose(np.asarray(fused).reshape(num_frames, -1), expected, atol=2e-6)
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 3, 4, 99])
-def test_chunk_size_does_not_change_the_result(chunk):
-    video, low_resolution = random_video((2, 22, 4, 4, 3)), random_video((2, 22, 4, 4, 3), 1)
+@pytest.mark.parametrize(("size", "parallel"), [(1, 1), (2, 1), (3, 1), (4, 4), (99, 2)])
+def test_chunks_do_not_change_the_result(size, parallel):
+    """Small integers and weights of 1 and 1/2 leave nothing to round."""
+    video, low_resolution = (np.round(4 * random_video((2, 22, 4, 4, 3), seed)) for seed in (0, 1))
 
     def denoise(z, low):
-        return z * jnp.sum(z, axis=1, keepdims=True) + low[..., :1]
+        return z * jnp.sum(z, axis=1, keepdims=True) + low
 
-    def fuse(chunk, weights, *inputs):
-        return multidiffusion.multidiffuse(
-            denoise, num_frames=22, window=6, overlap=2, weights=weights, chunk=chunk
-        )(*inputs)
-
-    np.testing.assert_allclose(
-        fuse(chunk, "linear", video, low_resolution),
-        fuse(None, "linear", video, low_resolution),
-        atol=5e-6,  # The compiler may round the denoiser itself differently.
-    )
-    # Small integers and weights of 1 and 1/2 leave nothing to round.
-    integers = np.round(4 * video), np.round(4 * low_resolution)
+    inputs, sizes = (video, low_resolution), (22, 6, 2)
     np.testing.assert_array_equal(
-        fuse(chunk, "uniform", *integers), fuse(None, "uniform", *integers)
+        fuse(denoise, sizes, *inputs, size=size, parallel=parallel), fuse(denoise, sizes, *inputs)
     )
+    dealt = multidiffusion.chunks(*sizes, size=size, parallel=parallel)
+    assert dealt.starts.shape[1] % parallel == 0 and dealt.starts.shape[1] <= max(size, parallel)
+    assert dealt.weights.sum() == pytest.approx(22)
 
 
 def test_other_inputs_are_cut_with_the_video():
     index = np.arange(20, dtype=np.float32).reshape(1, 20, 1, 1, 1)
-    predict = multidiffusion.multidiffuse(
-        lambda z, low: low - z, num_frames=20, window=8, overlap=2, chunk=1
-    )
-    np.testing.assert_array_equal(predict(index, index + 5), np.full_like(index, 5))
+    fused = fuse(lambda z, low: low - z, (20, 8, 2), index, index + 5, size=1)
+    np.testing.assert_array_equal(fused, np.full_like(index, 5))
 
 
-def test_output_channels_may_differ_from_those_of_the_input():
-    video = random_video((2, 20, 4, 4, 3))
-    predict = multidiffusion.multidiffuse(
-        lambda z: z[..., :2], num_frames=20, window=8, overlap=2, chunk=2
-    )
-    np.testing.assert_array_equal(predict(video), video[..., :2])
-
-
-def test_one_window_passes_the_video_through_the_network_once():
-    video = random_video((1, 5, 2, 2, 3))
-    predict = multidiffusion.multidiffuse(
-        lambda z: jnp.cumsum(z, axis=1), num_frames=5, window=8, overlap=2
-    )
-    np.testing.assert_array_equal(predict(video), jnp.cumsum(video, axis=1))
+def test_a_short_video_is_not_cut():
+    assert multidiffusion.chunks(5, 8, 2).is_one_window
+    assert not multidiffusion.chunks(9, 8, 2).is_one_window
 
 
 def differences_of_shifted_windows(overlap, weights):
@@ -162,15 +130,9 @@ def differences_of_shifted_windows(overlap, weights):
     starts = multidiffusion.windows(num_frames, window, overlap)
     shift = np.zeros(num_frames, np.float32)
     shift[list(starts)] = np.arange(len(starts))
-    time_input = shift.reshape(1, num_frames, 1, 1, 1)
-    predict = multidiffusion.multidiffuse(
-        lambda z, shift: z + shift[:, :1],
-        num_frames=num_frames,
-        window=window,
-        overlap=overlap,
-        weights=weights,
-    )
-    video = predict(jnp.zeros((1, num_frames, 2, 2, 1)), time_input)
+    shift, still = shift.reshape(1, num_frames, 1, 1, 1), np.zeros((1, num_frames, 2, 2, 1))
+    sizes = (num_frames, window, overlap)
+    video = fuse(lambda z, shift: z + shift[:, :1], sizes, still, shift, kind=weights)
     return np.asarray(multidiffusion.frame_differences(video))[0]
 
 
@@ -190,23 +152,6 @@ def test_frame_differences_against_numpy():
     np.testing.assert_allclose(multidiffusion.frame_differences(video), expected, rtol=1e-5)
 
 
-def test_memory_grows_with_the_chunk_and_not_with_the_windows():
-    video = jax.ShapeDtypeStruct((1, 80, 32, 32, 3), jnp.float32)
-
-    def temporaries(chunk):
-        predict = multidiffusion.multidiffuse(
-            lambda z: jnp.sort(jnp.repeat(z, 16, axis=-1), axis=-1)[..., :3],
-            num_frames=80,
-            window=8,
-            overlap=2,
-            chunk=chunk,
-        )
-        return jax.jit(predict).lower(video).compile().memory_analysis().temp_size_in_bytes
-
-    one, four, everything = temporaries(1), temporaries(4), temporaries(None)
-    assert one < four / 2 < everything / 4
-
-
 @pytest.mark.parametrize(
     ("sizes", "word"),
     [((80, 8, 8), "overlap=8"), ((80, 8, -1), "overlap=-1"), ((0, 8, 2), "num_frames=0")],
@@ -216,11 +161,8 @@ def test_bad_sizes_are_refused(sizes, word):
         multidiffusion.windows(*sizes)
 
 
-def test_bad_weights_chunk_and_inputs_are_refused():
-    sizes = {"num_frames": 20, "window": 8, "overlap": 2}
+def test_bad_weights_and_chunks_are_refused():
     with pytest.raises(UserError, match="'cosine'"):
-        multidiffusion.multidiffuse(lambda z: z, weights="cosine", **sizes)
+        multidiffusion.chunks(20, 8, 2, kind="cosine")
     with pytest.raises(UserError, match="chunk=0"):
-        multidiffusion.multidiffuse(lambda z: z, chunk=0, **sizes)
-    with pytest.raises(UserError, match="19"):
-        multidiffusion.multidiffuse(lambda z: z, **sizes)(jnp.zeros((1, 19, 2, 2, 3)))
+        multidiffusion.chunks(20, 8, 2, size=0)

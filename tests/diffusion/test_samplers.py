@@ -7,8 +7,10 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from diffusers.schedulers import scheduling_ddpm
 
 from lumiere_jax.diffusion import samplers
+from lumiere_jax.diffusion.sampler_names import SAMPLERS
 from lumiere_jax.diffusion.schedule import CosineSchedule, alpha_sigma
 from lumiere_jax.runtime.errors import UserError
+from tests.diffusion.loop import sample
 
 MEAN, DEVIATION = 0.3, 0.5
 
@@ -21,18 +23,6 @@ def float64():
 
 def split(batch, seed=0):
     return jax.random.split(jax.random.key(seed), batch)
-
-
-def sample(denoise, keys, *arguments, **options):
-    """`samplers.sample`, compiled as a whole; "ddpm" gets the posterior's variance."""
-
-    def denoise_with_variance(z, log_snr):
-        x0 = denoise(z, log_snr)
-        return (x0, jnp.full_like(z, -1.0)) if options.get("sampler") == "ddpm" else x0
-
-    return jax.jit(
-        lambda keys: samplers.sample(denoise_with_variance, keys, *arguments, **options)
-    )(keys)
 
 
 def gaussian_denoiser(z, log_snr):
@@ -114,17 +104,10 @@ def test_every_step_agrees_with_diffusers(name, eta, num_steps, shift, power, fl
         alpha, sigma = (x[:, None, None] for x in alpha_sigma(log_snr))
         return mixture_denoiser(z, alpha, sigma, jnp.exp)
 
-    _, states = sample(
-        denoise,
-        keys,
-        shape,
-        schedule=schedule,
-        num_steps=num_steps,
-        sampler=name,
-        eta=eta,
-        return_trajectory=True,
+    states = sample(
+        denoise, keys, shape, schedule=schedule, num_steps=num_steps, sampler=name, eta=eta
     )
-    draw = jax.jit(jax.vmap(lambda stream: samplers._normal(keys, stream, shape)))
+    draw = jax.jit(jax.vmap(lambda stream: samplers.normal(keys, stream, shape)))
     start, *step_noise = np.asarray(draw(jnp.arange(num_steps + 1)))
     expected = reference_run(name, schedule, start, num_steps, eta, step_noise, monkeypatch)
     assert states.shape == (num_steps, *shape)
@@ -148,20 +131,13 @@ def flow_state(noise, schedule, time):
 def flow_errors(sampler, schedule, num_steps):
     """Largest errors at time 1/4 and at the end."""
     noise = np.linspace(-2, 2, 9)[:, None]
-    end, states = sample(
-        gaussian_denoiser,
-        split(9),
-        noise.shape,
-        schedule=schedule,
-        num_steps=num_steps,
-        sampler=sampler,
-        noise=jnp.asarray(noise),
-        return_trajectory=True,
-    )
-    middle = states[3 * num_steps // 4 - 1]
+    states = sample(
+        gaussian_denoiser, split(9), noise.shape,
+        schedule=schedule, num_steps=num_steps, sampler=sampler, noise=jnp.asarray(noise),
+    )  # fmt: skip
     return (
-        np.abs(middle - flow_state(noise, schedule, 0.25)).max(),
-        np.abs(end - flow_state(noise, schedule, 0.0)).max(),
+        np.abs(states[3 * num_steps // 4 - 1] - flow_state(noise, schedule, 0.25)).max(),
+        np.abs(states[-1] - flow_state(noise, schedule, 0.0)).max(),
     )
 
 
@@ -189,14 +165,9 @@ def test_stochastic_samplers_land_on_mean_and_deviation(sampler, eta):
 
     def moments(num_steps):
         x = sample(
-            gaussian_denoiser,
-            split(batch),
-            (batch, size),
-            schedule=CosineSchedule(),
-            num_steps=num_steps,
-            sampler=sampler,
-            eta=eta,
-        )
+            gaussian_denoiser, split(batch), (batch, size),
+            schedule=CosineSchedule(), num_steps=num_steps, sampler=sampler, eta=eta,
+        )[-1]  # fmt: skip
         return float(x.mean()), float(x.std())
 
     (_, coarse), (mean, fine) = moments(48), moments(96)
@@ -208,15 +179,10 @@ def test_stochastic_samplers_land_on_mean_and_deviation(sampler, eta):
 
 def test_ddim_with_eta_one_is_ancestral(float64):
     def run(**options):
+        schedule = CosineSchedule(shift=-1.0)
         return sample(
-            gaussian_denoiser,
-            split(3),
-            (3, 7),
-            schedule=CosineSchedule(shift=-1.0),
-            num_steps=20,
-            return_trajectory=True,
-            **options,
-        )[1]
+            gaussian_denoiser, split(3), (3, 7), schedule=schedule, num_steps=20, **options
+        )
 
     ancestral = run(sampler="ancestral")
     np.testing.assert_allclose(run(sampler="ddpm"), ancestral, atol=1e-10)
@@ -224,157 +190,40 @@ def test_ddim_with_eta_one_is_ancestral(float64):
     assert np.abs(run(sampler="ddim", eta=0.5) - ancestral).max() > 0.01
 
 
-# Properties of the loop.
-
-
-@pytest.mark.parametrize("sampler", samplers.SAMPLERS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_sample_does_not_depend_on_its_batch(sampler):
     def run(keys):
         return sample(
-            gaussian_denoiser,
-            keys,
-            (keys.shape[0], 2, 3),
-            schedule=CosineSchedule(),
-            num_steps=6,
-            sampler=sampler,
-            eta=0.7,
-        )
+            gaussian_denoiser, keys, (len(keys), 2, 3),
+            schedule=CosineSchedule(), num_steps=6, sampler=sampler, eta=0.7,
+        )[-1]  # fmt: skip
 
     keys = split(4)
     together = np.asarray(run(keys))
     np.testing.assert_allclose(run(keys[2:3])[0], together[2], atol=1e-6)
+    # Raw keys are the same keys.
+    np.testing.assert_array_equal(run(jax.random.key_data(keys)), together)
     assert np.abs(together[0] - together[1]).max() > 0.01
 
 
-def test_raw_keys_are_accepted():
-    def run(keys):
-        return sample(gaussian_denoiser, keys, (2, 3), schedule=CosineSchedule(), num_steps=2)
-
-    np.testing.assert_array_equal(run(jax.random.key_data(split(2))), run(split(2)))
-
-
-@pytest.mark.parametrize("sampler", samplers.SAMPLERS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_last_step_returns_the_last_estimate(sampler):
-    x = sample(
-        lambda z, log_snr: jnp.full_like(z, 0.25),
-        split(2),
-        (2, 3),
-        schedule=CosineSchedule(),
-        num_steps=5,
-        sampler=sampler,
-        eta=0.5,
-    )
-    np.testing.assert_allclose(x, 0.25, rtol=1e-6)
+    states = sample(
+        lambda z, log_snr: jnp.full_like(z, 0.25), split(2), (2, 3),
+        schedule=CosineSchedule(), num_steps=5, sampler=sampler, eta=0.5,
+    )  # fmt: skip
+    np.testing.assert_allclose(states[-1], 0.25, rtol=1e-6)
 
 
-@pytest.mark.parametrize("sampler", samplers.SAMPLERS)
-def test_one_trace_for_all_noise_levels(sampler):
-    traces = []
-
-    def denoise(z, log_snr):
-        traces.append(log_snr.shape)
-        x0 = gaussian_denoiser(z, log_snr)
-        return (x0, jnp.zeros_like(z)) if sampler == "ddpm" else x0
-
-    @jax.jit
-    def run(keys, start_time, eta):
-        return samplers.sample(
-            denoise,
-            keys,
-            (2, 3),
-            schedule=CosineSchedule(),
-            num_steps=9,
-            sampler=sampler,
-            eta=eta,
-            initial=jnp.ones((2, 3)),
-            start_time=start_time,
-        )
-
-    first, second = run(split(2), 0.5, 0.0), run(split(2), 0.9, 0.3)
-    assert traces == [(2,)]
-    assert np.abs(first - second).max() > 1e-3
-
-
-def test_noise_levels_and_number_of_calls():
-    levels = []
-
-    def denoise(z, log_snr):
-        jax.debug.callback(lambda x: levels.append(np.asarray(x)), log_snr, ordered=True)
-        return z
-
+def test_steps_are_even_in_time_and_end_at_clean_data():
     schedule = CosineSchedule(shift=-1.0)
-    x = sample(
-        denoise,
-        split(2),
-        (2, 1),
-        schedule=schedule,
-        num_steps=4,
-        initial=jnp.zeros((2, 1)),
-        start_time=0.8,
-    )
-    x.block_until_ready()
-    jax.effects_barrier()
-    times = schedule.time(np.stack(levels))
-    np.testing.assert_allclose(times, np.array([[0.8, 0.6, 0.4, 0.2]] * 2).T, atol=1e-5)
+    steps = samplers.sampling_steps(schedule, 4, start_time=0.8)
+    np.testing.assert_allclose(schedule.time(steps.log_snr), [0.8, 0.6, 0.4, 0.2], atol=1e-5)
+    np.testing.assert_array_equal(steps.log_snr_next, [*steps.log_snr[1:], np.inf])
 
 
-def test_initial_is_noised_to_the_start_time():
-    initial, noise = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
-    seen = []
-    schedule = CosineSchedule()
-
-    def denoise(z, log_snr):
-        jax.debug.callback(lambda x: seen.append(np.asarray(x)), z)
-        return z
-
-    sample(
-        denoise,
-        split(3),
-        (3, 4),
-        schedule=schedule,
-        num_steps=1,
-        initial=initial,
-        start_time=0.6,
-        noise=noise,
-    ).block_until_ready()
-    jax.effects_barrier()
-    alpha, sigma = alpha_sigma(schedule.log_snr(0.6))
-    np.testing.assert_allclose(seen[0], alpha * initial + sigma * noise, atol=1e-6)
-
-
-def test_sdedit_with_the_exact_denoiser_keeps_the_distribution(float64):
-    size = 40_000
-    initial = MEAN + DEVIATION * jax.random.normal(jax.random.key(5), (2, size))
-    edited = sample(
-        gaussian_denoiser,
-        split(2),
-        (2, size),
-        schedule=CosineSchedule(),
-        num_steps=128,
-        sampler="dpmpp_2m",
-        initial=initial,
-        start_time=0.6,
-    )
-    assert float(edited.mean()) == pytest.approx(MEAN, abs=0.01)
-    assert float(edited.std()) == pytest.approx(DEVIATION, abs=0.01)
-    # Part of the source is kept: alpha^2 s^2 / (alpha^2 s^2 + sigma^2) of the deviation.
-    alpha, sigma = alpha_sigma(CosineSchedule().log_snr(0.6))
-    kept = alpha * DEVIATION / np.hypot(alpha * DEVIATION, sigma)
-    correlation = np.corrcoef(np.ravel(initial), np.ravel(edited))[0, 1]
-    assert correlation == pytest.approx(float(kept), abs=0.02)
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        (dict(sampler="euler"), "unknown sampler 'euler': use one of ddim, ancestral, dpmpp_2m"),
-        (dict(sampler="ddpm"), "'ddpm' needs a learned variance; use 'ancestral'"),
-        (dict(num_steps=0), "cannot sample with 0 steps"),
-        (dict(start_time=1.5), "start_time=1.5 must be above 0"),
-        (dict(start_time=0.5), "start_time=0.5 needs an initial video"),
-    ],
-)
-def test_wrong_options_are_refused(options, message):
-    options = dict(schedule=CosineSchedule(), num_steps=4) | options
-    with pytest.raises(UserError, match=message):
-        samplers.sample(gaussian_denoiser, split(1), (1, 1), **options)
+def test_a_sampler_without_its_variance_is_refused():
+    step = jax.tree.map(lambda x: x[0], samplers.sampling_steps(CosineSchedule(), 4))
+    with pytest.raises(UserError, match="'ddpm' needs a learned variance; use 'ancestral'"):
+        z = jnp.zeros((1, 1))
+        samplers.ddpm().step(z, (), samplers.Estimate(z), step, split(1))

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from lumiere_jax.cascade.denoising import Inputs
+from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.checkpoints import checkpoint
 from lumiere_jax.inference.pipeline import LumierePipeline
-from lumiere_jax.inference.sampling import SamplingOptions, make_base_sampler, sample_keys
+from lumiere_jax.inference.sampling import StageSampler, sample_keys
 from lumiere_jax.runtime.errors import UserError
 from tests.inference.test_sampling import (
     PARAMS,
@@ -21,10 +23,10 @@ RED, BLUE = "a large red circle moving right", "a small blue square moving up"
 
 
 def sampled(stage, options, given=None, num_frames=8):
-    sampler = make_base_sampler(stage, options, num_frames)
     keys = sample_keys([0, 1], 0)
     text, mask = stage.text_encoder(PROMPTS)
-    return np.asarray(sampler(PARAMS, text, mask, keys, given)), keys, text
+    inputs = Inputs(text, mask, keys, **(given or {}))
+    return np.asarray(StageSampler(stage, options, num_frames).program(PARAMS, inputs)), keys, text
 
 
 def test_a_negative_prompt_takes_the_place_of_no_text():
@@ -81,8 +83,8 @@ def test_memory_grows_by_the_video_alone(cascade):
     text, mask = stage.text_encoder([RED])
 
     def temporaries(frames):
-        sampler = make_base_sampler(stage, SamplingOptions(num_steps=2), frames)
-        compiled = sampler.lower(params, text, mask, sample_keys([0], 0)).compile()
+        program = StageSampler(stage, SamplingOptions(num_steps=2), frames).program
+        compiled = program.lower(params, Inputs(text, mask, sample_keys([0], 0))).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
     short, long = temporaries(16), temporaries(96)

@@ -7,14 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lumiere_jax.cascade.denoising import Inputs
+from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.diffusion.schedule import with_time_power
-from lumiere_jax.inference.sampling import (
-    SamplingOptions,
-    make_base_sampler,
-    make_super_resolution_sampler,
-    sample_keys,
-)
+from lumiere_jax.inference.sampling import StageSampler, sample_keys
 from lumiere_jax.runtime.errors import UserError
 from tests.tiny_runs import tiny_config
 
@@ -62,7 +59,7 @@ def noise(keys, stream, shape):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"sampler": "euler"}, "'euler'.*ddim.*ancestral.*dpmpp_2m"),
+        ({"sampler": "euler"}, "sampler=euler.*ddim.*ancestral.*dpmpp_2m"),
         ({"num_steps": 0}, "steps=0"),
         ({"guidance_scale": -1.0}, "guidance_scale=-1"),
         ({"guidance_scale": float("nan")}, "guidance_scale=nan"),
@@ -111,7 +108,7 @@ def test_one_step_of_the_base_by_hand(scale):
     options = SamplingOptions(num_steps=1, guidance_scale=scale, threshold_percentile=90.0)
     text, mask = stage.text_encoder(PROMPTS)
     keys = sample_keys([3, 4], 0)
-    video = make_base_sampler(stage, options, 6)(PARAMS, text, mask, keys)
+    video = StageSampler(stage, options, 6).program(PARAMS, Inputs(text, mask, keys))
     z = noise(keys, 0, (6, 16, 16, 3))
     null = numpy_formula(z, stage.null_text()[0])
     expected = null + scale * (numpy_formula(z, text) - null)
@@ -131,8 +128,8 @@ def test_one_step_of_super_resolution_by_hand(frames, chunk):
     # Constant in space, so that up-sampling needs no second implementation here.
     low = np.random.default_rng(0).uniform(-1, 1, (2, frames, 1, 1, 3)).astype(np.float32)
     small = np.broadcast_to(low, (2, frames, 4, 4, 3))
-    sampler = make_super_resolution_sampler(stage, options)
-    video = sampler(PARAMS, jnp.asarray(small), text, mask, keys)
+    inputs = Inputs(text, mask, keys, video=jnp.asarray(small))
+    video = StageSampler(stage, options).program(PARAMS, inputs)
 
     size = (frames, 16, 16, 3)
     z, augmentation = noise(keys, 0, size), noise(keys, 2**31, size)
@@ -155,10 +152,52 @@ def test_each_sampler_stays_in_range_and_calls_back_once_a_step():
     for name in ("ddim", "ancestral", "dpmpp_2m"):
         calls = []
         options = SamplingOptions(sampler=name, num_steps=3, guidance_scale=9.0)
-        sampler = make_base_sampler(stage, options, 2, lambda calls=calls: calls.append(1))
-        videos[name] = np.asarray(sampler(PARAMS, text, mask, sample_keys([1, 2], 0)))
-        jax.effects_barrier()
+        inputs = Inputs(text, mask, sample_keys([1, 2], 0))
+        sampler = StageSampler(stage, options, 2)
+        video = sampler(PARAMS, inputs, on_step=lambda calls=calls: calls.append(1))
+        videos[name] = np.asarray(video)
         assert len(calls) == 3
         assert videos[name].shape == (2, 2, 16, 16, 3) and videos[name].dtype == np.float32
         assert np.abs(videos[name]).max() <= 1 + 1e-5
     assert not np.allclose(videos["ddim"], videos["ancestral"], atol=1e-2)
+
+
+def test_one_trace_for_all_noise_levels():
+    traces = []
+
+    class Counted(Formula):
+        def apply(self, variables, z, *arguments, **condition):
+            traces.append(z.shape[0])
+            return super().apply(variables, z, *arguments, **condition)
+
+    stage = dataclasses.replace(formula_stage("stunet"), network=Counted())
+    text, mask = stage.text_encoder(PROMPTS)
+    inputs = Inputs(text, mask, sample_keys([1, 2], 0))
+    StageSampler(stage, SamplingOptions(num_steps=9), 2).program(PARAMS, inputs)
+    assert traces == [4]  # both branches of guidance in one call
+
+
+def test_memory_grows_with_the_chunk_and_not_with_the_windows():
+    class Hungry:
+        def apply(self, variables, z, *arguments, **condition):
+            return jnp.sort(jnp.repeat(z, 16, axis=-1), axis=-1)[..., :3]
+
+    def temporaries(chunk):
+        stage = dataclasses.replace(formula_stage("ssr", ssr__chunk=chunk), network=Hungry())
+        text, mask = stage.text_encoder(PROMPTS[:1])
+        video = jax.ShapeDtypeStruct((1, 80, 16, 16, 3), jnp.float32)
+        inputs = Inputs(text, mask, sample_keys([1], 0), video=video)
+        sampler = StageSampler(stage, SamplingOptions(num_steps=1, guidance_scale=1.0))
+        compiled = sampler.program.lower(PARAMS, inputs).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    one, four, everything = temporaries(1), temporaries(4), temporaries(99)
+    assert everything - four > 4 * (four - one) > 0
+
+
+def test_less_noise_needs_a_video_to_start_from():
+    stage = formula_stage("stunet")
+    text, mask = stage.text_encoder(PROMPTS)
+    inputs = Inputs(text, mask, sample_keys([1, 2], 0))
+    with pytest.raises(UserError, match="strength=0.5 needs an initial video"):
+        StageSampler(stage, SamplingOptions(strength=0.5), 2).program(PARAMS, inputs)

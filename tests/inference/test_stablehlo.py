@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict
 
 from lumiere_jax.checkpoints import checkpoint
 from lumiere_jax.checkpoints.exporting import export
-from lumiere_jax.diffusion.samplers import _normal
+from lumiere_jax.diffusion.samplers import normal
 from lumiere_jax.inference import stablehlo
 from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.inference.sampling import sample_keys
@@ -61,7 +61,7 @@ def test_the_same_video_without_this_package(bundle, made, tmp_path):
     text, mask = stage.text_encoder(PROMPTS)
     data = stage.config.data
     shape = (len(PROMPTS), data.num_frames, data.resolution, data.resolution, 3)
-    noise = _normal(sample_keys(SEEDS, 0), 0, shape)
+    noise = normal(sample_keys(SEEDS, 0), 0, shape)
     np.savez(tmp_path / "in.npz", text=text, text_mask=mask, noise=noise,
              seeds=np.array(SEEDS, np.uint32))  # fmt: skip
     page = (ROOT / "docs" / "bundles.md").read_text()
@@ -120,7 +120,7 @@ def test_bad_requests(bundle, tmp_path):
         stablehlo.export_programs(pipeline, tmp_path)
     with pytest.raises(UserError, match="is in a bucket"):
         stablehlo.export_programs(pipeline, "gs://bucket/programs")
-    with pytest.raises(UserError, match="num_frames=0 must be 1 or more"):
+    with pytest.raises(UserError, match="num_frames=0 must be at least 1"):
         stablehlo.export_programs(pipeline, tmp_path / "x", num_frames=0)
     with pytest.raises(UserError, match="choose from cpu, tpu, cuda, rocm"):
         stablehlo.export_programs(pipeline, tmp_path / "x", platforms=["gpu"])

@@ -7,14 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from lumiere_jax.cascade.denoising import Inputs
+from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.checkpoints import checkpoint
-from lumiere_jax.inference.sampling import (
-    SamplingOptions,
-    make_base_sampler,
-    make_super_resolution_sampler,
-    sample_keys,
-)
+from lumiere_jax.inference.sampling import StageSampler, sample_keys
 from tests.open_weights import deepfloyd
 from tests.quick_jit import quick_jit
 
@@ -101,8 +98,8 @@ def test_images_are_those_of_the_pipeline_of_stage_one(guidance, pipelines, work
     keys, shape = sample_keys([5, 6], 0), (2, 1, deepfloyd.SIZE, deepfloyd.SIZE, 3)
     options = SamplingOptions.from_config(stage.config, num_steps=STEPS, guidance_scale=guidance)
     assert options.sampler == "ddpm" and options.threshold_max == 1.5
-    sampler = make_base_sampler(with_null_text(stage, null), options, 1)
-    actual = sampler(params, text.numpy(), np.ones(text.shape[:2], bool), keys)
+    inputs = Inputs(text.numpy(), np.ones(text.shape[:2], bool), keys)
+    actual = StageSampler(with_null_text(stage, null), options, 1).program(params, inputs)
     modules = ["pipelines.deepfloyd_if.pipeline_if", "schedulers.scheduling_ddpm"]
     _Recorded(monkeypatch, modules, [draw(keys, i, shape) for i in range(STEPS)])
     expected = pipelines["t2i"](
@@ -121,8 +118,8 @@ def test_other_samplers_take_the_noise_alone(name, workdirs):
     stage, params = load(workdirs["t2i"])
     text, null = deepfloyd.embeddings(1)
     options = SamplingOptions.from_config(stage.config, num_steps=3, sampler=name)
-    sampler = make_base_sampler(with_null_text(stage, null), options, 1)
-    video = sampler(params, text.numpy(), np.ones(text.shape[:2], bool), sample_keys([5], 0))
+    inputs = Inputs(text.numpy(), np.ones(text.shape[:2], bool), sample_keys([5], 0))
+    video = StageSampler(with_null_text(stage, null), options, 1).program(params, inputs)
     assert video.shape == (1, 1, deepfloyd.SIZE, deepfloyd.SIZE, 3)
     assert np.all(np.abs(video) <= 1) and np.std(video) > 0.1
 
@@ -135,8 +132,8 @@ def test_images_are_those_of_the_pipeline_of_stage_two(pipelines, workdirs, monk
     keys, shape = sample_keys([5, 6], 1), (2, 1, deepfloyd.SIZE, deepfloyd.SIZE, 3)
     options = SamplingOptions.from_config(stage.config, num_steps=STEPS)
     assert options.guidance_scale == 4.0 and stage.config.ssr.factor == 4
-    sampler = make_super_resolution_sampler(with_null_text(stage, null), options)
-    actual = sampler(params, low, text.numpy(), np.ones(text.shape[:2], bool), keys)
+    inputs = Inputs(text.numpy(), np.ones(text.shape[:2], bool), keys, video=low)
+    actual = StageSampler(with_null_text(stage, null), options).program(params, inputs)
     modules = ["pipelines.deepfloyd_if.pipeline_if_superresolution", "schedulers.scheduling_ddpm"]
     streams = [0, 2**31, *range(1, STEPS)]  # the image, the augmentation, the steps
     _Recorded(monkeypatch, modules, [draw(keys, i, shape) for i in streams])

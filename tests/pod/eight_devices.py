@@ -14,17 +14,13 @@ import numpy as np
 import optax
 
 from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.cascade.denoising import Inputs
+from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.cascade.state import TrainState
 from lumiere_jax.data import pipeline as data_pipeline
 from lumiere_jax.data.sources import create_source
-from lumiere_jax.inference.sampling import (
-    SamplingOptions,
-    make_base_sampler,
-    make_super_resolution_sampler,
-    run_sampler,
-    sample_keys,
-)
+from lumiere_jax.inference.sampling import StageSampler, sample_keys
 from lumiere_jax.models.parameters import merge
 from lumiere_jax.runtime import sharding
 from lumiere_jax.runtime.sharding import create_mesh, global_batch, replicated
@@ -86,16 +82,12 @@ def sample(config: ConfigDict, sizes: dict[str, int], batch: int, frames: int) -
     params = jax.device_put(merge(state.trainable, state.frozen), replicated(mesh))
     options = SamplingOptions(num_steps=2, guidance_scale=2.0)
     text, mask = stage.text_encoder(["a red circle"] * batch)
-    inputs = (text, mask, sample_keys(list(range(batch)), 0))
+    inputs = Inputs(text, mask, sample_keys(list(range(batch)), 0))
     if stage.is_super_resolution:
         size = config.data.resolution // config.ssr.factor
         low = np.random.default_rng(0).uniform(-1, 1, (batch, frames, size, size, 3))
-        sampler = make_super_resolution_sampler(stage, options)
-        return np.asarray(
-            run_sampler(sampler, stage, params, frames, (low.astype(np.float32), *inputs), mesh)
-        )
-    sampler = make_base_sampler(stage, options, frames)
-    return np.asarray(run_sampler(sampler, stage, params, frames, inputs, mesh))
+        inputs = inputs._replace(video=low.astype(np.float32))
+    return np.asarray(StageSampler(stage, options, frames)(params, inputs, mesh))
 
 
 def difference(first: np.ndarray, second: np.ndarray) -> float:

@@ -13,7 +13,6 @@ from lumiere_jax.data.video_io import read_comment, read_video
 from lumiere_jax.inference.outputs import write_viewable
 from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.runtime.errors import UserError
-from lumiere_jax.serving import runner as serving_runner
 from lumiere_jax.serving.runner import JobError, Runner
 from lumiere_jax.serving.settings import Settings
 from lumiere_jax.serving.store import Job
@@ -150,11 +149,12 @@ def test_weights_that_are_gone_are_noticed_as_they_are_loaded(bundle, tmp_path):
     runner.load(job())
 
 
-def test_old_programs_are_forgotten(runner, monkeypatch):
-    monkeypatch.setattr(serving_runner, "_PROGRAMS", 2)
+def test_old_programs_are_forgotten(runner, bundle):
+    assert runner._pipeline("stunet").sampler.cache_info().maxsize == 24
+    pipeline = LumierePipeline.from_pretrained(bundle, show_progress=False, max_samplers=2)
     for steps in (1, 2, 3):
-        runner.run([job(steps=steps)], {}, Watch(1))
-    assert len(runner._pipeline("stunet")._samplers) == 2
+        pipeline([PROMPT], num_steps=steps, base_only=True)
+    assert pipeline.sampler.cache_info().currsize == 2
 
 
 def test_programs_of_requests_are_not_written_to_disk(runner):

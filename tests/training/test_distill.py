@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.checkpoints import checkpoint
 from lumiere_jax.inference.pipeline import LumierePipeline
-from lumiere_jax.inference.sampling import SamplingOptions
 from lumiere_jax.models.stunet import is_temporal
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.sharding import create_mesh
