@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from lumiere_jax import text
 from lumiere_jax.cascade.stage import Stage
@@ -23,19 +23,17 @@ class Pretrained:
         base: str | Path,
         ssr: Sequence[str | Path] = (),
         *,
-        show_progress: bool = True,
-        max_samplers: int | None = None,
         text_folder: str | Path | None = None,
+        **options: Any,
     ) -> Self:
         """Loads the newest checkpoint of each stage's workdir.
 
         Args:
           base: workdir of the base stage.
           ssr: workdirs of super-resolution stages, in order.
-          show_progress: see `LumierePipeline`.
-          max_samplers: see `LumierePipeline`.
           text_folder: where the text encoder's weights are on this machine; None for where they
             were in training.
+          **options: of `LumierePipeline`, such as `show_progress`.
 
         Raises:
           UserError: if a workdir has no readable checkpoint, or one of the wrong stage.
@@ -47,12 +45,7 @@ class Pretrained:
             return Stage.from_config(config), params
 
         make: Callable[..., Self] = cls
-        return make(
-            load(base),
-            [load(path) for path in ssr],
-            show_progress=show_progress,
-            max_samplers=max_samplers,
-        )
+        return make(load(base), [load(path) for path in ssr], **options)
 
     @classmethod
     def from_pretrained(
@@ -61,24 +54,22 @@ class Pretrained:
         *,
         base: str | None = None,
         distilled: bool = False,
-        show_progress: bool = True,
-        max_samplers: int | None = None,
         text_folder: str | Path | None = None,
         revision: str | None = None,
         token: str | None = None,
+        **options: Any,
     ) -> Self:
         """Loads a bundle, on whatever devices there are.
 
         Args:
           place: its folder, or "OWNER/NAME" of a model hub.
           base: name or kind of its base stage, see `selection.choose`; "stunet_conditional" is the
-            one to animate, inpaint and go on with videos.
-          distilled: take stages of few steps where there are such.
-          show_progress: see `LumierePipeline`.
-          max_samplers: see `LumierePipeline`.
+            one to animate, inpaint and extend videos.
+          distilled: whether to take stages of few steps, where the bundle has them.
           text_folder: see `from_checkpoints`.
           revision: of the hub's repository.
           token: of the hub.
+          **options: of `LumierePipeline`.
 
         Raises:
           UserError: if a file is missing, truncated or altered, the bundle of another version, or
@@ -86,13 +77,7 @@ class Pretrained:
         """
         folder = hub.find(place, revision=revision, token=token)
         first, others = selection.choose(folder, base, distilled=distilled)
-        return cls.from_checkpoints(
-            first,
-            others,
-            show_progress=show_progress,
-            max_samplers=max_samplers,
-            text_folder=text_folder,
-        )
+        return cls.from_checkpoints(first, others, text_folder=text_folder, **options)
 
     def save_pretrained(
         self, folder: str | Path, *, dtype: str = "bfloat16", license: str = ""
@@ -133,7 +118,7 @@ class Pretrained:
         """Uploads its stages as a bundle to a model hub, see `save_pretrained` and `hub.push`.
 
         What a pipeline does not know is left out: steps of training, and the card's plots and
-        scores. To send a bundle as it is, call `hub.push` itself.
+        scores. To upload a bundle as it is, call `hub.push`.
 
         Returns:
           Address of the commit.

@@ -99,7 +99,7 @@ class StageSampler:
             params = jax.device_put(params, replicated(mesh))
         clips = by_clip(mesh)
         inputs = jax.tree.map(lambda x: _placed(x, clips), inputs)
-        tells = {"tells_steps": bool(on_step), "tells_estimates": bool(on_estimate)}
+        tells = {"tells_steps": on_step is not None, "tells_estimates": on_estimate is not None}
         self._on_step, self._on_estimate = on_step, on_estimate
         try:
             with use_mesh(mesh, "windows" if self._stage.is_super_resolution else "height"):

@@ -95,7 +95,7 @@ def export_programs(
     unknown = set(platforms) - {*PLATFORMS, "rocm"}
     if unknown or not platforms:
         raise UserError(f"platforms {', '.join(platforms)!r}: choose from cpu, tpu, cuda, rocm.")
-    programs = stage_programs(pipeline, pipeline.checked_frames(num_frames), dtype, stages)
+    programs = _programs(pipeline, pipeline.checked_frames(num_frames), dtype, stages)
     with written_folder(output) as folder:
         described = {}
         for name, program in programs.items():
@@ -115,17 +115,10 @@ def export_programs(
     return [output / f"{name}{SUFFIX}" for name in programs]
 
 
-def stage_programs(
-    pipeline: LumierePipeline, frames: int, dtype: str = "bfloat16", stages: Sequence[str] = ()
+def _programs(
+    pipeline: LumierePipeline, frames: int, dtype: str, stages: Sequence[str]
 ) -> dict[str, Program]:
-    """The programs of a pipeline: "STAGE_step" and "STAGE_sampler" of each of its stages.
-
-    Args:
-      pipeline: see `export_programs`.
-      frames: of a video.
-      dtype: see `export_programs`.
-      stages: see `export_programs`.
-    """
+    """The programs of a pipeline: "STAGE_step" and "STAGE_sampler" of each of its stages."""
     made, size = [], pipeline.base[0].config.data.resolution
     for index, (stage, params) in enumerate([pipeline.base, *pipeline.super_resolution]):
         size *= stage.ssr.factor if index else 1
