@@ -18,33 +18,33 @@ from lumiere_jax.runtime import config_file, errors
 from lumiere_jax.runtime.errors import UserError
 
 _SOURCE = flags.DEFINE_string("source", None, "Folder of videos, or manifest: CSV, JSONL, Parquet.")
-_OUTPUT = flags.DEFINE_string("output", None, "Folder to write; made if missing.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder to write; created if missing.")
 _CONFIG = config_file.define_flag(
     "Config that will train on the clips: its data and text decide what is stored."
 )
 _WORKERS = flags.DEFINE_integer(
-    "workers", None, "Processes that decode; one a core if not given.", lower_bound=1
+    "workers", None, "Processes that decode; by default one per core.", lower_bound=1
 )
 _TEST_FRACTION = flags.DEFINE_float(
     "test_fraction", 0.01, "Share of the videos for the split test, chosen by a hash of the path."
 )
 _MAX_CLIPS = flags.DEFINE_integer(
-    "max_clips_per_video", 0, "At most so many clips of one video, the first; 0 for all.", 0
+    "max_clips_per_video", 0, "Clips per video at most, the first ones; 0 for all.", 0
 )
 _VIDEOS_PER_SHARD = flags.DEFINE_integer(
-    "videos_per_shard", 0, "Videos whose clips share a file; 0 for a choice by their number.", 0
+    "videos_per_shard", 0, "Videos whose clips share a file; 0 chooses by the number of videos.", 0
 )
 _MIN_BRIGHTNESS = flags.DEFINE_float(
-    "min_brightness", 16.0, "Least mean luma of a clip, in levels of 0 to 255; 0 keeps dark clips."
+    "min_brightness", 16.0, "Lowest mean luma of a clip, in levels of 0 to 255; 0 keeps dark clips."
 )
 _MIN_MOTION = flags.DEFINE_float(
-    "min_motion", 0.5, "Least mean change between frames, in levels; 0 keeps static clips."
+    "min_motion", 0.5, "Lowest mean change between frames, in levels; 0 keeps static clips."
 )
 _CUT_THRESHOLD = flags.DEFINE_float(
-    "cut_threshold", 40.0, "Least score of a shot cut, in levels; 0 keeps clips with cuts."
+    "cut_threshold", 40.0, "Lowest score of a shot cut, in levels; 0 keeps clips with cuts."
 )
 _EMBED_TEXT = flags.DEFINE_bool(
-    "embed_text", False, "Store the embeddings of the captions by config.text, too."
+    "embed_text", False, "Also store embeddings of the captions, by the encoder of config.text."
 )
 _BEAM = flags.DEFINE_bool(
     "beam", False, "Run as an Apache Beam pipeline; needs the extra: pip install lumiere_jax[beam]."

@@ -4,7 +4,7 @@
     python -m lumiere_jax.study --mode=results --output=STUDY
 
 The folder of the study remembers what it was made from, so that --ours, --baseline and --prompts
-are needed only the first time. Ctrl-C ends the server; the same command goes on.
+are needed only the first time. Ctrl-C ends the server; the same command continues.
 """
 
 from pathlib import Path
@@ -17,10 +17,12 @@ from lumiere_jax.runtime.errors import UserError
 _MODE = flags.DEFINE_enum(
     "mode", "serve", ["serve", "export", "results"], "Serve, write static files, or evaluate."
 )
-_OUTPUT = flags.DEFINE_string("output", None, "Folder of the study; made if missing.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder of the study; created if missing.")
 _OURS = flags.DEFINE_string("ours", None, "Folder with the videos of this model.")
 _BASELINE = flags.DEFINE_list("baseline", [], "Folders with videos of the same names.")
-_BASELINE_NAMES = flags.DEFINE_list("baseline_names", [], "Names for results; else the folders'.")
+_BASELINE_NAMES = flags.DEFINE_list(
+    "baseline_names", [], "Names in the results; by default those of the folders."
+)
 _PROMPTS = flags.DEFINE_string(
     "prompts", None, "CSV or JSONL with name and prompt, or text, one prompt a line (0000, 0001 …)."
 )
@@ -28,9 +30,9 @@ _TITLE = flags.DEFINE_string("title", "Which video is better?", "Heading of the 
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of sides, orders and attention checks.")
 _CHECKS = flags.DEFINE_integer("checks", 3, "Attention checks for each rater.", lower_bound=0)
 _PAIRS_PER_RATER = flags.DEFINE_integer(
-    "pairs_per_rater", None, "At most so many pairs for one rater; else all.", lower_bound=1
+    "pairs_per_rater", None, "Pairs per rater at most; by default all.", lower_bound=1
 )
-_HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to serve at; 0.0.0.0 for every one.")
+_HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to serve at; 0.0.0.0 for all interfaces.")
 _PORT = flags.DEFINE_integer("port", 8000, "Port to serve at.", lower_bound=0, upper_bound=65535)
 _POST_URL = flags.DEFINE_string("post_url", None, "Where an exported page sends its answers.")
 _ANSWERS = flags.DEFINE_list("answers", [], "Files of answers, or folders of them, for results.")

@@ -64,12 +64,9 @@ def read_table(
 def read_rows(
     path: Path, wanted: tuple[tuple[str, ...], ...], kind: str = "captions file"
 ) -> Iterator[tuple[int, dict]]:
-    """Line number and fields of each row of a CSV or JSONL file.
+    """Line number and fields of each row of a CSV or JSONL file, which messages call a `kind`.
 
-    Args:
-      path: the file.
-      wanted: the header of a CSV file needs one column of each tuple.
-      kind: what messages call the file.
+    The header of a CSV file needs one column of each tuple in `wanted`.
 
     Raises:
       UserError: the file is missing or malformed; the message names the line and what it lacks.

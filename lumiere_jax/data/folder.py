@@ -29,17 +29,11 @@ Facts = TypeVar("Facts")
 
 @dataclasses.dataclass
 class FolderReport:
-    """What a folder held; printed in words.
+    """What a folder held; printed in words."""
 
-    Attributes:
-      folder: that was searched.
-      used: how many files are used.
-      skipped: the reason by file, of those that are left out.
-    """
-
-    folder: str
-    used: int = 0
-    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+    folder: str  # that was searched
+    used: int = 0  # how many files are used
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)  # reason by file
 
     def __str__(self) -> str:
         head = f"{self.folder}: {self.used} videos used, {len(self.skipped)} skipped"
@@ -122,11 +116,7 @@ class CaptionedFolder(Generic[Facts]):
                 self.report.skipped[str(path)] = f"not a video: {where}"
 
     def check_not_empty(self, kind: str, needs: str) -> None:
-        """Refuses a folder without any file of use.
-
-        Raises:
-          UserError: saying what was found, and what is needed.
-        """
+        """Refuses a folder without any file of use."""
         if not self.files:
             raise UserError(
                 f"no usable {kind} in {self.folder} ({self.report.summary()}); it needs {kind}s "

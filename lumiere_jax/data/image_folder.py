@@ -33,15 +33,9 @@ class ImageFolder(HoldsFrames):
         split: str = "train",
         captions: str | os.PathLike | None = None,
     ):
-        """Finds and checks the images.
+        """Finds and checks the images; arguments are the fields of `DataConfig`.
 
-        Args:
-          folder: with images in it or in folders below: PNG, JPEG, WebP, BMP; see
-            `CaptionedFolder` for splits and captions.
-          resolution: side of the square in pixels, or (height, width).
-          num_frames: must be 1.
-          split: "train" or "test".
-          captions: CSV or JSONL file, see `captions.read_captions_file`.
+        For splits and captions see `CaptionedFolder`; `num_frames` must be 1.
 
         Raises:
           UserError: no folder, no usable image in it, a malformed captions file, or clips of more

@@ -28,7 +28,7 @@ def first_frame(shape: Shape, generator: np.random.Generator) -> Mask:
 
 
 def beginning(shape: Shape, generator: np.random.Generator) -> Mask:
-    """One to half of the frames are known: a video that is to go on."""
+    """One to half of the frames are known: a video to extend."""
     mask = np.zeros(shape, bool)
     mask[: generator.integers(1, max(shape[0] // 2, 1) + 1)] = True
     return mask

@@ -44,23 +44,14 @@ class DigitAttributes:
 
 @dataclasses.dataclass(frozen=True)
 class MovingDigit:
-    """One digit and its path.
+    """One digit and its path."""
 
-    Attributes:
-      handwriting: number of its image in `load_digits`.
-      digit: 0 to 9.
-      motion: one of `MOTIONS`.
-      begin: where it is on its way at first, in [0, 2): there in [0, 1), and back.
-      travel: its way in the clip, of the free width.
-      across: its place on the other axis, in [0, 1].
-    """
-
-    handwriting: int
-    digit: int
-    motion: str
-    begin: float
-    travel: float
-    across: float
+    handwriting: int  # number of its image in `load_digits`
+    digit: int  # 0 to 9
+    motion: str  # one of `MOTIONS`
+    begin: float  # where it is on its way at first, in [0, 2): there in [0, 1), and back
+    travel: float  # its way in the clip, of the free width
+    across: float  # its place on the other axis, in [0, 1]
 
     def corner(self, times: Float[np.ndarray, " time"]) -> Float[np.ndarray, "time 2"]:
         """Left and upper border at times in [0, 1], as fractions of the frame."""
@@ -126,19 +117,11 @@ class MovingDigits(ProceduralSource):
         return fingerprint("moving_digits", settings=settings)
 
     def digits(self, index: int) -> tuple[MovingDigit, ...]:
-        """The truth about clip `index`.
-
-        Raises:
-          IndexError: `index` is outside [0, len(self)).
-        """
+        """The truth about clip `index`."""
         return self._draw(self.generator(index, 1))
 
     def example(self, index: int, seed: int = 0) -> tuple[Video, str]:
-        """Draws clip `index` and its caption; `seed` is ignored.
-
-        Raises:
-          IndexError: `index` is outside [0, len(self)).
-        """
+        """Draws clip `index` and its caption; `seed` is ignored."""
         generator = self.generator(index, 1)
         digits = self._draw(generator)
         times = np.linspace(0.0, 1.0, self.num_frames)

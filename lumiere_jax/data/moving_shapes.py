@@ -70,15 +70,10 @@ class MovingShapes(ProceduralSource):
     The scene depends on index and source seed only, so sources of different resolution or frame
     count show the same scenes. The path is always walked once over the whole clip (45 to 55% of the
     frame's width, whatever `num_frames`). Shapes can be told apart from 16 pixels on.
-
-    Attributes:
-      textured_probability: share of clips whose background is not plain.
-      segments: into how many equal parts the path is cut, of which a clip shows one, at random; its
-        caption is that of the whole.
     """
 
-    textured_probability: float = 0.5
-    segments: int = 1
+    textured_probability: float = 0.5  # share of clips whose background is not plain
+    segments: int = 1  # equal parts of the path, of which a clip shows one, at random
 
     name: ClassVar[str] = "moving_shapes"
     least_resolution: ClassVar[int] = 8
@@ -105,19 +100,11 @@ class MovingShapes(ProceduralSource):
         return fingerprint("moving_shapes", settings=(*settings, *segments))
 
     def scene(self, index: int) -> Scene:
-        """The truth about clip `index`.
-
-        Raises:
-          IndexError: `index` is outside [0, len(self)).
-        """
+        """The truth about clip `index`."""
         return self._draw_scene(self.generator(index))
 
     def example(self, index: int, seed: int = 0) -> tuple[Video, str]:
-        """Draws clip `index` and its caption; `seed` is ignored.
-
-        Raises:
-          IndexError: `index` is outside [0, len(self)).
-        """
+        """Draws clip `index` and its caption; `seed` is ignored."""
         rng = self.generator(index)
         scene = self._draw_scene(rng)
         caption = describe(scene, rng)

@@ -23,18 +23,9 @@ def batch_order(
     by slot, its position number n lies in its epoch n // size, and every epoch is a pseudo-random
     permutation of all of its examples.
 
-    Args:
-      step: number of the batch, from 0.
-      sizes: examples of an epoch of each source.
-      slots: positions of each source in a cycle.
-      batch_size: global, over all processes.
-      seed: of the order.
-      process_index: which slice of the batch; slices are contiguous.
-      process_count: number of slices.
-
     Returns:
-      Indices of the examples, counted through all sources, and positions k, both int64 [batch_size
-      / process_count].
+      Indices of the examples, counted through all sources, and positions k, both int64
+      [batch_size / process_count]: the contiguous slice of this process.
     """
     share = batch_size // process_count
     first = tf.cast(step, tf.int64) * batch_size + process_index * share

@@ -1,6 +1,6 @@
 """From clips to training batches, on tf.data.
 
-The data order is a function of (seed, step): a run that is resumed at a step goes on bit for bit
+The data order is a function of (seed, step): a run that is resumed at a step continues bit for bit
 with the batches that an uninterrupted run would have seen, and no iterator state is saved.
 """
 
@@ -58,7 +58,7 @@ def train_batches(
       process_count: how many processes share each batch; each gets its own slice.
       allow_small: allows a source with fewer examples than a batch, which then holds some of them
         more than once (to overfit a few clips).
-      num_threads: batches prepared at once; more than 1 is of use where clips are decoded.
+      num_threads: batches prepared at once; more than 1 helps where clips are decoded.
       flip: mirrors every second clip, at random, whose caption says nothing of a side.
       draw_mask: of a conditional stage.
 

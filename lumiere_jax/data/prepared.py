@@ -37,15 +37,10 @@ class Prepared(HoldsFrames):
         split: str = "train",
         clip: str = "random",
     ):
-        """Reads the index.
+        """Reads the index of what `prepare_data` wrote, locally or in a bucket.
 
-        Args:
-          folder: that `prepare_data` wrote, local or in a bucket.
-          num_frames: frames of a clip; of longer ones that are stored, a part is taken.
-          resolution: side of the square clip in pixels, or (height, width): the stored one.
-          fps: frames per second of a clip: the stored one.
-          split: "train" or "test"; where no clip was stored for "test", both are the same.
-          clip: "random" (by the seed of the example) or "center", where in the stored clip.
+        Arguments are the fields of `DataConfig`: resolution and rate must be those that are stored,
+        and of longer clips a part is taken. Without clips for "test" both splits are the same.
 
         Raises:
           UserError: the folder holds no finished output, or one of other clips.
@@ -95,9 +90,6 @@ class Prepared(HoldsFrames):
         """The encoder's answer to the caption of `frames(index, seed)`, zero where it is padding.
 
         None if no embeddings are stored.
-
-        Raises:
-          UserError: as `frames`.
         """
         if self._index.text_shape is None:
             return None

@@ -29,17 +29,11 @@ INDEX_FILE = "index.json"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """Below or above which a clip is of no use. All are in levels of 0 to 255; 0 turns one off.
+    """Limits of the filters, all in levels of 0 to 255; 0 turns one off."""
 
-    Attributes:
-      brightness: least mean luma of a clip.
-      motion: least mean change between neighbouring frames.
-      cut: least score of a step between frames that may be a cut, see `filters.find_cuts`.
-    """
-
-    brightness: float = 16.0
-    motion: float = 0.5
-    cut: float = 40.0
+    brightness: float = 16.0  # least mean luma of a clip
+    motion: float = 0.5  # least mean change between neighbouring frames
+    cut: float = 40.0  # lowest score of a cut between two frames, see `filters.find_cuts`
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -49,28 +43,16 @@ class Thresholds:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What decides which records are made of videos, whatever engine makes them.
+    """What decides which records are made of videos, whatever engine makes them."""
 
-    Attributes:
-      num_frames: frames of a clip.
-      resolution: (height, width) of a clip in pixels.
-      fps: frames per second of a clip.
-      max_clips_per_video: clips from one video, the first ones; 0 for all.
-      test_fraction: share of the videos that goes into the split "test".
-      videos_per_shard: videos whose clips share a file; 0 chooses by their number.
-      thresholds: of the filters.
-      text_fingerprint: of the text encoder whose embeddings of the captions are stored; None where
-        none are.
-    """
-
-    num_frames: int
-    resolution: tuple[int, int]
-    fps: float
-    max_clips_per_video: int = 0
-    test_fraction: float = 0.01
-    videos_per_shard: int = 0
-    thresholds: Thresholds = Thresholds()
-    text_fingerprint: str | None = None
+    num_frames: int  # frames of a clip
+    resolution: tuple[int, int]  # (height, width) of a clip in pixels
+    fps: float  # frames per second of a clip
+    max_clips_per_video: int = 0  # clips from one video, the first ones; 0 for all
+    test_fraction: float = 0.01  # share of the videos that goes into the split "test"
+    videos_per_shard: int = 0  # videos whose clips share a file; 0 chooses by their number
+    thresholds: Thresholds = Thresholds()  # of the filters
+    text_fingerprint: str | None = None  # of the encoder of stored embeddings; None: none are
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or min(self.resolution) < 1 or self.fps <= 0:
@@ -119,21 +101,13 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """A clip as it is stored.
+    """A clip as it is stored."""
 
-    Attributes:
-      frames: the clip.
-      captions: one or more.
-      path: of the video, as the manifest spells it.
-      start: where in the video the clip begins, in seconds.
-      text: an embedding for each caption, without padding; empty where none are stored.
-    """
-
-    frames: Frames
-    captions: tuple[str, ...]
-    path: str
-    start: float
-    text: tuple[Float32[np.ndarray, "token channel"], ...] = ()
+    frames: Frames  # the clip
+    captions: tuple[str, ...]  # one or more
+    path: str  # of the video, as the manifest spells it
+    start: float  # where in the video the clip begins, in seconds
+    text: tuple[Float32[np.ndarray, "token channel"], ...] = ()  # of each caption, or empty
 
 
 class RecordFormat:
@@ -203,22 +177,13 @@ def open_reader(path: os.PathLike) -> ArrayRecordReader:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Index:
-    """What a finished output holds.
+    """What a finished output holds."""
 
-    Attributes:
-      settings: that it was made by.
-      shard_lengths: split -> number of clips in each of its shards.
-      num_bytes: split -> size of its clips in bytes, before compression.
-      text_shape: (L, D) of stored embeddings with their padding; None where there are none.
-      fingerprint: SHA-256 of the settings of the clips and of all records in order. It depends
-        neither on the machine nor on the number of workers, kills or engines.
-    """
-
-    settings: Settings
-    shard_lengths: dict[str, list[int]]
-    num_bytes: dict[str, int]
-    text_shape: tuple[int, int] | None
-    fingerprint: str
+    settings: Settings  # that it was made by
+    shard_lengths: dict[str, list[int]]  # split -> number of clips in each of its shards
+    num_bytes: dict[str, int]  # split -> size of its clips in bytes, before compression
+    text_shape: tuple[int, int] | None  # (L, D) of stored embeddings, padded; None: there are none
+    fingerprint: str  # SHA-256 of the settings of the clips and of all records in order
 
     def num_clips(self, split: str) -> int:
         """Clips of a split."""

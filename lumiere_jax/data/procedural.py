@@ -11,37 +11,21 @@ from lumiere_jax.runtime.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class ProceduralSource:
-    """Endless clips, each a pure function of its index; `fps` says how fast to play them.
+    """Endless clips, each a pure function of its index; `fps` says how fast to play them."""
 
-    Attributes:
-      num_frames: frames of a clip. One frame shows a random moment of it.
-      resolution: pixels along each side.
-      fps: frames per second at which a clip is meant to be played.
-      split: "train" or "test".
-      size: how many clips an epoch has.
-      max_objects: 1, or 2 to allow two objects in a clip.
-      two_object_probability: share of clips with two objects where `max_objects` is 2.
-      seed: of the whole source.
-    """
-
-    num_frames: int = 8
-    resolution: int = 16
-    fps: float = 8
-    split: str = "train"
-    size: int = 1_000_000
-    max_objects: int = 1
-    two_object_probability: float = 0.5
-    seed: int = 0
+    num_frames: int = 8  # frames of a clip. One frame shows a random moment of it
+    resolution: int = 16  # pixels along each side
+    fps: float = 8  # frames per second at which a clip is meant to be played
+    split: str = "train"  # "train" or "test"
+    size: int = 1_000_000  # how many clips an epoch has
+    max_objects: int = 1  # 1, or 2 to allow two objects in a clip
+    two_object_probability: float = 0.5  # share of clips with two objects where `max_objects` is 2
+    seed: int = 0  # of the whole source
 
     name: ClassVar[str]
     least_resolution: ClassVar[int]
 
     def __post_init__(self) -> None:
-        """Checks the settings.
-
-        Raises:
-          UserError: one is out of range.
-        """
         if self.split not in SPLITS:
             raise UserError(f"{self.name}: split={self.split!r} must be 'train' or 'test'")
         if self.max_objects not in (1, 2):

@@ -59,23 +59,14 @@ _POINTS_PER_CHUNK = 2**21  # bounds the memory of long, large clips
 
 @dataclasses.dataclass(frozen=True)
 class SceneObject:
-    """One object and its straight path.
+    """One object and its straight path."""
 
-    Attributes:
-      shape: One of `SHAPES`.
-      colour: A key of `OBJECT_COLOURS`.
-      size: A key of `SIZES`.
-      direction: A key of `DIRECTIONS`.
-      start: Centre (x, y) in the first frame, fractions of the frame's width.
-      end: Centre (x, y) in the last frame; equal to `start` when standing still.
-    """
-
-    shape: str
-    colour: str
-    size: str
-    direction: str
-    start: tuple[float, float]
-    end: tuple[float, float]
+    shape: str  # one of `SHAPES`
+    colour: str  # a key of `OBJECT_COLOURS`
+    size: str  # a key of `SIZES`
+    direction: str  # a key of `DIRECTIONS`
+    start: tuple[float, float]  # centre (x, y) in the first frame, fractions of the frame's width
+    end: tuple[float, float]  # centre (x, y) in the last frame; `start` when standing still
 
     @property
     def radius(self) -> float:
@@ -90,17 +81,11 @@ class SceneObject:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """The truth about one clip.
+    """The truth about one clip."""
 
-    Attributes:
-      objects: One or two objects; later ones are drawn over earlier ones.
-      background_colour: A key of `BACKGROUND_COLOURS`.
-      background_kind: One of `BACKGROUND_KINDS`.
-    """
-
-    objects: tuple[SceneObject, ...]
-    background_colour: str
-    background_kind: str
+    objects: tuple[SceneObject, ...]  # one or two objects; later ones are drawn over earlier ones
+    background_colour: str  # a key of `BACKGROUND_COLOURS`
+    background_kind: str  # one of `BACKGROUND_KINDS`
 
 
 def _square(x: np.ndarray, y: np.ndarray) -> np.ndarray:

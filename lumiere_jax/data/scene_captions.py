@@ -62,7 +62,7 @@ class SceneAttributes:
 
 
 def attributes(scene: Scene) -> SceneAttributes:
-    """The part of a scene that its caption tells."""
+    """The part of a scene that its caption describes."""
     return SceneAttributes(
         tuple(ObjectAttributes(o.shape, o.colour, o.direction, o.size) for o in scene.objects),
         scene.background_colour,

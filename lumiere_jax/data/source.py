@@ -51,40 +51,28 @@ Embedding = tuple[Float32[np.ndarray, "token channel"], Bool[np.ndarray, " token
 
 @runtime_checkable
 class StoresText(Protocol):
-    """A source that has its captions' embeddings at hand.
-
-    Attributes:
-      text_fingerprint: of the encoder that made them; None if there are none after all.
-    """
+    """A source that stores its captions' embeddings."""
 
     @property
-    def text_fingerprint(self) -> str | None: ...  # noqa: D102
+    def text_fingerprint(self) -> str | None:
+        """Of the encoder that made them; None if there are none after all."""
 
     def stored_text(self, index: int, seed: int = 0) -> Embedding | None:
         """The encoder's answer to the caption of that example."""
 
 
 def fingerprint(kind: str, **facts: object) -> str:
-    """A short name for what a source holds, to tell whether a run goes on with the same data.
+    """A short name for what a source holds, to see whether a run continues with the same data.
 
-    Args:
-      kind: of the source.
-      facts: whatever changes the clips if it changes: settings, names and sizes of files, captions.
-        Anything that JSON can hold.
-
-    Returns:
-      "KIND-" and 16 hexadecimal digits.
+    `facts`, in terms of JSON, are whatever changes the clips if it changes: settings, names and
+    sizes of files, captions. The name is "KIND-" and 16 hexadecimal digits.
     """
     text = json.dumps(facts, sort_keys=True, ensure_ascii=True, default=list)
     return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def check_choice(kind: str, **choices: tuple[object, Sequence[object]]) -> None:
-    """Refuses settings of a source that are not among those known: `name=(value, known)`.
-
-    Raises:
-      UserError: naming the setting and what is known.
-    """
+    """Refuses settings of a source that are not among those known: `name=(value, known)`."""
     for name, (value, known) in choices.items():
         if value not in known:
             raise UserError(

@@ -87,11 +87,7 @@ def _mixture(data: DataConfig, split: str) -> Mixture:
 
 
 def check_size(source: Source, batch_size: int) -> None:
-    """Refuses a source that cannot fill one global batch.
-
-    Raises:
-      UserError: naming both numbers.
-    """
+    """Refuses a source that cannot fill one global batch."""
     if len(source) < batch_size:
         raise UserError(
             f"the data source has {len(source)} clips, fewer than the global batch of "
@@ -101,11 +97,7 @@ def check_size(source: Source, batch_size: int) -> None:
 
 
 def check_text(source: Source, encoder: TextEncoder) -> None:
-    """Refuses a source whose embeddings are another encoder's.
-
-    Raises:
-      UserError: naming both encoders.
-    """
+    """Refuses a source whose embeddings are another encoder's."""
     for part in source.sources if isinstance(source, Mixture) else [source]:
         stored = part.text_fingerprint if isinstance(part, StoresText) else None
         if stored is not None and stored != encoder.fingerprint:

@@ -49,18 +49,10 @@ class Ucf101(HoldsFrames):
         backend: str = "auto",
         clip: str = "random",
     ):
-        """Finds the videos.
+        """Finds the videos; arguments are the fields of `DataConfig` with their names.
 
-        Args:
-          folder: that holds `UCF-101` and `ucfTrainTestlist`, or the `data_dir` of TFDS.
-          num_frames: frames of a clip.
-          resolution: side of the square clip in pixels, or (height, width); the aspect of the
-            videos is kept, and what is over is cropped.
-          fps: frames per second of a clip.
-          split: "train" or "test".
-          fold: which of the three official divisions into train and test.
-          backend: "files", "tfds", or "auto": whichever the folder holds.
-          clip: "random" (by the seed of the example) or "center", where in the video.
+        `folder` holds `UCF-101` and `ucfTrainTestlist`, or is the `data_dir` of TFDS. The aspect of
+        the videos is kept, and what does not fit is cropped.
 
         Raises:
           UserError: naming a setting that is out of range, or what the folder lacks.

@@ -30,19 +30,12 @@ _FRAMING = 12  # bytes before the data of a TFRecord: its length and a checksum;
 
 @dataclasses.dataclass(frozen=True)
 class UcfVideo:
-    """A video of UCF101.
+    """A video of UCF101."""
 
-    Attributes:
-      name: of its file, or which record of which shard it is; unique and stable.
-      label: its class, 0 to 100, as TFDS counts.
-      num_frames: how many it has.
-      read: its frames, by the number of the first one and how many.
-    """
-
-    name: str
-    label: int
-    num_frames: int
-    read: Callable[[int, int], Frames]
+    name: str  # of its file, or which record of which shard it is; unique and stable
+    label: int  # its class, 0 to 100, as TFDS counts
+    num_frames: int  # how many it has
+    read: Callable[[int, int], Frames]  # its frames, by the number of the first one and how many
 
 
 Found = tuple[list[UcfVideo], dict[str, str]]
@@ -52,10 +45,7 @@ Found = tuple[list[UcfVideo], dict[str, str]]
 def find_files(root: Path, split: str, fold: int) -> Found:
     """The videos of a split, in the order of their files' names.
 
-    Args:
-      root: holds the videos, in folders or not, and the lists, unpacked or not.
-      split: "train" or "test".
-      fold: 1, 2 or 3.
+    `root` holds the videos, in folders or not, and the lists, unpacked or not.
 
     Raises:
       UserError: naming what is missing, and how to get it.
@@ -136,10 +126,7 @@ def _explain_missing_videos(root: Path) -> None:
 def find_records(root: Path, split: str, fold: int) -> Found:
     """The videos of a split, in the order of the records, all of which are read once.
 
-    Args:
-      root: `data_dir` of TFDS.
-      split: "train" or "test".
-      fold: 1, 2 or 3.
+    `root` is the `data_dir` of TFDS.
 
     Raises:
       UserError: if the data set is not there, or not prepared as TFRecords at its own size.

@@ -50,18 +50,9 @@ class VideoFolder(HoldsFrames):
         clip: str = "random",
         cache_bytes: int = 2**29,
     ):
-        """Finds, probes and filters the videos.
+        """Finds, probes and filters the videos; arguments are the fields of `DataConfig`.
 
-        Args:
-          folder: with videos in it or in folders below: MP4, WebM, MOV, AVI, GIF, MKV; see
-            `CaptionedFolder` for splits and captions.
-          num_frames: frames of a clip.
-          resolution: side of the square clip in pixels, or (height, width).
-          fps: frames per second of a clip.
-          split: "train" or "test".
-          captions: CSV or JSONL file, see `captions.read_captions_file`.
-          clip: "random" (by the seed of the example) or "center", where in the video.
-          cache_bytes: memory that decoded videos may take.
+        For splits and captions see `CaptionedFolder`.
 
         Raises:
           UserError: no folder, no usable video in it, or a malformed captions file.

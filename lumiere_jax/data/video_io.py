@@ -91,17 +91,11 @@ def frames_in(seconds: float, fps: float) -> int:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VideoInfo:
-    """The times of a video, in seconds.
+    """The times of a video, in seconds."""
 
-    Attributes:
-      duration: from the first frame's appearance to the last one's disappearance.
-      frame_period: the usual time between two frames.
-      start_time: timestamp of the first frame; all other times count from it.
-    """
-
-    duration: float
-    frame_period: float
-    start_time: float
+    duration: float  # from the first frame's appearance to the last one's disappearance
+    frame_period: float  # the usual time between two frames
+    start_time: float  # timestamp of the first frame; all other times count from it
 
     @property
     def fps(self) -> float:
@@ -266,11 +260,7 @@ def read_comment(path: str | os.PathLike) -> str:
 
 
 def coding(path: str | os.PathLike) -> tuple[str, str | None]:
-    """Names of a file's codec and pixel format, as ("h264", "yuv420p").
-
-    Raises:
-      VideoReadError: the file is missing or no video.
-    """
+    """Names of a file's codec and pixel format, as ("h264", "yuv420p")."""
     with _open_video(path) as (_, stream):
         return stream.codec_context.name, stream.codec_context.pix_fmt
 
@@ -405,9 +395,6 @@ def write_lossless(path: str | os.PathLike, video: Video, fps: float) -> None:
     """Writes an MKV whose pixels are exactly those of the video, as bytes: FFV1, RGB.
 
     For measuring, which compression would disturb; most browsers do not play it.
-
-    Raises:
-      UserError: the folder is missing or cannot be written.
     """
     frames = (
         av.VideoFrame.from_ndarray(image, "rgb24").reformat(format="bgr0")
@@ -448,9 +435,6 @@ def write_gif(path: str | os.PathLike, video: Video, fps: float, *, upscale: int
 
     GIF counts time in 1/100 s, so single frames may be shown 1/100 s longer than others; the sum is
     right up to 50 fps, the most that browsers play. `upscale` is as for `write_mp4`.
-
-    Raises:
-      UserError: the folder is missing or cannot be written.
     """
     video = np.asarray(video)
     palette = _shared_palette(video)
@@ -476,11 +460,7 @@ def _shared_palette(video: np.ndarray, max_pixels: int = 2**14) -> Image.Image:
 def write_image(
     path: str | os.PathLike, image: Float32[np.ndarray, "height width 3"], *, upscale: int = 1
 ) -> None:
-    """Writes a picture, in [-1, 1], as PNG; `upscale` is as for `write_mp4`.
-
-    Raises:
-      UserError: the folder is missing or cannot be written.
-    """
+    """Writes a picture, in [-1, 1], as PNG; `upscale` is as for `write_mp4`."""
     (pixels,) = _byte_frames(image[None], upscale)
     with _atomic_write(path) as temporary:
         Image.fromarray(pixels).save(temporary, format="PNG")
@@ -502,9 +482,6 @@ def write_contact_sheet(
       videos: each in [-1, 1].
       captions: one for each video, drawn above its row.
       max_columns: the most frames to show of each video; the first and the last are among them.
-
-    Raises:
-      UserError: the folder is missing or cannot be written.
     """
     videos = list(videos)
     captions = [""] * len(videos) if captions is None else captions

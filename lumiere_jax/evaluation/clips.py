@@ -5,13 +5,14 @@ import hashlib
 import os
 import random
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from lumiere_jax.data.folder import examine_all
 from lumiere_jax.data.video_folder import find_videos
 from lumiere_jax.data.video_io import (
+    Frames,
     VideoInfo,
     VideoReadError,
     probe_video,
@@ -25,32 +26,17 @@ POSITIONS = ("center", "first", "random")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClipRule:
-    """One clip of every video.
+    """One clip of every video."""
 
-    Attributes:
-      num_frames: frames of the clip.
-      fps: rate to which videos are resampled first; None leaves their own.
-      stride: takes every so manieth frame of that rate.
-      position: where the clip is: "center", "first", or "random" by `seed` and the file's name.
-      seed: see `position`.
-      aspect: "4:3" cuts the middle of that aspect ratio out; "" keeps all.
-      size: (height, width) to scale to cover, and crop centrally; None keeps the pixels.
-    """
-
-    num_frames: int = 16
-    fps: float | None = None
-    stride: int = 1
-    position: str = "center"
-    seed: int = 0
-    aspect: str = ""
-    size: tuple[int, int] | None = None
+    num_frames: int = 16  # frames of the clip
+    fps: float | None = None  # rate to which videos are resampled first; None leaves their own
+    stride: int = 1  # takes every n-th frame at that rate
+    position: str = "center"  # "center", "first", or "random" by `seed` and the file's name
+    seed: int = 0  # see `position`
+    aspect: str = ""  # "4:3" cuts the middle of that aspect ratio out; "" keeps all
+    size: tuple[int, int] | None = None  # (height, width) to cover and crop to; None: as it is
 
     def __post_init__(self) -> None:
-        """Checks the fields.
-
-        Raises:
-          UserError: naming the one that cannot be used.
-        """
         if self.num_frames < 1 or self.stride < 1:
             raise UserError(
                 f"--num_frames={self.num_frames} --stride={self.stride}: both must be 1 or more."
@@ -70,28 +56,21 @@ class ClipRule:
 
     def rate(self, info: VideoInfo) -> float:
         """Frames per second at which a video is read."""
-        return self.fps or 1 / info.frame_period
+        return self.fps or info.fps
 
     def available(self, info: VideoInfo) -> int:
         """Frames that a video has at that rate."""
         return info.num_frames(self.rate(info))
 
     def start(self, name: str, available: int) -> int:
-        """First frame of the clip of a video with that name and so many frames."""
+        """First frame of the clip of a video with that name and number of frames."""
         spare = available - self.span
         if self.position == "random":
             return random.Random(f"{self.seed} {name}").randint(0, spare)
         return spare // 2 if self.position == "center" else 0
 
-    def read(self, path: Path, name: str) -> np.ndarray:
-        """The clip of a video.
-
-        Args:
-          path: of the file.
-          name: of the video, which decides where a random clip is.
-
-        Returns:
-          uint8 `[num_frames, height, width, 3]`.
+    def read(self, path: Path, name: str) -> Frames:
+        """The clip of a video, whose name decides where a random clip is.
 
         Raises:
           VideoReadError: if it cannot be read, or is too short.
@@ -119,7 +98,7 @@ class ClipRule:
             pass
         raise UserError(f"--aspect={self.aspect} must be WIDTH:HEIGHT, as 4:3.")
 
-    def _cut(self, video: np.ndarray) -> np.ndarray:
+    def _cut(self, video: Frames) -> Frames:
         aspect = self._aspect()
         if aspect is None:
             return video
@@ -129,39 +108,23 @@ class ClipRule:
         return video[:, top : top + new[0], left : left + new[1]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Video:
-    """A video of a set: its name within it, and its file."""
-
-    name: str
-    path: Path
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VideoSet:
-    """Videos that are scored together.
+    """Videos that are scored together."""
 
-    Attributes:
-      label: "real" or "generated", for messages.
-      folder: that they are in.
-      videos: sorted by name.
-      left_out: reason by name, of those that cannot be used.
-      fps: lowest and highest rate of the files themselves.
-    """
-
-    label: str
-    folder: Path
-    videos: tuple[Video, ...]
-    left_out: dict[str, str]
-    fps: tuple[float, float]
+    label: str  # "real" or "generated", for messages
+    folder: Path  # that they are in
+    names: tuple[str, ...]  # their paths below the folder, sorted
+    left_out: dict[str, str]  # reason by name, of those that cannot be used
+    fps: tuple[float, float]  # lowest and highest rate of the files themselves
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of names, sizes and times of the files."""
         digest = hashlib.sha256()
-        for video in self.videos:
-            stat = video.path.stat()
-            digest.update(f"{video.name}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+        for name in self.names:
+            stat = (self.folder / name).stat()
+            digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
         return digest.hexdigest()
 
 
@@ -184,8 +147,8 @@ def find(
       rule: that their clips follow.
       listed: a text file that names those to take, one path below `folder` a line, as the lists
         of UCF101's splits do (what follows a space is a label).
-      most: takes so many at random; None takes all.
-      seed: of that choice.
+      most: takes at most this many, at random by `seed`; None takes all.
+      seed: see `most`.
       skip_unusable: leaves out files that are damaged or too short, and names them; if False they
         are an error, because they change the number of videos.
       poll: called now and then; may raise.
@@ -204,31 +167,25 @@ def find(
         names = sorted(random.Random(seed).sample(names, most))
     if not names:
         raise UserError(f"{label} videos: {root} holds none (MP4, WebM, MOV, AVI, GIF, MKV).")
-    left_out, usable, rates = {}, [], []
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        probed = pool.map(lambda name: _probe(root / name, rule), names)
-        for count, (name, result) in enumerate(zip(names, probed, strict=True)):
-            if isinstance(result, str):
-                left_out[name] = result
-            else:
-                usable.append(Video(name, root / name))
-                rates.append(round(result, 2))
-            if count % 100 == 0:
-                poll()
-    if left_out and not (skip_unusable and usable):
+    probed = examine_all(lambda name: _probe(root / name, rule), names)
+    rates: dict[str, float] = {}
+    left_out: dict[str, str] = {}
+    for count, (name, result) in enumerate(zip(names, probed, strict=True)):
+        if isinstance(result, str):
+            left_out[name] = result
+        else:
+            rates[name] = round(result, 2)
+        if count % 100 == 0:
+            poll()
+    if left_out and not (skip_unusable and rates):
         shown = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:3])
         raise UserError(
             f"{label} videos: {len(left_out)} of {len(names)} in {root} cannot be used ({shown}"
-            f"{'; …' if len(left_out) > 3 else ''}). Mend or remove them, ask for fewer frames, or "
-            "leave them out with --skip_unusable."
+            f"{'; …' if len(left_out) > 3 else ''}). Repair or remove them, ask for fewer frames, "
+            "or leave them out with --skip_unusable."
         )
-    return VideoSet(
-        label=label,
-        folder=root,
-        videos=tuple(usable),
-        left_out=left_out,
-        fps=(min(rates), max(rates)),
-    )
+    fps = min(rates.values()), max(rates.values())
+    return VideoSet(label=label, folder=root, names=tuple(rates), left_out=left_out, fps=fps)
 
 
 def _probe(path: Path, rule: ClipRule) -> float | str:
@@ -240,7 +197,7 @@ def _probe(path: Path, rule: ClipRule) -> float | str:
     available = rule.available(info)
     if available < rule.span:
         return f"too short: {available} of {rule.span} frames"
-    return 1 / info.frame_period
+    return info.fps
 
 
 def _listed(names: Sequence[str], path: Path, root: Path) -> list[str]:
@@ -248,8 +205,8 @@ def _listed(names: Sequence[str], path: Path, root: Path) -> list[str]:
         lines = path.expanduser().read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"list of videos {path} cannot be read: {error}.") from error
-    known = set(names)
-    wanted = {_name(line, known) for line in lines if line.strip()}
+    known, lines = set(names), [line.strip() for line in lines if line.strip()]
+    wanted = {line if line in known else line.split()[0] for line in lines}
     missing = sorted(wanted - known)
     if missing:
         raise UserError(
@@ -257,8 +214,3 @@ def _listed(names: Sequence[str], path: Path, root: Path) -> list[str]:
             f"{missing[0]!r}; give the folder that the paths of the list start from."
         )
     return sorted(wanted)
-
-
-def _name(line: str, known: set[str]) -> str:
-    line = line.strip()
-    return line if line in known else line.split()[0]

@@ -4,15 +4,17 @@ import dataclasses
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float32
 
-from lumiere_jax.data.video_io import VideoReadError
-from lumiere_jax.evaluation.clips import ClipRule, Video, VideoSet
+from lumiere_jax.data.video_io import Frames, VideoReadError
+from lumiere_jax.evaluation.clips import ClipRule, VideoSet
 from lumiere_jax.evaluation.networks import FeatureNetwork
 from lumiere_jax.metrics.frechet import Moments
 from lumiere_jax.runtime.distributed import is_primary, wait_for_all
@@ -26,19 +28,13 @@ _DARK = 2
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Features:
-    """Features of a set, in the order of its videos.
+    """Features of a set, in the order of its videos."""
 
-    Attributes:
-      logits: `[n, classes]`, float32.
-      sizes: "HEIGHT×WIDTH" of the clips, each once, sorted.
-      darkest: smallest value of any pixel.
-      brightest: largest value of any pixel.
-    """
-
-    logits: np.ndarray
-    sizes: tuple[str, ...]
-    darkest: int
-    brightest: int
+    videos: VideoSet  # the set
+    logits: Float32[np.ndarray, "video channel"]  # of each video
+    sizes: tuple[str, ...]  # "HEIGHT×WIDTH" of the clips, each once, sorted
+    darkest: int  # smallest value of any pixel
+    brightest: int  # largest value of any pixel
 
     @property
     def moments(self) -> Moments:
@@ -60,12 +56,12 @@ def extract(
 ) -> Features:
     """Computes what is not in the cache yet.
 
-    With several processes each computes every so manieth block, and all of them get all.
+    With several processes each computes a share of the blocks, and all of them get all.
 
     Args:
       videos: the set.
       rule: which clip of each.
-      network: whose logits.
+      network: computes the logits.
       cache: folder for blocks, shared by all processes.
       poll: called after every block, equally often on every process; may raise.
 
@@ -78,11 +74,11 @@ def extract(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"features cannot be written to {folder} ({error}).") from error
-    count = -(-len(videos.videos) // BLOCK)
+    count = -(-len(videos.names) // BLOCK)
     processes, process = jax.process_count(), jax.process_index()
     progress = Progress(
         f"{network.name.split()[0]} of {videos.label} videos",
-        len(videos.videos),
+        len(videos.names),
         "videos",
         quiet=not is_primary(),
     )
@@ -90,19 +86,23 @@ def extract(
         for first in range(0, count, processes):
             block, path = first + process, folder / f"{first + process:06d}.npz"
             if block < count and _read(path) is None:
-                chosen = videos.videos[block * BLOCK : (block + 1) * BLOCK]
-                _write(path, _compute(chosen, rule, network, pool))
-            progress.update(min((first + processes) * BLOCK, len(videos.videos)))
+                names = videos.names[block * BLOCK : (block + 1) * BLOCK]
+                arrays: dict[str, Any] = _compute(videos.folder, names, rule, network, pool)
+                with written(path) as temporary, temporary.open("wb") as file:
+                    np.savez(file, **arrays)
+            progress.update(min((first + processes) * BLOCK, len(videos.names)))
             poll()
     wait_for_all(f"features {folder.name}")
     blocks = [_read(folder / f"{block:06d}.npz") for block in range(count)]
-    if any(block is None for block in blocks):
+    read = [block for block in blocks if block is not None]
+    if len(read) < count:
         raise UserError(f"{folder} lost blocks while it was read; start again.")
     return Features(
-        logits=np.concatenate([block["logits"] for block in blocks]),
-        sizes=tuple(sorted({str(size) for block in blocks for size in block["sizes"]})),
-        darkest=min(int(block["darkest"]) for block in blocks),
-        brightest=max(int(block["brightest"]) for block in blocks),
+        videos=videos,
+        logits=np.concatenate([block["logits"] for block in read]),
+        sizes=tuple(sorted({str(size) for block in read for size in block["sizes"]})),
+        darkest=min(int(block["darkest"]) for block in read),
+        brightest=max(int(block["brightest"]) for block in read),
     )
 
 
@@ -119,19 +119,26 @@ def _key(videos: VideoSet, rule: ClipRule, network: FeatureNetwork) -> str:
 
 
 def _compute(
-    videos: tuple[Video, ...], rule: ClipRule, network: FeatureNetwork, pool: ThreadPoolExecutor
+    folder: Path,
+    names: Sequence[str],
+    rule: ClipRule,
+    network: FeatureNetwork,
+    pool: ThreadPoolExecutor,
 ) -> dict[str, np.ndarray]:
     """Features of a block, a batch at a time; the next batch is decoded meanwhile."""
 
-    def decode(video: Video) -> np.ndarray:
+    def decode(name: str) -> Frames:
         try:
-            return rule.read(video.path, video.name)
+            return rule.read(folder / name, name)
         except VideoReadError as error:
             raise UserError(f"{error}; it was fine at the start: restore it.") from error
 
-    starts = range(0, len(videos), network.batch_size)
-    batches = [[pool.submit(decode, v) for v in videos[s : s + network.batch_size]] for s in starts]
-    logits, sizes, darkest, brightest = [], set(), 255, 0
+    size = network.batch_size
+    batches = [
+        [pool.submit(decode, name) for name in names[start : start + size]]
+        for start in range(0, len(names), size)
+    ]
+    logits, sizes, darkest, brightest = [], set[str](), 255, 0
     for batch in batches:
         clips = [future.result() for future in batch]
         batch.clear()
@@ -145,11 +152,6 @@ def _compute(
         "darkest": np.array(darkest),
         "brightest": np.array(brightest),
     }
-
-
-def _write(path: Path, block: dict[str, np.ndarray]) -> None:
-    with written(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **block)
 
 
 def _read(path: Path) -> dict[str, np.ndarray] | None:

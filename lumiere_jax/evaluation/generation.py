@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,21 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from lumiere_jax import text
+from lumiere_jax.cascade.stage import Stage
+from lumiere_jax.checkpoints import checkpoint
 from lumiere_jax.data.video_io import write_lossless, write_mp4
 from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.runtime.distributed import is_primary, wait_for_all
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.files import write_text
 from lumiere_jax.runtime.progress import Progress
+from lumiere_jax.runtime.sharding import create_mesh
 
-FORMATS = {"mkv": write_lossless, "mp4": write_mp4}
+FORMATS: dict[str, Callable[[Path, np.ndarray, float], None]] = {
+    "mkv": write_lossless,
+    "mp4": write_mp4,
+}
 """Suffixes of files: FFV1, which loses nothing, and H.264, which browsers play."""
 
 _SETTINGS = "generation.json"
@@ -25,76 +32,140 @@ _SETTINGS = "generation.json"
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """One video to generate.
+    """One video to generate."""
+
+    name: str  # of its file below the folder, without a suffix; a function of class, index and seed
+    prompt: str  # what it shows
+    seed: int  # of its noise
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Generator:
+    """A cascade and how to sample from it.
 
     Attributes:
-      name: of its file below the folder, without a suffix; a function of class, index and seed.
-      prompt: what it shows.
-      seed: of its noise.
-    """
-
-    name: str
-    prompt: str
-    seed: int
-
-
-def generate(
-    pipeline: LumierePipeline,
-    requests: Sequence[Request],
-    folder: Path,
-    settings: dict[str, Any],
-    *,
-    batch_size: int,
-    suffix: str = "mkv",
-    options: dict[str, Any],
-    poll: Callable[[], None] = lambda: None,
-) -> None:
-    """Generates what is not in the folder yet.
-
-    Batches are always the same ones: a video does not depend on which others are there already.
-    With several processes all compute every batch, and each writes some of its videos.
-
-    Args:
-      pipeline: makes the videos.
-      requests: which.
-      folder: for the videos; files that are complete stay.
-      settings: what the videos depend on; kept in the folder, and must be the same again.
+      base: workdir of the base stage.
+      ssr: workdirs of super-resolution stages.
       batch_size: videos at once.
-      suffix: a name of `FORMATS`.
-      options: what `pipeline` is called with.
-      poll: called after every batch, equally often on every process; may raise.
-
-    Raises:
-      UserError: if the folder holds videos of other settings, or cannot be written.
+      suffix: of the files; a name of `FORMATS`.
+      text_folder: of the text encoder's weights; None for where they were in training.
+      mesh: sizes of the mesh's axes for several processes, see `sharding.create_mesh`.
+      options: of `LumierePipeline.__call__`, such as "num_steps"; None where a config decides.
     """
-    _agree_on_settings(folder, settings)
-    batches = [requests[i : i + batch_size] for i in range(0, len(requests), batch_size)]
-    missing = [any(not _path(folder, r, suffix).is_file() for r in batch) for batch in batches]
-    if jax.process_count() > 1:  # all must work on the same batches
-        missing = multihost_utils.broadcast_one_to_all(np.array(missing)).tolist()
-    done = sum(len(b) for b, is_missing in zip(batches, missing, strict=True) if not is_missing)
-    progress = Progress("generated", len(requests), "videos", start=done, quiet=not is_primary())
-    if done:
-        progress.update(done, force=True)
-    for batch, is_missing in zip(batches, missing, strict=True):
-        if not is_missing:
-            continue
-        filled = list(batch) + [batch[-1]] * (min(batch_size, len(requests)) - len(batch))
-        videos = pipeline(
+
+    base: Path
+    ssr: tuple[Path, ...] = ()
+    batch_size: int = 8
+    suffix: str = "mkv"
+    text_folder: Path | None = None
+    mesh: dict[str, int] = dataclasses.field(default_factory=dict)
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.suffix not in FORMATS:
+            raise UserError(f"--video_format={self.suffix} is unknown; use one of {list(FORMATS)}.")
+
+    def load(self) -> "LoadedGenerator":
+        """Loads the newest checkpoints.
+
+        Raises:
+          UserError: if a workdir has none.
+        """
+        mesh = create_mesh(self.mesh) if jax.process_count() > 1 else None
+        stages, model = [], dict[str, Any]()
+        for workdir in (self.base, *self.ssr):
+            config, params, step = checkpoint.load(workdir, mesh)
+            text.move_folder(config.text, self.text_folder, workdir)
+            stages.append((Stage.from_config(config), params))
+            model[config.stage] = f"{workdir}, step {step}"
+        pipeline = LumierePipeline(stages[0], stages[1:], show_progress=is_primary(), mesh=mesh)
+        base = stages[0][0].config
+        sampling = {k: v for k, v in base.sampling.items() if k != "prompts"}
+        given = {name: value for name, value in self.options.items() if value is not None}
+        frames = given.get("num_frames", base.data.num_frames)
+        model["sampling"] = sampling | given | {"num_frames": frames, "fps": pipeline.fps}
+        model["batch"], model["video_format"] = self.batch_size, self.suffix
+        return LoadedGenerator(self, pipeline, model)
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedGenerator:
+    """A cascade with its parameters; `model` says what it is made of, for the card."""
+
+    generator: Generator
+    pipeline: LumierePipeline
+    model: dict[str, Any]
+
+    def generate(
+        self,
+        output: Path,
+        settings: dict[str, Any],
+        requests: Mapping[int, Sequence[Request]],
+        poll: Callable[[], None],
+    ) -> tuple[Path, ...]:
+        """Generates what is not there yet, and returns the folders, OUTPUT/videos/SEED.
+
+        Batches are always the same ones: a video does not depend on which others are there already.
+        With several processes all compute every batch, and each writes some of its videos.
+
+        Args:
+          output: holds the folders; files that are complete stay.
+          settings: what the videos depend on besides model and seed; kept in the folders, and must
+            be the same again.
+          requests: which videos, by the seed of their set.
+          poll: called after every batch, equally often on every process; may raise.
+
+        Raises:
+          UserError: if a folder holds videos of other settings, or cannot be written.
+        """
+        folders = {seed: output / "videos" / str(seed) for seed in requests}
+        for seed, folder in folders.items():
+            all_settings = {"model": _plain(self.model), **settings, "seed": seed}
+            _agree_on_settings(folder, all_settings)
+            self._generate(folder, requests[seed], poll)
+            wait_for_all(f"videos {folder.name}")
+        return tuple(folders.values())
+
+    def _generate(
+        self, folder: Path, requests: Sequence[Request], poll: Callable[[], None]
+    ) -> None:
+        size, suffix = self.generator.batch_size, self.generator.suffix
+        batches = [requests[i : i + size] for i in range(0, len(requests), size)]
+        missing = [any(not _path(folder, r, suffix).is_file() for r in batch) for batch in batches]
+        if jax.process_count() > 1:  # all must work on the same batches
+            missing = multihost_utils.broadcast_one_to_all(np.array(missing)).tolist()
+        todo = [batch for batch, is_missing in zip(batches, missing, strict=True) if is_missing]
+        done = len(requests) - sum(map(len, todo))
+        progress = Progress(
+            "generated", len(requests), "videos", start=done, quiet=not is_primary()
+        )
+        if done:
+            progress.update(done, force=True)
+        for batch in todo:
+            self._write_batch(folder, batch, min(size, len(requests)))
+            done += len(batch)
+            progress.update(done, force=True)
+            poll()
+
+    def _write_batch(self, folder: Path, batch: Sequence[Request], size: int) -> None:
+        """Generates a batch, filled up to its usual size, and writes this process's share."""
+        filled = [*batch, *[batch[-1]] * (size - len(batch))]
+        videos = self.pipeline(
             [request.prompt for request in filled],
             seeds=[request.seed for request in filled],
-            batch_size=batch_size,
-            **options,
+            batch_size=self.generator.batch_size,
+            **self.generator.options,
         )
         for index, (request, video) in enumerate(zip(batch, videos, strict=False)):
-            path = _path(folder, request, suffix)
+            path = _path(folder, request, self.generator.suffix)
             if index % jax.process_count() == jax.process_index() and not path.is_file():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                FORMATS[suffix](path, video, pipeline.fps)
-        done += len(batch)
-        progress.update(done, force=True)
-        poll()
-    wait_for_all(f"videos {folder.name}")
+                FORMATS[self.generator.suffix](path, video, self.pipeline.fps)
+
+
+def _plain(model: dict[str, Any]) -> dict[str, Any]:
+    """What JSON makes of it, so that it compares equal to what was read back."""
+    return {k: _plain(v) if isinstance(v, dict) else str(v) for k, v in model.items()}
 
 
 def _path(folder: Path, request: Request, suffix: str) -> Path:
@@ -104,7 +175,6 @@ def _path(folder: Path, request: Request, suffix: str) -> Path:
 def _agree_on_settings(folder: Path, settings: dict[str, Any]) -> None:
     """Writes the settings beside the videos, or compares them with those that are there."""
     path = folder / _SETTINGS
-    text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
     wait_for_all(f"settings {folder.name}")
     try:
         if path.is_file():
@@ -113,12 +183,12 @@ def _agree_on_settings(folder: Path, settings: dict[str, Any]) -> None:
             if changed:
                 shown = "; ".join(f"{k}: {before.get(k)}, now {settings.get(k)}" for k in changed)
                 raise UserError(
-                    f"{folder} holds videos that were made otherwise ({shown}); give another "
-                    "--output, or remove the folder."
+                    f"{folder} holds videos that were made with other settings ({shown}); give "
+                    "another --output, or remove the folder."
                 )
         elif is_primary():
             folder.mkdir(parents=True, exist_ok=True)
-            write_text(path, text)
+            write_text(path, json.dumps(settings, indent=2, sort_keys=True) + "\n")
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} cannot be used for videos ({error}).") from error
     wait_for_all(f"settings of {folder.name} are known")

@@ -3,12 +3,15 @@
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Float32
 
+from lumiere_jax.data.video_io import Frames
 from lumiere_jax.evaluation.profiles import Profile
 from lumiere_jax.metrics import c3d, i3d, i3d_weights
 from lumiere_jax.metrics.preprocessing import prepare
@@ -36,7 +39,7 @@ class FeatureNetwork:
         options: dict[str, str],
         num_frames: tuple[int, int | None],
         preprocess: Callable[[jax.Array], jax.Array],
-        apply: Callable[[dict, jax.Array], jax.Array],
+        apply: Callable[[dict, jax.Array], Any],
         params: dict,
     ):
         """Puts the parameters on the devices; use `i3d_network` or `c3d_network`."""
@@ -50,11 +53,7 @@ class FeatureNetwork:
         self.batch_size = BATCH_SIZE * mesh.size
 
     def check(self, num_frames: int) -> None:
-        """Makes sure that clips have a length that the network takes.
-
-        Raises:
-          UserError: if not.
-        """
+        """Makes sure that clips have a length that the network takes."""
         least, largest = self.num_frames
         if num_frames < least or (largest is not None and num_frames > largest):
             wanted = f"{least}" if largest == least else f"{least} or more"
@@ -63,17 +62,9 @@ class FeatureNetwork:
                 "are usually given for 16."
             )
 
-    def __call__(self, clips: Sequence[np.ndarray]) -> np.ndarray:
-        """Logits.
-
-        Args:
-          clips: uint8 `[time, height, width, 3]` each, RGB, with one number of frames; sizes may
-            differ.
-
-        Returns:
-          `[len(clips), classes]`, float32.
-        """
-        ready = [np.asarray(self._preprocess(clip)) for clip in clips]
+    def __call__(self, clips: Sequence[Frames]) -> Float32[np.ndarray, "clip channel"]:
+        """Logits of clips with one number of frames; sizes may differ."""
+        ready = [np.asarray(self._preprocess(jnp.asarray(clip))) for clip in clips]
         ready += [ready[-1]] * (-len(ready) % self.batch_size)  # one compilation for all
         logits = []
         for start in range(0, len(ready), self.batch_size):
@@ -85,12 +76,7 @@ class FeatureNetwork:
 def i3d_network(
     profile: Profile, weights: str | Path | None = None, cache: str | Path | None = None
 ) -> FeatureNetwork:
-    """I3D as FVD uses it.
-
-    Args:
-      profile: what is done before it, and its batch normalization.
-      weights: see `i3d_weights.load`.
-      cache: see `i3d_weights.load`.
+    """I3D as FVD uses it; for `weights` and `cache` see `i3d_weights.load`.
 
     Raises:
       UserError: if there are no weights.
@@ -115,21 +101,20 @@ def i3d_network(
 def c3d_network(weights: str | Path, mean: str | Path) -> FeatureNetwork:
     """C3D, fine-tuned on UCF101, as TGANv2's Inception Score uses it.
 
-    Args:
-      weights: `conv3d_deepnetA_ucf.npz`.
-      mean: `mean2.npz`.
+    The files are `conv3d_deepnetA_ucf.npz` and `mean2.npz`.
 
     Raises:
       UserError: if a file is missing or is another.
     """
-    params, mean_clip = c3d.load(weights, mean)
+    params, mean_array = c3d.load(weights, mean)
+    mean_clip = jnp.asarray(mean_array)
 
     def preprocess(clip: jax.Array) -> jax.Array:
         return c3d.preprocess(clip[None].astype(jnp.float32) / 127.5 - 1, mean_clip)[0]
 
     return FeatureNetwork(
         "C3D UCF101 (TGANv2)",
-        c3d.fingerprint(params, mean_clip),
+        c3d.fingerprint(params, mean_array),
         {"preprocessing": "TGANv2"},
         (c3d.NUM_FRAMES, c3d.NUM_FRAMES),
         preprocess,

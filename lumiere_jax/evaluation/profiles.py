@@ -1,6 +1,7 @@
 """How published tools compute FVD, as named options."""
 
 import dataclasses
+from typing import Any
 
 from lumiere_jax.metrics.preprocessing import CROPS, RESIZES
 from lumiere_jax.runtime.errors import UserError
@@ -8,32 +9,17 @@ from lumiere_jax.runtime.errors import UserError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Profile:
-    """What a tool does between frames and FVD.
+    """What a tool does between frames and FVD."""
 
-    Attributes:
-      resize: to I3D's 224×224; a name of `preprocessing.RESIZES`.
-      crop: "squash" or "center", see `preprocessing.prepare`.
-      ddof: of the covariances: 1 divides by N - 1, 0 by N.
-      bn_epsilon: of I3D's batch normalization.
-      aspect: to which the tool's own loader crops clips ("1:1"); "" for not at all.
-      repeats: how many sets of videos are scored, for a mean and a deviation.
-      source: where this is to be seen.
-    """
-
-    resize: str = "tf1"
-    crop: str = "squash"
-    ddof: int = 1
-    bn_epsilon: float = 1e-3
-    aspect: str = ""
-    repeats: int = 1
-    source: str = ""
+    resize: str = "tf1"  # to I3D's 224×224; a name of `preprocessing.RESIZES`
+    crop: str = "squash"  # "squash" or "center", see `preprocessing.prepare`
+    ddof: int = 1  # of the covariances: 1 divides by N - 1, 0 by N
+    bn_epsilon: float = 1e-3  # of I3D's batch normalization
+    aspect: str = ""  # to which the tool's own loader crops clips ("1:1"); "" for not at all
+    repeats: int = 1  # how many sets of videos are scored, for a mean and a deviation
+    source: str = ""  # where this is to be seen
 
     def __post_init__(self) -> None:
-        """Checks the options.
-
-        Raises:
-          UserError: naming the one that is unknown.
-        """
         for name, value, known in (
             ("resize", self.resize, tuple(RESIZES)),
             ("crop", self.crop, CROPS),
@@ -69,12 +55,8 @@ PROFILES = {
 }
 
 
-def profile(name: str, **changes: object) -> Profile:
-    """A profile by its name, with those changes that are not None.
-
-    Raises:
-      UserError: for an unknown name or option.
-    """
+def profile(name: str, **changes: Any) -> Profile:
+    """A profile by its name, with those changes that are not None."""
     if name not in PROFILES:
         raise UserError(f"--profile={name} is unknown; use one of {', '.join(PROFILES)}.")
     given = {key: value for key, value in changes.items() if value is not None}

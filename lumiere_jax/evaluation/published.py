@@ -6,24 +6,14 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """What a paper reports.
+    """What a paper reports."""
 
-    Attributes:
-      name: of the model.
-      fvd: as printed in table 2 of 2401.12945; None where it has a dash.
-      inception_score: likewise.
-      num_generated: videos that were scored, where it is known.
-      prompts: "pyoco", "class_names", "own" (one sentence a class, not published), or "" if it
-        is not known.
-      note: what else is known of the protocol.
-    """
-
-    name: str
-    fvd: float | None
-    inception_score: float | None = None
-    num_generated: int | None = None
-    prompts: str = ""
-    note: str = ""
+    name: str  # of the model
+    fvd: float | None  # as printed in table 2 of 2401.12945; None where it has a dash
+    inception_score: float | None = None  # likewise
+    num_generated: int | None = None  # videos that were scored, where it is known
+    prompts: str = ""  # "pyoco", "class_names", "own" (not published) or "" (not known)
+    note: str = ""  # what else is known of the protocol
 
 
 ROWS = (

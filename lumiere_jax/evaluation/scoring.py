@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+from jaxtyping import Float
 
 from lumiere_jax.metrics.frechet import (
     Moments,
@@ -12,25 +13,20 @@ from lumiere_jax.metrics.frechet import (
 )
 from lumiere_jax.metrics.inception_score import inception_score
 
+Features = Float[np.ndarray, "video channel"]
+
 NUM_FEATURES = 400
 """Logits of I3D: with as few videos, or fewer, covariances are singular."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Score:
-    """A figure of one set of generated videos, or of several.
+    """A figure of one set of generated videos, or of several."""
 
-    Attributes:
-      name: "FVD", "KVD", "IS" or "IS-I3D-K400".
-      values: one for each set.
-      errors: standard error of each, by bootstrap; empty if it was not asked for.
-      note: what it must not be compared with, if anything.
-    """
-
-    name: str
-    values: tuple[float, ...]
-    errors: tuple[float, ...] = ()
-    note: str = ""
+    name: str  # "FVD", "KVD", "IS" or "IS-I3D-K400"
+    values: tuple[float, ...]  # one for each set
+    errors: tuple[float, ...] = ()  # standard error of each, by bootstrap; or none
+    note: str = ""  # what it must not be compared with, if anything
 
     @property
     def mean(self) -> float:
@@ -45,8 +41,8 @@ class Score:
 
 def fvd(
     real: Moments,
-    real_features: np.ndarray | None,
-    generated: list[np.ndarray],
+    real_features: Features | None,
+    generated: list[Features],
     ddof: int,
     bootstrap: int,
 ) -> Score:
@@ -54,8 +50,8 @@ def fvd(
 
     Args:
       real: moments of the real videos.
-      real_features: the features themselves, which the bootstrap draws from; None if only the
-        moments are at hand: then only the generated videos are drawn anew.
+      real_features: their features, which the bootstrap draws from; None if only the moments are
+        at hand: then only the generated videos are resampled.
       generated: features of each set.
       ddof: of the covariances.
       bootstrap: how many times to draw; 0 for no error.
@@ -70,52 +66,44 @@ def fvd(
 
 def bootstrap_error(
     real: Moments,
-    real_features: np.ndarray | None,
-    generated: np.ndarray,
+    real_features: Features | None,
+    generated: Features,
     ddof: int,
     repeats: int,
     seed: int = 0,
 ) -> float:
     """Standard error of FVD by drawing videos with replacement.
 
-    Only the spread is of use: FVD of drawn sets is biased upward, since they hold fewer different
-    videos.
+    Only the spread means something: FVD of drawn sets is biased upward, since they hold fewer
+    different videos.
     """
     rng = np.random.default_rng(seed)
 
-    def gaussian(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def gaussian(features: Features) -> tuple[np.ndarray, np.ndarray]:
         drawn = features[rng.integers(len(features), size=len(features))].astype(np.float64)
         return drawn.mean(axis=0), np.cov(drawn, rowvar=False, ddof=ddof)
 
-    fixed = None if real_features is not None else (real.mean, real.covariance(ddof))
-    values = [
-        distance_of_gaussians(*(fixed or gaussian(real_features)), *gaussian(generated))
-        for _ in range(repeats)
-    ]
+    known = (real.mean, real.covariance(ddof)) if real_features is None else None
+    values = []
+    for _ in range(repeats):
+        of_real = known if real_features is None else gaussian(real_features)
+        assert of_real is not None
+        values.append(distance_of_gaussians(*of_real, *gaussian(generated)))
     return float(np.std(values, ddof=1))
 
 
-def kvd(real_features: np.ndarray, generated: list[np.ndarray]) -> Score:
+def kvd(real_features: Features, generated: list[Features]) -> Score:
     """KVD of each generated set."""
     values = tuple(kernel_distance(real_features, features) for features in generated)
     return Score(name="KVD", values=values)
 
 
 def inception_scores(
-    name: str, logits: list[np.ndarray], splits: int, epsilon: float, seed: int = 0, note: str = ""
+    name: str, logits: list[Features], splits: int, epsilon: float, seed: int = 0, note: str = ""
 ) -> Score:
-    """Inception Score of each generated set.
+    """Inception Score of each generated set, shuffled first where there are several splits."""
 
-    Args:
-      name: of the score.
-      logits: of each set.
-      splits: see `inception_score`; with more than one the videos are shuffled first.
-      epsilon: see `inception_score`.
-      seed: of the shuffling.
-      note: see `Score`.
-    """
-
-    def score(features: np.ndarray) -> float:
+    def score(features: Features) -> float:
         order = np.random.default_rng(seed).permutation(len(features))
         return inception_score(features[order] if splits > 1 else features, splits, epsilon)[0]
 

@@ -11,17 +11,11 @@ _SEEDS_A_CLASS = 2**20
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preset:
-    """What a paper's protocol generates.
+    """What a paper's protocol generates."""
 
-    Attributes:
-      prompts: "pyoco" or "class_names".
-      counts: column of the list, see `ActionClass.counts`.
-      source: where the protocol is described.
-    """
-
-    prompts: str
-    counts: str
-    source: str
+    prompts: str  # "pyoco" or "class_names"
+    counts: str  # column of the list, see `ActionClass.counts`
+    source: str  # where the protocol is described
 
 
 PRESETS = {
@@ -45,7 +39,7 @@ def requests(preset: str, seed: int = 0, most: int | None = None) -> list[Reques
     Args:
       preset: a name of `PRESETS`.
       seed: of the whole set; every video has a seed of its own.
-      most: at most so many a class, for a trial.
+      most: at most this many per class, for a trial.
 
     Raises:
       UserError: for an unknown preset, or a seed that leaves no room.

@@ -38,7 +38,7 @@ def prepare(plan: Plan, text_config: dict[str, Any] | None, arguments: str) -> I
     Args:
       plan: what to make.
       text_config: `config.text` of the encoder whose embeddings are stored; None stores none.
-      arguments: flags of Beam in one string; without a `--runner`, this process does the work.
+      arguments: flags of Beam; without a `--runner`, this process does the work.
 
     Raises:
       UserError: no clip is left, or the pipeline failed.

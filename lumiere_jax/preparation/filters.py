@@ -99,7 +99,7 @@ def find_cuts(frames: Iterable[Picture], threshold: float) -> Iterator[tuple[Pic
 
 
 def reject(frames: Frames, changes: Sequence[float], thresholds: Thresholds) -> str | None:
-    """Why a clip without cuts is of no use, or None if it is; `changes` are of its T - 1 steps."""
+    """Why to reject a clip without cuts, or None; `changes` are of its T - 1 steps."""
     if (level := brightness(frames)) < thresholds.brightness:
         return f"too dark: mean luma {level:.1f}, below {thresholds.brightness:g}"
     if len(changes) and (motion := sum(changes) / len(changes)) < thresholds.motion:

@@ -31,22 +31,13 @@ MANIFEST_SUFFIXES = (".csv", ".jsonl", ".parquet")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Video:
-    """A video, or a part of one, that clips are made of.
+    """A video, or a part of one, that clips are made of."""
 
-    Attributes:
-      path: as the manifest spells it: relative to `Source.root`, absolute, or in a bucket
-        ("gs://BUCKET/NAME").
-      captions: one or more; empty if there is none, which is a reason to reject it.
-      split: "train" or "test".
-      start: of the part, in seconds from the first frame; None for the beginning.
-      end: likewise; None for the end.
-    """
-
-    path: str
-    captions: tuple[str, ...]
-    split: str
-    start: float | None = None
-    end: float | None = None
+    path: str  # relative to `Source.root`, absolute, or in a bucket ("gs://BUCKET/NAME")
+    captions: tuple[str, ...]  # one or more; empty if there is none, which is a reason to reject it
+    split: str  # "train" or "test"
+    start: float | None = None  # in seconds from the first frame; None: the beginning
+    end: float | None = None  # likewise; None: the end
 
     def to_line(self) -> str:
         """One line of JSON, which `from_line` reads."""
@@ -62,15 +53,10 @@ class Video:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """All videos of a folder or manifest.
+    """All videos of a folder or manifest."""
 
-    Attributes:
-      root: folder that relative paths start from.
-      videos: in the order of the manifest, or of the sorted paths of a folder.
-    """
-
-    root: str
-    videos: list[Video]
+    root: str  # folder that relative paths start from
+    videos: list[Video]  # in the order of the manifest, or of the sorted paths of a folder
 
 
 def read_source(path: str | os.PathLike, test_fraction: float) -> Source:

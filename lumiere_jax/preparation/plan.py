@@ -25,26 +25,15 @@ _FEWEST_VIDEOS, _MOST_VIDEOS, _SHARDS = 8, 256, 1000  # of a shard where its siz
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is to be made.
+    """What is to be made."""
 
-    Attributes:
-      output: folder of the output.
-      root: folder that relative paths of videos start from.
-      settings: of the records.
-      digest: SHA-256 of the list of videos.
-      shard_size: videos of a shard; the last one of a split may have fewer.
-      num_videos: split -> how many.
-      offsets: split -> where the videos of each shard begin in the list of the split, in bytes; one
-        more for the end.
-    """
-
-    output: epath.Path
-    root: str
-    settings: Settings
-    digest: str
-    shard_size: int
-    num_videos: dict[str, int]
-    offsets: dict[str, list[int]]
+    output: epath.Path  # folder of the output
+    root: str  # folder that relative paths of videos start from
+    settings: Settings  # of the records
+    digest: str  # SHA-256 of the list of videos
+    shard_size: int  # videos of a shard; the last one of a split may have fewer
+    num_videos: dict[str, int]  # split -> how many
+    offsets: dict[str, list[int]]  # split -> first byte of each shard in its list, and the end
 
     def shards(self) -> Iterator[Shard]:
         """All shards, in order."""

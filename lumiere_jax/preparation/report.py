@@ -38,9 +38,7 @@ def read_summaries(plan: Plan) -> dict[Shard, Summary | None]:
 def finish(plan: Plan, encoder: TextEncoder | None) -> Index:
     """Writes report, TFDS metadata and, last of all, the index, when all shards are done.
 
-    Args:
-      plan: whose shards are all done.
-      encoder: whose embeddings were stored, if any were.
+    `encoder` is the one whose embeddings were stored, if any were.
 
     Raises:
       UserError: no clip is left, or a shard is missing.

@@ -26,11 +26,6 @@ from lumiere_jax.text import TextEncoder
 def begun(source: str | os.PathLike, output: epath.PathLike, settings: Settings) -> Iterator[Plan]:
     """The plan of an output, which nobody else works on meanwhile.
 
-    Args:
-      source: folder or manifest, see `read_source`.
-      output: folder of the output; created if missing.
-      settings: of the records.
-
     Raises:
       UserError: as `read_source` and `make_plan`, or somebody else works on the output.
     """
@@ -61,12 +56,7 @@ def left(plan: Plan) -> list[Shard]:
 
 
 def prepare(plan: Plan, encoder: TextEncoder | None, num_workers: int) -> Index:
-    """Makes what is left of a plan.
-
-    Args:
-      plan: what to make.
-      encoder: of captions, whose embeddings are stored; None stores none.
-      num_workers: processes that decode.
+    """Makes what is left of a plan, and stores embeddings by the encoder if there is one.
 
     Raises:
       UserError: no clip is left, or the output cannot be written.

@@ -118,10 +118,7 @@ class Summary:
 def make_shard(plan: Plan, task: Task, tell: Callable[[int], None]) -> Summary:
     """Writes the file of a shard, and then its summary, which says that the shard is done.
 
-    Args:
-      plan: that the shard belongs to.
-      task: the shard, and what is known of it.
-      tell: called with the number of a video before each part of it is looked at.
+    `tell` is called with the number of a video before each part of it is read.
 
     Raises:
       UserError: the files cannot be written.

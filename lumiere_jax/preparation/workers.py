@@ -41,13 +41,7 @@ class Crew:
     """
 
     def __init__(self, plan: Plan, num_workers: int, timeout: float = 600.0):
-        """Starts the processes.
-
-        Args:
-          plan: of the shards.
-          num_workers: how many processes.
-          timeout: seconds that one clip may take.
-        """
+        """Starts the processes; `timeout` is how many seconds one clip may take."""
         context = multiprocessing.get_context("forkserver")
         # Imported once, and not by each of them.
         context.set_forkserver_preload([make_shard.__module__, "tensorflow_datasets"])
@@ -65,10 +59,7 @@ class Crew:
             worker.end()
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Event]:
-        """Makes shards.
-
-        Args:
-          tasks: taken one by one, while the workers are busy.
+        """Makes shards, whose tasks are taken one by one while the workers are busy.
 
         Returns:
           What happens; an `Event` of nothing at least twice a second.
@@ -191,7 +182,7 @@ class _Worker:
 
 
 def _work(connection: multiprocessing.connection.Connection, plan: Plan) -> None:
-    """What a worker does: makes the shards that it is given, until it is told to end."""
+    """What a worker does: makes the shards that it is given, until the connection ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:

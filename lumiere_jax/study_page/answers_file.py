@@ -54,7 +54,7 @@ def _judgement(path: Path, study: Study, rater: str, fields: Any) -> Judgement:
     """One answer, looked at field by field, as anyone can write such a file."""
     if not isinstance(fields, dict):
         raise UserError(f"{path} is damaged: an answer is {fields!r}")
-    pair, question = study.pair(fields.get("pair")), fields.get("question")
+    pair, question = study.pair(str(fields.get("pair"))), fields.get("question")
     if pair is None or question not in [known.name for known in study.questions]:
         raise UserError(f"{path} is damaged: no such pair or question in {fields}")
     left = left_video(study, rater, pair)

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lumiere_jax.metrics.user_study import Study, merge, summarize
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.study_page import folder as study_folder
+from lumiere_jax.study_page import page
 
 
 def make_or_load(
@@ -14,26 +16,15 @@ def make_or_load(
     ours: str | None,
     baselines: Sequence[str],
     prompts_file: str | None,
-    **settings: object,
+    **settings: Any,
 ) -> Study:
-    """The study of a folder; made from folders of videos if they are given.
-
-    Args:
-      folder: of the study.
-      ours: folder with the videos of this model.
-      baselines: folders with the videos of the others.
-      prompts_file: prompts of the videos.
-      **settings: the other arguments of `making.make`.
-
-    Raises:
-      UserError: only some of the three are given, or see `making.make` and `folder.load`.
-    """
+    """The study of a folder; made from folders of videos if they are given, see `making.make`."""
     given = {"--ours": ours, "--baseline": baselines, "--prompts": prompts_file}
     if not any(given.values()):
         return study_folder.load(folder)
-    missing = [flag for flag, value in given.items() if not value]
-    if missing:
-        raise UserError(f"{' and '.join(missing)} must be given too, or none of {', '.join(given)}")
+    if not ours or not baselines or not prompts_file:
+        missing = " and ".join(flag for flag, value in given.items() if not value)
+        raise UserError(f"{missing} must be given too, or none of {', '.join(given)}")
     from lumiere_jax.study_page import making  # PyAV, which serving does not need
 
     return making.make(
@@ -46,12 +37,7 @@ def make_or_load(
 
 
 def serve(study: Study, folder: Path, host: str, port: int) -> None:
-    """Serves until it is interrupted.
-
-    Raises:
-      UserError: the packages are not installed, the port is taken, or the answers that are already
-        there cannot be used.
-    """
+    """Serves until it is interrupted."""
     from lumiere_jax.study_page import server
     from lumiere_jax.study_page.store import Store
 
@@ -65,9 +51,7 @@ def serve(study: Study, folder: Path, host: str, port: int) -> None:
 
 def export_page(study: Study, folder: Path, post_url: str | None) -> None:
     """Writes the page as static files, and prints its path."""
-    from lumiere_jax.study_page.export import export
-
-    print(export(study, folder, post_url))
+    print(page.export(study, folder, post_url))
 
 
 def evaluate(study: Study, folder: Path, answers: Sequence[Path], max_wrong_checks: int) -> None:

@@ -24,7 +24,7 @@ def load(folder: Path) -> Study:
             if not (folder / VIDEOS / video).is_file():
                 raise UserError(
                     f"{folder / VIDEOS / video} is gone; give --ours, --baseline and --prompts "
-                    "again to make it anew"
+                    "again to make the study again"
                 )
     return study
 

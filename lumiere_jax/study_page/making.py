@@ -32,7 +32,7 @@ def make(
     Videos that every browser plays are copied; others become MP4 (H.264).
 
     Args:
-      folder: of the study; made if missing.
+      folder: of the study; created if missing.
       ours: folder with the videos of this model.
       baselines: folders with the videos of the others, under the same relative names.
       baseline_names: what the results call them; the names of the folders if empty.
@@ -108,7 +108,7 @@ def _method_names(baselines: Sequence[Path], given: Sequence[str]) -> list[str]:
 def _common_names(
     ours: Path, found: dict[str, Path], baseline: Path, others: dict[str, Path]
 ) -> list[str]:
-    """Names that both folders have; the others are told on stderr."""
+    """Names that both folders have; the others are listed on stderr."""
     common = sorted(found.keys() & others.keys())
     unmatched = [
         f"only in {folder}: {_some(names)}"
@@ -135,7 +135,7 @@ def _write(folder: Path, study: Study, writers: dict[str, Callable[[Path], None]
     if (folder / STUDY_FILE).exists() and read(folder / STUDY_FILE).key != study.key:
         raise UserError(
             f"{folder} holds another study (other videos, prompts, seed or checks); give another "
-            "--output, or go on with it by leaving out --ours, --baseline and --prompts"
+            "--output, or continue it by leaving out --ours, --baseline and --prompts"
         )
     try:
         (folder / VIDEOS).mkdir(parents=True, exist_ok=True)

@@ -14,14 +14,7 @@ _BLUE, _GREY = "#2f6fb5", "#c9ced6"
 
 
 def write(folder: Path, summary: Mapping[str, Any]) -> list[Path]:
-    """Writes `results.json` and `results.png`.
-
-    Args:
-      folder: of the study.
-      summary: from `user_study.summarize`.
-
-    Returns:
-      Both paths.
+    """Writes `results.json` and `results.png`, and returns both paths.
 
     Raises:
       UserError: the folder cannot be written.

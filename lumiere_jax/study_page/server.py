@@ -1,6 +1,5 @@
 """Serves the study, and takes the answers."""
 
-import importlib
 import socket
 from pathlib import Path
 from typing import Any
@@ -11,29 +10,28 @@ from lumiere_jax.study_page import page
 from lumiere_jax.study_page.folder import VIDEOS
 from lumiere_jax.study_page.store import Store
 
+try:
+    import flask
+    import waitress
+except ImportError as _error:
+    raise UserError(
+        f"serving a study needs {_error.name}: install the extra, pip install 'lumiere_jax[study]'"
+    ) from _error
+
 _COOKIE_SECONDS = 365 * 24 * 3600
 _VIDEO_CACHE_SECONDS = 24 * 3600
 _THREADS = 8
 
 
-def make_app(study: Study, folder: Path, store: Store) -> Any:
+def make_app(study: Study, folder: Path, store: Store) -> flask.Flask:
     """The Flask application.
 
     Routes: `/` is the page; `/api/raters/RATER` gives (GET) or begins (PUT) a rater's work;
-    `/api/raters/RATER/answers` takes (PUT) one answer; `/api/rater` tells the rater of the cookie.
-
-    Args:
-      study: what to serve.
-      folder: of the study, with its videos.
-      store: where the answers go.
-
-    Raises:
-      UserError: Flask is not installed.
+    `/api/raters/RATER/answers` takes (PUT) one answer; `/api/rater` names the rater of the cookie.
     """
-    flask = _import("flask")
     app = flask.Flask(__name__, static_folder=str(page.ASSETS), static_url_path="/assets")
     app.config["MAX_CONTENT_LENGTH"] = 2**16
-    views = _Views(flask, study, (folder / VIDEOS).resolve(), store)
+    views = _Views(study, (folder / VIDEOS).resolve(), store)
     for rule, method, view in (
         ("/", "GET", views.show_page),
         (f"/{VIDEOS}/<name>", "GET", views.show_video),
@@ -50,8 +48,8 @@ def make_app(study: Study, folder: Path, store: Store) -> Any:
 class _Views:
     """What the server replies."""
 
-    def __init__(self, flask: Any, study: Study, videos: Path, store: Store):
-        self._flask, self._study, self._videos, self._store = flask, study, videos, store
+    def __init__(self, study: Study, videos: Path, store: Store):
+        self._study, self._videos, self._store = study, videos, store
         self._cookie = f"rater_{study.key}"  # two studies on one host share their cookies
         self._page = page.render(study, mode="served")
 
@@ -60,12 +58,12 @@ class _Views:
 
     def show_video(self, name: str) -> Any:
         # Conditional: Safari plays no video from a server that does not answer to Range.
-        return self._flask.send_from_directory(
+        return flask.send_from_directory(
             self._videos, name, conditional=True, max_age=_VIDEO_CACHE_SECONDS
         )
 
     def tell_rater(self) -> Any:
-        return self._flask.jsonify(rater=self._flask.request.cookies.get(self._cookie))
+        return flask.jsonify(rater=flask.request.cookies.get(self._cookie))
 
     def tell_work(self, rater: str) -> Any:
         """The pairs and answers of a rater who has begun."""
@@ -84,7 +82,7 @@ class _Views:
             }
             for pair in pairs
         ]
-        reply = self._flask.jsonify(items=items, answers=answers)
+        reply = flask.jsonify(items=items, answers=answers)
         reply.set_cookie(self._cookie, rater, max_age=_COOKIE_SECONDS, samesite="Lax")
         return reply
 
@@ -95,35 +93,34 @@ class _Views:
         return self.tell_work(rater)
 
     def take_answer(self, rater: str) -> Any:
-        fields = self._flask.request.get_json(silent=True)
+        fields = flask.request.get_json(silent=True)
         if not isinstance(fields, dict) or fields.get("study") != self._study.key:
             return self._refuse(409, "the page is of another study; load it again")
-        pair, question = self._study.pair(fields.get("pair")), fields.get("question")
+        pair, question = self._study.pair(str(fields.get("pair"))), fields.get("question")
         if pair is None or question not in [known.name for known in self._study.questions]:
             return self._refuse(400, "no such pair or question")
         if fields.get("chosen") not in pair.videos:
             return self._refuse(400, "no such video in this pair")
         if not self._store.answer(rater, pair, question, fields["chosen"]):
             return self._refuse(404, "the rater does not have this pair")
-        return self._flask.jsonify(stored=True)
+        return flask.jsonify(stored=True)
 
     def keep_fresh(self, reply: Any) -> Any:
         """Lets browsers keep videos, and nothing else."""
-        if not self._flask.request.path.startswith(f"/{VIDEOS}/"):
+        if not flask.request.path.startswith(f"/{VIDEOS}/"):
             reply.headers["Cache-Control"] = "no-cache"
         return reply
 
     def _refuse(self, code: int, reason: str) -> Any:
-        return self._flask.jsonify(error=reason), code
+        return flask.jsonify(error=reason), code
 
 
 def make_server(app: Any, host: str, port: int) -> Any:
     """A waitress server that listens; `run()` serves, `effective_port` is where.
 
     Raises:
-      UserError: waitress is not installed, or the address cannot be used.
+      UserError: the address cannot be used.
     """
-    waitress = _import("waitress")
     try:
         return waitress.create_server(app, host=host, port=port, threads=_THREADS)
     except (OSError, ValueError) as error:
@@ -138,12 +135,3 @@ def address(host: str, port: int) -> str:
     if host in ("0.0.0.0", "::", "*"):
         host = socket.gethostname()
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-
-
-def _import(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(
-            f"serving a study needs {name}: install the extra, pip install 'lumiere_jax[study]'"
-        ) from error

@@ -6,11 +6,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import av
 import numpy as np
 
 from lumiere_jax.data.video_folder import SUFFIXES
-from lumiere_jax.data.video_io import probe_video, read_video, to_float, write_mp4
+from lumiere_jax.data.video_folder import find_videos as all_videos
+from lumiere_jax.data.video_io import coding, probe_video, read_video, to_float, write_mp4
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.files import written
 
@@ -32,8 +32,8 @@ def find_videos(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; give one that holds videos")
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*"), key=lambda path: (_rank(path), path)):
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."):
+    for path in sorted(all_videos(folder), key=lambda path: (_rank(path), path)):
+        if path.is_file():
             found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
     if not found:
         raise UserError(f"{folder} has no video ({' '.join(SUFFIXES)})")
@@ -60,7 +60,7 @@ def shown_as(path: Path, seed: int, method: str) -> tuple[str, Writer]:
     if _is_played(path):
         ending = ".webm" if path.suffix.lower() == ".webm" else ".mp4"
         return name + ending, functools.partial(_copy, path)
-    return name + ".mp4", functools.partial(_convert, path, 1 / info.frame_period)
+    return name + ".mp4", functools.partial(_convert, path, info.fps)
 
 
 def noise_like(intact: str, seed: int) -> tuple[str, Writer]:
@@ -77,10 +77,9 @@ def _digest(*parts: object) -> str:
 
 def _is_played(path: Path) -> bool:
     """Whether browsers play a file as it is."""
-    codecs = _PLAYED.get(path.suffix.lower(), ())
-    with av.open(str(path), metadata_errors="replace") as container:
-        context = container.streams.video[0].codec_context
-        return context.name in codecs and context.pix_fmt in ("yuv420p", "yuvj420p")
+    codec, pixel_format = coding(path)
+    played = codec in _PLAYED.get(path.suffix.lower(), ())
+    return played and pixel_format in ("yuv420p", "yuvj420p")
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -95,8 +94,7 @@ def _convert(source: Path, fps: float, target: Path) -> None:
 def _write_noise(intact: str, target: Path) -> None:
     source = target.with_name(intact)
     info = probe_video(source)
-    fps = 1 / info.frame_period
-    frame = read_video(source, fps=fps, num_frames=1)[0]
-    generator = np.random.default_rng(0)
-    noise = generator.uniform(-1, 1, frame.shape).astype(np.float32)
-    write_mp4(target, np.broadcast_to(noise, (info.num_frames(fps), *noise.shape)), fps)
+    frame = read_video(source, fps=info.fps, num_frames=1)[0]
+    noise = np.random.default_rng(0).uniform(-1, 1, frame.shape).astype(np.float32)
+    num_frames = info.num_frames(info.fps)
+    write_mp4(target, np.broadcast_to(noise, (num_frames, *noise.shape)), info.fps)

@@ -39,11 +39,8 @@ class FakeSource:
 
 def fake_text(captions):
     numbers = np.array([int(caption.split()[1]) for caption in captions], np.float32)
-    return np.broadcast_to(numbers[:, None, None], (len(captions), 3, 5)), numbers[:, None] >= [
-        -1,
-        1,
-        2,
-    ]
+    mask = numbers[:, None] >= np.array([-1, 1, 2])
+    return np.broadcast_to(numbers[:, None, None], (len(captions), 3, 5)), mask
 
 
 def batches(source, count, **options):

@@ -50,9 +50,7 @@ def read_levels(path, fps, **options):
     return np.rint((video.mean(axis=(1, 2, 3)) - 20) / 10).astype(int)
 
 
-# ---------------------------------------------------------------------------------------------
-# Pixels
-# ---------------------------------------------------------------------------------------------
+# --- Pixels ---
 
 
 def test_bytes_survive_the_way_through_floats():
@@ -94,9 +92,7 @@ def test_resize_takes_any_shape_and_keeps_flat_colours(sides):
     assert (resized == (10, 200, 90)).all()
 
 
-# ---------------------------------------------------------------------------------------------
-# Reading
-# ---------------------------------------------------------------------------------------------
+# --- Reading ---
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
@@ -214,9 +210,7 @@ def test_a_truncated_file_with_its_index_in_front_is_shorter(tmp_path):
         video_io.read_video(tmp_path / "half.mp4", fps=24, info=video_io.probe_video(whole))
 
 
-# ---------------------------------------------------------------------------------------------
-# Writing
-# ---------------------------------------------------------------------------------------------
+# --- Writing ---
 
 
 @pytest.mark.parametrize("suffix, least_psnr", [(".mp4", 38), (".gif", 30)])

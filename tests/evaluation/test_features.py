@@ -47,7 +47,7 @@ def fixture_videos(tmp_path, monkeypatch):
 def test_features_are_those_of_the_clips_in_order(videos, tmp_path):
     network = Counting()
     got = extract(videos, RULE, network, tmp_path / "cache")
-    clips = [RULE.read(video.path, video.name).astype(np.float64) / 255 for video in videos.videos]
+    clips = [RULE.read(videos.folder / name, name).astype(float) / 255 for name in videos.names]
     means = np.stack([clip.mean(axis=(0, 1, 2)) for clip in clips])
     np.testing.assert_allclose(got.logits, np.concatenate([means, means**2], axis=1), rtol=1e-5)
     assert got.sizes == ("10×8", "8×8") and got.darkest == 0 and got.brightest == 255
@@ -93,7 +93,7 @@ def test_number_of_frames_must_suit_the_network(videos, tmp_path):
 
 
 def test_video_that_is_lost_on_the_way(videos, tmp_path):
-    videos.videos[5].path.write_bytes(b"nothing")
+    (videos.folder / videos.names[5]).write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"5.mkv.*it was fine at the start"):
         extract(videos, RULE, Counting(), tmp_path / "cache")
     assert len(list((tmp_path / "cache").glob("*/*.npz"))) == 1

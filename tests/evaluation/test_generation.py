@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lumiere_jax.data.video_io import read_video
-from lumiere_jax.evaluation.generation import Request, generate
+from lumiere_jax.evaluation.generation import Generator, LoadedGenerator, Request
 from lumiere_jax.runtime.errors import UserError
 
 
@@ -25,9 +25,11 @@ class Pipeline:
 REQUESTS = [Request(f"class/{i:02d}_0", f"prompt {i}", 10 * i) for i in range(7)]
 
 
-def run(folder, pipeline, *, settings=None, poll=lambda: None, suffix="mkv"):
-    generate(pipeline, REQUESTS, folder, settings or {"step": 7}, batch_size=3, suffix=suffix,
-             options={"num_steps": 2}, poll=poll)  # fmt: skip
+def run(output, pipeline, *, settings=None, poll=lambda: None, suffix="mkv"):
+    generator = Generator(base=output, batch_size=3, suffix=suffix, options={"num_steps": 2})
+    loaded = LoadedGenerator(generator, pipeline, {})
+    (folder,) = loaded.generate(output, settings or {"step": 7}, {0: REQUESTS}, poll)
+    return folder
 
 
 def contents(folder) -> dict[str, str]:
@@ -40,10 +42,10 @@ def contents(folder) -> dict[str, str]:
 
 def test_every_request_has_its_file(tmp_path):
     pipeline = Pipeline()
-    run(tmp_path, pipeline)
+    folder = run(tmp_path, pipeline)
     assert pipeline.batches == [[0, 10, 20], [30, 40, 50], [60, 60, 60]]
     for request in REQUESTS:
-        video = read_video(tmp_path / f"{request.name}.mkv", fps=8)
+        video = read_video(folder / f"{request.name}.mkv", fps=8)
         assert video.shape == (4, 8, 8, 3)
         assert (np.abs(video - request.seed * 1.275) < 0.51).all()
 
@@ -55,12 +57,13 @@ def test_batches_stay_the_same_after_an_interruption(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", Pipeline(), poll=interrupt)
     assert len(contents(tmp_path / "cut")) == 3 + 1
-    (tmp_path / "cut" / "class" / "01_0.mkv").unlink()
-    times = (tmp_path / "cut" / "class" / "00_0.mkv").stat().st_mtime_ns
+    videos = tmp_path / "cut" / "videos" / "0" / "class"
+    (videos / "01_0.mkv").unlink()
+    times = (videos / "00_0.mkv").stat().st_mtime_ns
     pipeline = Pipeline()
     run(tmp_path / "cut", pipeline)
     assert pipeline.batches == [[0, 10, 20], [30, 40, 50], [60, 60, 60]]
-    assert (tmp_path / "cut" / "class" / "00_0.mkv").stat().st_mtime_ns == times  # written once
+    assert (videos / "00_0.mkv").stat().st_mtime_ns == times  # written once
     run(tmp_path / "whole", Pipeline())
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
     pipeline = Pipeline()
@@ -71,7 +74,9 @@ def test_batches_stay_the_same_after_an_interruption(tmp_path):
 def test_other_settings_are_refused(tmp_path):
     run(tmp_path, Pipeline())
     before = contents(tmp_path)
-    with pytest.raises(UserError, match="made otherwise .step: 7, now 8.; give another --output"):
+    with pytest.raises(
+        UserError, match="made with other settings .step: 7, now 8.; give another --output"
+    ):
         run(tmp_path, Pipeline(), settings={"step": 8})
     assert contents(tmp_path) == before
 
@@ -79,7 +84,7 @@ def test_other_settings_are_refused(tmp_path):
 def test_folder_that_cannot_be_used(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be used"):
-        run(tmp_path / "file" / "videos", Pipeline())
+        run(tmp_path / "file", Pipeline())
 
 
 def test_mp4(tmp_path):

@@ -3,11 +3,14 @@
 import threading
 
 import pytest
+from playwright.sync_api import expect
 
 from lumiere_jax.study_page import server
 from lumiere_jax.study_page.folder import ANSWERS_FILE
 from lumiere_jax.study_page.store import Store
 from tests.study_page.videos import make_study
+
+expect.set_options(timeout=20_000)  # as for all that a page waits for
 
 
 class Served:

@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from lumiere_jax.metrics.user_study import arrange, left_video, merge, right_video, summarize
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.study_page import answers_file
-from lumiere_jax.study_page.export import export
+from lumiere_jax.study_page.page import export
 from tests.study_page.rating import at, begin, chosen, expect_pressed, steps
 from tests.study_page.videos import abstract_study, make_study
 

@@ -217,68 +217,62 @@ def test_prompts_that_are_no_prompts(tmp_path, name, content, message):
         prompts.read(tmp_path / name)
 
 
-def break_input(sources: dict[str, Path], kind: str) -> dict[str, object]:
-    """Spoils one thing, and returns flags that differ."""
-    if kind == "nothing in common":
-        shutil.rmtree(sources["baseline"])
-        write_videos(sources["baseline"], ("moon",))
-    elif kind == "missing prompt":
-        write_prompts(sources["prompts"], NAMES[:1])
-    elif kind == "broken video":
-        (sources["baseline"] / "ball.mp4").write_bytes(b"no video")
-    elif kind == "empty folder":
-        shutil.rmtree(sources["ours"])
-        sources["ours"].mkdir()
-    elif kind == "output is a file":
-        sources["output"].write_text("")
-    elif kind == "no folder":
-        return {"ours": sources["ours"] / "no"}
-    elif kind == "same names":
-        return {"baseline": f"{sources['baseline']},{sources['baseline']}"}
-    elif kind == "only ours":
-        return {"baseline": None, "prompts": None}
-    elif kind == "no study":
-        return {"ours": None, "baseline": None, "prompts": None}
-    elif kind == "flag of making":
-        return {"ours": None, "baseline": None, "prompts": None, "seed": 4}
-    return {}
+def nothing_in_common(sources):
+    shutil.rmtree(sources["baseline"])
+    write_videos(sources["baseline"], ("moon",))
+
+
+def empty_folder(sources):
+    shutil.rmtree(sources["ours"])
+    sources["ours"].mkdir()
+
+
+def missing_prompt(sources):
+    write_prompts(sources["prompts"], NAMES[:1])
+
+
+def broken_video(sources):
+    (sources["baseline"] / "ball.mp4").write_bytes(b"no video")
+
+
+def output_is_a_file(sources):
+    sources["output"].write_text("")
+
+
+NOT_GIVEN = {"ours": None, "baselines": [], "prompts_file": None}
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"),
+    ("spoil", "changes", "message"),
     [
-        ("nothing in common", "have no videos of the same name; only in .*: ball, more/cube; only"),
-        ("missing prompt", "has no prompt for the video more/cube"),
-        ("broken video", "cannot read video .*ball.mp4"),
-        ("empty folder", "has no video"),
-        ("output is a file", "cannot be written"),
-        ("no folder", "there is no folder"),
-        ("same names", "--baseline_names"),
-        ("only ours", "--baseline and --prompts must be given too"),
-        ("no study", "there is no study in .*; make one with --ours"),
+        (nothing_in_common, {}, "no videos of the same name; only in .*: ball, more/cube; only"),
+        (missing_prompt, {}, "has no prompt for the video more/cube"),
+        (broken_video, {}, "cannot read video .*ball.mp4"),
+        (empty_folder, {}, "has no video"),
+        (output_is_a_file, {}, "cannot be written"),
+        (None, {"ours": "nowhere"}, "there is no folder"),
+        (None, {"baselines": ["same", "other/same"]}, "--baseline_names"),
+        (None, NOT_GIVEN | {"ours": "mine"}, "--baseline and --prompts must be given too"),
+        (None, NOT_GIVEN, "there is no study in .*; make one with --ours"),
     ],
 )
-def test_bad_input_is_told_and_nothing_is_written(sources, kind, message):
-    changes = break_input(sources, kind)
-    given = {"baseline": str(sources["baseline"])} | changes
+def test_bad_input_is_told_and_nothing_is_written(sources, spoil, changes, message):
+    if spoil:
+        spoil(sources)
+    given = {"ours": sources["ours"], "baselines": [sources["baseline"]]}
+    given |= {"prompts_file": sources["prompts"]} | changes
     before = sources["output"].exists()
     with pytest.raises(UserError, match=message):
-        command.make_or_load(
-            sources["output"],
-            ours=given.get("ours", sources["ours"]),
-            baselines=(given["baseline"] or "").split(",") if given["baseline"] else [],
-            prompts_file=given.get("prompts", sources["prompts"]),
-            title="t",
-        )
+        command.make_or_load(sources["output"], title="t", **given)
     assert sources["output"].exists() == before
 
 
 def test_one_line_and_exit_code_2(sources):
-    code, stdout, stderr = run(*flags_of(sources, **break_input(sources, "missing prompt")))
+    missing_prompt(sources)
+    code, stdout, stderr = run(*flags_of(sources))
     assert (code, stdout) == (2, "")
     assert stderr.startswith("error: ") and stderr.count("\n") == 1
-    changes = break_input(sources, "flag of making")
-    code, _, stderr = run(*flags_of(sources, **changes))
+    code, _, stderr = run(f"--output={sources['output']}", "--seed=4")
     assert code == 2 and "--seed is fixed when a study is made" in stderr
 
 

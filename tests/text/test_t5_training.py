@@ -11,7 +11,7 @@ from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.data import pipeline as data_pipeline
 from lumiere_jax.data.mixture import Mixture
 from lumiere_jax.data.sources import create_source
-from lumiere_jax.evaluation.tasks import Generator
+from lumiere_jax.evaluation.generation import Generator
 from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.planning.flops import training_flops
 from lumiere_jax.runtime.errors import UserError
@@ -168,7 +168,7 @@ def test_checkpoint_on_another_machine(run, tmp_path):
         tmp_path / "t2i", show_progress=False, text_folder=tmp_path / "here"
     )
     np.testing.assert_array_equal(moved(["a large red circle"]), expected)
-    pipeline, _ = Generator(base=tmp_path / "t2i", text_folder=tmp_path / "here").load()
+    pipeline = Generator(base=tmp_path / "t2i", text_folder=tmp_path / "here").load().pipeline
     assert pipeline.base[0].text_encoder is moved.base[0].text_encoder
     write_tiny_t5(tmp_path / "other", seed=1)
     other = LumierePipeline.from_checkpoints(

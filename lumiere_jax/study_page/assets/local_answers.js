@@ -55,7 +55,7 @@ class LocalAnswers {
   }
 
   async answer(rater, item, question, chosen) {
-    // Read anew, as another tab may have answered since.
+    // Read again, as another tab may have answered since.
     const stored = JSON.parse(localStorage.getItem(this.#place(rater)) ?? "{}");
     const old = stored[item.key]?.[question];
     if (old?.chosen === chosen) return;
