@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any, ClassVar
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +46,7 @@ Batch = dict[str, jax.Array]
 Crops = Float[Array, "batch window crop crop 3"]
 
 
-def create_network(config: ConfigDict | FrozenConfigDict) -> nn.Module:
+def create_network(config: ConfigDict | FrozenConfigDict) -> UNet | EfficientUNet:
     """Makes the network of `config.model`: `name`, `dtype`, and the fields of its class.
 
     Raises:
@@ -113,7 +112,7 @@ class Stage:
 
     name: str
     config: StageConfig
-    network: nn.Module
+    network: UNet | EfficientUNet
     schedule: Schedule
     text_encoder: text.TextEncoder
     is_super_resolution: ClassVar[bool] = False
@@ -135,13 +134,19 @@ class Stage:
         encoder = text.create(config.text)
         if shapes_only:
             encoder = text.ShapesOnly(encoder.dim, encoder.max_length)
-        return _KINDS.get(config.stage, cls)(
+        stage = _KINDS.get(config.stage, cls)(
             name=config.stage,
             config=config,
             network=create_network(config.model),
             schedule=create_schedule(config),
             text_encoder=encoder,
         )
+        known = 4 if stage.is_conditional else 0  # see `known_part`
+        stage.network.check_fields(3 + known, encoder.dim)
+        frames, crop, *_ = stage.clip_shape()
+        for side in (crop, config.data.resolution):
+            stage.network.check_clip(frames, side, side)
+        return stage
 
     @property
     def learned_variance(self) -> bool:

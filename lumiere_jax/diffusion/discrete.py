@@ -12,9 +12,11 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Float64
 
-from lumiere_jax.diffusion.parameterization import expand_to
-from lumiere_jax.diffusion.schedule import alpha_sigma
+from lumiere_jax.diffusion.parameterization import Clip, expand_to
+from lumiere_jax.diffusion.schedule import LogSnr, Same, Time, alpha_sigma
+from lumiere_jax.runtime.arrays import Array
 from lumiere_jax.runtime.errors import UserError
 
 NUM_TIMESTEPS = 1000
@@ -25,8 +27,8 @@ VARIATIONAL_WEIGHT = 0.001
 
 
 @functools.cache
-def log_snr_table() -> np.ndarray:
-    """Log-SNRs of all steps, [1000], float64, falling (arXiv 2102.09672, equation 17)."""
+def log_snr_table() -> Float64[np.ndarray, "1000"]:
+    """Log-SNRs of all steps, falling (arXiv 2102.09672, equation 17)."""
 
     def alpha_bar(time: float) -> float:
         return math.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
@@ -58,35 +60,33 @@ class DiscreteSchedule:
                 f"timestep_spacing {self.spacing!r} is unknown; use one of {', '.join(SPACINGS)}."
             )
 
-    def log_snr(self, time: jax.typing.ArrayLike) -> jax.Array:
-        """Log-SNR of the step at `time` in [0, 1]; same shape."""
+    def log_snr(self, time: Time) -> Same:
+        """Log-SNR of the step at a time."""
         step = jnp.floor(NUM_TIMESTEPS * jnp.asarray(time, float)).astype(int)
         return jnp.asarray(log_snr_table(), float)[jnp.clip(step, 0, NUM_TIMESTEPS - 1)]
 
-    def time(self, log_snr: jax.typing.ArrayLike) -> jax.Array:
-        """The middle of the step whose log-SNR is nearest; same shape."""
+    def time(self, log_snr: LogSnr) -> Same:
+        """The middle of the step whose log-SNR is nearest."""
         return (self.network_time(log_snr) + 0.5) / NUM_TIMESTEPS
 
-    def network_time(self, log_snr: jax.typing.ArrayLike) -> jax.Array:
+    def network_time(self, log_snr: LogSnr) -> Same:
         """The number of the step whose log-SNR is nearest, a whole number in [0, 999]."""
         table = log_snr_table()
         borders = jnp.asarray(0.5 * (table[1:] + table[:-1]), float)
         return jnp.searchsorted(-borders, -jnp.asarray(log_snr, float)).astype(float)
 
-    def previous_log_snr(self, log_snr: jax.Array) -> jax.Array:
+    def previous_log_snr(self, log_snr: LogSnr) -> Same:
         """Log-SNR one step nearer to clean data; infinite before the first step."""
         table = jnp.asarray(np.append(np.inf, log_snr_table()), float)
         return table[self.network_time(log_snr).astype(int)]
 
-    def sampling_times(self, num_steps: int, start_time: jax.typing.ArrayLike = 1.0) -> jax.Array:
+    def sampling_times(
+        self, num_steps: int, start_time: Time = 1.0
+    ) -> Float[Array, " {num_steps}"]:
         """Times of a sampler's steps, falling.
 
-        Args:
-          num_steps: how many, at most 1000.
-          start_time: in (0, 1]; 1 is the whole way.
-
         Raises:
-          UserError: if there are not so many steps.
+          UserError: for more than 1000 steps.
         """
         if num_steps > NUM_TIMESTEPS:
             raise UserError(f"steps={num_steps}: this schedule has {NUM_TIMESTEPS} steps.")
@@ -94,55 +94,43 @@ class DiscreteSchedule:
             steps = (NUM_TIMESTEPS // num_steps) * np.arange(num_steps)[::-1]
         else:
             steps = np.round(np.arange(num_steps, 0, -1) * (NUM_TIMESTEPS / num_steps)) - 1
-        steps = jnp.floor(steps * jnp.asarray(start_time, float))
-        return (steps + 0.5) / NUM_TIMESTEPS
+        return (jnp.floor(steps * jnp.asarray(start_time, float)) + 0.5) / NUM_TIMESTEPS
 
-    def augment(self, image: jax.Array, level: jax.Array, noise: jax.Array) -> jax.Array:
-        """Noise-conditioning augmentation with the noise of step 1000 · level.
-
-        Args:
-          image: [batch, ...].
-          level: [batch], in [0, 1).
-          noise: standard normal, the shape of `image`.
-
-        Returns:
-          The augmented input, same shape.
-        """
+    def augment(
+        self, image: Float[Array, "*clip"], level: Float[Array, " batch"], noise: Array
+    ) -> Float[Array, "*clip"]:
+        """Noise-conditioning augmentation with the noise of step 1000 · level, below 1."""
         alpha, sigma = alpha_sigma(expand_to(self.log_snr(level + 0.5 / NUM_TIMESTEPS), image))
         return alpha * image + sigma * noise
 
-    def round_level(self, level: jax.Array) -> jax.Array:
+    def round_level(self, level: Float[Array, "*shape"]) -> Same:
         """The augmentation level of a step, a multiple of 1 / 1000, at or below `level`."""
         step = jnp.floor(NUM_TIMESTEPS * level)
         return jnp.clip(step, 0, NUM_TIMESTEPS - 1) / NUM_TIMESTEPS
 
 
-def split_variance(prediction: jax.Array) -> tuple[jax.Array, jax.Array]:
+def split_variance(
+    prediction: Float[Array, "*clip channels"],
+) -> tuple[Float[Array, "*clip channels//2"], Float[Array, "*clip channels//2"]]:
     """The two halves of the last axis: the prediction proper, and the variance's interpolation."""
     first, second = jnp.split(prediction, 2, axis=-1)
     return first, second
 
 
-def log_variance(fraction: jax.Array, log_snr: jax.Array, log_snr_next: jax.Array) -> jax.Array:
+def log_variance(
+    fraction: Clip, log_snr: Float[Array, "*batch"], log_snr_next: Float[Array, "*batch"]
+) -> Clip:
     """Log-variance of a reverse step (arXiv 2102.09672, equation 15).
 
     It lies between that of the posterior q(z_next | z, x0), `fraction` -1, and that of the forward
-    step from "next" to "now", `fraction` 1.
-
-    Args:
-      fraction: [batch, ...], of the network.
-      log_snr: now, [batch] or a scalar.
-      log_snr_next: one step nearer to clean data, the same shape, finite.
-
-    Returns:
-      The shape of `fraction`.
+    step from "next" to "now", `fraction` 1; "next" is one step nearer to clean data, and finite.
     """
     lower, upper = _bounds(expand_to(log_snr, fraction), expand_to(log_snr_next, fraction))
     share = 0.5 * (fraction + 1.0)
     return share * upper + (1.0 - share) * lower
 
 
-def _bounds(log_snr: jax.Array, log_snr_next: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _bounds(log_snr: Array, log_snr_next: Array) -> tuple[Array, Array]:
     """Logarithms of the posterior's variance and of beta, 1 - alpha² / alpha_next²."""
     # 1 - exp(log_snr - log_snr_next) is beta / sigma²: no difference of numbers near one.
     fresh = jnp.log(-jnp.expm1(log_snr - log_snr_next))
@@ -150,13 +138,13 @@ def _bounds(log_snr: jax.Array, log_snr_next: jax.Array) -> tuple[jax.Array, jax
 
 
 def variational_bound(
-    x0: jax.Array,
-    epsilon: jax.Array,
-    prediction: jax.Array,
-    fraction: jax.Array,
-    log_snr: jax.Array,
-    log_snr_next: jax.Array,
-) -> jax.Array:
+    x0: Clip,
+    epsilon: Clip,
+    prediction: Clip,
+    fraction: Clip,
+    log_snr: Float[Array, " batch"],
+    log_snr_next: Float[Array, " batch"],
+) -> Float[Array, " batch"]:
     """One term of the variational bound, in bits a dimension (arXiv 2102.09672, equations 4 to 6).
 
     The divergence of the posterior from the network's reverse step or, in the step to clean data,
@@ -164,15 +152,12 @@ def variational_bound(
     the step before stands in for it, as in the authors' code.
 
     Args:
-      x0: clean data in [-1, 1], [batch, ...].
+      x0: clean data in [-1, 1].
       epsilon: the noise that was added.
       prediction: the noise as predicted.
       fraction: see `log_variance`.
-      log_snr: [batch].
-      log_snr_next: [batch]; infinite in the step to clean data.
-
-    Returns:
-      [batch].
+      log_snr: now.
+      log_snr_next: one step nearer to clean data; infinite in the step to clean data.
     """
     table = jnp.asarray(log_snr_table()[:2], log_snr.dtype)
     is_last = expand_to(jnp.isinf(log_snr_next), x0)
@@ -199,7 +184,7 @@ def variational_bound(
     return jnp.mean(bits, axis=tuple(range(1, bits.ndim)))
 
 
-def _log_likelihood(x0: jax.Array, mean: jax.Array, log_scale: jax.Array) -> jax.Array:
+def _log_likelihood(x0: Clip, mean: Clip, log_scale: Clip) -> Clip:
     """Log-probability of 8-bit pixels under a Gaussian; the outer bins hold its tails."""
     inverse, half_bin = jnp.exp(-log_scale), 1.0 / 255.0
     above = jax.scipy.stats.norm.cdf((x0 - mean + half_bin) * inverse)

@@ -6,7 +6,9 @@ sampling it is the base model's video, up-sampled. Noise is added to it in `loss
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
+from lumiere_jax.runtime.arrays import Array
 from lumiere_jax.runtime.errors import UserError
 
 FRAMES_AT_ONCE = 8
@@ -14,19 +16,18 @@ UPSAMPLINGS = ("bilinear", "bicubic", "bilinear_corners")
 
 
 def upsample_low_resolution(
-    video: jax.Array, size: tuple[int, int], method: str = "bilinear"
-) -> jax.Array:
-    """Resizes every frame; a few at a time, so that temporaries stay small.
+    video: Float[Array, "batch time height width channels"],
+    size: tuple[int, int],
+    method: str = "bilinear",
+) -> Float[Array, "batch time {size[0]} {size[1]} channels"]:
+    """Resizes every frame to float32; a few at a time, so that temporaries stay small.
 
     Args:
-      video: [batch, time, height, width, channels].
+      video: the low-resolution clip.
       size: the new (height, width).
       method: "bilinear"; "bicubic", which may overshoot the range of the input; or
         "bilinear_corners", whose outermost pixels are those of the input (torch's `align_corners`),
         as DeepFloyd IF's stage II has it.
-
-    Returns:
-      [batch, time, *size, channels], float32.
 
     Raises:
       UserError: an unknown method, or a size that is smaller than the video's.
@@ -42,7 +43,7 @@ def upsample_low_resolution(
             "which is smaller; choose a larger size for the super-resolution stage."
         )
 
-    def resize(frame: jax.Array) -> jax.Array:
+    def resize(frame: Array) -> Array:
         frame = frame.astype(jnp.float32)
         if method != "bilinear_corners":
             return jax.image.resize(frame, (*size, channels), method)
@@ -56,15 +57,10 @@ def upsample_low_resolution(
     return frames.reshape(batch, time, *size, channels)
 
 
-def downsample(video: jax.Array, factor: int) -> jax.Array:
-    """Antialiased down-sampling: the mean over squares of `factor` pixels a side.
-
-    Args:
-      video: [batch, time, height, width, channels].
-      factor: by how much height and width shrink.
-
-    Returns:
-      [batch, time, height / factor, width / factor, channels], float32.
+def downsample(
+    video: Float[Array, "batch time height width channels"], factor: int
+) -> Float[Array, "batch time height//{factor} width//{factor} channels"]:
+    """Antialiased down-sampling to float32: the mean over squares of `factor` pixels a side.
 
     Raises:
       UserError: height or width is not divisible by the factor.

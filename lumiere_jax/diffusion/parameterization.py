@@ -2,57 +2,41 @@
 
 from typing import Literal, get_args
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import ArrayLike, Float
 
 from lumiere_jax.diffusion.schedule import alpha_sigma
+from lumiere_jax.runtime.arrays import Array
 from lumiere_jax.runtime.errors import UserError
 
 Kind = Literal["v", "epsilon", "x0"]
 KINDS: tuple[str, ...] = get_args(Kind)
+Clip = Float[Array, "*clip"]
+"""`[batch, ...]`."""
+
+LogSnr = Float[ArrayLike, "*batch"]
+"""`[batch]`, or a scalar for all."""
 
 
-def expand_to(values: jax.Array, like: jax.Array) -> jax.Array:
+def expand_to(values: ArrayLike, like: Array) -> Array:
     """Appends axes of length 1 to `values` [batch] (or a scalar) up to the rank of `like`."""
     values = jnp.asarray(values)
     return (
-        values.reshape(values.shape + (1,) * (like.ndim - values.ndim)) if values.ndim else values
+        values.reshape(*values.shape, *(1,) * (like.ndim - values.ndim)) if values.ndim else values
     )
 
 
-def add_noise(x0: jax.Array, noise: jax.Array, log_snr: jax.Array) -> jax.Array:
-    """The noisy sample `z = alpha x0 + sigma noise`.
-
-    Args:
-      x0: clean data, [batch, ...].
-      noise: standard normal, the shape of `x0`.
-      log_snr: [batch] or a scalar.
-
-    Returns:
-      `z`, the shape of `x0`.
-    """
+def add_noise(x0: Clip, noise: Clip, log_snr: LogSnr) -> Clip:
+    """The noisy sample `z = alpha x0 + sigma noise` of clean data."""
     alpha, sigma = alpha_sigma(expand_to(log_snr, x0))
     return alpha * x0 + sigma * noise
 
 
-def target(kind: Kind, x0: jax.Array, noise: jax.Array, log_snr: jax.Array) -> jax.Array:
-    """What a network of this kind should output.
+def target(kind: Kind, x0: Clip, noise: Clip, log_snr: LogSnr) -> Clip:
+    """What a network of this kind should output for clean data and the noise that was added.
 
     `v = alpha noise - sigma x0` is of Salimans & Ho, arXiv 2202.00512, section 4.
-
-    Args:
-      kind: "v", "epsilon" or "x0".
-      x0: clean data, [batch, ...].
-      noise: the noise that was added, the shape of `x0`.
-      log_snr: [batch] or a scalar.
-
-    Returns:
-      The target, the shape of `x0`.
-
-    Raises:
-      UserError: if `kind` is unknown.
     """
-    check_kind(kind)
     if kind == "x0":
         return x0
     if kind == "epsilon":
@@ -61,19 +45,17 @@ def target(kind: Kind, x0: jax.Array, noise: jax.Array, log_snr: jax.Array) -> j
     return alpha * noise - sigma * x0
 
 
-def to_x0(kind: Kind, prediction: jax.Array, z: jax.Array, log_snr: jax.Array) -> jax.Array:
+def to_x0(kind: Kind, prediction: Clip, z: Clip, log_snr: LogSnr) -> Clip:
     """Clean data as implied by a prediction of this kind at `z`; see `convert`."""
     return convert(prediction, z, log_snr, kind, "x0")
 
 
-def to_epsilon(kind: Kind, prediction: jax.Array, z: jax.Array, log_snr: jax.Array) -> jax.Array:
+def to_epsilon(kind: Kind, prediction: Clip, z: Clip, log_snr: LogSnr) -> Clip:
     """Noise as implied by a prediction of this kind at `z`; see `convert`."""
     return convert(prediction, z, log_snr, kind, "epsilon")
 
 
-def convert(
-    prediction: jax.Array, z: jax.Array, log_snr: jax.Array, source: Kind, target: Kind
-) -> jax.Array:
+def convert(prediction: Clip, z: Clip, log_snr: LogSnr, source: Kind, target: Kind) -> Clip:
     """Restates a prediction of one kind as another, exactly.
 
     Every conversion is affine in the prediction with weights that depend on the noise level
@@ -81,20 +63,12 @@ def convert(
     alpha (from "epsilon" near pure noise) or sigma (from "x0" near clean data) loses precision.
 
     Args:
-      prediction: [batch, ...].
-      z: the noisy sample that it was made for, same shape.
-      log_snr: [batch] or a scalar.
+      prediction: what a network said of `z`.
+      z: the noisy sample.
+      log_snr: of `z`.
       source: kind of `prediction`.
       target: kind wanted.
-
-    Returns:
-      The prediction as `target`, same shape.
-
-    Raises:
-      UserError: if a kind is unknown.
     """
-    check_kind(source)
-    check_kind(target)
     if source == target:
         return prediction
     alpha, sigma = alpha_sigma(expand_to(log_snr, z))

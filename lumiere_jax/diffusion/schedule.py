@@ -12,31 +12,50 @@ from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import ArrayLike, Float, Real
 
+from lumiere_jax.runtime.arrays import Array
 from lumiere_jax.runtime.errors import UserError
+
+Time = Real[ArrayLike, "*shape"]
+"""In [0, 1]: 0 is clean data, 1 is noise."""
+
+LogSnr = Real[ArrayLike, "*shape"]
+Same = Float[Array, "*shape"]
+"""As many numbers as were given."""
 
 
 @runtime_checkable
 class Schedule(Protocol):
     """What samplers and losses need of a schedule: the path and its inverse."""
 
-    def log_snr(self, time: jax.typing.ArrayLike) -> jax.Array:
-        """Log-SNR at `time` in [0, 1], falling with time; same shape."""
+    def log_snr(self, time: Time) -> Same:
+        """Log-SNR (natural logarithm) at a time; it falls with time."""
 
-    def time(self, log_snr: jax.typing.ArrayLike) -> jax.Array:
-        """Time in [0, 1] at which the schedule passes `log_snr`; same shape."""
+    def time(self, log_snr: LogSnr) -> Same:
+        """Time at which the schedule passes `log_snr`."""
 
-    def network_time(self, log_snr: jax.typing.ArrayLike) -> jax.Array:
-        """The noise level as networks are told it, in [0, 1000]; same shape."""
+    def network_time(self, log_snr: LogSnr) -> Same:
+        """The noise level as networks are told it, in [0, 1000]."""
 
-    def sampling_times(self, num_steps: int, start_time: jax.typing.ArrayLike = 1.0) -> jax.Array:
-        """Times of a sampler's steps, [num_steps], falling from about `start_time`, all above 0."""
+    def sampling_times(
+        self, num_steps: int, start_time: Time = 1.0
+    ) -> Float[Array, " {num_steps}"]:
+        """Times of a sampler's steps, falling from about `start_time`, all above 0."""
 
-    def augment(self, image: jax.Array, level: jax.Array, noise: jax.Array) -> jax.Array:
-        """Noise-conditioning augmentation of `image` [batch, ...], `level` [batch] in [0, 1]."""
+    def augment(
+        self, image: Float[Array, "*clip"], level: Float[Array, " batch"], noise: Array
+    ) -> Float[Array, "*clip"]:
+        """Noise-conditioning augmentation of a super-resolution network's input.
 
-    def round_level(self, level: jax.Array) -> jax.Array:
-        """The nearest augmentation level that networks are trained on; same shape."""
+        Args:
+          image: `[batch, ...]`.
+          level: in [0, 1].
+          noise: standard normal, the shape of `image`.
+        """
+
+    def round_level(self, level: Float[Array, "*shape"]) -> Same:
+        """The nearest augmentation level that networks are trained on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,56 +95,45 @@ class CosineSchedule:
                 "steps evenly in time, 2 has more of them near clean data."
             )
 
-    def log_snr(self, time: jax.typing.ArrayLike) -> jax.Array:
-        """Log-SNR at `time` in [0, 1]; same shape, dimensionless (natural log)."""
+    def log_snr(self, time: Time) -> Same:
+        """See `Schedule`."""
         scale, offset = self._angles()
         return -2.0 * jnp.log(jnp.tan(scale * jnp.asarray(time, float) + offset)) + self.shift
 
-    def time(self, log_snr: jax.typing.ArrayLike) -> jax.Array:
-        """Time in [0, 1] at which the schedule passes `log_snr`; same shape."""
+    def time(self, log_snr: LogSnr) -> Same:
+        """See `Schedule`."""
         scale, offset = self._angles()
         angle = jnp.arctan(jnp.exp(-0.5 * (jnp.asarray(log_snr, float) - self.shift)))
         return (angle - offset) / scale
 
-    def network_time(self, log_snr: jax.typing.ArrayLike) -> jax.Array:
-        """The noise level as networks are told it: unshifted cosine time, in [0, 1000].
+    def network_time(self, log_snr: LogSnr) -> Same:
+        """Unshifted cosine time: `1000 (2 / pi) atan(exp(-log_snr / 2))`; 0 is clean, 1000 noise.
 
         It depends on the noise level alone and not on the schedule that led there, so a network may
         be trained with one shift and sampled with another.
-
-        Args:
-          log_snr: any shape.
-
-        Returns:
-          `1000 (2 / pi) atan(exp(-log_snr / 2))`, of the same shape; 0 is clean, 1000 pure noise.
         """
         return (2000.0 / math.pi) * jnp.arctan(jnp.exp(-0.5 * log_snr))
 
-    def sampling_times(self, num_steps: int, start_time: jax.typing.ArrayLike = 1.0) -> jax.Array:
+    def sampling_times(
+        self, num_steps: int, start_time: Time = 1.0
+    ) -> Float[Array, " {num_steps}"]:
         """Times of a sampler's steps: `start_time (1 - i / num_steps) ** time_power`."""
         even = 1.0 - jnp.arange(num_steps) / num_steps
         return jnp.asarray(start_time, float) * even**self.time_power
 
-    def augment(self, image: jax.Array, level: jax.Array, noise: jax.Array) -> jax.Array:
-        """Noise-conditioning augmentation of a super-resolution network's input.
+    def augment(
+        self, image: Float[Array, "*clip"], level: Float[Array, " batch"], noise: Array
+    ) -> Float[Array, "*clip"]:
+        """A variance-preserving blend with noise, `cos(pi level / 2) x + sin(pi level / 2) noise`.
 
-        A variance-preserving blend with noise, `cos(pi level / 2) x + sin(pi level / 2) noise`: the
-        noise of cosine time `level`, without the cut-off of a schedule, so level 0 changes nothing.
-        The technique is of cascaded diffusion (arXiv 2106.15282); level ~ U[0, 1] in training is
-        Imagen's (arXiv 2205.11487, section 2.4).
-
-        Args:
-          image: [batch, ...].
-          level: [batch], in [0, 1].
-          noise: standard normal, the shape of `image`.
-
-        Returns:
-          The augmented input, same shape.
+        It is the noise of cosine time `level` without the cut-off of a schedule, so level 0 changes
+        nothing. The technique is of cascaded diffusion (arXiv 2106.15282); level ~ U[0, 1] in
+        training is Imagen's (arXiv 2205.11487, section 2.4).
         """
         angle = level.reshape(-1, *(1,) * (image.ndim - 1)) * (0.5 * math.pi)
         return jnp.cos(angle) * image + jnp.sin(angle) * noise
 
-    def round_level(self, level: jax.Array) -> jax.Array:
+    def round_level(self, level: Float[Array, "*shape"]) -> Same:
         """Every augmentation level is one that networks are trained on."""
         return level
 
@@ -151,16 +159,9 @@ def with_time_power(schedule: Schedule, time_power: float) -> Schedule:
     return schedule
 
 
-def alpha_sigma(log_snr: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Signal and noise amplitudes of a variance-preserving process.
-
-    Args:
-      log_snr: any shape.
-
-    Returns:
-      `(alpha, sigma)` of the same shape, with `alpha^2 + sigma^2 = 1`.
-    """
-    return jnp.sqrt(jax.nn.sigmoid(log_snr)), jnp.sqrt(jax.nn.sigmoid(-log_snr))
+def alpha_sigma(log_snr: LogSnr) -> tuple[Same, Same]:
+    """Amplitudes `(alpha, sigma)` of signal and noise, with `alpha^2 + sigma^2 = 1`."""
+    return jnp.sqrt(jax.nn.sigmoid(log_snr)), jnp.sqrt(jax.nn.sigmoid(jnp.negative(log_snr)))
 
 
 def resolution_shift(

@@ -12,7 +12,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Float32
 
+from lumiere_jax.models.parameters import Params
+from lumiere_jax.runtime.arrays import Array
 from lumiere_jax.runtime.errors import UserError
 
 NUM_CLASSES = 101
@@ -36,15 +39,8 @@ class C3D(nn.Module):
     """From preprocessed clips to logits of the 101 classes of UCF101; float32 at full precision."""
 
     @nn.compact
-    def __call__(self, clips: jax.Array) -> jax.Array:
-        """Logits before the softmax.
-
-        Args:
-          clips: `[batch, 16, 112, 112, 3]`, BGR, 0 to 256 minus the mean, see `preprocess`.
-
-        Returns:
-          `[batch, 101]`, float32.
-        """
+    def __call__(self, clips: Float[Array, "batch 16 112 112 3"]) -> Float32[Array, "batch 101"]:
+        """Logits before the softmax of clips that `preprocess` made."""
         precision = jax.lax.Precision.HIGHEST
         x = clips.astype(jnp.float32)
         for layer in _LAYERS:
@@ -62,15 +58,13 @@ class C3D(nn.Module):
         return x
 
 
-def load(weights: str | Path, mean: str | Path) -> tuple[dict, np.ndarray]:
-    """Reads the arrays of TGANv2's release.
-
-    Args:
-      weights: `conv3d_deepnetA_ucf.npz`.
-      mean: `mean2.npz`.
+def load(
+    weights: str | Path, mean: str | Path
+) -> tuple[Params, Float32[np.ndarray, "16 112 112 3"]]:
+    """Reads the arrays of TGANv2's release, `conv3d_deepnetA_ucf.npz` and `mean2.npz`.
 
     Returns:
-      Parameters of `C3D`, and the mean clip for `preprocess`, `[16, 112, 112, 3]` BGR.
+      Parameters of `C3D`, and the mean clip for `preprocess`, BGR.
 
     Raises:
       UserError: if a file is missing or is another.
@@ -90,7 +84,7 @@ def load(weights: str | Path, mean: str | Path) -> tuple[dict, np.ndarray]:
     return params, _mean_clip(_array(_read(mean), "mean", mean), mean)
 
 
-def fingerprint(params: dict, mean: np.ndarray) -> str:
+def fingerprint(params: Params, mean: np.ndarray) -> str:
     """SHA-256 of what `load` returns."""
     digest = hashlib.sha256(mean.tobytes())
     for layer in sorted(params):
@@ -106,15 +100,13 @@ def parameter_shapes() -> dict[str, dict[str, tuple[int, ...]]]:
     return jax.tree.map(lambda leaf: leaf.shape, tree)
 
 
-def preprocess(video: jax.Array, mean: jax.Array) -> jax.Array:
-    """TGANv2's preprocessing: squashed to 112×112 with aligned corners, BGR, minus the mean.
+def preprocess(
+    video: Float[Array, "batch 16 height width 3"], mean: Float[Array, "16 112 112 3"]
+) -> Float32[Array, "batch 16 112 112 3"]:
+    """TGANv2's preprocessing of RGB in [-1, 1], with the mean that `load` returns.
 
-    Args:
-      video: `[batch, 16, height, width, 3]`, RGB in [-1, 1].
-      mean: from `load`.
-
-    Returns:
-      `[batch, 16, 112, 112, 3]`, 256 times a value in [0, 1] (TGANv2's scale) minus the mean.
+    Clips are squashed to 112×112 with aligned corners; the result is BGR, 256 times a value in
+    [0, 1] (TGANv2's scale) minus the mean.
     """
     bgr = 128.0 * video[..., ::-1].astype(jnp.float32)
     for axis in (2, 3):
@@ -122,7 +114,7 @@ def preprocess(video: jax.Array, mean: jax.Array) -> jax.Array:
     return bgr + (128.0 - mean)
 
 
-def _resize_aligned(x: jax.Array, axis: int, size: int) -> jax.Array:
+def _resize_aligned(x: Array, axis: int, size: int) -> Array:
     """Bilinear resize of one axis, whose first and last samples stay first and last."""
     position = np.linspace(0, x.shape[axis] - 1, size)
     low = np.minimum(position.astype(np.int64), max(x.shape[axis] - 2, 0))
@@ -136,7 +128,7 @@ def _resize_aligned(x: jax.Array, axis: int, size: int) -> jax.Array:
 def _mean_clip(mean: np.ndarray, path: str | Path) -> np.ndarray:
     """The part of the mean that TGANv2 takes, [8:120, 8:120], whatever its width."""
     mean = mean.reshape(mean.shape[-4:])
-    if mean.shape[:2] != (3, NUM_FRAMES) or min(mean.shape[2:]) < 120:
+    if list(mean.shape[:2]) != [3, NUM_FRAMES] or min(mean.shape[2:]) < 120:
         raise UserError(
             f"C3D mean {path}: an array of shape {mean.shape}, not (3, 16, 128, 128 or more)."
         )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float, Int
 from scipy import ndimage
 
 from lumiere_jax.data.moving_digits import (
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 _FLOOR = 0.35  # of the brightest pixel; less is noise
 _LEAST_AREA = 0.006  # of the frame; a thin "1" covers 0.02
 _PATCH = 8
+Video = Float[np.ndarray, "time side side 3"]
+"""In [-1, 1], square, at least 16 pixels wide."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,15 +55,11 @@ class Judgement:
         return self.digit and self.motion
 
 
-def judge(video: np.ndarray, caption: str) -> Judgement:
-    """Judges one clip.
-
-    Args:
-      video: [time, height, width, 3] in [-1, 1], square, at least 16 pixels wide.
-      caption: of `moving_digits`.
+def judge(video: Video, caption: str) -> Judgement:
+    """Judges one clip by its caption.
 
     Raises:
-      UserError: another caption.
+      UserError: if the caption is not one of `moving_digits`.
     """
     wanted = parse_caption(caption)
     seen = look(video, len(wanted))
@@ -75,17 +74,15 @@ def judge(video: np.ndarray, caption: str) -> Judgement:
     return Judgement(digits == len(wanted), motions == len(wanted), tuple(best))
 
 
-def look(video: np.ndarray, count: int) -> tuple[DigitAttributes | None, ...]:
-    """What a clip shows of so many digits, one or two."""
+def look(video: Video, count: int) -> tuple[DigitAttributes | None, ...]:
+    """What a clip shows of one or two digits."""
     levels = np.clip((np.asarray(video, np.float32).mean(axis=-1) + 1) / 2, 0, 1)
-    # Frames in which digits overlap, or none is to be seen, say nothing.
+    # Frames in which digits overlap, or none is visible, say nothing.
     frames = [blobs for blobs in (_blobs(frame, count) for frame in levels) if blobs]
     if not frames:
         return (None,) * count
-    reader, patches = (
-        _reader(min(levels.shape[1], 64)),
-        np.array([[b[1] for b in f] for f in frames]),
-    )
+    reader = _reader(min(levels.shape[1], 64))
+    patches = np.array([[blob[1] for blob in blobs] for blobs in frames])
     votes = reader.decision_function(patches.reshape(-1, _PATCH**2)).reshape(*patches.shape[:2], -1)
     motions, order = _follow(np.array([[blob[0] for blob in blobs] for blobs in frames]))
     votes = np.take_along_axis(votes, order[..., None], axis=1).sum(axis=0)
@@ -95,21 +92,20 @@ def look(video: np.ndarray, count: int) -> tuple[DigitAttributes | None, ...]:
     )
 
 
-def _follow(centres: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+def _follow(
+    centres: Float[np.ndarray, "time digits 2"],
+) -> tuple[tuple[str, ...], Int[np.ndarray, "time digits"]]:
     """Which digit is which in every frame, and how each moves.
 
     A digit's place on one axis stays: of all motions, and ways to begin, the best is that in which
     the places on those axes change least.
 
-    Args:
-      centres: [time, digits, 2].
-
     Returns:
-      The motions, and the order of the digits in every frame, [time, digits].
+      The motions, and the order of the digits in every frame.
     """
     count = centres.shape[1]
     orders = np.array(list(itertools.permutations(range(count))))
-    best = (np.inf, (), orders[:0])
+    best: tuple[float, tuple[str, ...], np.ndarray] = (np.inf, (), orders[:0])
     for motions in itertools.product(MOTIONS, repeat=count):
         axes = np.array([1 if motion == MOTIONS[0] else 0 for motion in motions])
         # [time, order, digit]: each digit's place on the axis that it should not move on.
@@ -125,7 +121,7 @@ def _follow(centres: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
     return best[1], best[2]
 
 
-def score(videos: Sequence[np.ndarray], captions: Sequence[str]) -> dict[str, float]:
+def score(videos: Sequence[Video], captions: Sequence[str]) -> dict[str, float]:
     """Shares of clips whose digits, motions and both are right."""
     judged = [judge(video, caption) for video, caption in zip(videos, captions, strict=True)]
     return {
@@ -135,7 +131,7 @@ def score(videos: Sequence[np.ndarray], captions: Sequence[str]) -> dict[str, fl
 
 
 def _blobs(frame: np.ndarray, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Centre (x, y) in frame widths, and picture, of each digit; none if there are not so many."""
+    """Centre (x, y) in frame widths, and picture, of each digit; none unless there are `count`."""
     bright = frame > _FLOOR * max(frame.max(), 0.5)
     for gap in (0, max(frame.shape[0] // 24, 1)):  # strokes of a digit may be a pixel apart
         near = ndimage.binary_dilation(bright, np.ones((3, 3)), iterations=gap) if gap else bright
@@ -168,7 +164,7 @@ def _patch(part: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _reader(size: int) -> "SVC":
-    """Reads patches of frames of so many pixels; trained when it is first asked for."""
+    """Reads patches of frames of `size` pixels; trained when it is first asked for."""
     from sklearn.svm import SVC
 
     images, digits = handwritings()

@@ -8,8 +8,10 @@ trace of the root by two symmetric roots from singular value decompositions.
 import dataclasses
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Float64, Int64
 
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.files import written
@@ -32,18 +34,18 @@ class Moments:
 
     Attributes:
       count: features seen, at most 2^31.
-      total: their sum times 2^20, `[dim]` int64.
-      products: sum of their outer products, `[3, dim, dim]` int64: with every feature times 2^20
-        written as high · 2^16 + low, those of high · high, high · low + low · high and low · low.
+      total: their sum times 2^20.
+      products: sum of their outer products: with every feature times 2^20 written as
+        high · 2^16 + low, those of high · high, high · low + low · high and low · low.
     """
 
     count: int
-    total: np.ndarray
-    products: np.ndarray
+    total: Int64[np.ndarray, " dim"]
+    products: Int64[np.ndarray, "3 dim dim"]
 
     @classmethod
-    def of(cls, features: np.ndarray) -> "Moments":
-        """Moments of `features` `[n, dim]`.
+    def of(cls, features: Float[np.ndarray, "n dim"]) -> "Moments":
+        """Moments of features.
 
         Raises:
           UserError: if a feature is not finite, or is 1024 or more.
@@ -73,12 +75,12 @@ class Moments:
         )
 
     @property
-    def mean(self) -> np.ndarray:
-        """`[dim]`, float64, correctly rounded."""
+    def mean(self) -> Float64[np.ndarray, " dim"]:
+        """Mean of the features, correctly rounded."""
         return _rounded(self.total.astype(object), self.count << _FRACTION_BITS)
 
-    def covariance(self, ddof: int = 1) -> np.ndarray:
-        """Covariance `[dim, dim]`, float64, correctly rounded.
+    def covariance(self, ddof: int = 1) -> Float64[np.ndarray, "dim dim"]:
+        """Covariance, correctly rounded.
 
         Args:
           ddof: 1 divides by N - 1 (unbiased, as the original), 0 by N.
@@ -96,9 +98,12 @@ class Moments:
 
     def save(self, path: str | Path, **notes: str) -> None:
         """Writes an `.npz` file, with `notes` on where the features came from."""
-        arrays = {"count": self.count, "total": self.total, "products": self.products}
+        arrays: dict[str, Any] = {
+            "count": self.count, "total": self.total, "products": self.products,
+            **{f"note_{name}": note for name, note in notes.items()},
+        }  # fmt: skip
         with written(path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays, **{f"note_{k}": v for k, v in notes.items()})
+            np.savez_compressed(file, **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> tuple["Moments", dict[str, str]]:
@@ -147,12 +152,12 @@ def frechet_distance(first: Moments, second: Moments, ddof: int = 1) -> float:
 
 
 def distance_of_gaussians(
-    mean_1: np.ndarray, covariance_1: np.ndarray, mean_2: np.ndarray, covariance_2: np.ndarray
+    mean_1: Float64[np.ndarray, " dim"],
+    covariance_1: Float64[np.ndarray, "dim dim"],
+    mean_2: Float64[np.ndarray, " dim"],
+    covariance_2: Float64[np.ndarray, "dim dim"],
 ) -> float:
-    """Squared Fréchet distance of two Gaussians, from means `[dim]` and covariances `[dim, dim]`.
-
-    See `frechet_distance`; all in float64.
-    """
+    """Squared Fréchet distance of two Gaussians, see `frechet_distance`."""
     difference = mean_1 - mean_2
     root = symmetric_root(covariance_1)
     cross = np.trace(symmetric_root(root @ covariance_2 @ root))
@@ -160,30 +165,25 @@ def distance_of_gaussians(
     return float(difference @ difference + trace - 2 * cross)
 
 
-def symmetric_root(matrix: np.ndarray, epsilon: float = ROOT_EPSILON) -> np.ndarray:
+def symmetric_root(
+    matrix: Float64[np.ndarray, "dim dim"], epsilon: float = ROOT_EPSILON
+) -> Float64[np.ndarray, "dim dim"]:
     """Root of a symmetric positive semi-definite matrix by its singular value decomposition.
 
-    Args:
-      matrix: `[dim, dim]`, float64.
-      epsilon: singular values below it are not rooted.
-
-    Returns:
-      `[dim, dim]`, float64.
+    Singular values below `epsilon` are not rooted.
     """
     left, singular, right = np.linalg.svd(matrix)
     rooted = np.where(singular < epsilon, singular, np.sqrt(singular))
     return (left * rooted) @ right
 
 
-def kernel_distance(first: np.ndarray, second: np.ndarray, degree: int = 3) -> float:
+def kernel_distance(
+    first: Float[np.ndarray, "n dim"], second: Float[np.ndarray, "m dim"], degree: int = 3
+) -> float:
     """KVD: the unbiased squared maximum mean discrepancy of a polynomial kernel (1801.01401).
 
-    k(x, y) = (x · y / dim + 1)^degree, which may give a value slightly below zero.
-
-    Args:
-      first: features `[n, dim]`.
-      second: features `[m, dim]`.
-      degree: of the kernel.
+    k(x, y) = (x · y / dim + 1)^degree of two sets of features, which may give a value slightly
+    below zero.
 
     Raises:
       UserError: if a set has fewer than two features.
@@ -195,7 +195,7 @@ def kernel_distance(first: np.ndarray, second: np.ndarray, degree: int = 3) -> f
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
 
     def total(x: np.ndarray, y: np.ndarray) -> float:
-        """Sum of the kernel over all pairs, some rows at a time: 10,000 squared are many."""
+        """Sum of the kernel over all pairs, some rows at a time to save memory."""
         rows = range(0, len(x), _ROWS)
         return sum(((x[r : r + _ROWS] @ y.T / x.shape[1] + 1) ** degree).sum() for r in rows)
 

@@ -15,7 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
+from jaxtyping import Float, Float32
 
+from lumiere_jax.models.parameters import Params
+from lumiere_jax.runtime.arrays import Array
 from lumiere_jax.runtime.errors import UserError
 
 NUM_CLASSES = 400
@@ -54,26 +57,22 @@ class Unit3D(nn.Module):
     stride: int = 1
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps `[batch, t, h, w, c]` to `[batch, t', h', w', features]`."""
+    def __call__(
+        self, x: Float[Array, "batch t h w c"]
+    ) -> Float[Array, "batch _ _ _ {self.features}"]:
+        """Maps features to features."""
         shape = (*(self.kernel,) * 3, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return jax.nn.relu(convolve(x, kernel, self.stride) + bias)
 
 
-def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+def convolve(
+    x: Float[Array, "batch t h w c"], kernel: Float[Array, "k k k c features"], stride: int = 1
+) -> Float[Array, "batch _ _ _ features"]:
     """3-D convolution with SAME padding, as 2-D convolutions of the frames under the kernel.
 
     XLA's own 3-D convolution takes 2 to 10 times as long on a CPU (benchmarks/README.md).
-
-    Args:
-      x: `[batch, t, h, w, c]`.
-      kernel: `[k, k, k, c, features]`.
-      stride: of all three axes.
-
-    Returns:
-      `[batch, t', h', w', features]`.
     """
     size, frames, channels = kernel.shape[0], x.shape[1], x.shape[-1]
     steps = -(-frames // stride)
@@ -84,11 +83,11 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     if channels < _NARROW:  # one wide convolution keeps more of the processor busy than many
         taps = [jnp.concatenate(taps, axis=-1)]
         kernel = kernel.transpose(1, 2, 0, 3, 4).reshape(1, size, size, size * channels, -1)
-    total = sum(_convolve_frames(tap, part, stride) for tap, part in zip(taps, kernel, strict=True))
-    return total
+    parts = (_convolve_frames(tap, part, stride) for tap, part in zip(taps, kernel, strict=True))
+    return sum(parts, start=jnp.zeros(()))
 
 
-def _convolve_frames(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+def _convolve_frames(x: Array, kernel: Array, stride: int) -> Array:
     out = jax.lax.conv_general_dilated(
         x.reshape(-1, *x.shape[2:]),
         kernel,
@@ -102,15 +101,9 @@ def _convolve_frames(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def max_pool(
-    x: jax.Array, window: tuple[int, int, int], strides: tuple[int, int, int]
-) -> jax.Array:
-    """Maximum over windows with SAME padding, one axis after the other: fewer comparisons.
-
-    Args:
-      x: `[batch, t, h, w, c]`.
-      window: its sizes.
-      strides: its steps.
-    """
+    x: Float[Array, "batch t h w c"], window: tuple[int, int, int], strides: tuple[int, int, int]
+) -> Float[Array, "batch _ _ _ c"]:
+    """Maximum over windows with SAME padding, one axis after the other: fewer comparisons."""
     for axis, (size, stride) in enumerate(zip(window, strides, strict=True), start=1):
         steps = -(-x.shape[axis] // stride)
         missing = max((steps - 1) * stride + size - x.shape[axis], 0)
@@ -133,11 +126,11 @@ class Mixed(nn.Module):
     widths: tuple[int, int, int, int, int, int]
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps `[batch, t, h, w, c]` to an array of the same size with the branches' channels."""
+    def __call__(self, x: Float[Array, "batch t h w c"]) -> Float[Array, "batch t h w channels"]:
+        """Maps features to those of all branches."""
         a, b, c, d, e, f = self.widths
 
-        def unit(branch: int, name: str, features: int, kernel: int, y: jax.Array) -> jax.Array:
+        def unit(branch: int, name: str, features: int, kernel: int, y: Array) -> Array:
             return Unit3D(features, kernel, name=f"Branch_{branch}_Conv3d_{name}")(y)
 
         pooled = max_pool(x, (3, 3, 3), (1, 1, 1))
@@ -154,14 +147,13 @@ class I3D(nn.Module):
     """From clips to logits of the 400 classes of Kinetics."""
 
     @nn.compact
-    def __call__(self, video: jax.Array) -> jax.Array:
-        """Logits before the softmax.
+    def __call__(
+        self, video: Float[Array, "batch time height width 3"]
+    ) -> Float32[Array, "batch 400"]:
+        """Logits before the softmax, the mean over the time steps that are left.
 
         Args:
-          video: `[batch, time, 224, 224, 3]`, RGB in [-1, 1], at least `MIN_FRAMES` frames.
-
-        Returns:
-          `[batch, 400]`, float32, the mean over the time steps that are left.
+          video: 224×224 pixels, RGB in [-1, 1], at least `MIN_FRAMES` frames.
 
         Raises:
           UserError: if there are too few frames.
@@ -186,7 +178,7 @@ class I3D(nn.Module):
         return logits(x).mean(axis=(1, 2, 3))
 
 
-def fold(weights: Mapping[str, np.ndarray], epsilon: float = BATCH_NORM_EPSILON) -> dict:
+def fold(weights: Mapping[str, np.ndarray], epsilon: float = BATCH_NORM_EPSILON) -> Params:
     """Parameters of `I3D` from the arrays of the checkpoint.
 
     Args:

@@ -1,13 +1,14 @@
 """Inception Score: exp of the mean KL(p(y|x) ‖ p(y)) (1606.03498), in float64."""
 
 import numpy as np
+from jaxtyping import Float
 from scipy.special import log_softmax, logsumexp
 
 from lumiere_jax.runtime.errors import UserError
 
 
 def inception_score(
-    logits: np.ndarray, splits: int = 1, epsilon: float = 0.0
+    logits: Float[np.ndarray, "videos classes"], splits: int = 1, epsilon: float = 0.0
 ) -> tuple[float, float]:
     """Inception Score of a set of videos.
 
@@ -15,7 +16,7 @@ def inception_score(
     different `splits` or different numbers of videos do not compare.
 
     Args:
-      logits: `[n, classes]`, before the softmax, in an order without pattern if there are splits.
+      logits: before the softmax, in an order without pattern if there are splits.
       splits: parts of nearly equal size that are scored by themselves.
       epsilon: added to probabilities before their logarithm: 1e-20 in TGANv2, 1e-7 in TGAN; 0 works
         in logarithms all along and cannot underflow.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lumiere_jax.data.scene_captions import ObjectAttributes, SceneAttributes, parse_caption
-from lumiere_jax.metrics.scene_vision import SeenObject, SeenScene, look
+from lumiere_jax.metrics.scene_vision import SeenObject, SeenScene, Video, look
 
 ATTRIBUTES = ("colour", "shape", "direction", "background")
 EXTRA_ATTRIBUTES = ("size", "background_kind")
@@ -24,13 +24,13 @@ class Judgement:
     Of two objects, both must be right. An attribute that the oracle cannot see counts as wrong.
 
     Attributes:
-      colour: The colour of every object is right.
-      shape: The shape of every object is right.
-      direction: The direction of every object is right.
-      background: The colour of the background is right.
-      size: The size of every object is right; None where the caption does not say.
-      background_kind: Plain, striped or checkered is right; None where it does not say.
-      seen: What was seen, in the caption's order of objects.
+      colour: of every object.
+      shape: of every object.
+      direction: of every object.
+      background: its colour.
+      size: of every object; None where the caption does not say.
+      background_kind: plain, striped or checkered; None where the caption does not say.
+      seen: what was seen, in the caption's order of objects.
     """
 
     colour: bool
@@ -47,56 +47,43 @@ class Judgement:
         return self.colour and self.shape and self.direction and self.background
 
 
-def judge(video: np.ndarray, caption: str | SceneAttributes) -> Judgement:
-    """Judges one clip.
+def judge(video: Video, caption: str | SceneAttributes) -> Judgement:
+    """Judges one clip by its caption, or what that says.
 
-    Args:
-      video: [time, height, width, 3] in [-1, 1], square, at least 16 pixels wide. A single frame
-        shows no direction, which then counts as wrong.
-      caption: The caption, or what it says.
-
-    Returns:
-      The judgement.
+    A single frame shows no direction, which then counts as wrong.
 
     Raises:
-      UserError: The caption is not in the grammar of `moving_shapes`.
-      ValueError: The video has another shape.
+      UserError: if the caption is not in the grammar of `moving_shapes`.
     """
     wanted = parse_caption(caption) if isinstance(caption, str) else caption
     seen = look(video, len(wanted.objects))
     pairs = _pair(wanted, seen)
     seen = dataclasses.replace(seen, objects=tuple(found for _, found in pairs))
-    right = {
-        name: all(getattr(asked, name) == getattr(found, name) for asked, found in pairs)
-        for name in ("colour", "shape", "direction", "size")
-    }
-    if any(asked.size is None for asked in wanted.objects):
-        right["size"] = None
     kind = wanted.background_kind
+
+    def right(name: str) -> bool:
+        return all(getattr(asked, name) == getattr(found, name) for asked, found in pairs)
+
     return Judgement(
+        colour=right("colour"),
+        shape=right("shape"),
+        direction=right("direction"),
         background=seen.background == wanted.background_colour,
+        size=None if any(asked.size is None for asked in wanted.objects) else right("size"),
         background_kind=None if kind is None else seen.background_kind == kind,
         seen=seen,
-        **right,
     )
 
 
-def score(
-    videos: Sequence[np.ndarray], captions: Sequence[str | SceneAttributes]
-) -> dict[str, float]:
-    """Judges many clips.
-
-    Args:
-      videos: Each as in `judge`.
-      captions: One a video.
+def score(videos: Sequence[Video], captions: Sequence[str | SceneAttributes]) -> dict[str, float]:
+    """Judges many clips, each by its caption, see `judge`.
 
     Returns:
       The fraction right for each of `ATTRIBUTES`, of "all" four at once, and of `EXTRA_ATTRIBUTES`
       among the captions that name them (NaN if none does).
 
     Raises:
-      UserError: A caption is not in the grammar.
-      ValueError: There are no clips, or not as many captions.
+      ValueError: if there are no clips, or not as many captions.
     """
     if len(videos) != len(captions) or not len(videos):
         raise ValueError(f"{len(videos)} videos and {len(captions)} captions cannot be scored")
@@ -109,21 +96,12 @@ def score(
 
 
 def chance(
-    videos: Sequence[np.ndarray], captions: Sequence[str | SceneAttributes], seed: int = 0
+    videos: Sequence[Video], captions: Sequence[str | SceneAttributes], seed: int = 0
 ) -> dict[str, float]:
-    """Scores the same clips against each other's captions: what luck alone would reach.
-
-    Args:
-      videos: At least two, each as in `judge`.
-      captions: One a video; none stays with its own video.
-      seed: Seed of the shuffle.
-
-    Returns:
-      As `score`.
+    """Scores clips by captions of others, shuffled by `seed`: what luck alone would reach.
 
     Raises:
-      UserError: A caption is not in the grammar.
-      ValueError: There are fewer than two clips, or not as many captions.
+      ValueError: if there are fewer than two clips, or not as many captions.
     """
     if len(videos) < 2:
         raise ValueError("chance needs at least two clips, to exchange their captions")
@@ -133,14 +111,7 @@ def chance(
 
 
 def format_table(rows: dict[str, dict[str, float]]) -> str:
-    """Writes scores as a table to print, in percent.
-
-    Args:
-      rows: Scores by name, such as generated, ground truth and chance.
-
-    Returns:
-      One line for the head and one for each row.
-    """
+    """Writes scores by name (generated, ground truth, chance) as a table to print, in percent."""
     columns = (*ATTRIBUTES, "all", *EXTRA_ATTRIBUTES)
     widths = [max(len(column), len("100.0%")) for column in columns]
     first = max(map(len, rows), default=0)
@@ -163,8 +134,7 @@ def _pair(wanted: SceneAttributes, seen: SeenScene) -> list[tuple[ObjectAttribut
     def agreement(order: tuple[SeenObject, ...]) -> list[int]:
         pairs = list(zip(wanted.objects, order, strict=True))
         return [
-            sum(getattr(a, name) == getattr(b, name) for a, b in pairs)
-            for name in ("colour", "shape", "direction")
+            sum(getattr(a, name) == getattr(b, name) for a, b in pairs) for name in ATTRIBUTES[:3]
         ]
 
     best = max(itertools.permutations(seen.objects), key=agreement)

@@ -1,30 +1,27 @@
 """From uint8 frames to what I3D takes: crop and resize, as the published tools do it."""
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float32, Num
 
+from lumiere_jax.runtime.arrays import Array
 from lumiere_jax.runtime.errors import UserError
 
 SIZE = 224
 CROPS = ("squash", "center")
+Frames = Num[Array, "*clips in_height in_width channels"]
+Resized = Float32[Array, "*clips {height} {width} channels"]
 
 
-def resize_tf1(frames: jax.Array, height: int, width: int) -> jax.Array:
+def resize_tf1(frames: Frames, height: int, width: int) -> Resized:
     """TensorFlow 1's `resize_bilinear` without aligned corners, half-pixel centres, antialiasing.
 
     Output pixel i reads position i · in / out, so the picture moves up and left a little; FVD is
-    defined with it.
-
-    Args:
-      frames: `[..., height, width, channels]`.
-      height: of the result.
-      width: of the result.
-
-    Returns:
-      float32 `[..., height, width, channels]`, not rounded.
+    defined with it. The result is not rounded.
     """
     frames = frames.astype(jnp.float32)
     for axis, size in ((-2, width), (-3, height)):
@@ -39,33 +36,30 @@ def resize_tf1(frames: jax.Array, height: int, width: int) -> jax.Array:
     return frames
 
 
-def _half_pixel(antialias: bool) -> Callable[[jax.Array, int, int], jax.Array]:
-    def resize(frames: jax.Array, height: int, width: int) -> jax.Array:
-        shape = (*frames.shape[:-3], height, width, frames.shape[-1])
-        return jax.image.resize(frames.astype(jnp.float32), shape, "linear", antialias=antialias)
-
-    return resize
+def resize_torch(frames: Frames, height: int, width: int, *, antialias: bool) -> Resized:
+    """PyTorch's bilinear resize, with half-pixel centres."""
+    shape = (*frames.shape[:-3], height, width, frames.shape[-1])
+    return jax.image.resize(frames.astype(jnp.float32), shape, "linear", antialias=antialias)
 
 
-RESIZES: dict[str, Callable[[jax.Array, int, int], jax.Array]] = {
+RESIZES: dict[str, Callable[[Array, int, int], Array]] = {
     "tf1": resize_tf1,
-    "torch": _half_pixel(antialias=False),
-    "torch_aa": _half_pixel(antialias=True),
+    "torch": functools.partial(resize_torch, antialias=False),
+    "torch_aa": functools.partial(resize_torch, antialias=True),
 }
 """Bilinear resizes: of the original FVD, of PyTorch, and of PyTorch with antialiasing."""
 
 
-def prepare(frames: jax.Array, resize: str = "tf1", crop: str = "squash") -> jax.Array:
-    """What I3D takes.
+def prepare(
+    frames: Num[Array, "*clips height width 3"], resize: str = "tf1", crop: str = "squash"
+) -> Float32[Array, "*clips 224 224 3"]:
+    """What I3D takes, in [-1, 1].
 
     Args:
-      frames: uint8 or float `[..., height, width, 3]`, RGB, 0 to 255.
+      frames: uint8 or float, RGB, 0 to 255.
       resize: a name of `RESIZES`.
       crop: "squash" gives up the aspect ratio, as the original; "center" scales the short side and
         cuts the middle out.
-
-    Returns:
-      float32 `[..., 224, 224, 3]` in [-1, 1].
 
     Raises:
       UserError: for an unknown name.

@@ -11,6 +11,7 @@ import functools
 import itertools
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from lumiere_jax.data.scene import (
     BACKGROUND_COLOURS,
@@ -42,16 +43,24 @@ _MOST_FRAMES = 16
 _MOST_SHAPE_FRAMES = 6
 _LEAST_RESOLUTION = 24  # larger frames are averaged down towards this
 
+Video = Float[np.ndarray, "time side side 3"]
+"""In [-1, 1], square, at least 16 pixels wide."""
+
+Frames = Float[np.ndarray, "time side side 3"]
+Opacity = Float[np.ndarray, "time side side"]
+Centres = Float[np.ndarray, "time 2"]
+Times = Float[np.ndarray, " time"]
+
 
 @dataclasses.dataclass(frozen=True)
 class SeenObject:
     """What the oracle sees of one object; None where it cannot tell.
 
     Attributes:
-      colour: A key of `scene.OBJECT_COLOURS`.
-      shape: One of `scene.SHAPES`.
-      size: A key of `scene.SIZES`.
-      direction: A key of `scene.DIRECTIONS`.
+      colour: a key of `scene.OBJECT_COLOURS`.
+      shape: one of `scene.SHAPES`.
+      size: a key of `scene.SIZES`.
+      direction: a key of `scene.DIRECTIONS`.
     """
 
     colour: str | None = None
@@ -65,9 +74,9 @@ class SeenScene:
     """What the oracle sees of a clip.
 
     Attributes:
-      objects: As many objects as were looked for.
-      background: A key of `scene.BACKGROUND_COLOURS`, or None for a colour without a name.
-      background_kind: One of `scene.BACKGROUND_KINDS`.
+      objects: as many as were looked for.
+      background: a key of `scene.BACKGROUND_COLOURS`, or None for a colour without a name.
+      background_kind: one of `scene.BACKGROUND_KINDS`.
     """
 
     objects: tuple[SeenObject, ...]
@@ -75,18 +84,11 @@ class SeenScene:
     background_kind: str
 
 
-def look(video: np.ndarray, num_objects: int = 1) -> SeenScene:
-    """Says what a clip shows.
-
-    Args:
-      video: As in `judge`.
-      num_objects: How many objects to look for; they must differ in colour.
-
-    Returns:
-      What was seen.
+def look(video: Video, num_objects: int = 1) -> SeenScene:
+    """Says what a clip shows of one or two objects, which must differ in colour.
 
     Raises:
-      ValueError: The video has another shape.
+      ValueError: for frames of fewer than 16 x 16 pixels.
     """
     frames, times = _reduce(video)
     colour, kind, background = _see_background(frames)
@@ -97,11 +99,9 @@ def look(video: np.ndarray, num_objects: int = 1) -> SeenScene:
     return SeenScene(objects, _nearest(colour), kind)
 
 
-def _reduce(video: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _reduce(video: Video) -> tuple[Frames, Times]:
     """Returns frames in [0, 1], few and small enough to be judged quickly, and their times."""
     video = np.asarray(video, np.float32)
-    if video.ndim != 4 or video.shape[3] != 3 or video.shape[1] != video.shape[2]:
-        raise ValueError(f"the oracle judges videos [time, size, size, 3], not {video.shape}")
     length, resolution = video.shape[:2]
     if resolution < 16 or length < 1:
         raise ValueError(f"the oracle needs a frame of 16 x 16 pixels or more, not {video.shape}")
@@ -113,18 +113,20 @@ def _reduce(video: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.clip((frames + 1.0) / 2.0, 0.0, 1.0), kept / max(1, length - 1)
 
 
-def _nearest(colour: np.ndarray) -> str | None:
+def _nearest(colour: Float[np.ndarray, " 3"]) -> str | None:
     """Returns the background whose colour is nearest, or None if none is near."""
     distances = {
-        name: np.linalg.norm(colour - np.asarray(known))
+        name: float(np.linalg.norm(colour - np.asarray(known)))
         for name, known in BACKGROUND_COLOURS.items()
     }
-    name = min(distances, key=distances.get)
+    name = min(distances, key=lambda name: distances[name])
     return name if distances[name] <= _BACKGROUND_TOLERANCE else None
 
 
-def _see_background(frames: np.ndarray) -> tuple[np.ndarray, str, np.ndarray]:
-    """Returns the background's mean colour [3], its kind, and the image [height, width, 3]."""
+def _see_background(
+    frames: Frames,
+) -> tuple[Float[np.ndarray, " 3"], str, Float[np.ndarray, "side side 3"]]:
+    """Returns the background's mean colour, its kind, and its image."""
     median = np.median(frames.reshape(-1, 3), axis=0)
     inside = np.linalg.norm(frames - median, axis=-1) < _BACKGROUND_SPREAD
     colour = frames[inside].mean(axis=0)
@@ -144,25 +146,25 @@ def _see_background(frames: np.ndarray) -> tuple[np.ndarray, str, np.ndarray]:
 
 
 def _separate(
-    frames: np.ndarray, background: np.ndarray, count: int
-) -> list[tuple[str, np.ndarray]]:
+    frames: Frames, background: Float[np.ndarray, "side side 3"], count: int
+) -> list[tuple[str, Opacity]]:
     """Splits frames into objects of different colours.
 
     Every pixel is taken for a mixture of background and one object colour, which also holds at soft
     edges. The colours that leave the least unexplained win.
 
     Returns:
-      Colour name and opacity, [time, height, width] in [0, 1], of each object.
+      Name of the colour and opacity of each object.
     """
     difference = frames - background
-    names, opacities, residuals = list(OBJECT_COLOURS), [], []
+    names, opacities, errors = list(OBJECT_COLOURS), [], []
     for known in OBJECT_COLOURS.values():
         axis = np.asarray(known, np.float32) - background
         opacity = (difference * axis).sum(axis=-1) / (axis * axis).sum(axis=-1)
         opacity = np.clip(opacity, 0.0, 1.0)
-        residuals.append(((difference - opacity[..., None] * axis) ** 2).sum(axis=-1))
+        errors.append(((difference - opacity[..., None] * axis) ** 2).sum(axis=-1))
         opacities.append(opacity)
-    residuals = np.stack(residuals)
+    residuals = np.stack(errors)
     chosen = min(
         itertools.combinations(range(len(names)), count),
         key=lambda group: residuals[list(group)].min(axis=0).sum(),
@@ -171,8 +173,8 @@ def _separate(
     return [(names[c], np.where(owner == i, opacities[c], 0.0)) for i, c in enumerate(chosen)]
 
 
-def _see_object(colour: str, opacity: np.ndarray, times: np.ndarray) -> SeenObject:
-    """Reads one object from its opacity [time, height, width] at `times` [time]."""
+def _see_object(colour: str, opacity: Opacity, times: Times) -> SeenObject:
+    """Reads one object from its opacity at `times`."""
     centres, areas = _track(opacity)
     present = areas >= _LEAST_AREA
     solid = np.median(opacity.max(axis=(1, 2))) >= _OPACITY_SOLID
@@ -185,8 +187,8 @@ def _see_object(colour: str, opacity: np.ndarray, times: np.ndarray) -> SeenObje
     return SeenObject(colour, shape, size, direction)
 
 
-def _track(opacity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Follows the largest spot: centres (x, y) [time, 2] and areas [time], in frame widths."""
+def _track(opacity: Opacity) -> tuple[Centres, Times]:
+    """Follows the largest spot: centres (x, y) and areas, in frame widths."""
     resolution = opacity.shape[1]
     grid = (np.arange(resolution) + 0.5) / resolution
     spot = np.where(opacity > _OPACITY_FLOOR, opacity, 0.0)
@@ -202,14 +204,16 @@ def _track(opacity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return centres, total / resolution**2
 
 
-def _window(centres: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Returns a boolean window, [time, height, width], around each centre."""
+def _window(
+    centres: Centres, grid: Float[np.ndarray, " side"]
+) -> Bool[np.ndarray, "time side side"]:
+    """A window around each centre."""
     near_x = np.abs(grid[None, :] - centres[:, :1]) <= _WINDOW
     near_y = np.abs(grid[None, :] - centres[:, 1:]) <= _WINDOW
     return near_y[:, :, None] & near_x[:, None, :]
 
 
-def _see_direction(centres: np.ndarray, weights: np.ndarray, times: np.ndarray) -> str | None:
+def _see_direction(centres: Centres, weights: Times, times: Times) -> str | None:
     """Names the straight line that fits the centres best, or None if none fits."""
     seen = times[weights > 0]
     if np.ptp(seen) < 0.5:
@@ -234,14 +238,16 @@ def _centroid(shape: str) -> tuple[float, float]:
     return float(mask.sum(axis=0) @ grid / mask.sum()), float(mask.sum(axis=1) @ grid / mask.sum())
 
 
-def _soften(mask: np.ndarray) -> np.ndarray:
-    """Blurs [time, height, width] with the binomial kernel (1, 2, 1) / 4 along each side."""
+def _soften(mask: Opacity) -> Opacity:
+    """Blurs with the binomial kernel (1, 2, 1) / 4 along each side."""
     padded = np.pad(mask, ((0, 0), (1, 1), (1, 1)))
     rows = padded[:, :-2] + 2.0 * padded[:, 1:-1] + padded[:, 2:]
     return (rows[:, :, :-2] + 2.0 * rows[:, :, 1:-1] + rows[:, :, 2:]) / 16.0
 
 
-def _crop(opacity: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _crop(
+    opacity: Opacity, centres: Centres
+) -> tuple[Float[np.ndarray, "time patch patch"], Centres]:
     """Cuts a patch around each centre; returns patches and the centres in the patches' widths."""
     resolution = opacity.shape[1]
     side = 2 * int(np.ceil(_WINDOW * resolution)) + 1
@@ -254,7 +260,7 @@ def _crop(opacity: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndar
     return np.stack(patches), (centres * resolution - corners) / side
 
 
-def _see_shape(opacity: np.ndarray, centres: np.ndarray) -> tuple[str | None, str | None]:
+def _see_shape(opacity: Opacity, centres: Centres) -> tuple[str | None, str | None]:
     """Names shape and size by the mask that is most alike, or (None, None) if none is."""
     kept = np.linspace(0, len(opacity) - 1, min(len(opacity), _MOST_SHAPE_FRAMES)).astype(int)
     spot, centres = _crop(opacity[kept], centres[kept])

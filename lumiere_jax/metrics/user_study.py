@@ -68,7 +68,8 @@ class Pair:
     @property
     def videos(self) -> tuple[str, str]:
         """Both file names, in an order that says nothing about the methods."""
-        return tuple(sorted((self.ours, self.other)))
+        first, second = sorted((self.ours, self.other))
+        return first, second
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,22 +3,32 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Shaped
 
-from lumiere_jax.models.layers import Array, Dense, Dtype, constrain, group_norm, layer_norm
-from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.models.layers import (
+    Dense,
+    Dtype,
+    FeatureMap,
+    Text,
+    TextMask,
+    constrain,
+    group_norm,
+    layer_norm,
+)
+from lumiere_jax.runtime.arrays import Array
+
+TEXT_NORMS = ("layer", "group")
 
 
-def attend(query: Array, key: Array, value: Array, mask: Array | None = None) -> Array:
+def attend(
+    query: Float[Array, "batch queries heads dim"],
+    key: Float[Array, "batch keys heads dim"],
+    value: Float[Array, "batch keys heads dim"],
+    mask: Bool[Array, "batch keys"] | None = None,
+) -> Float[Array, "batch queries heads*dim"]:
     """Scaled dot-product attention (1706.03762, eq. 1) with logits and softmax in float32.
 
-    Args:
-      query: `[batch, queries, heads, dim]`.
-      key: `[batch, keys, heads, dim]`.
-      value: `[batch, keys, heads, dim]`.
-      mask: `[batch, keys]`, true where a key may be seen, or None for all.
-
-    Returns:
-      `[batch, queries, heads · dim]`.
+    `mask` is true where a key may be seen; None shows all.
     """
     bias = None if mask is None else jnp.where(mask, 0.0, -1e9)[:, None, None, :]
     logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
@@ -28,13 +38,15 @@ def attend(query: Array, key: Array, value: Array, mask: Array | None = None) ->
     return out.reshape(*out.shape[:2], -1)
 
 
-def split_heads(x: Array, head_dim: int) -> Array:
-    """Splits the last axis into `[heads, head_dim]`."""
+def split_heads(
+    x: Float[Array, "*rows channels"], head_dim: int
+) -> Float[Array, "*rows channels//{head_dim} {head_dim}"]:
+    """Splits the last axis into heads."""
     return x.reshape(*x.shape[:-1], -1, head_dim)
 
 
-def repeat_for_frames(x: Array, frames: int) -> Array:
-    """Repeats each row of `x` `[batch, ...]` so that there are `frames` rows."""
+def repeat_for_frames(x: Shaped[Array, "batch ..."], frames: int) -> Shaped[Array, "{frames} ..."]:
+    """Repeats each row of `x` so that there are `frames` rows."""
     return jnp.repeat(x, frames // x.shape[0], axis=0)
 
 
@@ -60,20 +72,8 @@ class TextAttention(nn.Module):
     self_attention: bool = True
 
     @nn.compact
-    def __call__(self, x: Array, text: Array, text_mask: Array | None) -> Array:
-        """Adds attention to `x`.
-
-        Args:
-          x: `[frames, height, width, channels]`.
-          text: `[batch, length, dim]`; each row serves `frames / batch` frames.
-          text_mask: `[batch, length]` or None.
-
-        Returns:
-          An array like `x`.
-
-        Raises:
-          UserError: if `text_norm` is unknown or does not fit the text's channels.
-        """
+    def __call__(self, x: FeatureMap, text: Text, text_mask: TextMask | None) -> FeatureMap:
+        """Adds attention to `x`; each row of the text serves `frames / batch` frames."""
         frames, height, width, channels = x.shape
 
         def dense(name: str, y: Array) -> Array:
@@ -86,27 +86,22 @@ class TextAttention(nn.Module):
         value = repeat_for_frames(dense("text_value", text), frames)
         mask = None
         if text_mask is not None:
-            mask = repeat_for_frames(text_mask.astype(bool), frames)
+            mask = repeat_for_frames(text_mask, frames)
         if self.self_attention:
             key = jnp.concatenate([key, dense("key", pixels)], axis=1)
             value = jnp.concatenate([value, dense("value", pixels)], axis=1)
             if mask is not None:
                 mask = jnp.pad(mask, ((0, 0), (0, height * width)), constant_values=True)
-        heads = [split_heads(y, self.head_dim) for y in (dense("query", pixels), key, value)]
-        out = dense("out", attend(*heads, mask))
+        query, key, value = (
+            split_heads(y, self.head_dim) for y in (dense("query", pixels), key, value)
+        )
+        out = dense("out", attend(query, key, value, mask))
         return constrain(x + out.reshape(x.shape), "clips", "height", None, None)
 
     @nn.nowrap
-    def _normalize(self, text: Array) -> Array:
+    def _normalize(self, text: Text) -> Text:
         if self.text_norm == "layer":
             return layer_norm(self.dtype, "text_norm")(text)
-        if self.text_norm != "group":
-            raise UserError(f"text_norm {self.text_norm!r} is unknown; choose layer or group.")
-        if text.shape[-1] % 32:
-            raise UserError(
-                f"text_norm 'group' has 32 groups, which do not divide "
-                f"text_features={text.shape[-1]}; choose a multiple of 32, or 'layer'."
-            )
         # Embeddings of text have a few channels of large mean.
         return group_norm(32, self.dtype, "text_norm", exact=True)(text)
 
@@ -125,16 +120,10 @@ class TextPooling(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, text: Array, text_mask: Array | None) -> Array:
-        """Pools the tokens that `text_mask` shows.
-
-        Args:
-          text: `[batch, length, dim]`.
-          text_mask: `[batch, length]` or None for all.
-
-        Returns:
-          `[batch, features]`.
-        """
+    def __call__(
+        self, text: Text, text_mask: TextMask | None
+    ) -> Float[Array, "batch {self.features}"]:
+        """Pools the tokens that `text_mask` shows; all where it is None."""
         dim = text.shape[-1]
         text = layer_norm(self.dtype, "norm_in")(text)
         if text_mask is None:
@@ -145,7 +134,7 @@ class TextPooling(nn.Module):
         position = self.param("position", nn.initializers.normal(dim**-0.5), (1, dim))
         mean = mean + position.astype(self.dtype)
         tokens = jnp.concatenate([mean, text], axis=1)
-        mask = jnp.pad(text_mask.astype(bool), ((0, 0), (1, 0)), constant_values=True)
+        mask = jnp.pad(text_mask, ((0, 0), (1, 0)), constant_values=True)
 
         def heads(name: str, y: Array) -> Array:
             y = Dense(dim, dtype=self.dtype, name=name)(y)

@@ -12,13 +12,16 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from lumiere_jax.models.attention import split_heads
 from lumiere_jax.models.layers import (
-    Array,
     Conv,
     Dense,
     Dtype,
+    FeatureMap,
+    Text,
+    TextMask,
     constrain,
     conv3x3,
     group_norm,
@@ -27,7 +30,9 @@ from lumiere_jax.models.layers import (
     repeat,
     sinusoidal_embedding,
 )
-from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.arrays import Array
+
+TEMPORAL_INITIALIZATIONS = ("nearest", "he")
 
 
 @flax.struct.dataclass
@@ -36,19 +41,18 @@ class TemporalContext:
 
     Attributes:
       batch: number of clips.
-      embedding: `[batch, time, features]` activated conditioning of every frame at the full
-        frame rate, or None.
-      text: `[batch, length, dim]` text embeddings for temporal attention, or None.
-      text_mask: `[batch, length]` or None.
+      embedding: activated conditioning of every frame at the full frame rate, or None.
+      text: text embeddings for temporal attention, or None.
+      text_mask: true for real tokens; None shows all.
     """
 
     batch: int = flax.struct.field(pytree_node=False)
-    embedding: Array | None = None
-    text: Array | None = None
-    text_mask: Array | None = None
+    embedding: Float[Array, "batch time features"] | None = None
+    text: Text | None = None
+    text_mask: TextMask | None = None
 
-    def frame_embedding(self, frames: int) -> Array | None:
-        """Conditioning of a level with `frames` frames a clip, `[batch · frames, features]`."""
+    def frame_embedding(self, frames: int) -> Float[Array, "{self.batch}*{frames} features"] | None:
+        """Conditioning of every frame at a level with `frames` frames a clip."""
         if self.embedding is None:
             return None
         stride = self.embedding.shape[1] // frames
@@ -58,23 +62,17 @@ class TemporalContext:
 def temporal_kernel_init(kind: str) -> nn.initializers.Initializer:
     """Initializer of a `[3, 1, in, out]` temporal kernel of a resampling module.
 
-    Args:
-      kind: "nearest" (identity at the centre tap: nearest-neighbour resampling, the paper's
-        choice) or "he" (He normal, 1502.01852, which the paper compares with).
-
-    Raises:
-      UserError: if there is no such initializer.
+    "nearest" is the identity at the centre tap, that is nearest-neighbour resampling, the paper's
+    choice; "he" is He normal (1502.01852), which the paper compares with.
     """
-    if kind == "he":
-        return nn.initializers.he_normal()
-    if kind != "nearest":
-        raise UserError(f"temporal_initialization {kind!r} is unknown; choose nearest or he.")
+    assert kind in TEMPORAL_INITIALIZATIONS, kind
+    return nn.initializers.he_normal() if kind == "he" else _identity
 
-    def identity(key: Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> Array:
-        del key
-        return jnp.zeros(shape, dtype).at[shape[0] // 2, 0].set(jnp.eye(*shape[2:], dtype=dtype))
 
-    return identity
+def _identity(key: Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> Array:
+    del key
+    eye = jnp.eye(shape[2], shape[3], dtype=dtype)
+    return jnp.zeros(shape, dtype).at[shape[0] // 2, 0].set(eye)
 
 
 class TemporalConv(nn.Module):
@@ -93,8 +91,10 @@ class TemporalConv(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, batch: int) -> Array:
-        """Maps `[batch · t, h, w, c]` to `[batch · t / stride, h, w, features]`."""
+    def __call__(
+        self, x: FeatureMap, batch: int
+    ) -> Float[Array, "new_frames height width {self.features}"]:
+        """Convolves the frames of each of the `batch` clips."""
         frames, height, width, channels = x.shape
         x = x.reshape(batch, frames // batch, height * width, channels)
         x = Conv(
@@ -123,8 +123,10 @@ class TemporalDownsample(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, batch: int) -> Array:
-        """Maps `[batch · t, h, w, c]` to `[batch · t / 2, h, w, c]`."""
+    def __call__(
+        self, x: FeatureMap, batch: int
+    ) -> Float[Array, "frames//2 height width channels"]:
+        """Halves the frame rate of each of the `batch` clips."""
         init = temporal_kernel_init(self.initialization)
         return TemporalConv(x.shape[-1], 2, init, self.dtype, name="temporal")(x, batch)
 
@@ -141,8 +143,8 @@ class TemporalUpsample(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, batch: int) -> Array:
-        """Maps `[batch · t, h, w, c]` to `[batch · 2t, h, w, c]`."""
+    def __call__(self, x: FeatureMap, batch: int) -> Float[Array, "2*frames height width channels"]:
+        """Doubles the frame rate of each of the `batch` clips."""
         frames, *rest = x.shape
         x = jnp.broadcast_to(x[:, None], (frames, 2, *rest)).reshape(2 * frames, *rest)
         init = temporal_kernel_init(self.initialization)
@@ -165,8 +167,8 @@ class ConvInflationBlock(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, context: TemporalContext) -> Array:
-        """Adds the block's output to `x` `[batch · time, h, w, c]`."""
+    def __call__(self, x: FeatureMap, context: TemporalContext) -> FeatureMap:
+        """Adds the block's output to `x`."""
         channels, frames = x.shape[-1], x.shape[0] // context.batch
         h = jax.nn.silu(group_norm(self.groups, self.dtype, "norm_space")(x))
         h = keep(conv3x3(channels, self.dtype, "space")(h), channels)
@@ -181,28 +183,28 @@ class ConvInflationBlock(nn.Module):
 
 
 def attend_in_time(
-    query: Array, keys: Sequence[Array], values: Sequence[Array], text_mask: Array | None
-) -> Array:
+    query: Float[Array, "batch pixels frames heads dim"],
+    keys: Sequence[Float[Array, "batch *_ heads dim"]],
+    values: Sequence[Float[Array, "batch *_ heads dim"]],
+    text_mask: TextMask | None,
+) -> Float[Array, "batch pixels frames heads*dim"]:
     """Attention of a pixel's frames to one another and to the clip's text, under one softmax.
 
     The text's keys and values are shared by all pixels, and never repeated for each.
 
     Args:
-      query: `[batch, pixels, frames, heads, dim]`.
+      query: of the frames.
       keys: of the frames, like `query`, and, if there is text, of its tokens,
         `[batch, length, heads, dim]`.
       values: the same.
-      text_mask: `[batch, length]`, true where a token may be seen, or None for all.
-
-    Returns:
-      `[batch, pixels, frames, heads · dim]`.
+      text_mask: true where a token may be seen; None shows all.
     """
     product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
     logits = [product("bpqhd,bpkhd->bphqk", query, keys[0])]
     if len(keys) > 1:
         text = product("bpqhd,bkhd->bphqk", query, keys[1])
         if text_mask is not None:
-            text = jnp.where(text_mask.astype(bool)[:, None, None, None], text, -1e9)
+            text = jnp.where(text_mask[:, None, None, None], text, -1e9)
         logits.append(text)
     weights = jax.nn.softmax(jnp.concatenate(logits, -1) * query.shape[-1] ** -0.5, axis=-1)
     weights, frames = weights.astype(query.dtype), query.shape[2]
@@ -226,8 +228,8 @@ class TemporalAttention(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, context: TemporalContext) -> Array:
-        """Adds attention to `x` `[batch · time, h, w, c]`."""
+    def __call__(self, x: FeatureMap, context: TemporalContext) -> FeatureMap:
+        """Adds attention to `x`."""
         batch, (_, height, width, channels) = context.batch, x.shape
         frames, pixels = x.shape[0] // batch, height * width
 
@@ -270,8 +272,8 @@ class AttentionInflationBlock(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, context: TemporalContext) -> Array:
-        """Adds the block's output to `x` `[batch · time, h, w, c]`."""
+    def __call__(self, x: FeatureMap, context: TemporalContext) -> FeatureMap:
+        """Adds the block's output to `x`."""
         attention = TemporalAttention(self.head_dim, self.groups, self.dtype, name="attention")
         h = repeat(attention, self.depth, x, context)
         zeros = nn.initializers.zeros

@@ -6,18 +6,23 @@ vectors keep one row a clip, `[batch, channels]`, or one a frame, `[frames, chan
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Bool, Float, Shaped
 
+from lumiere_jax.runtime.arrays import Array
 from lumiere_jax.runtime.errors import UserError
 
-Array = jax.Array
 Dtype = jnp.dtype | type
+FeatureMap = Float[Array, "frames height width channels"]
+Text = Float[Array, "batch length dim"]
+TextMask = Bool[Array, "batch length"]
+"""True at real tokens."""
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": jax.nn.silu,
@@ -25,27 +30,18 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def activation(name: str) -> Callable[[Array], Array]:
-    """Returns the activation function called `name`.
-
-    Raises:
-      UserError: if there is no such activation.
-    """
-    if name not in ACTIVATIONS:
-        raise UserError(f"activation {name!r} is unknown; choose from {sorted(ACTIVATIONS)}.")
-    return ACTIVATIONS[name]
+def check_choice(field: str, value: str, known: Iterable[str]) -> None:
+    """Raises a `UserError` if the field of a model has a value that is not known."""
+    if value not in known:
+        raise UserError(f"{field} {value!r} is unknown; choose from {', '.join(known)}.")
 
 
-def sinusoidal_embedding(position: Array, dim: int, max_period: float = 10_000.0) -> Array:
-    """Cosines and sines of `position` at geometrically spaced frequencies (1706.03762, 3.5).
+def sinusoidal_embedding(
+    position: Shaped[Array, "*rows"], dim: int, max_period: float = 10_000.0
+) -> Float[Array, "*rows {dim}"]:
+    """Cosines, then sines of `position` at geometrically spaced frequencies (1706.03762, 3.5).
 
-    Args:
-      position: `[...]`, in any unit.
-      dim: size of the embedding, even.
-      max_period: the longest period over 2π, in the unit of `position`.
-
-    Returns:
-      `[..., dim]` float32, cosines first.
+    `max_period` is the longest period over 2π, in the unit of `position`; `dim` is even.
     """
     half = dim // 2
     frequencies = jnp.exp(-jnp.log(max_period) * jnp.arange(half, dtype=jnp.float32) / half)
@@ -54,7 +50,9 @@ def sinusoidal_embedding(position: Array, dim: int, max_period: float = 10_000.0
 
 
 REMAT_POLICIES = ("none", "full", "convolutions")
-DEAR_INPUTS = 512  # more would recompute 5% of the full STUNet step, less has no use at its widths
+COSTLY_INPUTS = (
+    512  # more would recompute 5% of the full STUNet step, less has no use at its widths
+)
 
 
 def rematerialize(
@@ -68,15 +66,8 @@ def rematerialize(
         stores what `keep` marks, so that cheap layers alone are recomputed.
       static: which arguments of its `__call__` are not arrays; `self` is number 0.
       repeated: whether it goes to `repeat`.
-
-    Returns:
-      The class to use.
-
-    Raises:
-      UserError: if there is no such policy.
     """
-    if policy not in REMAT_POLICIES:
-        raise UserError(f"remat {policy!r} is unknown; choose from {', '.join(REMAT_POLICIES)}.")
+    assert policy in REMAT_POLICIES, policy
     if policy == "none":
         return module
     names = ["convolution"] if policy == "convolutions" else []
@@ -86,17 +77,14 @@ def rematerialize(
 
 
 def repeat(block: nn.Module, count: int, x: Array, *arguments: object) -> Array:
-    """Applies as many blocks of one kind one after the other, compiled once, as a loop.
+    """Applies `count` blocks of one kind one after the other, compiled once, as a loop.
 
     Args:
       block: a submodule that maps `(x, *arguments)` to an array like `x`; its parameters get a
         leading axis, `[count, ...]`.
-      count: how many.
-      x: what the first one takes.
-      arguments: what every one takes.
-
-    Returns:
-      What the last one returns.
+      count: number of blocks.
+      x: input of the first one.
+      arguments: what all of them take besides.
     """
 
     def step(module: nn.Module, x: Array, *arguments: object) -> tuple[Array, None]:
@@ -114,48 +102,32 @@ def repeat(block: nn.Module, count: int, x: Array, *arguments: object) -> Array:
 
 
 def keep(x: Array, inputs: int) -> Array:
-    """Marks the output of a 3×3 convolution that is dear to recompute for what it takes to store.
+    """Marks the output of a 3×3 convolution if it is costly to recompute for its size.
 
-    Args:
-      x: the output.
-      inputs: input channels; each costs 9 multiplications a value, so that 1 GB of values in
-        bfloat16 costs 9 TFLOP where there are 1024.
-
-    Returns:
-      `x`.
+    Each of the `inputs` channels costs 9 multiplications a value, so that 1 GB of values in
+    bfloat16 costs 9 TFLOP where there are 1024.
     """
-    return checkpoint_name(x, "convolution") if inputs >= DEAR_INPUTS else x
+    return checkpoint_name(x, "convolution") if inputs >= COSTLY_INPUTS else x
 
 
 def constrain(x: Array, *names: str | None) -> Array:
     """Says how `x` lies on a mesh, by the logical name of each axis; nothing outside of a mesh.
 
-    Args:
-      x: any array.
-      names: one an axis: "clips" (folded with their frames or not), "height", or None.
-
-    Returns:
-      `x`.
+    Names are "clips" (folded with their frames or not), "height", or None.
     """
     return nn.with_logical_constraint(x, names)
 
 
-def gather_weights(x: Array, *weights: Array | None, dtype: Dtype) -> list[Array | None]:
-    """Casts what a layer works on, and makes its weights whole on every device.
+def gather_weights(
+    *arrays: Array | None, dtype: Dtype | None = None, inexact: bool = True
+) -> list[Array | None]:
+    """Casts a layer's input, kernel and bias, and makes the weights whole on every device.
 
     Left to itself, the partitioner multiplies by one part of a kernel after the other, each too
     narrow for a matrix unit, while the parts travel around a ring (`configs/stunet.py:full` on
     v5p:2x2x4: 43717 collective-permutes a step, and an MFU of 7% by the compiler's estimate).
-
-    Args:
-      x: the layer's input.
-      weights: its kernel and bias, or None.
-      dtype: of the computation.
-
-    Returns:
-      All of them.
     """
-    x, *weights = promote_dtype(x, *weights, dtype=dtype)
+    x, *weights = promote_dtype(*arrays, dtype=dtype, inexact=inexact)
     return [x, *(None if w is None else constrain(w, *[None] * w.ndim) for w in weights)]
 
 
@@ -187,16 +159,8 @@ def conv3x3(features: int, dtype: Dtype, name: str, zero: bool = False) -> nn.Co
     return Conv(features, (3, 3), padding=1, dtype=dtype, kernel_init=init, name=name)
 
 
-def modulate(x: Array, scale_shift: Array) -> Array:
-    """Scale-shift conditioning, `x · (1 + scale) + shift`.
-
-    Args:
-      x: `[frames, height, width, channels]`.
-      scale_shift: `[rows, 2 · channels]`; each row serves `frames / rows` frames in turn.
-
-    Returns:
-      An array like `x`.
-    """
+def modulate(x: FeatureMap, scale_shift: Float[Array, "rows 2*channels"]) -> FeatureMap:
+    """Scale-shift conditioning, `x · (1 + scale) + shift`; a row serves `frames / rows` frames."""
     rows, frames = scale_shift.shape[0], x.shape[0]
     scale_shift = constrain(scale_shift, "clips", None)  # not by channel, as its kernel may be
     scale, shift = jnp.split(scale_shift.reshape(rows, 1, 1, 1, -1), 2, axis=-1)
@@ -204,21 +168,23 @@ def modulate(x: Array, scale_shift: Array) -> Array:
     return (grouped * (1 + scale) + shift).reshape(x.shape)
 
 
-def average_pool(x: Array) -> Array:
-    """Means over 2×2 pixels: `[n, h, w, c]` to `[n, h/2, w/2, c]`."""
+def average_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h//2 w//2 c"]:
+    """Means over 2×2 pixels."""
     n, h, w, c = x.shape
     return x.reshape(n, h // 2, 2, w // 2, 2, c).mean(axis=(2, 4))
 
 
-def nearest_upsample(x: Array) -> Array:
-    """Every pixel four times: `[n, h, w, c]` to `[n, 2h, 2w, c]`."""
+def nearest_upsample(x: Float[Array, "n h w c"]) -> Float[Array, "n 2*h 2*w c"]:
+    """Every pixel four times."""
     n, h, w, c = x.shape
     x = jnp.broadcast_to(x[:, :, None, :, None], (n, h, 2, w, 2, c))
     return x.reshape(n, 2 * h, 2 * w, c)
 
 
-def space_to_depth(x: Array, side: int) -> Array:
-    """Squares of pixels to channels: `[n, h, w, c]` to `[n, h/side, w/side, c · side²]`.
+def space_to_depth(
+    x: Float[Array, "n h w c"], side: int
+) -> Float[Array, "n h//{side} w//{side} c*{side}**2"]:
+    """Squares of pixels become channels.
 
     All pixels of one channel lie beside each other, so that more channels come at the end.
     """
@@ -227,8 +193,10 @@ def space_to_depth(x: Array, side: int) -> Array:
     return x.transpose(0, 1, 3, 5, 2, 4).reshape(n, h // side, w // side, c * side**2)
 
 
-def depth_to_space(x: Array, side: int) -> Array:
-    """The inverse of `space_to_depth`: `[n, h, w, c]` to `[n, side · h, side · w, c / side²]`."""
+def depth_to_space(
+    x: Float[Array, "n h w c"], side: int
+) -> Float[Array, "n h*{side} w*{side} c//{side}**2"]:
+    """The inverse of `space_to_depth`."""
     n, h, w, c = x.shape
     x = x.reshape(n, h, w, c // side**2, side, side)
     return x.transpose(0, 1, 4, 2, 5, 3).reshape(n, h * side, w * side, c // side**2)
@@ -250,11 +218,11 @@ class TimeMLP(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, value: Array) -> Array:
-        """Maps `value` `[batch]` to `[batch, features]`."""
+    def __call__(self, value: Float[Array, " batch"]) -> Float[Array, "batch {self.features}"]:
+        """Embeds one number for each example."""
         x = sinusoidal_embedding(value, self.frequencies).astype(self.dtype)
         x = Dense(self.features, dtype=self.dtype, name="dense_0")(x)
-        x = activation(self.activation)(x)
+        x = ACTIVATIONS[self.activation](x)
         return Dense(self.features, dtype=self.dtype, name="dense_1")(x)
 
 
@@ -278,19 +246,18 @@ class ResidualBlock(nn.Module):
     output_divisor: float = 1.0
 
     @nn.compact
-    def __call__(self, x: Array | tuple[Array, ...], embedding: Array) -> Array:
-        """Maps features to features.
+    def __call__(
+        self,
+        inputs: Float[Array, "frames h w c"] | tuple[Float[Array, "frames h w _"], ...],
+        embedding: Float[Array, "batch e"],
+    ) -> Float[Array, "frames new_h new_w {self.features}"]:
+        """Maps features to features, told of time and text by the activated `embedding`.
 
-        Args:
-          x: `[frames, h, w, c]`, or several that are joined by channel: if it happens here, a
-            rematerialized block stores no copy of a skip connection.
-          embedding: `[batch, e]`, activated.
-
-        Returns:
-          `[frames, h', w', features]`.
+        Several feature maps are joined by channel: if it happens here, a rematerialized block
+        stores no copy of a skip connection.
         """
-        x = jnp.concatenate(x, axis=-1) if isinstance(x, tuple) else x
-        act = activation(self.activation)
+        x = jnp.concatenate(inputs, axis=-1) if isinstance(inputs, tuple) else inputs
+        act = ACTIVATIONS[self.activation]
         resize = {"none": lambda y: y, "down": average_pool, "up": nearest_upsample}[self.resample]
         h = resize(act(group_norm(self.groups, self.dtype, "norm_0")(x)))
         x = resize(x)

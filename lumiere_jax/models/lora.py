@@ -1,23 +1,20 @@
 """Low-rank changes of a network's matrices (LoRA, arXiv 2106.09685)."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import PRNGKeyArray
+
+from lumiere_jax.models.parameters import Params
 
 LORA = "lora"
 """Where the factors are among the parameters."""
 
 
-def fresh_lora(params: dict[str, Any], rank: int, key: jax.Array) -> dict[str, Any]:
-    """Factors of changes that are zero at first.
-
-    Args:
-      params: of a network.
-      rank: of the changes.
-      key: PRNG key.
+def fresh_lora(params: Params, rank: int, key: PRNGKeyArray) -> Params:
+    """Factors of changes of a network's kernels that are zero at first.
 
     Returns:
       The path of each kernel, with slashes -> "down" `[rows, rank]` and "up" `[rank, columns]`; the
@@ -35,7 +32,7 @@ def fresh_lora(params: dict[str, Any], rank: int, key: jax.Array) -> dict[str, A
     return factors
 
 
-def merge_lora(params: dict[str, Any]) -> dict[str, Any]:
+def merge_lora(params: Params) -> Params:
     """The network's own parameters, with low-rank changes added where there are any."""
     if LORA not in params:
         return params

@@ -15,16 +15,21 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from lumiere_jax.models.attention import TextPooling, attend, split_heads
 from lumiere_jax.models.inflation import TemporalConv
 from lumiere_jax.models.layers import (
-    Array,
+    REMAT_POLICIES,
     Conv,
     Dense,
     Dtype,
+    FeatureMap,
     ResidualBlock,
+    Text,
+    TextMask,
     TimeMLP,
+    check_choice,
     constrain,
     conv3x3,
     group_norm,
@@ -33,6 +38,7 @@ from lumiere_jax.models.layers import (
     rematerialize,
     repeat,
 )
+from lumiere_jax.runtime.arrays import Array
 from lumiere_jax.runtime.errors import UserError
 
 SKIP_SCALE = 2**-0.5
@@ -52,17 +58,8 @@ class TextCrossAttention(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, text: Array, text_mask: Array | None) -> Array:
-        """Adds attention to `x`.
-
-        Args:
-          x: `[frames, height, width, channels]`.
-          text: `[batch, length, dim]`; each row serves `frames / batch` frames.
-          text_mask: `[batch, length]` or None.
-
-        Returns:
-          An array like `x`.
-        """
+    def __call__(self, x: FeatureMap, text: Text, text_mask: TextMask | None) -> FeatureMap:
+        """Adds attention to `x`; each row of the text serves `frames / batch` frames."""
         channels = x.shape[-1]
 
         def heads(name: str, y: Array) -> Array:
@@ -91,8 +88,8 @@ class TemporalResidual(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, batch: int) -> Array:
-        """Maps `[batch · time, height, width, channels]` to an array like it."""
+    def __call__(self, x: FeatureMap, batch: int) -> FeatureMap:
+        """Adds a convolution over the frames of each of the `batch` clips to `x`."""
         h = jax.nn.silu(group_norm(self.groups, self.dtype, "norm")(x))
         return x + TemporalConv(x.shape[-1], 1, nn.initializers.zeros, self.dtype, name="conv")(
             h, batch
@@ -135,33 +132,24 @@ class EfficientUNet(nn.Module):
     @nn.compact
     def __call__(
         self,
-        z: Array,
-        time: Array,
-        text: Array,
-        text_mask: Array | None = None,
+        z: Float[Array, "batch time height width 3"],
+        time: Float[Array, " batch"],
+        text: Text,
+        text_mask: TextMask | None = None,
         *,
-        low_resolution: Array,
-        augmentation_level: Array,
-    ) -> Array:
-        """Predicts v, ε or x0 (whatever it was trained for) from noisy pixels.
+        low_resolution: Float[Array, "batch time height width 3"],
+        augmentation_level: Float[Array, " batch"],
+    ) -> Float[Array, "batch time height width {self.out_channels}"]:
+        """Predicts v, ε or x0 (whatever it was trained for) from a noisy video, in float32.
 
         Args:
-          z: noisy video `[batch, time, height, width, 3]`.
-          time: noise level as the cosine schedule's time × 1000, `[batch]`.
-          text: embeddings of the prompts `[batch, length, dim]`.
-          text_mask: true for real tokens, `[batch, length]`, or None for all.
-          low_resolution: the clip to refine, up-sampled to the size of `z` and augmented with
-            noise, `[batch, time, height, width, 3]`.
-          augmentation_level: how much noise that was, in [0, 1], `[batch]`.
-
-        Returns:
-          `[batch, time, height, width, out_channels]`, float32.
-
-        Raises:
-          UserError: the sizes of the levels do not match one another; height or width is not
-            divisible by the product of the strides; or `low_resolution` is not of z's size.
+          z: noisy video; `check_clip` says which sizes fit.
+          time: noise level as the schedule tells it to networks, 0 to 1000.
+          text: embeddings of the prompts.
+          text_mask: None shows all tokens.
+          low_resolution: the clip to refine, up-sampled and augmented with noise.
+          augmentation_level: how much noise that was, in [0, 1].
         """
-        self._check(z, low_resolution)
         batch, text = z.shape[0], text.astype(self.dtype)
         embedding = self._embed(time, text, text_mask, augmentation_level)
         context = (embedding, text, text_mask, batch)
@@ -188,7 +176,9 @@ class EfficientUNet(nn.Module):
         return h.reshape(*z.shape[:-1], self.out_channels).astype(jnp.float32)
 
     @nn.nowrap
-    def _check(self, z: Array, low_resolution: Array) -> None:
+    def check_fields(self, channels: int, text_dim: int) -> None:
+        """See `UNet.check_fields`."""
+        check_choice("remat", self.remat, REMAT_POLICIES)
         if not len(self.widths) == len(self.num_blocks) == len(self.strides):
             raise UserError(
                 f"super-resolution network: widths={tuple(self.widths)}, "
@@ -199,23 +189,22 @@ class EfficientUNet(nn.Module):
             raise UserError(
                 f"super-resolution network: strides={tuple(self.strides)} must be 1 or 2 each."
             )
-        factor, (height, width) = math.prod(self.strides), z.shape[2:4]
+
+    @nn.nowrap
+    def check_clip(self, frames: int, height: int, width: int) -> None:
+        """See `UNet.check_clip`."""
+        factor = math.prod(self.strides)
         if height % factor or width % factor:
             raise UserError(
                 f"super-resolution network: height × width of {height}×{width} is not divisible "
                 f"by {factor}, the product of its strides; choose a multiple."
             )
-        if low_resolution.shape[:4] != z.shape[:4]:
-            raise UserError(
-                f"super-resolution network: the low-resolution clip {low_resolution.shape} must "
-                f"be up-sampled to the batch, time, height and width of the video {z.shape}."
-            )
 
     @nn.nowrap
     def _embed(
-        self, time: Array, text: Array, text_mask: Array | None, augmentation_level: Array
-    ) -> Array:
-        """Returns the activated sum of the three conditionings, `[batch, features]`."""
+        self, time: Array, text: Text, text_mask: TextMask | None, augmentation_level: Array
+    ) -> Float[Array, "batch {self.embedding_features}"]:
+        """Returns the activated sum of the three conditionings."""
         features = self.embedding_features
         pooling_heads = text.shape[-1] // math.gcd(text.shape[-1], self.head_dim)
         noise = TimeMLP(features, features, name="time_mlp")(time)
@@ -231,25 +220,25 @@ class EfficientUNet(nn.Module):
     @nn.nowrap
     def _blocks(
         self,
-        h: Array,
+        h: FeatureMap,
         name: str,
         level: int,
         count: int,
-        context: tuple[Array, Array, Array | None, int],
-    ) -> Array:
+        context: tuple[Array, Text, TextMask | None, int],
+    ) -> Float[Array, "frames height width new_channels"]:
         """A group of blocks, text at the coarsest level, then time where inflated."""
         embedding, text, text_mask, batch = context
         features = self.widths[level]
         if h.shape[-1] != features:  # the one that takes the skip is not like the others
             block = rematerialize(ResidualBlock, self.remat)
             groups = math.gcd(self._groups(h), features)
-            block = block(features, groups=groups, dtype=self.dtype, name=f"{name}_first_block")
-            h, count = block(h, embedding), count - 1
+            first = block(features, groups=groups, dtype=self.dtype, name=f"{name}_first_block")
+            h, count = first(h, embedding), count - 1
         if count:
             block = rematerialize(ResidualBlock, self.remat, repeated=True)
             groups = self._groups(h)
-            block = block(features, groups=groups, dtype=self.dtype, name=f"{name}_blocks")
-            h = repeat(block, count, h, embedding)
+            others = block(features, groups=groups, dtype=self.dtype, name=f"{name}_blocks")
+            h = repeat(others, count, h, embedding)
         if level == len(self.widths) - 1:
             head_dim = math.gcd(self.head_dim, features)
             h = TextCrossAttention(head_dim, self._groups(h), self.dtype, name=f"{name}_attention")(

@@ -9,11 +9,12 @@ takes any number of frames.
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Float
 
-from lumiere_jax.models.layers import Array, rematerialize
+from lumiere_jax.models.layers import FeatureMap, Text, TextMask, rematerialize
 from lumiere_jax.models.ssr import TemporalResidual
 from lumiere_jax.models.unet import UNet
-from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.arrays import Array
 
 
 class SuperResolutionUNet(UNet):
@@ -29,43 +30,27 @@ class SuperResolutionUNet(UNet):
     in_channels: int = 6
     augmentation: bool = True
 
-    def __call__(
+    @nn.nowrap
+    def check_fields(self, channels: int, text_dim: int) -> None:
+        """See `UNet.check_fields`."""
+        super().check_fields(2 * channels, text_dim)
+
+    def __call__(  # type: ignore[override]  # another network, built of the same layers
         self,
-        z: Array,
-        time: Array,
-        text: Array,
-        text_mask: Array | None = None,
+        z: Float[Array, "batch time height width channels"],
+        time: Float[Array, " batch"],
+        text: Text,
+        text_mask: TextMask | None = None,
         *,
-        low_resolution: Array,
-        augmentation_level: Array,
-    ) -> Array:
-        """Predicts noise, v or x0 (whatever it was trained for) from noisy pixels.
-
-        Args:
-          z: noisy video `[batch, time, height, width, 3]`.
-          time: noise level as the schedule tells it to networks, `[batch]`.
-          text: embeddings of the prompts `[batch, length, dim]`.
-          text_mask: true for real tokens, `[batch, length]`, or None for all.
-          low_resolution: the clip to refine, up-sampled to the size of `z` and augmented with
-            noise, `[batch, time, height, width, 3]`.
-          augmentation_level: how much noise that was, in [0, 1], `[batch]`.
-
-        Returns:
-          `[batch, time, height, width, out_channels]`, float32.
-
-        Raises:
-          UserError: if shapes do not fit each other or the fields of this network.
-        """
-        if low_resolution.shape[:-1] != z.shape[:-1]:
-            raise UserError(
-                f"super-resolution network: the low-resolution clip {low_resolution.shape} must "
-                f"be up-sampled to the batch, time, height and width of the video {z.shape}."
-            )
+        low_resolution: Float[Array, "batch time height width channels"],
+        augmentation_level: Float[Array, " batch"],
+    ) -> Float[Array, "batch time height width {self.out_channels}"]:
+        """See `EfficientUNet.__call__`."""
         x = jnp.concatenate([z, low_resolution], axis=-1)
         return super().__call__(x, time, text, text_mask, augmentation_level)
 
     @nn.nowrap
-    def inflate_layer(self, x: Array, context: int, level: int, name: str) -> Array:
+    def inflate_layer(self, x: FeatureMap, context: int, level: int, name: str) -> FeatureMap:
         """The temporal convolution that follows a layer, where inflated."""
         if not self.inflated:
             return x

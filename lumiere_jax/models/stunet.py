@@ -3,9 +3,11 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from lumiere_jax.models.attention import TextPooling
 from lumiere_jax.models.inflation import (
+    TEMPORAL_INITIALIZATIONS,
     AttentionInflationBlock,
     ConvInflationBlock,
     TemporalContext,
@@ -13,14 +15,18 @@ from lumiere_jax.models.inflation import (
     TemporalUpsample,
 )
 from lumiere_jax.models.layers import (
-    Array,
     Dense,
+    FeatureMap,
+    Text,
+    TextMask,
     TimeMLP,
+    check_choice,
     layer_norm,
     rematerialize,
     sinusoidal_embedding,
 )
 from lumiere_jax.models.unet import UNet
+from lumiere_jax.runtime.arrays import Array
 from lumiere_jax.runtime.errors import UserError
 
 TEMPORAL_PREFIX = "temporal_"
@@ -58,25 +64,33 @@ class STUNet(UNet):
     temporal_resampling: bool = True
 
     @nn.nowrap
-    def condition(
-        self, x: Array, time: Array, text: Array, text_mask: Array | None
-    ) -> TemporalContext:
-        """Checks the frame count and makes the context of the temporal modules.
+    def check_fields(self, channels: int, text_dim: int) -> None:
+        """See `UNet.check_fields`."""
+        super().check_fields(channels, text_dim)
+        initialization = self.temporal_initialization
+        check_choice("temporal_initialization", initialization, TEMPORAL_INITIALIZATIONS)
 
-        Raises:
-          UserError: if the number of frames is not divisible by the temporal factor.
-        """
-        if x.ndim != 5:
-            raise UserError(
-                f"a space-time U-Net takes [batch, time, height, width, channels]; got {x.shape}."
-            )
-        batch, frames = x.shape[:2]
+    @nn.nowrap
+    def check_clip(self, frames: int, height: int, width: int) -> None:
+        """See `UNet.check_clip`; here the number of frames counts as well."""
+        super().check_clip(frames, height, width)
         factor = 2 ** (len(self.widths) - 1) if self.temporal_resampling else 1
         if frames % factor:
             raise UserError(
                 f"{frames} frames are not divisible by {factor}, the factor by which a space-time "
                 f"U-Net of {len(self.widths)} levels down-samples time; use a multiple of {factor}."
             )
+
+    @nn.nowrap
+    def condition(
+        self,
+        x: Float[Array, "batch time height width channels"],
+        time: Float[Array, " batch"],
+        text: Text,
+        text_mask: TextMask | None,
+    ) -> TemporalContext:
+        """Makes the context of the temporal modules."""
+        batch, frames = x.shape[:2]
         embedding = None
         if self.temporal_conditioning:
             embedding = self._frame_embedding(frames, time, text.astype(self.dtype), text_mask)
@@ -85,7 +99,9 @@ class STUNet(UNet):
         return TemporalContext(batch, embedding, text if self.temporal_text else None, text_mask)
 
     @nn.nowrap
-    def _frame_embedding(self, frames: int, time: Array, text: Array, mask: Array | None) -> Array:
+    def _frame_embedding(
+        self, frames: int, time: Array, text: Text, mask: TextMask | None
+    ) -> Float[Array, "batch {frames} features"]:
         features = self.embedding_features or 4 * self.widths[0]
         pooling = TextPooling(
             features, self.pooling_heads, self.dtype, name="temporal_text_pooling"
@@ -98,7 +114,9 @@ class STUNet(UNet):
         return jax.nn.silu(joint)
 
     @nn.nowrap
-    def inflate_layer(self, x: Array, context: TemporalContext, level: int, name: str) -> Array:
+    def inflate_layer(
+        self, x: FeatureMap, context: TemporalContext, level: int, name: str
+    ) -> FeatureMap:
         """The inflation block that follows a layer: attention at the coarsest level only."""
         name = f"{TEMPORAL_PREFIX}{name}"
         if level == len(self.widths) - 1:
@@ -109,7 +127,7 @@ class STUNet(UNet):
         return block(self.groups, self.dtype, name=name)(x, context)
 
     @nn.nowrap
-    def inflate_downsample(self, x: Array, context: TemporalContext, level: int) -> Array:
+    def inflate_downsample(self, x: FeatureMap, context: TemporalContext, level: int) -> Array:
         """Halves the frame rate after the spatial down-sampling that leaves `level`."""
         if not self.temporal_resampling:
             return x
@@ -120,7 +138,7 @@ class STUNet(UNet):
         return down(x, context.batch)
 
     @nn.nowrap
-    def inflate_upsample(self, x: Array, context: TemporalContext, level: int) -> Array:
+    def inflate_upsample(self, x: FeatureMap, context: TemporalContext, level: int) -> Array:
         """Doubles the frame rate after the spatial up-sampling that leaves `level`."""
         if not self.temporal_resampling:
             return x

@@ -11,15 +11,20 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Float
 
-from lumiere_jax.models.attention import TextAttention, TextPooling
+from lumiere_jax.models.attention import TEXT_NORMS, TextAttention, TextPooling
 from lumiere_jax.models.layers import (
-    Array,
+    ACTIVATIONS,
+    REMAT_POLICIES,
     Dense,
     Dtype,
+    FeatureMap,
     ResidualBlock,
+    Text,
+    TextMask,
     TimeMLP,
-    activation,
+    check_choice,
     constrain,
     conv3x3,
     depth_to_space,
@@ -27,6 +32,7 @@ from lumiere_jax.models.layers import (
     rematerialize,
     space_to_depth,
 )
+from lumiere_jax.runtime.arrays import Array
 from lumiere_jax.runtime.errors import UserError
 
 
@@ -81,22 +87,22 @@ class UNet(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.nowrap
-    def condition(self, x: Array, time: Array, text: Array, text_mask: Array | None) -> Any:
+    def condition(self, x: Array, time: Array, text: Text, text_mask: TextMask | None) -> Any:
         """Hook before the first layer: makes the `context` that the other hooks receive."""
         return x.shape[0]
 
     @nn.nowrap
-    def inflate_layer(self, x: Array, context: Any, level: int, name: str) -> Array:
+    def inflate_layer(self, x: FeatureMap, context: Any, level: int, name: str) -> FeatureMap:
         """Hook after each layer of a level; the identity here."""
         return x
 
     @nn.nowrap
-    def inflate_downsample(self, x: Array, context: Any, level: int) -> Array:
+    def inflate_downsample(self, x: FeatureMap, context: Any, level: int) -> Array:
         """Hook after the spatial down-sampling that leaves `level`; the identity here."""
         return x
 
     @nn.nowrap
-    def inflate_upsample(self, x: Array, context: Any, level: int) -> Array:
+    def inflate_upsample(self, x: FeatureMap, context: Any, level: int) -> Array:
         """Hook after the spatial up-sampling that leaves `level`; the identity here."""
         return x
 
@@ -107,7 +113,19 @@ class UNet(nn.Module):
         return (layers,) * len(self.widths) if isinstance(layers, int) else tuple(layers)
 
     @nn.nowrap
-    def _check_fields(self, text_dim: int) -> None:
+    def check_fields(self, channels: int, text_dim: int) -> None:
+        """Makes sure that the fields fit one another, where a user gives them.
+
+        Args:
+          channels: of the noisy clip and what is shown beside it.
+          text_dim: channels of the text embeddings.
+
+        Raises:
+          UserError: naming the field that does not fit.
+        """
+        check_choice("activation", self.activation, ACTIVATIONS)
+        check_choice("text_norm", self.text_norm, TEXT_NORMS)
+        check_choice("remat", self.remat, REMAT_POLICIES)
         if len(self.attention_levels) != len(self.widths):
             raise UserError(
                 f"attention_levels has {len(self.attention_levels)} entries for "
@@ -130,23 +148,22 @@ class UNet(nn.Module):
                     f"{field}={getattr(self, field)} does not divide {of}, {list(sizes)}; "
                     f"choose {field} so that it does."
                 )
+        if self.text_norm == "group" and self.text_features % 32:
+            raise UserError(
+                "text_norm 'group' has 32 groups, which do not divide "
+                f"text_features={self.text_features}; choose a multiple of 32, or 'layer'."
+            )
+        if channels != self.in_channels:
+            raise UserError(f"the network takes {self.in_channels} channels; got {channels}.")
 
     @nn.nowrap
-    def _check(self, x: Array, time: Array, text: Array, mask: Array | None) -> None:
-        self._check_fields(text.shape[-1])
-        if x.ndim not in (4, 5):
-            raise UserError(
-                "the network takes [batch, height, width, channels] or "
-                f"[batch, time, height, width, channels]; got an input of shape {x.shape}."
-            )
-        rows = [y.shape[0] for y in (time, text, mask) if y is not None]
-        if any(count != x.shape[0] for count in rows):
-            raise UserError(
-                f"time, text and text_mask need one row for each example of a batch of "
-                f"{x.shape[0]}; got {rows} rows."
-            )
+    def check_clip(self, frames: int, height: int, width: int) -> None:
+        """Makes sure that the network takes clips of this size, where a user asks for one.
+
+        Raises:
+          UserError: naming the factor that does not divide a side.
+        """
         factor = self.patch * 2 ** (len(self.widths) - 1)
-        height, width, channels = x.shape[-3:]
         if height % factor or width % factor:
             of_patches = f" of patches of {self.patch} pixels" if self.patch > 1 else ""
             raise UserError(
@@ -154,14 +171,12 @@ class UNet(nn.Module):
                 f"which a U-Net of {len(self.widths)} levels{of_patches} down-samples; choose a "
                 "multiple."
             )
-        if channels != self.in_channels:
-            raise UserError(f"the network takes {self.in_channels} channels; got {channels}.")
 
     @nn.nowrap
     def _embed(
-        self, time: Array, text: Array, mask: Array | None, level: Array | None
-    ) -> tuple[Array, Array]:
-        """Returns the conditioning `[batch, features]` and the text's features for attention."""
+        self, time: Array, text: Text, mask: TextMask | None, level: Array | None
+    ) -> tuple[Float[Array, "batch features"], Float[Array, "batch length {self.text_features}"]]:
+        """Returns the conditioning and the text's features for attention."""
         features = self.embedding_features or 4 * self.widths[0]
         pooling = TextPooling(features, self.pooling_heads, self.dtype, name="text_pooling")
         projection = Dense(self.text_features, dtype=self.dtype, name="text_projection")
@@ -170,9 +185,11 @@ class UNet(nn.Module):
             return TimeMLP(self.widths[0], features, self.activation, self.dtype, name=name)(value)
 
         joint = embed("time_mlp", time) + pooling(text, mask)
-        if self.augmentation:  # the same unit as `time`
+        if self.augmentation:
+            assert level is not None
+            # The same unit as `time`.
             joint = joint + embed("augmentation_mlp", 1000 * level)
-        return activation(self.activation)(joint), projection(text)
+        return ACTIVATIONS[self.activation](joint), projection(text)
 
     @nn.nowrap
     def _block(
@@ -195,13 +212,13 @@ class UNet(nn.Module):
         )(h, embedding)
 
     @nn.nowrap
-    def _attention(self, h: Array, text: Array, mask: Array | None, name: str) -> Array:
+    def _attention(self, h: Array, text: Text, mask: TextMask | None, name: str) -> Array:
         attention = rematerialize(TextAttention, self.remat)
         sizes = (self.head_dim, self.groups, self.text_norm, self.dtype, self.self_attention)
         return attention(*sizes, name=f"{name}_attention")(h, text, mask)
 
     @nn.nowrap
-    def _middle(self, h: Array, embedding: Array, text: Array, mask: Array | None) -> Array:
+    def _middle(self, h: Array, embedding: Array, text: Text, mask: TextMask | None) -> Array:
         coarsest = len(self.widths) - 1
         h = self._block(h, embedding, coarsest, "mid_0")
         h = self._attention(h, text, mask, "mid_0")
@@ -210,28 +227,21 @@ class UNet(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Array,
-        time: Array,
-        text: Array,
-        text_mask: Array | None = None,
-        augmentation_level: Array | None = None,
-    ) -> Array:
-        """Predicts v, ε or x0 (whatever it was trained for) from noisy pixels.
+        x: Float[Array, "batch *time height width {self.in_channels}"],
+        time: Float[Array, " batch"],
+        text: Text,
+        text_mask: TextMask | None = None,
+        augmentation_level: Float[Array, " batch"] | None = None,
+    ) -> Float[Array, "batch *time height width {self.out_channels}"]:
+        """Predicts v, ε or x0 (whatever it was trained for) from noisy pixels, in float32.
 
         Args:
-          x: `[batch, height, width, channels]` or `[batch, time, height, width, channels]`.
-          time: `[batch]`, noise level as the schedule tells it to networks, 0 to 1000.
-          text: `[batch, length, dim]` embeddings of the prompts.
-          text_mask: `[batch, length]`, true for real tokens, or None for all.
-          augmentation_level: `[batch]` in [0, 1], for networks with `augmentation`.
-
-        Returns:
-          An array like `x` with `out_channels` channels, float32.
-
-        Raises:
-          UserError: if shapes do not fit each other or the fields of this network.
+          x: an image or a video for each example; `check_clip` says which sizes fit.
+          time: noise level as the schedule tells it to networks, 0 to 1000.
+          text: embeddings of the prompts.
+          text_mask: None shows all tokens.
+          augmentation_level: in [0, 1], for networks with `augmentation`.
         """
-        self._check(x, time, text, text_mask)
         context = self.condition(x, time, text, text_mask)
         text = text.astype(self.dtype)
         embedding, text = self._embed(time, text, text_mask, augmentation_level)
@@ -265,7 +275,7 @@ class UNet(nn.Module):
                 h = self._block(h, embedding, level, f"up_{level}_resample", "up")
                 h = self.inflate_upsample(h, context, level)
 
-        h = activation(self.activation)(group_norm(self.groups, self.dtype, "norm_out")(h))
+        h = ACTIVATIONS[self.activation](group_norm(self.groups, self.dtype, "norm_out")(h))
         channels = self.out_channels * self.patch**2
         h = conv3x3(channels, self.dtype, "conv_out", zero=True)(h)
         h = depth_to_space(h, self.patch)

@@ -103,7 +103,8 @@ def test_an_inflation_block_in_torch(read):
     context = TemporalContext(2, jnp.asarray(embedding))
     flat = jnp.asarray(x).reshape(8, 6, 6, channels)
     with jax.default_matmul_precision("highest"):
-        made = ConvInflationBlock(groups).apply({"params": params[name]}, flat, context)
+        apply = jax.jit(ConvInflationBlock(groups).apply)
+        made = apply({"params": params[name]}, flat, context)
     assert np.abs(expected - flat).max() > 0.1  # the block does something
     np.testing.assert_allclose(made, expected, atol=2e-4, rtol=1e-4)
 

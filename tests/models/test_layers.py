@@ -38,7 +38,7 @@ def test_space_to_depth_is_pixel_unshuffle(side):
 def make_inputs():
     rng = np.random.default_rng(0)
     x, embedding = rng.normal(size=(2, 4, 4, 8)), rng.normal(size=(2, 6))
-    return x.astype(np.float32), embedding.astype(np.float32)
+    return jnp.asarray(x, jnp.float32), jnp.asarray(embedding, jnp.float32)
 
 
 def make_params(count):
@@ -87,6 +87,7 @@ def test_gradients_of_repeated_blocks_do_not_depend_on_remat(remat):
 def test_inputs_of_a_block_are_joined_by_channel():
     x, embedding = make_inputs()
     block = ResidualBlock(8, groups=4)
-    params = block.init(jax.random.key(0), np.concatenate([x, x[..., :4]], axis=-1), embedding)
-    joined = block.apply(params, np.concatenate([x, x[..., :4]], axis=-1), embedding)
+    both = jnp.concatenate([x, x[..., :4]], axis=-1)
+    params = block.init(jax.random.key(0), both, embedding)
+    joined = block.apply(params, both, embedding)
     assert np.array_equal(block.apply(params, (x, x[..., :4]), embedding), joined)

@@ -101,7 +101,7 @@ def test_inflated_network_starts_as_the_image_network_on_every_frame(image_netwo
 
 
 def test_temporal_residual_is_exactly_the_identity_at_initialization():
-    x = normal((6, 4, 4, 8))
+    x = jnp.asarray(normal((6, 4, 4, 8)))
     layer = TemporalResidual(groups=4)
     params = layer.init(jax.random.key(0), x, 2)
     np.testing.assert_array_equal(layer.apply(params, x, 2), x)
@@ -178,8 +178,8 @@ def perturbed(layer, *inputs):
 
 def test_temporal_residual_matches_torch():
     x, layer = normal((6, 2, 3, 8)), TemporalResidual(groups=4)
-    params = perturbed(layer, x, 2)
-    result = layer.apply({"params": params}, x, 2)
+    params = perturbed(layer, jnp.asarray(x), 2)
+    result = layer.apply({"params": params}, jnp.asarray(x), 2)
     params = as_float64(params)
     h = torch.nn.functional.silu(torch_group_norm(x.astype(np.float64), 4, params["norm"]))
     h = h.reshape(2, 3, 8, 2, 3).permute(0, 3, 4, 2, 1).reshape(-1, 8, 3)
@@ -193,9 +193,12 @@ def test_temporal_residual_matches_torch():
 def test_text_cross_attention_matches_torch():
     x, text = normal((6, 2, 3, 8)), normal((2, 5, 12), 1)
     mask = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]], bool)
-    layer = TextCrossAttention(head_dim=4, groups=2)
-    params = perturbed(layer, x, text, mask)
-    result = layer.apply({"params": params}, x, text, mask)
+    layer, arrays = (
+        TextCrossAttention(head_dim=4, groups=2),
+        [jnp.asarray(a) for a in (x, text, mask)],
+    )
+    params = perturbed(layer, *arrays)
+    result = layer.apply({"params": params}, *arrays)
     params = as_float64(params)
 
     def heads(name, y):
@@ -251,7 +254,7 @@ def test_whole_network_matches_torch(monkeypatch):
     embedding = normal((2, 16), 5)
     monkeypatch.setattr(EfficientUNet, "_embed", lambda self, *inputs: jnp.asarray(embedding))
     arguments, keywords = make_inputs(frames=1)
-    result = network.apply({"params": params}, *arguments, **keywords)
+    result = apply(network, params, arguments, keywords)
 
     p, embedding = as_float64(params), embedding.astype(np.float64)
     blocks = {
@@ -292,7 +295,7 @@ def test_gradients_reach_every_parameter(video_network):
 
 
 def test_remat_stores_less_for_the_backward_pass(video_network, monkeypatch):
-    monkeypatch.setattr(layers, "DEAR_INPUTS", 16)
+    monkeypatch.setattr(layers, "COSTLY_INPUTS", 16)
     network, params = video_network
     arguments, keywords = make_inputs()
     remat = network.clone(remat="full")
@@ -317,7 +320,7 @@ def test_remat_stores_less_for_the_backward_pass(video_network, monkeypatch):
 
 @pytest.mark.parametrize("remat", ["full", "convolutions"])
 def test_remat_does_not_change_gradients(video_network, monkeypatch, remat):
-    monkeypatch.setattr(layers, "DEAR_INPUTS", 16)
+    monkeypatch.setattr(layers, "COSTLY_INPUTS", 16)
     network, params = video_network
     arguments, keywords = make_inputs()
 
@@ -333,15 +336,6 @@ def test_remat_does_not_change_gradients(video_network, monkeypatch, remat):
     for expected, got in jax.tree.leaves(pairs, is_leaf=lambda x: isinstance(x, tuple)):
         np.testing.assert_allclose(
             got, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max() + 1e-7
-        )
-
-
-def test_unknown_remat_is_refused(video_network):
-    network, params = video_network
-    arguments, keywords = make_inputs()
-    with pytest.raises(UserError, match="remat 'half' is unknown; choose from none, full"):
-        jax.eval_shape(
-            lambda: network.clone(remat="half").apply({"params": params}, *arguments, **keywords)
         )
 
 
@@ -371,14 +365,19 @@ def test_full_scale_has_the_stated_number_of_parameters():
     assert round((video - image) / 1e6) == 23
 
 
-def test_wrong_sizes_are_refused(image_network):
-    network, params = image_network
-    arguments, keywords = make_inputs(size=10)
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"remat": "half"}, "remat 'half' is unknown; choose from none, full"),
+        ({"strides": (2, 3)}, "1 or 2"),
+        ({"num_blocks": (1,)}, "one entry"),
+    ],
+)
+def test_fields_that_do_not_fit_are_told(fields, message):
+    with pytest.raises(UserError, match=message):
+        EfficientUNet(**TINY | fields).check_fields(channels=3, text_dim=12)
+
+
+def test_indivisible_sizes_are_told():
     with pytest.raises(UserError, match="10×10 is not divisible by 4"):
-        network.apply({"params": params}, *arguments, **keywords)
-    arguments, _ = make_inputs(size=8)
-    with pytest.raises(UserError, match="up-sampled"):
-        network.apply({"params": params}, *arguments, **keywords)
-    for sizes, word in (({"strides": (2, 3)}, "1 or 2"), ({"num_blocks": (1,)}, "one entry")):
-        with pytest.raises(UserError, match=word):
-            EfficientUNet(**TINY | sizes).apply({"params": params}, *arguments, **keywords)
+        EfficientUNet(**TINY).check_clip(3, 10, 10)

@@ -6,7 +6,6 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from lumiere_jax.models.ssr_unet import SuperResolutionUNet
-from lumiere_jax.runtime.errors import UserError
 from tests.quick_jit import quick_jit
 
 NETWORK = SuperResolutionUNet(
@@ -72,10 +71,3 @@ def test_remat_and_inflation_keep_what_is_computed(params):
     actual = apply(video, fresh | params, arguments, keywords)
     expected = apply(NETWORK, params, arguments, keywords)
     np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
-
-
-def test_low_resolution_of_another_size_is_refused():
-    (z, *rest), keywords = inputs()
-    keywords["low_resolution"] = keywords["low_resolution"][:, :, ::2]
-    with pytest.raises(UserError, match="must be up-sampled to the batch"):
-        jax.eval_shape(NETWORK.init, jax.random.key(0), z, *rest, **keywords)

@@ -243,37 +243,33 @@ def test_patches_are_pixels_of_a_coarser_image():
 
 
 @pytest.mark.parametrize(
-    ("fields", "shape", "message"),
+    ("fields", "size", "message"),
     [
-        ({}, (1, 7, 8, 3), "7×8 is not divisible by 2"),
-        ({}, (1, 8, 9, 3), "8×9 is not divisible by 2"),
-        ({"patch": 2}, (1, 8, 10, 3), "8×10 is not divisible by 4, .* 2 levels of patches of 2"),
-        ({"widths": (16, 16, 16)}, (1, 8, 8, 3), "attention_levels has 2 entries for 3 levels"),
-        ({"layers_per_level": (1, 2, 3)}, (1, 8, 8, 3), r"layers_per_level=\(1, 2, 3\) for 2"),
-        ({}, (1, 8, 8, 4), "takes 3 channels; got 4"),
-        ({}, (8, 8, 3), "got an input of shape"),
-        ({"groups": 32}, (1, 8, 8, 3), "groups=32 does not divide"),
-        ({"head_dim": 5}, (1, 8, 8, 3), "head_dim=5 does not divide"),
-        ({"pooling_heads": 5}, (1, 8, 8, 3), "pooling_heads=5 does not divide"),
-        ({"activation": "relu6"}, (1, 8, 8, 3), "activation 'relu6' is unknown"),
-        ({"text_norm": "batch"}, (1, 8, 8, 3), "text_norm 'batch' is unknown"),
-        ({"text_norm": "group"}, (1, 8, 8, 3), "text_features=24"),
+        ({}, (7, 8), "7×8 is not divisible by 2"),
+        ({}, (8, 9), "8×9 is not divisible by 2"),
+        ({"patch": 2}, (8, 10), "8×10 is not divisible by 4, .* 2 levels of patches of 2"),
     ],
 )
-def test_wrong_sizes_are_told(fields, shape, message):
-    arguments = jnp.zeros(shape), jnp.zeros(1), jnp.zeros((1, TEXT_LENGTH, SMALL_TEXT_DIM))
+def test_indivisible_sizes_are_told(fields, size, message):
     with pytest.raises(UserError, match=message):
-        jax.eval_shape(SMALL.clone(**fields).init, jax.random.key(0), *arguments)
+        SMALL.clone(**fields).check_clip(1, *size)
 
 
-@pytest.mark.parametrize("wrong", ["time", "text", "mask"])
-def test_conditioning_of_another_batch_is_told(wrong):
-    batch = {"time": 4, "text": 4, "mask": 4, wrong: 2}
-    arguments = (
-        jnp.zeros((4, 8, 8, 3)),
-        jnp.zeros(batch["time"]),
-        jnp.zeros((batch["text"], TEXT_LENGTH, SMALL_TEXT_DIM)),
-        jnp.ones((batch["mask"], TEXT_LENGTH), bool),
-    )
-    with pytest.raises(UserError, match="batch of 4"):
-        jax.eval_shape(SMALL.init, jax.random.key(0), *arguments)
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"widths": (16, 16, 16)}, "attention_levels has 2 entries for 3 levels"),
+        ({"layers_per_level": (1, 2, 3)}, r"layers_per_level=\(1, 2, 3\) for 2"),
+        ({"in_channels": 4}, "takes 4 channels; got 3"),
+        ({"groups": 32}, "groups=32 does not divide"),
+        ({"head_dim": 5}, "head_dim=5 does not divide"),
+        ({"pooling_heads": 5}, "pooling_heads=5 does not divide"),
+        ({"activation": "relu6"}, "activation 'relu6' is unknown; choose from silu, gelu"),
+        ({"text_norm": "batch"}, "text_norm 'batch' is unknown; choose from layer, group"),
+        ({"text_norm": "group"}, "text_features=24"),
+        ({"remat": "half"}, "remat 'half' is unknown"),
+    ],
+)
+def test_fields_that_do_not_fit_are_told(fields, message):
+    with pytest.raises(UserError, match=message):
+        SMALL.clone(**fields).check_fields(channels=3, text_dim=SMALL_TEXT_DIM)

@@ -92,7 +92,8 @@ def test_network_that_was_trained_here(tmp_path):
     rng = np.random.default_rng(0)
     z = rng.normal(size=(2, 1, 16, 16, 3)).astype("f4")
     text = rng.normal(size=(2, 9, stage.config.text.dim)).astype("f4")
-    actual = stage.network.apply({"params": params}, z, np.array([3.0, 500.0]), text)
+    time = np.array([3.0, 500.0], "f4")
+    actual = jax.jit(stage.network.apply)({"params": params}, z, time, text)
     with torch.no_grad():
         inputs = torch.tensor(z[:, 0].transpose(0, 3, 1, 2)), torch.tensor([3, 500])
         expected = loaded(*inputs, torch.tensor(text)).sample.numpy().transpose(0, 2, 3, 1)
