@@ -1,15 +1,14 @@
 """From prompts to embeddings."""
 
-from lumiere_jax.text.encoder import (
-    ShapesOnly,
+from lumiere_jax.text.creation import (
     TextConfig,
-    TextEncoder,
     create,
     device_part,
     host_part,
     move_folder,
     pin_weights,
 )
+from lumiere_jax.text.encoder import ShapesOnly, TextEncoder
 from lumiere_jax.text.hashed import HashedTextEncoder
 from lumiere_jax.text.t5 import T5TextEncoder
 

@@ -1,221 +1,72 @@
-"""What every text encoder offers, and how a config names one."""
+"""What every text encoder offers."""
 
-import dataclasses
-import inspect
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+import abc
+from collections.abc import Sequence
 
 import numpy as np
-from ml_collections import ConfigDict
+from jaxtyping import Bool, Float32
 
-from lumiere_jax.runtime import distributed
-from lumiere_jax.runtime.config_section import ConfigSection
 from lumiere_jax.runtime.errors import UserError
-from lumiere_jax.text import hashed, t5
 
-Batch = dict[str, np.ndarray]
+Embeddings = Float32[np.ndarray, "prompts length dim"]
+Mask = Bool[np.ndarray, "prompts length"]
+"""True at tokens and False at padding."""
 
 
-class TextEncoder(Protocol):
+class TextEncoder(abc.ABC):
     """Turns prompts into the sequences of vectors that the networks attend to.
 
     An encoder is frozen: the same prompt always gives the same embedding, whatever else is in
     the batch. The empty prompt is the null text of classifier-free guidance.
+
+    Attributes:
+      dim: size of an embedding vector.
+      max_length: vectors of a prompt, end of text and padding included.
     """
 
-    @property
-    def dim(self) -> int:
-        """The size D of one embedding vector."""
+    def __init__(self, dim: int, max_length: int) -> None:
+        self.dim = dim
+        self.max_length = max_length
 
     @property
-    def max_length(self) -> int:
-        """The number L of vectors of every prompt, padding included."""
-
-    @property
+    @abc.abstractmethod
     def fingerprint(self) -> str:
         """Names the function from prompts to embeddings.
 
         A checkpoint stores it: networks trained with one encoder mean nothing with another.
         """
 
-    def __call__(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Embeds N prompts.
-
-        Args:
-          prompts: The prompts. One that is too long is cut.
+    @abc.abstractmethod
+    def __call__(self, prompts: Sequence[str]) -> tuple[Embeddings, Mask]:
+        """Embeds prompts; one that is too long is cut.
 
         Returns:
-          Embeddings, float32 [N, L, D], zero where the mask is False; and the mask, bool [N, L],
-          True at tokens and False at padding. No row of the mask is all False.
+          Embeddings, zero where the mask is False, and the mask, which is True at least once in
+          every row.
 
         Raises:
-          UserError: If `prompts` is not a sequence of strings.
+          UserError: if `prompts` is not a sequence of strings.
         """
 
 
-class ShapesOnly:
-    """Stands in for an encoder where only shapes are asked for; every embedding is zero.
-
-    See `TextEncoder` for the attributes.
-    """
+class ShapesOnly(TextEncoder):
+    """Stands in for an encoder where only shapes are asked for; every embedding is zero."""
 
     fingerprint = "shapes only"
 
-    def __init__(self, dim: int, max_length: int) -> None:
-        self.dim = dim
-        self.max_length = max_length
-
-    def __call__(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, prompts: Sequence[str]) -> tuple[Embeddings, Mask]:
         """Zeros, and a mask that is True everywhere."""
         shape = (len(prompts), self.max_length)
         return np.zeros((*shape, self.dim), np.float32), np.ones(shape, bool)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TextConfig(ConfigSection):
-    """The text encoder of a stage."""
-
-    name: str = "hashed"  # or "t5"
-    dim: int = 64
-    max_length: int = 24  # tokens of a prompt
-    folder: str = ""  # t5: weights and tokenizer, as Hugging Face lays them out
-    dtype: str = "bfloat16"  # t5: or "float32"
-    weights: str = ""  # t5: their fingerprint, which training fills in
-    lowercase: bool = False  # t5: prompts in lower case, without spaces around them
-    keep_padding: bool = False  # t5: networks see the embeddings of padding, as DeepFloyd IF
-
-
-_ENCODERS: dict[str, Callable[..., TextEncoder]] = {
-    "hashed": hashed.HashedTextEncoder,
-    "t5": t5.T5TextEncoder,
-}
-_OF_WEIGHTS = {
-    "folder": "", "dtype": "bfloat16", "weights": "", "lowercase": False, "keep_padding": False,
-}  # fmt: skip
-"""What every config has, and an encoder without weights does not, as it is left alone."""
-
-_created: weakref.WeakValueDictionary[tuple, TextEncoder] = weakref.WeakValueDictionary()
-
-
-def create(config: Mapping[str, Any]) -> TextEncoder:
-    """Builds the encoder that `config` describes, or finds the one that is in use.
-
-    Stages that ask for the same encoder share it: its weights may take gigabytes.
-
-    Args:
-      config: `name` picks the encoder; all other fields are its arguments.
-
-    Raises:
-      UserError: if the name or an argument is not known, or has a wrong value.
-    """
-    arguments = dict(config)
-    name = arguments.pop("name", None)
-    if name not in _ENCODERS:
-        raise UserError(
-            f"unknown text encoder {name!r} in text.name; known are: {', '.join(_ENCODERS)}"
-        )
-    known = inspect.signature(_ENCODERS[name]).parameters
-    for argument, value in dict(arguments).items():
-        if argument not in known and _OF_WEIGHTS.get(argument) == value:
-            del arguments[argument]
-        elif argument not in known:
+def check_prompts(prompts: Sequence[str]) -> None:
+    """Raises `UserError` unless `prompts` is a sequence of strings."""
+    if isinstance(prompts, str | bytes):
+        raise UserError(f"prompts must be a list of strings; write [{prompts!r}] for a single one")
+    for index, prompt in enumerate(prompts):
+        if not isinstance(prompt, str):
             raise UserError(
-                f"the text encoder {name!r} has no setting text.{argument}; "
-                f"it has: {', '.join(known)}"
+                f"prompts must be strings, but number {index} is {prompt!r} "
+                f"of type {type(prompt).__name__}"
             )
-    key = (name, *sorted(arguments.items()))
-    encoder = _created.get(key)
-    if encoder is None:
-        encoder = _created[key] = _ENCODERS[name](**arguments)
-    return encoder
-
-
-def pin_weights(config: ConfigDict) -> None:
-    """Writes into a config which weights its encoder has, so that checkpoints know of them.
-
-    Args:
-      config: `config.text`. An encoder without weights is left as it is; so is one without a
-        folder whose `weights` are known, as they are with embeddings that were computed before.
-
-    Raises:
-      UserError: if the folder is missing, has other weights than `config.weights` says, or is
-        not the same on all processes.
-    """
-    encoder = create(config)
-    if not isinstance(encoder, t5.T5TextEncoder) or (config.weights and not config.folder):
-        return
-    weights = encoder.weights
-    if not distributed.is_same_everywhere(weights):
-        raise UserError(
-            f"text.folder={config.folder} does not hold the same text encoder on all hosts; copy "
-            "one to all of them."
-        )
-    config.weights = weights
-
-
-def move_folder(config: ConfigDict, folder: str | Path | None, place: str | Path) -> None:
-    """Puts the folder of this machine in place of the one that a checkpoint was trained with.
-
-    Args:
-      config: `config.text` of the checkpoint.
-      folder: of the encoder's weights; None or "" leaves the config as it is.
-      place: of the checkpoint, for messages.
-
-    Raises:
-      UserError: if the checkpoint's encoder has no weights.
-    """
-    if not folder:
-        return
-    if "folder" not in inspect.signature(_ENCODERS[config.name]).parameters:
-        raise UserError(
-            f"--text_folder={folder}: {place} was trained with the text encoder {config.name!r}, "
-            "which has no weights; leave the flag out."
-        )
-    config.folder = str(folder)
-
-
-class _Tokens:
-    """The part of an encoder that needs no device: token numbers in place of embeddings."""
-
-    def __init__(self, encoder: t5.T5TextEncoder):
-        self.dim, self.max_length = 1, encoder.max_length
-        self._encoder = encoder
-
-    @property
-    def fingerprint(self) -> str:
-        return self._encoder.fingerprint
-
-    def __call__(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        tokens, mask = self._encoder.tokens(prompts)
-        return tokens[..., None].astype(np.float32), mask  # exact: there are less than 2^24
-
-
-def host_part(encoder: TextEncoder) -> TextEncoder:
-    """What of an encoder may run in a thread beside the training step.
-
-    Programs of several devices must be started in one order on all of them, so only one thread
-    may start them. An encoder that runs on devices is split: here its tokens, which look like
-    embeddings of size 1; `device_part` makes embeddings of them.
-    """
-    return _Tokens(encoder) if isinstance(encoder, t5.T5TextEncoder) else encoder
-
-
-def device_part(batches: Iterator[Batch], encoder: TextEncoder) -> Iterator[Batch]:
-    """Batches with embeddings in "text", from those that were made with `host_part`.
-
-    Args:
-      batches: with "text" and "text_mask". Rows of "text" that are embeddings already stay; among
-        these, rows of tokens have them in the first channel and NaN after it.
-      encoder: the whole encoder.
-    """
-    for batch in batches:
-        text, mask = batch["text"], batch["text_mask"]
-        if isinstance(encoder, t5.T5TextEncoder):
-            is_tokens = np.isnan(text[:, 0, -1]) | (text.shape[-1] == 1)
-            if is_tokens.any():
-                tokens = text[is_tokens, :, 0].astype(np.int32)
-                text = np.array(np.broadcast_to(text, (*text.shape[:2], encoder.dim)))
-                text[is_tokens] = encoder.embed(tokens, mask[is_tokens])
-        yield batch | {"text": text}

@@ -12,22 +12,20 @@ from collections.abc import Sequence
 
 import numpy as np
 from absl import logging
+from jaxtyping import Float32
 
 from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.text.encoder import Embeddings, Mask, TextEncoder, check_prompts
 
 # No prompt contains this word: `tokenize` would split it at its punctuation.
 _END_OF_TEXT = "</s>"
 
 
-class HashedTextEncoder:
+class HashedTextEncoder(TextEncoder):
     """Embeds a prompt as the vectors of its words, plus their positions.
 
-    See `lumiere_jax.text.encoder.TextEncoder` for what an encoder promises. A prompt ends with
-    an end-of-text token, also if it is empty or was cut, and is padded with zeros after it.
-
-    Attributes:
-      dim: The size D of one embedding vector.
-      max_length: The number L of vectors of a prompt, end of text and padding included.
+    A prompt ends with an end-of-text token, also if it is empty or was cut, and is padded with
+    zeros after it.
     """
 
     def __init__(self, dim: int = 64, max_length: int = 24) -> None:
@@ -35,24 +33,16 @@ class HashedTextEncoder:
             raise UserError(f"text.dim must be even and at least 2, but is {dim}")
         if max_length < 1:
             raise UserError(f"text.max_length must be at least 1, but is {max_length}")
-        self.dim = dim
-        self.max_length = max_length
+        super().__init__(dim, max_length)
         self._positions = _sinusoidal_positions(max_length, dim)
 
     @property
     def fingerprint(self) -> str:
-        """Names the function from prompts to embeddings; see `TextEncoder`."""
+        """See `TextEncoder`."""
         return f"hashed-v1(dim={self.dim}, max_length={self.max_length})"
 
-    def __call__(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Embeds N prompts.
-
-        Returns:
-          Embeddings, float32 [N, L, D], and mask, bool [N, L]; see `TextEncoder`.
-
-        Raises:
-          UserError: If `prompts` is not a sequence of strings.
-        """
+    def __call__(self, prompts: Sequence[str]) -> tuple[Embeddings, Mask]:
+        """See `TextEncoder`."""
         check_prompts(prompts)
         embeddings = np.zeros((len(prompts), self.max_length, self.dim), np.float32)
         mask = np.zeros((len(prompts), self.max_length), bool)
@@ -92,7 +82,7 @@ def tokenize(prompt: str) -> list[str]:
 
 
 class _Spacing(dict[int, str]):
-    """What `tokenize` puts for a code point, so that tokens are what stands between spaces."""
+    """Replacement of each code point, so that tokens are what stands between spaces."""
 
     def __missing__(self, code_point: int) -> str:
         character = chr(code_point)
@@ -111,8 +101,8 @@ _SPACING = _Spacing()
 
 
 @functools.lru_cache(maxsize=1 << 16)
-def _word_vector(word: str, dim: int) -> np.ndarray:
-    """The vector of a word, float32 [dim]: independent components of mean 0 and variance 1.
+def _word_vector(word: str, dim: int) -> Float32[np.ndarray, " {dim}"]:
+    """The vector of a word: independent components of mean 0 and variance 1.
 
     They are uniform, scaled from the bits of SHAKE-256, so that they are the same to the last
     bit on every machine and with every version of NumPy.
@@ -124,8 +114,8 @@ def _word_vector(word: str, dim: int) -> np.ndarray:
     return vector
 
 
-def _sinusoidal_positions(length: int, dim: int) -> np.ndarray:
-    """Sine and cosine of the position at `dim / 2` wavelengths, float32 [length, dim].
+def _sinusoidal_positions(length: int, dim: int) -> Float32[np.ndarray, "{length} {dim}"]:
+    """Sine and cosine of the position at `dim / 2` wavelengths.
 
     The encoding of "Attention Is All You Need" (arXiv 1706.03762), section 3.5, with all sines
     before all cosines.
@@ -133,15 +123,3 @@ def _sinusoidal_positions(length: int, dim: int) -> np.ndarray:
     frequencies = 10_000.0 ** (-np.arange(dim // 2) / (dim // 2))
     angles = np.arange(length)[:, None] * frequencies
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
-
-
-def check_prompts(prompts: Sequence[str]) -> None:
-    """Raises `UserError` unless `prompts` is a sequence of strings."""
-    if isinstance(prompts, str | bytes):
-        raise UserError(f"prompts must be a list of strings; write [{prompts!r}] for a single one")
-    for index, prompt in enumerate(prompts):
-        if not isinstance(prompt, str):
-            raise UserError(
-                f"prompts must be strings, but number {index} is {prompt!r} "
-                f"of type {type(prompt).__name__}"
-            )

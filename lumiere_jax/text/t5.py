@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Int32
 
 from lumiere_jax.models.parameters import Params
 from lumiere_jax.runtime import distributed
@@ -28,7 +29,7 @@ from lumiere_jax.runtime.sharding import (
     with_shardings,
 )
 from lumiere_jax.text import t5_weights, tokenizers
-from lumiere_jax.text.hashed import check_prompts
+from lumiere_jax.text.encoder import Embeddings, Mask, TextEncoder, check_prompts
 from lumiere_jax.text.t5_network import Architecture, T5Encoder, read_architecture
 
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -39,17 +40,17 @@ _NO_FOLDER = (
 )
 
 
-class T5TextEncoder:
+Tokens = Int32[np.ndarray, "prompts length"]
+
+
+class T5TextEncoder(TextEncoder):
     """Embeds a prompt as the last layer of T5's encoder.
 
-    See `lumiere_jax.text.encoder.TextEncoder` for what an encoder promises. Nothing is read before
-    it is needed: `dim` and `max_length` are known without the folder. All prompts go through one
-    compiled program of one batch size, so that a prompt's embedding does not depend on how many
-    others there are.
+    Nothing is read before it is needed: `dim` and `max_length` are known without the folder. All
+    prompts go through one compiled program of one batch size, so that a prompt's embedding does not
+    depend on how many others there are.
 
     Attributes:
-      dim: The size D of one embedding vector.
-      max_length: The number L of vectors of a prompt, end of text and padding included.
       folder: of the weights; "" if there are none here.
     """
 
@@ -85,15 +86,16 @@ class T5TextEncoder:
             )
         if dtype not in _DTYPES:
             raise UserError(f"text.dtype {dtype!r} is unknown; use one of {list(_DTYPES)}.")
-        self.dim, self.max_length, self.folder = dim, max_length, folder
+        super().__init__(dim, max_length)
+        self.folder = folder
         self._dtype, self._expected_weights = dtype, weights
         self._lowercase, self._keep_padding = lowercase, keep_padding
         self._lock = threading.RLock()
-        self._null: tuple[np.ndarray, np.ndarray] | None = None
+        self._null: tuple[Embeddings, Mask] | None = None
 
     @property
     def fingerprint(self) -> str:
-        """Names the function from prompts to embeddings; see `TextEncoder`.
+        """See `TextEncoder`.
 
         Raises:
           UserError: if the weights are neither here nor known.
@@ -113,17 +115,14 @@ class T5TextEncoder:
         """
         return self._opened[3] if self.folder else self._expected_weights or self._opened[3]
 
-    def __call__(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Embeds N prompts.
+    def __call__(self, prompts: Sequence[str]) -> tuple[Embeddings, Mask]:
+        """See `TextEncoder`.
 
         The first call reads the weights and compiles. It must not come from inside of a function
         that JAX is tracing; the null text alone, once it was asked for, can be asked for anywhere.
 
-        Returns:
-          Embeddings, float32 [N, L, D], and mask, bool [N, L]; see `TextEncoder`.
-
         Raises:
-          UserError: If `prompts` is not a sequence of strings, or the folder cannot be used.
+          UserError: if `prompts` is not a sequence of strings, or the folder cannot be used.
         """
         check_prompts(prompts)
         with self._lock:
@@ -133,36 +132,19 @@ class T5TextEncoder:
             if self._null is None:
                 tokens, mask = self.tokens(prompts)
                 self._null = self.embed(tokens, mask), mask
-            return tuple(array.copy() for array in self._null)
+            embeddings, mask = self._null
+            return embeddings.copy(), mask.copy()
 
-    def tokens(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The first half of `__call__`, which needs no device.
-
-        Returns:
-          Token numbers, int32 [N, L], and mask, bool [N, L].
-
-        Raises:
-          UserError: see `__call__`.
-        """
+    def tokens(self, prompts: Sequence[str]) -> tuple[Tokens, Mask]:
+        """Token numbers and their mask: the first half of `__call__`, which needs no device."""
         check_prompts(prompts)
         if self._lowercase:
             prompts = [prompt.lower().strip() for prompt in prompts]
         tokens, mask = tokenizers.encode(self._opened[2], prompts, self.max_length)
         return tokens, np.ones_like(mask) if self._keep_padding else mask
 
-    def embed(self, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """The second half of `__call__`.
-
-        Args:
-          tokens: int32 [N, L].
-          mask: bool [N, L].
-
-        Returns:
-          Embeddings, float32 [N, L, D].
-
-        Raises:
-          UserError: see `__call__`.
-        """
+    def embed(self, tokens: Tokens, mask: Mask) -> Embeddings:
+        """Embeddings of tokens: the second half of `__call__`."""
         if self._keep_padding:
             mask = tokens != tokenizers.PAD  # what tokens may attend to
         with self._lock:
@@ -236,17 +218,9 @@ def compile_encoder(
     length: int,
     keep_padding: bool = False,
 ) -> jax.stages.Compiled:
-    """Compiles an encoder for a mesh, by shapes alone.
+    """Compiles an encoder for `batch` prompts of `length` tokens on a mesh, by shapes alone.
 
     Prompts are split over the mesh's batch axes and parameters over "fsdp".
-
-    Args:
-      architecture: of the encoder.
-      dtype: of the matrices.
-      mesh: where.
-      batch: prompts at once.
-      length: tokens of a prompt.
-      keep_padding: see `T5Encoder`.
 
     Returns:
       `program(params, tokens, mask)`, with tokens `[batch, length]`, int32, and their mask, bool,
@@ -259,7 +233,7 @@ def compile_encoder(
     mask = jax.ShapeDtypeStruct((batch, length), bool, sharding=prompts)
     network = T5Encoder(architecture, dtype, keep_padding)
 
-    def apply(params: Params, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+    def apply(params: Params, tokens: jax.Array, mask: jax.Array) -> Any:
         return network.apply({"params": params}, tokens, mask)
 
     with use_mesh(mesh):

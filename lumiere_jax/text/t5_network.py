@@ -10,8 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float, Float32, Int
 
 from lumiere_jax.models.layers import Dense
+from lumiere_jax.runtime.arrays import Array
 from lumiere_jax.runtime.errors import UserError
 
 FEED_FORWARDS = ("relu", "gated-gelu")
@@ -57,7 +59,7 @@ def read_architecture(path: Path) -> Architecture:
     """Reads a `config.json`.
 
     Raises:
-      UserError: if it is missing, damaged, or of a network that is not of this family.
+      UserError: if it is missing, damaged, or of a network of another family.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -76,6 +78,7 @@ def read_architecture(path: Path) -> Architecture:
         value = found.get(field.name, field.default)
         if value is dataclasses.MISSING:
             raise UserError(f"{path} does not say {field.name}; copy it again.")
+        assert isinstance(field.type, type)
         is_right = isinstance(value, field.type) and not isinstance(value, bool)
         if not is_right or (field.type is not str and value <= 0):
             raise UserError(f"{path}: {field.name}={value!r} makes no sense; copy it again.")
@@ -95,8 +98,10 @@ def read_architecture(path: Path) -> Architecture:
     return Architecture(**fields)
 
 
-def relative_buckets(length: int, buckets: int, max_distance: int) -> np.ndarray:
-    """Which bias two positions share, `[length, length]` for query and key.
+def relative_buckets(
+    length: int, buckets: int, max_distance: int
+) -> Int[np.ndarray, "{length} {length}"]:
+    """Which bias the positions of a query and a key share.
 
     Half of the buckets are for keys after the query. Of each half, the first half are single
     distances, and the others grow logarithmically up to `max_distance` (arXiv 1910.10683, 2.1).
@@ -128,15 +133,12 @@ class T5Encoder(nn.Module):
     keep_padding: bool = False
 
     @nn.compact
-    def __call__(self, tokens: jax.Array, mask: jax.Array) -> jax.Array:
-        """Encodes prompts.
+    def __call__(
+        self, tokens: Int[Array, "batch length"], mask: Bool[Array, "batch length"]
+    ) -> Float32[Array, "batch length {self.architecture.d_model}"]:
+        """Encodes prompts; the result is zero at padding, unless that is kept.
 
-        Args:
-          tokens: `[batch, length]`, int32.
-          mask: `[batch, length]`, False at padding, which no token attends to.
-
-        Returns:
-          `[batch, length, d_model]`, float32; zero at padding unless it is kept.
+        `mask` is False at padding, which no token attends to.
         """
         sizes, length = self.architecture, tokens.shape[1]
         table = nn.Embed(
@@ -171,7 +173,7 @@ class _Block(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array, bias: jax.Array, mask: jax.Array) -> tuple[jax.Array, None]:
+    def __call__(self, x: Array, bias: Array, mask: Array) -> tuple[Array, None]:
         sizes = self.architecture
         attention = _Attention(sizes, self.dtype, name="attention")
         x = x + attention(_norm(sizes, self.dtype, "attention_norm")(x), bias, mask)
@@ -186,7 +188,12 @@ class _Attention(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array, bias: jax.Array, mask: jax.Array) -> jax.Array:
+    def __call__(
+        self,
+        x: Float[Array, "batch length dim"],
+        bias: Float[Array, "heads length length"],
+        mask: Bool[Array, "batch length"],
+    ) -> Float[Array, "batch length dim"]:
         sizes = self.architecture
         heads = (*x.shape[:2], sizes.num_heads, sizes.d_kv)
         inner = sizes.num_heads * sizes.d_kv
@@ -208,7 +215,7 @@ class _FeedForward(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "batch length dim"]) -> Float[Array, "batch length dim"]:
         sizes = self.architecture
         if sizes.feed_forward_proj == "relu":
             hidden = jax.nn.relu(_dense(sizes.d_ff, self.dtype, "wide")(x))

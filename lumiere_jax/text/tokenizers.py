@@ -4,11 +4,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import sentencepiece
 from absl import logging
+from jaxtyping import Bool, Int32
 
 from lumiere_jax.runtime.errors import UserError
 
@@ -18,6 +19,7 @@ PAD, END = 0, 1
 _SPECIAL_BYTES = 3  # numbers before the first byte: padding, end and unknown
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """Splits a prompt.
 
@@ -103,11 +105,10 @@ def find(folder: Path) -> Tokenizer:
 
 def encode(
     tokenizer: Tokenizer, prompts: Sequence[str], max_length: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the tokens of prompts; each ends with the end of text, also if it is cut.
+) -> tuple[Int32[np.ndarray, "prompts {max_length}"], Bool[np.ndarray, "prompts {max_length}"]]:
+    """Numbers of the tokens of prompts, and the mask, which is False at padding.
 
-    Returns:
-      `[n, max_length]`, int32, and the mask, bool, False at padding.
+    Each prompt ends with the end of text, also if it is cut.
     """
     numbers = np.full((len(prompts), max_length), PAD, np.int32)
     mask = np.zeros((len(prompts), max_length), bool)

@@ -152,7 +152,7 @@ def test_weights_are_written_into_a_config(model, encoder):
 
 
 def test_hosts_with_different_weights(model, monkeypatch):
-    monkeypatch.setattr(text.encoder.distributed, "is_same_everywhere", lambda weights: False)
+    monkeypatch.setattr(text.creation.distributed, "is_same_everywhere", lambda weights: False)
     with pytest.raises(UserError, match="does not hold the same text encoder on all hosts"):
         text.pin_weights(t5_config(model[0]).text)
 
