@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 import sentencepiece
@@ -19,7 +19,6 @@ PAD, END = 0, 1
 _SPECIAL_BYTES = 3  # numbers before the first byte: padding, end and unknown
 
 
-@runtime_checkable
 class Tokenizer(Protocol):
     """Splits a prompt.
 
