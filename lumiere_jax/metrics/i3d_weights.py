@@ -1,4 +1,4 @@
-"""Weights of I3D: where they can be had, and how they are read without running foreign code.
+"""Weights of I3D: where to get them, and how to read them without running code of others.
 
 All sources give the 230 arrays of DeepMind's checkpoint `rgb_scratch` by its own names. They are
 converted once to a safetensors file, whose arrays have one fingerprint whatever they came from.

@@ -142,7 +142,7 @@ def draw(*parts: object) -> int:
 
 
 def left_video(study: Study, rater: str, pair: Pair) -> str:
-    """The video that this rater sees on the left, as likely the one as the other."""
+    """The video that this rater sees on the left; both are equally likely."""
     return pair.videos[draw("side", study.seed, rater, pair.key) & 1]
 
 

@@ -57,11 +57,10 @@ class TextAttention(nn.Module):
     (Imagen, 2205.11487, appendix B.1; "added KV" of DeepFloyd IF).
 
     Attributes:
-      head_dim: channels a head.
+      head_dim: channels of a head.
       groups: groups of the pixels' GroupNorm.
       text_norm: "layer" (LayerNorm of each token), or "group" (GroupNorm with 32 groups over
         channels and all tokens, padding included, as in DeepFloyd IF).
-      dtype: dtype of the computation.
       self_attention: whether pixels attend to pixels; if not, to the text alone.
     """
 
@@ -109,10 +108,7 @@ class TextAttention(nn.Module):
 class TextPooling(nn.Module):
     """Attention-pooled text: one query, the mean token, attends to all tokens and itself.
 
-    Attributes:
-      features: size of the result.
-      heads: attention heads; must divide the text's channels.
-      dtype: dtype of the computation.
+    The number of heads divides the text's channels.
     """
 
     features: int

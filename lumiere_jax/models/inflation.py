@@ -78,11 +78,7 @@ def _identity(key: Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) ->
 class TemporalConv(nn.Module):
     """1-D convolution over time with kernel 3 and zero padding, as a 2-D one over (time, space).
 
-    Attributes:
-      features: number of output channels.
-      stride: stride in time.
-      kernel_init: initializer of the `[3, 1, in, out]` kernel.
-      dtype: dtype of the computation.
+    The kernel is `[3, 1, in, out]`.
     """
 
     features: int
@@ -113,10 +109,6 @@ class TemporalDownsample(nn.Module):
     """Temporal convolution, then every second frame (section 3.1); `x[:, ::2]` at first.
 
     The stride is part of the convolution, which is the same function at half the cost.
-
-    Attributes:
-      initialization: "nearest" or "he", see `temporal_kernel_init`.
-      dtype: dtype of the computation.
     """
 
     initialization: str = "nearest"
@@ -132,12 +124,7 @@ class TemporalDownsample(nn.Module):
 
 
 class TemporalUpsample(nn.Module):
-    """Every frame twice, then a temporal convolution (section 3.1); `repeat(x, 2)` at first.
-
-    Attributes:
-      initialization: "nearest" or "he", see `temporal_kernel_init`.
-      dtype: dtype of the computation.
-    """
+    """Every frame twice, then a temporal convolution (section 3.1); `repeat(x, 2)` at first."""
 
     initialization: str = "nearest"
     dtype: Dtype = jnp.float32
@@ -157,10 +144,6 @@ class ConvInflationBlock(nn.Module):
     Section 3.1 and figure 4 of the paper, factorized as R(2+1)D (1711.11248). GroupNorm and
     swish before each convolution, scale-shift conditioning and the zero-initialized projection
     are this project's choice.
-
-    Attributes:
-      groups: groups of the normalizations.
-      dtype: dtype of the computation.
     """
 
     groups: int = 32
@@ -215,13 +198,7 @@ def attend_in_time(
 
 
 class TemporalAttention(nn.Module):
-    """Attention over the frames of each pixel, and over the text if there is one; residual.
-
-    Attributes:
-      head_dim: channels a head.
-      groups: groups of the normalization.
-      dtype: dtype of the computation.
-    """
+    """Attention over the frames of each pixel, and over the text if there is one; residual."""
 
     head_dim: int = 64
     groups: int = 32
@@ -258,12 +235,6 @@ class AttentionInflationBlock(nn.Module):
 
     Section 3.1 of the paper: at the coarsest level only. The depth, positions and the
     zero-initialized projection are this project's choice.
-
-    Attributes:
-      depth: number of attention layers.
-      head_dim: channels a head.
-      groups: groups of the normalizations.
-      dtype: dtype of the computation.
     """
 
     depth: int = 4

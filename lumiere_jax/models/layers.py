@@ -2,7 +2,7 @@
 
 Feature maps are folded: `[frames, height, width, channels]`, where `frames` is batch × time,
 because a 2-D convolution over folded frames is what compiles best for a TPU. Conditioning
-vectors keep one row a clip, `[batch, channels]`, or one a frame, `[frames, channels]`.
+vectors have one row for each clip, `[batch, channels]`, or for each frame, `[frames, channels]`.
 """
 
 import functools
@@ -84,7 +84,7 @@ def repeat(block: nn.Module, count: int, x: Array, *arguments: object) -> Array:
         leading axis, `[count, ...]`.
       count: number of blocks.
       x: input of the first one.
-      arguments: what all of them take besides.
+      arguments: further arguments of all of them.
     """
 
     def step(module: nn.Module, x: Array, *arguments: object) -> tuple[Array, None]:
@@ -138,7 +138,7 @@ Conv = functools.partial(nn.Conv, promote_dtype=gather_weights)
 def group_norm(
     groups: int, dtype: Dtype, name: str | None = None, exact: bool = False
 ) -> nn.GroupNorm:
-    """GroupNorm (1803.08494) of each frame by itself, moments in float32, ε = 1e-5.
+    """GroupNorm (1803.08494) of each frame separately, moments in float32, ε = 1e-5.
 
     `exact` subtracts the mean before it squares, which costs a second pass: the difference of the
     means of squares and squares of means is all rounding where a mean is large.
@@ -186,7 +186,7 @@ def space_to_depth(
 ) -> Float[Array, "n h//{side} w//{side} c*{side}**2"]:
     """Squares of pixels become channels.
 
-    All pixels of one channel lie beside each other, so that more channels come at the end.
+    All pixels of one channel are adjacent, so that new channels can be appended at the end.
     """
     n, h, w, c = x.shape
     x = x.reshape(n, h // side, side, w // side, side, c)
@@ -203,14 +203,7 @@ def depth_to_space(
 
 
 class TimeMLP(nn.Module):
-    """Sinusoidal embedding of a scalar, then two dense layers.
-
-    Attributes:
-      frequencies: size of the sinusoidal embedding.
-      features: size of the result.
-      activation: name of the activation between the layers.
-      dtype: dtype of the computation.
-    """
+    """Sinusoidal embedding of a scalar, `frequencies` numbers, then two dense layers."""
 
     frequencies: int
     features: int
@@ -230,11 +223,7 @@ class ResidualBlock(nn.Module):
     """BigGAN residual block (1809.11096) with scale-shift conditioning and optional resampling.
 
     Attributes:
-      features: number of output channels.
       resample: "none", "down" (2×2 mean) or "up" (nearest), inside the block.
-      groups: groups of the two normalizations.
-      activation: name of the activation.
-      dtype: dtype of the computation.
       output_divisor: what the sum of the two paths is divided by.
     """
 

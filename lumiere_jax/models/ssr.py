@@ -45,13 +45,7 @@ SKIP_SCALE = 2**-0.5
 
 
 class TextCrossAttention(nn.Module):
-    """Attention from pixels to text, residual, zero-initialized; linear in the pixels.
-
-    Attributes:
-      head_dim: channels a head.
-      groups: groups of the pixels' GroupNorm.
-      dtype: dtype of the computation; logits and softmax are float32.
-    """
+    """Attention from pixels to text, residual, zero-initialized; linear in the pixels."""
 
     head_dim: int = 64
     groups: int = 32
@@ -77,12 +71,7 @@ class TextCrossAttention(nn.Module):
 
 
 class TemporalResidual(nn.Module):
-    """Residual 1-D convolution over time with kernel 3; exactly the identity at initialization.
-
-    Attributes:
-      groups: groups of the GroupNorm.
-      dtype: dtype of the computation.
-    """
+    """Residual 1-D convolution over time with kernel 3; exactly the identity at initialization."""
 
     groups: int = 32
     dtype: Dtype = jnp.float32
@@ -183,7 +172,7 @@ class EfficientUNet(nn.Module):
             raise UserError(
                 f"super-resolution network: widths={tuple(self.widths)}, "
                 f"num_blocks={tuple(self.num_blocks)} and strides={tuple(self.strides)} must "
-                "each have one entry a level."
+                "each have one entry per level."
             )
         if not set(self.strides) <= {1, 2}:
             raise UserError(

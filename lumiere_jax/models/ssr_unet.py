@@ -1,6 +1,6 @@
 """Super-resolution by the text-to-image U-Net, and its inflation.
 
-The image network takes the up-sampled low-resolution image as further channels and is told how
+The image network takes the up-sampled low-resolution image as further channels and sees how
 much noise that has: DeepFloyd IF's stage II is one of its configurations. It is inflated as the
 Efficient U-Net of `ssr.py` is: by a residual temporal convolution after every layer, zero at
 first, below a top-level name with the prefix `temporal_`; there is no temporal resampling, so it
@@ -23,7 +23,7 @@ class SuperResolutionUNet(UNet):
     Attributes:
       inflated: whether there are temporal convolutions.
       in_channels: 6: the noisy image's and the low-resolution image's.
-      augmentation: it is told the noise level of the low-resolution image.
+      augmentation: it sees the noise level of the low-resolution image.
     """
 
     inflated: bool = False

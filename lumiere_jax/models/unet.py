@@ -46,7 +46,7 @@ class UNet(nn.Module):
 
     Attributes:
       widths: channels of each level.
-      layers_per_level: residual blocks of a level on the way down; one number, or one a level.
+      layers_per_level: residual blocks of a level on the way down; one number, or one per level.
       attention_levels: for each level, whether its layers have attention.
       in_channels: channels of the input.
       out_channels: channels of the prediction; twice those of a pixel with a learned variance.
@@ -62,7 +62,7 @@ class UNet(nn.Module):
       text_norm: normalization of the text inside attention: "layer" or "group".
       self_attention: whether pixels attend to pixels, or to the text alone.
       residual_divisor: what the output of every residual block is divided by.
-      augmentation: whether the network is told the noise level of a low-resolution image.
+      augmentation: whether the network sees the noise level of a low-resolution image.
       remat: what a layer stores for the backward pass, see `rematerialize`.
       dtype: dtype of the computation; parameters are float32.
     """
@@ -117,7 +117,7 @@ class UNet(nn.Module):
         """Makes sure that the fields fit one another, where a user gives them.
 
         Args:
-          channels: of the noisy clip and what is shown beside it.
+          channels: of the noisy clip and of what the network sees with it.
           text_dim: channels of the text embeddings.
 
         Raises:
@@ -129,12 +129,12 @@ class UNet(nn.Module):
         if len(self.attention_levels) != len(self.widths):
             raise UserError(
                 f"attention_levels has {len(self.attention_levels)} entries for "
-                f"{len(self.widths)} levels (widths={tuple(self.widths)}); give one a level."
+                f"{len(self.widths)} levels (widths={tuple(self.widths)}); give one per level."
             )
         if len(self._layers()) != len(self.widths):
             raise UserError(
                 f"layers_per_level={self.layers_per_level} for {len(self.widths)} levels; give one "
-                "number, or one a level."
+                "number, or one per level."
             )
         attended = {w for w, yes in zip(self.widths, self.attention_levels, strict=True) if yes}
         attended.add(self.widths[-1])

@@ -136,7 +136,7 @@ class _Tokens(TextEncoder):
 
 
 def host_part(encoder: TextEncoder) -> TextEncoder:
-    """What of an encoder may run in a thread beside the training step.
+    """The part of an encoder that may run in a thread during a training step.
 
     Programs of several devices must be started in one order on all of them, so only one thread
     may start them. An encoder that runs on devices is split: here its tokens, which look like

@@ -1,7 +1,7 @@
 """A text encoder without weights: every word is a fixed pseudo-random vector.
 
 It knows no meaning, so "crimson" is as far from "red" as "square" is. But distinct words are
-nearly orthogonal, which is all a network needs to learn a small vocabulary by itself; and
+nearly orthogonal, which is all that a network needs to learn a small vocabulary; and
 nothing is downloaded. For open vocabulary, the paper's family of models uses a frozen T5.
 """
 
@@ -60,7 +60,7 @@ class HashedTextEncoder(TextEncoder):
             logging.log_first_n(
                 logging.WARNING,
                 "The prompt %r has %d words and marks; only the first %d are used "
-                "(text.max_length = %d). Further prompts are cut without a word.",
+                "(text.max_length = %d). Further prompts are cut without a warning.",
                 1,
                 prompt,
                 len(words),

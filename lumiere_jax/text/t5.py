@@ -77,7 +77,7 @@ class T5TextEncoder(TextEncoder):
             trained with; the tokens of the prompt still do not attend to it.
 
         Raises:
-          UserError: for a setting that makes no sense.
+          UserError: for a setting that is not valid.
         """
         if dim < 1 or max_length < 1:
             raise UserError(

@@ -81,7 +81,7 @@ def read_architecture(path: Path) -> Architecture:
         assert isinstance(field.type, type)
         is_right = isinstance(value, field.type) and not isinstance(value, bool)
         if not is_right or (field.type is not str and value <= 0):
-            raise UserError(f"{path}: {field.name}={value!r} makes no sense; copy it again.")
+            raise UserError(f"{path}: {field.name}={value!r} is not valid; copy it again.")
         fields[field.name] = value
     if fields["feed_forward_proj"] not in FEED_FORWARDS:
         raise UserError(

@@ -117,7 +117,7 @@ def encode(
             logging.log_first_n(
                 logging.WARNING,
                 "The prompt %r has %d tokens; only the first %d are used (text.max_length = %d). "
-                "Further prompts are cut without a word.",
+                "Further prompts are cut without a warning.",
                 1,
                 prompt,
                 len(tokens),

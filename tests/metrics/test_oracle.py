@@ -3,9 +3,9 @@ import functools
 import hypothesis
 import numpy as np
 import pytest
-from jaxtyping import TypeCheckError
 import scipy.ndimage
 from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
 
 from lumiere_jax.data import scene as world
 from lumiere_jax.data.moving_shapes import MovingShapes, Scene, SceneObject, render
