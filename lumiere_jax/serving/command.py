@@ -62,15 +62,10 @@ def serve(
     # uvicorn raises the signal again when it has ended, but there is still work to do then.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: None)
-    supervisor = Supervisor(database, settings, num_workers)
-    supervisor.start()
-    try:
+    with _supervised(database, settings, num_workers):
         where = address(host, listening.getsockname()[1])
         print(f"serving {settings.bundle} at {where} with {num_workers} workers", flush=True)
         server.run(sockets=[listening])
-    finally:
-        supervisor.stop()
-        database.close()
 
 
 def _allow_files() -> None:
@@ -86,12 +81,18 @@ def work(settings: Settings, num_workers: int) -> None:
     database, ending = Database(settings.database), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: ending.set())
-    supervisor = Supervisor(database, settings, num_workers)
-    supervisor.start()
-    try:
+    with _supervised(database, settings, num_workers):
         print(f"{num_workers} workers take jobs from {database.shown}", flush=True)
         while not ending.wait(1.0):
             pass
+
+
+@contextlib.contextmanager
+def _supervised(database: Database, settings: Settings, num_workers: int) -> Iterator[None]:
+    supervisor = Supervisor(database, settings, num_workers)
+    supervisor.start()
+    try:
+        yield
     finally:
         supervisor.stop()
         database.close()
