@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -41,25 +42,16 @@ class Request:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Generator:
-    """A cascade and how to sample from it.
+    """A cascade and how to sample from it."""
 
-    Attributes:
-      base: workdir of the base stage.
-      ssr: workdirs of super-resolution stages.
-      batch_size: videos at once.
-      suffix: of the files; a name of `FORMATS`.
-      text_folder: of the text encoder's weights; None for where they were in training.
-      mesh: sizes of the mesh's axes for several processes, see `sharding.create_mesh`.
-      options: of `LumierePipeline.__call__`, such as "num_steps"; None where a config decides.
-    """
-
-    base: Path
-    ssr: tuple[Path, ...] = ()
-    batch_size: int = 8
-    suffix: str = "mkv"
-    text_folder: Path | None = None
-    mesh: dict[str, int] = dataclasses.field(default_factory=dict)
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    base: Path  # workdir of the base stage
+    ssr: tuple[Path, ...] = ()  # workdirs of super-resolution stages
+    batch_size: int = 8  # videos at once
+    suffix: str = "mkv"  # of the files; a name of `FORMATS`
+    text_folder: Path | None = None  # of the text encoder; None: where it was in training
+    mesh: dict[str, int] = field(default_factory=dict)  # of several processes, see `create_mesh`
+    options: dict[str, Any] = field(default_factory=dict)
+    """Of `LumierePipeline.__call__`, such as "num_steps"; None where a config decides."""
 
     def __post_init__(self) -> None:
         if self.suffix not in FORMATS:

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import field
 from typing import Any, Self
 
 import numpy as np
@@ -28,17 +29,12 @@ Embeddings = Mapping[str, Float32[np.ndarray, "token channel"]]
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A shard to make.
-
-    Attributes:
-      shard: which.
-      embeddings: of all captions of its videos; None where none are stored.
-      killers: number of a video of the shard -> why it must not be opened again.
-    """
+    """A shard to make."""
 
     shard: Shard
-    embeddings: Embeddings | None = None
-    killers: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    embeddings: Embeddings | None = None  # of all captions of its videos; None: not stored
+    killers: Mapping[int, str] = field(default_factory=dict)
+    """Number of a video of the shard -> why it must not be opened again."""
 
     @classmethod
     def of(cls, plan: Plan, shard: Shard, encoder: TextEncoder | None) -> Self:
@@ -72,23 +68,15 @@ def embed(encoder: TextEncoder, captions: Iterable[str]) -> Embeddings:
 
 @dataclasses.dataclass(kw_only=True)
 class Summary:
-    """What is known of a shard that is done; its file says that it is.
+    """What is known of a shard that is done; its file says that it is."""
 
-    Attributes:
-      records: how many clips.
-      bytes: of all records, not compressed.
-      file_bytes: of the file.
-      sha256: of the records in order.
-      rejected_files: path, part and reason of each video that gave no clip.
-      rejected_clips: path, start, end and reason.
-    """
-
-    records: int = 0
-    bytes: int = 0
-    file_bytes: int = 0
-    sha256: str = ""
-    rejected_files: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    rejected_clips: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    records: int = 0  # how many clips
+    bytes: int = 0  # of all records, not compressed
+    file_bytes: int = 0  # of the file
+    sha256: str = ""  # of the records in order
+    # Path, start, end and reason: of each video that gave no clip, and of each clip left out.
+    rejected_files: list[dict[str, Any]] = field(default_factory=list)
+    rejected_clips: list[dict[str, Any]] = field(default_factory=list)
 
     @staticmethod
     def path(plan: Plan, shard: Shard) -> epath.Path:
