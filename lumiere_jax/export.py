@@ -13,9 +13,12 @@ from absl import flags
 from lumiere_jax.runtime import errors
 
 _STAGE = flags.DEFINE_multi_string(
-    "stage", None, "WORKDIR of a stage, or NAME=WORKDIR where its name is not to be the stage's."
+    "stage",
+    None,
+    "WORKDIR of a stage, or NAME=WORKDIR where its name is not to be the stage's.",
+    required=True,
 )
-_OUTPUT = flags.DEFINE_string("output", None, "Folder of the bundle.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder of the bundle.", required=True)
 _DTYPE = flags.DEFINE_string("dtype", "bfloat16", "Of the weights: bfloat16, float32 or int8.")
 _LICENSE = flags.DEFINE_string(
     "license", "", "Of the weights: an SPDX identifier, as in Apache-2.0, or a sentence."
@@ -23,7 +26,6 @@ _LICENSE = flags.DEFINE_string(
 flags.DEFINE_alias("licence", "license")
 _EVALUATION = flags.DEFINE_string("evaluation", None, "--output of lumiere_jax.eval, for the card.")
 _PLAN = flags.DEFINE_string("plan", None, "--output of lumiere_jax.plan, for the card.")
-flags.mark_flags_as_required(["stage", "output"])
 
 
 def main(argv: list[str]) -> None:

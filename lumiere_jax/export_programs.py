@@ -8,7 +8,7 @@ from absl import flags
 
 from lumiere_jax.runtime import errors
 
-_BUNDLE = flags.DEFINE_string("bundle", None, "The bundle: a folder, or OWNER/NAME.")
+_BUNDLE = flags.DEFINE_string("bundle", None, "The bundle: a folder, or OWNER/NAME.", required=True)
 _BASE = flags.DEFINE_string("base", None, "Name or kind of its base, if not `stunet`.")
 _DISTILLED = flags.DEFINE_bool("distilled", False, "Take the stages of few steps.")
 _NUM_FRAMES = flags.DEFINE_integer("num_frames", None, "Frames of a video.", lower_bound=1)
@@ -16,8 +16,7 @@ _PLATFORMS = flags.DEFINE_list("platforms", ["cpu", "tpu", "cuda"], "Where the p
 _TEXT_FOLDER = flags.DEFINE_string(
     "text_folder", None, "Folder of the T5 encoder, where it is not where it was in training."
 )
-_OUTPUT = flags.DEFINE_string("output", None, "Folder for the programs.")
-flags.mark_flags_as_required(["bundle", "output"])
+_OUTPUT = flags.DEFINE_string("output", None, "Folder for the programs.", required=True)
 
 
 def main(argv: list[str]) -> None:

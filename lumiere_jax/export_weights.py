@@ -8,9 +8,8 @@ from absl import flags
 
 from lumiere_jax.runtime import errors
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Workdir with a checkpoint.")
-_OUTPUT = flags.DEFINE_string("output", None, "Directory to make.")
-flags.mark_flags_as_required(["workdir", "output"])
+_WORKDIR = flags.DEFINE_string("workdir", None, "Workdir with a checkpoint.", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "Directory to make.", required=True)
 
 
 def main(argv: list[str]) -> None:

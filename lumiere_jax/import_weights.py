@@ -9,11 +9,14 @@ from absl import flags
 
 from lumiere_jax.runtime import errors
 
-_SOURCE = flags.DEFINE_string("source", None, "Directory with unet/ and scheduler/.")
-_STAGE = flags.DEFINE_enum("stage", None, ["t2i", "ssr"], "t2i for stage I, ssr for stage II.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder to make, for --config.init_from.")
+_SOURCE = flags.DEFINE_string("source", None, "Directory with unet/ and scheduler/.", required=True)
+_STAGE = flags.DEFINE_enum(
+    "stage", None, ["t2i", "ssr"], "t2i for stage I, ssr for stage II.", required=True
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder to make, for --config.init_from.", required=True
+)
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the parameters.")
-flags.mark_flags_as_required(["source", "stage", "workdir"])
 
 
 def main(argv: list[str]) -> None:

@@ -9,7 +9,10 @@ from lumiere_jax.runtime import config_file, errors
 
 _CONFIG = config_file.define_flag("File of configs/, with a variant after a colon.")
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder for checkpoints, metrics and samples; the same one resumes."
+    "workdir",
+    None,
+    "Folder for checkpoints, metrics and samples; the same one resumes.",
+    required=True,
 )
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "One process of a job of many hosts, as its environment describes it."
@@ -20,7 +23,7 @@ _PROFILE_STEPS = flags.DEFINE_string(
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Print config, mesh, parameters and plan of this job, and train nothing."
 )
-flags.mark_flags_as_required(["config", "workdir"])
+flags.mark_flag_as_required("config")
 
 
 def main(argv: list[str]) -> None:

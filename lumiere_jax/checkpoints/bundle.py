@@ -25,7 +25,7 @@ from safetensors.numpy import load_file, save_file
 from lumiere_jax import __version__
 from lumiere_jax.cascade.config import with_defaults
 from lumiere_jax.checkpoints import manifest, quantization
-from lumiere_jax.checkpoints.manifest import CHECKSUM, MANIFEST, VERSION, checksum
+from lumiere_jax.checkpoints.manifest import CHECKSUM, MANIFEST, VERSION, StageEntry, checksum
 from lumiere_jax.models.parameters import Params
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.files import keep_others, local, written_folder
@@ -43,16 +43,11 @@ def is_stage(folder: str | Path) -> bool:
 
 
 def check_output(output: str | Path, names: Collection[str], dtype: str) -> None:
-    """Makes sure that a bundle can be written, before anything is loaded.
-
-    Args:
-      output: see `write`.
-      names: of its stages.
-      dtype: see `write`.
+    """Makes sure that a bundle of the stages `names` can be written, before anything is loaded.
 
     Raises:
-      UserError: if `output` is something else, holds stages that are not in `names` and would be
-        lost, or is in a bucket, or if the dtype is unknown.
+      UserError: if `output` is something else or in a bucket, or holds other stages, which would
+        be lost, or if the dtype is unknown.
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} is unknown; choose from {', '.join(DTYPES)}.")
@@ -63,10 +58,10 @@ def check_output(output: str | Path, names: Collection[str], dtype: str) -> None
             return
     except (OSError, UnicodeEncodeError) as error:
         raise UserError(
-            f"--output={str(output)!r:.60} is no name for a folder ({error})."
+            f"--output={str(output)!r:.60} is not a valid name for a folder ({error})."
         ) from error
     if not (output / MANIFEST).is_file():
-        raise UserError(f"{output} exists and is no bundle; choose another --output.")
+        raise UserError(f"{output} exists and is not a bundle; choose another --output.")
     try:
         former = entries(output)
         lost = [name for name in former if name not in names]
@@ -84,32 +79,32 @@ def check_output(output: str | Path, names: Collection[str], dtype: str) -> None
     for name in names:
         if name not in former and (output / name).exists():
             raise UserError(
-                f"{output / name} is no stage of that bundle, and in the way of one; move it away."
+                f"{output / name} is not a stage of that bundle, but in the way of one; move "
+                "it away."
             )
 
 
 def write(
     stages: Mapping[str, tuple[Mapping[str, Any], Params, int | None]],
     output: str | Path,
-    shares: Mapping[str, str],
+    shares: Mapping[str, str | None],
     dtype: str = "bfloat16",
     license: str = "",
     finish: Callable[[Path], None] = lambda folder: None,
     stored: Mapping[str, dict[str, np.ndarray]] | None = None,
 ) -> None:
-    """Writes a bundle, which is there as a whole or not at all.
+    """Writes a whole bundle, or nothing.
 
     Args:
       stages: name -> config, parameters and step of a trained stage; None where it is not known.
       output: folder to make, see `check_output`; of a bundle that is replaced, other files stay.
-      shares: name of a stage -> name of the one whose equal parameters it leaves out, which
-        shares with none of its own kind.
+      shares: name of a stage -> name of the one whose equal parameters it leaves out, or None.
       dtype: of the weights, "bfloat16", "float32", or "int8": kernels by `quantization.quantize`
         and all else in bfloat16.
       license: of the weights; an SPDX identifier or a sentence.
       finish: adds files to the folder, before it is at its place.
-      stored: arrays of stages that come from a bundle of this dtype, see `stored_arrays`: rounded
-        a second time, those of int8 would be others.
+      stored: arrays of stages that come from a bundle of this dtype, see `stored_arrays`: int8
+        must not be rounded a second time.
 
     Raises:
       UserError: see `check_output`, and if it cannot be written.
@@ -155,14 +150,13 @@ def write(
 
 def _portable(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config without the folders of the machine it was trained on."""
-    config = copy.deepcopy(dict(config))
-    config["init_from"] = ""
-    if config.get("imported_from"):  # that it was is still to be known
-        config["imported_from"] = Path(config["imported_from"]).name
-    parts = [config.get("text", {}), config.get("data", {})]
+    portable = copy.deepcopy(dict(config)) | {"init_from": ""}
+    if portable.get("imported_from"):  # that it was is still to be known
+        portable["imported_from"] = Path(portable["imported_from"]).name
+    parts = [portable.get("text", {}), portable.get("data", {})]
     for part in [*parts, *parts[1].get("mixture", ())]:
         part.update({name: "" for name in ("folder", "captions") if name in part})
-    return config
+    return portable
 
 
 def _write_weights(folder: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -198,57 +192,37 @@ def _as_stored(params: Params, dtype: str) -> dict[str, np.ndarray]:
 
 def _without(arrays: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Arrays that `others` does not hold bit for bit under the same name."""
+    return {
+        name: array
+        for name, array in arrays.items()
+        if name not in others
+        or others[name].shape != array.shape
+        or others[name].tobytes() != array.tobytes()
+    }
 
-    def is_shared(name: str, array: np.ndarray) -> bool:
-        other = others.get(name)
-        return (
-            other is not None and other.shape == array.shape and other.tobytes() == array.tobytes()
-        )
 
-    return {name: array for name, array in arrays.items() if not is_shared(name, array)}
-
-
-def entries(bundle: str | Path) -> dict[str, dict[str, Any]]:
-    """What a bundle says of each of its stages: name -> config, step, bytes, and so on.
-
-    Raises:
-      UserError: if there is no manifest, or it cannot be read.
-    """
+def entries(bundle: str | Path) -> dict[str, StageEntry]:
+    """What a bundle says of each of its stages, by name; a `UserError` if it is none."""
     return manifest.read(Path(bundle))["stages"]
 
 
 def license(bundle: str | Path) -> str:
-    """The license of a bundle's weights, "" if it states none.
-
-    Raises:
-      UserError: if there is no manifest, or it cannot be read.
-    """
+    """The license of a bundle's weights, "" if it states none."""
     return manifest.read(Path(bundle))["licence"]
 
 
 def dtype(bundle: str | Path) -> str:
-    """The dtype of a bundle's weights.
-
-    Raises:
-      UserError: if there is no manifest, or it cannot be read.
-    """
+    """The dtype of a bundle's weights, one of `DTYPES`."""
     return manifest.read(Path(bundle))["dtype"]
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
-    """The config of a stage of a bundle.
-
-    Raises:
-      UserError: see `read`.
-    """
+    """The config of a stage of a bundle."""
     return with_defaults(_entry(Path(folder).resolve())["config"])
 
 
-def read(folder: str | Path) -> tuple[dict[str, Any], Params, int]:
-    """Reads a stage of a bundle.
-
-    Args:
-      folder: `BUNDLE/STAGE`.
+def read(folder: str | Path) -> tuple[dict[str, Any], Params, int | None]:
+    """Reads a stage of a bundle, `BUNDLE/STAGE`.
 
     Returns:
       Config, parameters (float32, on the host) and step of training.
@@ -271,11 +245,7 @@ def read(folder: str | Path) -> tuple[dict[str, Any], Params, int]:
 
 
 def stored_arrays(folder: str | Path) -> dict[str, np.ndarray]:
-    """Arrays of a stage as they are in the files, its own and those that it shares.
-
-    Raises:
-      UserError: see `read`.
-    """
+    """Arrays of a stage as they are in the files, its own and those that it shares."""
     folder = Path(folder).resolve()
     entry, file = _entry(folder), folder / WEIGHTS
     try:
@@ -290,12 +260,12 @@ def stored_arrays(folder: str | Path) -> dict[str, np.ndarray]:
     try:
         arrays = load_file(file)  # `load` knows no bfloat16
     except SafetensorError as error:
-        raise manifest.broken(file, f"is no safetensors file ({error})") from error
+        raise manifest.broken(file, f"is not a safetensors file ({error})") from error
     shared = stored_arrays(folder.parent / entry["shares"]) if entry["shares"] else {}
     return {**shared, **arrays}
 
 
-def _entry(folder: Path) -> dict[str, Any]:
+def _entry(folder: Path) -> StageEntry:
     """What the manifest says of a stage."""
     described = entries(folder.parent)
     if folder.name not in described:

@@ -67,13 +67,7 @@ class Checkpointer:
     """
 
     def __init__(self, workdir: str | Path, *, keep_last: int, keep_best: int):
-        """Opens (and makes) the folder of checkpoints.
-
-        Args:
-          workdir: folder of the run.
-          keep_last: how many of the newest to keep.
-          keep_best: how many of the best by "eval_loss" to keep beside them.
-        """
+        """Opens the folder of checkpoints; `keep_best` are kept beside the `keep_last` newest."""
         policies = [ocp.checkpoint_managers.LatestN(keep_last)]
         if keep_best:
             # Orbax keeps the last n in the order of the metric: reversed, the lowest.
@@ -155,8 +149,8 @@ class Checkpointer:
             )
         if saved.get("imported_from"):
             raise UserError(
-                f"{place} was imported from {saved['imported_from']} and is no training run; give "
-                "its workdir as --config.init_from, and another --workdir."
+                f"{place} was imported from {saved['imported_from']} and is not a training run; "
+                "give its workdir as --config.init_from, and another --workdir."
             )
         check_same_fields(saved, config, _RESUMED_FIELDS, place, "another --workdir")
         check_same_data(saved, config, place)
@@ -200,9 +194,9 @@ def check_same_fields(
     Args:
       saved: the checkpoint's config.
       config: of this run.
-      prefixes: of the fields, such as "model.", that must have the same values in both.
+      prefixes: of the fields, such as "model.", that must be equal in both.
       place: where the checkpoint is, for the message.
-      otherwise: what to choose if not the same value, for the message.
+      otherwise: what else to choose, for the message.
 
     Raises:
       UserError: naming the first field that differs, and both values.
@@ -210,7 +204,7 @@ def check_same_fields(
     there = flatten_dict(dict(saved), sep=".")
     here = flatten_dict(config.to_dict(), sep=".")
     for field in sorted(set(here) | set(there)):
-        # A field that is younger than a checkpoint counts as not set.
+        # A field that is newer than a checkpoint counts as not set.
         was, is_now = there.get(field, ""), here.get(field, "")
         relevant = field.startswith(tuple(prefixes)) and field not in _FREE_FIELDS
         if field == "text.weights" and not was and there.get("imported_from"):
@@ -229,12 +223,9 @@ def check_same_fields(
 
 
 def check_same_data(saved: Mapping[str, Any], config: ConfigDict, place: str | Path) -> None:
-    """Refuses to go on with other data than a checkpoint was trained on, unless told to.
+    """Refuses to continue with other data than a checkpoint was trained on, unless told to.
 
-    Args:
-      saved: the checkpoint's config; an old one has no fingerprint of its data, and passes.
-      config: of this run.
-      place: where the checkpoint is, for the message.
+    A config that is older than fingerprints passes.
 
     Raises:
       UserError: naming both fingerprints.
@@ -243,8 +234,8 @@ def check_same_data(saved: Mapping[str, Any], config: ConfigDict, place: str | P
     if was and now and was != now and not config.data.allow_other:
         raise UserError(
             f"{place} was trained on the data {was}, but this run's data is {now}: files, captions "
-            "or clip settings have changed. Restore them, choose another --workdir, or go on with "
-            "the other data by --config.data.allow_other=True."
+            "or clip settings have changed. Restore them, choose another --workdir, or continue "
+            "with the other data by --config.data.allow_other=True."
         )
 
 
@@ -270,11 +261,7 @@ def _damaged(place: epath.Path, error: Exception) -> DamagedCheckpointError:
 
 
 def read_config(place: epath.Path) -> dict[str, Any]:
-    """The config of the checkpoint in the folder `place`.
-
-    Raises:
-      DamagedCheckpointError: if it cannot be read.
-    """
+    """The config of the checkpoint in the folder `place`."""
     try:
         return with_defaults(json.loads((place / "config" / "metadata").read_text()))
     except (OSError, ValueError) as error:
@@ -291,15 +278,7 @@ def _shapes(place: epath.Path) -> Any:
 
 
 def _read(place: epath.Path, shapes: Any) -> Any:
-    """Reads the item in the folder `place`.
-
-    Args:
-      place: the folder.
-      shapes: what is in it, each with the sharding that it is to have.
-
-    Raises:
-      DamagedCheckpointError: if it cannot be read.
-    """
+    """Reads the item in the folder `place`, with the shardings of `shapes`."""
     options = _own_processes()
     handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
     try:
@@ -309,7 +288,7 @@ def _read(place: epath.Path, shapes: Any) -> Any:
         raise _damaged(place, error) from error
 
 
-def load(workdir: str | Path, mesh: Mesh | None = None) -> tuple[ConfigDict, Params, int]:
+def load(workdir: str | Path, mesh: Mesh | None = None) -> tuple[ConfigDict, Params, int | None]:
     """Reads the newest checkpoint of a run for inference or to initialize the next stage.
 
     Args:
@@ -319,15 +298,15 @@ def load(workdir: str | Path, mesh: Mesh | None = None) -> tuple[ConfigDict, Par
 
     Returns:
       The run's config, its parameters (the EMA of the trained ones, and the frozen ones) and
-      the step.
+      the step; None if a bundle does not know it.
 
     Raises:
       UserError: if there is no complete checkpoint, or it cannot be read.
     """
     if bundle.is_stage(workdir):
-        config, params, step = bundle.read(workdir)
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, _placed(params, mesh))
-        return ConfigDict(config), jax.device_put(params, shardings), step
+        config, arrays, step = bundle.read(workdir)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, _placed(arrays, mesh))
+        return ConfigDict(config), jax.device_put(arrays, shardings), step
     place = _newest(workdir)
     params: Params = {}
     for name in ("frozen", "ema"):
@@ -337,11 +316,7 @@ def load(workdir: str | Path, mesh: Mesh | None = None) -> tuple[ConfigDict, Par
 
 
 def load_config(workdir: str | Path) -> ConfigDict:
-    """The config of the newest checkpoint of a run, or of a stage of a bundle.
-
-    Raises:
-      UserError: as `load`.
-    """
+    """The config of the newest checkpoint of a run, or of a stage of a bundle; see `load`."""
     if bundle.is_stage(workdir):
         return ConfigDict(bundle.read_config(workdir))
     return ConfigDict(read_config(_newest(workdir)))
@@ -364,11 +339,7 @@ def _newest(workdir: str | Path) -> epath.Path:
 
 
 def fingerprint(params: Params) -> str:
-    """Tells parameters apart: 16 hexadecimal digits, by their names, shapes and some values.
-
-    Args:
-      params: of a network. 64 values of each array are looked at.
-    """
+    """16 hexadecimal digits that identify parameters: names, shapes and 64 values of each."""
     digest = hashlib.sha256()
     for path, leaf in sorted(flatten_dict(params).items()):
         step = max(leaf.size // 64, 1)

@@ -72,7 +72,7 @@ def _is_stored_as(workdir: str, dtype: str) -> bool:
 
 
 def _inherited_license(places: Iterable[str], output: Path) -> str:
-    """The license of the bundles that these are stages of, or that is replaced; "" without one."""
+    """The license of the bundles that the stages come from or that is replaced; "" for none."""
     bundles = {Path(place).resolve().parent for place in places if bundle.is_stage(place)}
     if (output / bundle.MANIFEST).is_file():
         bundles.add(output.resolve())
@@ -91,7 +91,7 @@ def _named(given: str) -> tuple[str, str]:
     if equals and not _exists(given):  # a folder's name may hold "="
         if not name.isidentifier() or len(name) > _LONGEST or name == model_card.LOSSES:
             raise UserError(
-                f"--stage={given:.200}: {name[:_LONGEST]!r} is no name of a stage; use at most "
+                f"--stage={given:.200}: {name[:_LONGEST]!r} is not a name for a stage; use at most "
                 f"{_LONGEST} letters and digits, but not {model_card.LOSSES!r}."
             )
         return name, workdir
@@ -113,9 +113,11 @@ def _before(name: str, kinds: Mapping[str, str]) -> str | None:
 
 
 def _write_losses(folder: Path, places: Mapping[str, str]) -> None:
-    """The loss curves of those runs and stages that have one, and no former ones of the others."""
+    """Copies the loss curves of the runs and stages that have one, and removes stale ones."""
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"the bundle's {folder.name!r} is no folder of loss curves; move it away.")
+        raise UserError(
+            f"the bundle's {folder.name!r} is not a folder of loss curves; move it away."
+        )
     for name, workdir in places.items():
         source, place = epath.Path(workdir) / loss_plot.FILE, folder / f"{name}.png"
         if bundle.is_stage(workdir):

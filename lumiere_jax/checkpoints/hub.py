@@ -1,10 +1,15 @@
-"""Bundles on a model hub, by `huggingface_hub`: needs the extra `.[hub]`."""
+"""Bundles on a model hub, by `huggingface_hub`: needs the extra `.[hub]`.
+
+(Its `ModelHubMixin` would make that package a requirement of every pipeline, and it sends a folder
+that was not read back before.)
+"""
 
 import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 from lumiere_jax.checkpoints import bundle
 from lumiere_jax.runtime.errors import UserError
@@ -14,11 +19,6 @@ _REPOSITORY = re.compile(r"\.*[\w-][\w.-]*/\.*[\w-][\w.-]*")  # neither part is 
 
 def find(place: str | Path, *, revision: str | None = None, token: str | None = None) -> Path:
     """The folder of a bundle: itself, or what is downloaded (once) from "OWNER/NAME" of the hub.
-
-    Args:
-      place: a folder, or the name of a repository.
-      revision: branch, tag or commit of a repository.
-      token: of the hub, for a private repository.
 
     Raises:
       UserError: if there is neither, or it cannot be fetched.
@@ -31,7 +31,7 @@ def find(place: str | Path, *, revision: str | None = None, token: str | None = 
         with _errors(f"there is no folder {place}, and the repository cannot be fetched"):
             folder = Path(hub.snapshot_download(str(place), revision=revision, token=token))
     if not (folder / bundle.MANIFEST).is_file():
-        raise UserError(f"{place} is no bundle: it has no {bundle.MANIFEST}.")
+        raise UserError(f"{place} is not a bundle: it has no {bundle.MANIFEST}.")
     return folder
 
 
@@ -42,18 +42,18 @@ def check_repository(name: str) -> None:
       UserError: if it cannot.
     """
     if not _REPOSITORY.fullmatch(name):
-        raise UserError(f"{name!r} is no repository; give OWNER/NAME.")
+        raise UserError(f"{name!r} is not a repository; give OWNER/NAME.")
 
 
 def push(
     folder: str | Path, repository: str, *, private: bool = True, token: str | None = None
 ) -> str:
-    """Uploads a bundle as one commit; the repository is made if there is none.
+    """Uploads a bundle as one commit, and creates the repository if there is none.
 
     Args:
       folder: the bundle; it is read first, so that no broken one is sent.
       repository: "OWNER/NAME".
-      private: whether a repository that is made is private.
+      private: whether a repository that is created is private.
       token: of the hub; None for the one that `hf auth login` keeps.
 
     Returns:
@@ -91,10 +91,12 @@ def _errors(what: str) -> Iterator[None]:
     """Turns what the network, the hub and the library may raise into one message."""
     from huggingface_hub.errors import HfHubHTTPError
 
+    # Its bases: the error of an HTTP library, whose name depends on the version, and OSError.
+    bases = cast(tuple[type[Exception], ...], HfHubHTTPError.__bases__)
+    kinds: tuple[type[Exception], ...] = (*bases, ValueError)
     try:
         yield
-    # Its bases are those of the HTTP library, whose name depends on the version, and OSError.
-    except (*HfHubHTTPError.__bases__, ValueError) as error:
+    except kinds as error:
         message = " ".join(str(error).split())
         raise UserError(
             f"{what} ({message}); check the name, the network, and that you are logged in if it is "

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from lumiere_jax.cascade.config import NETWORKS
 from lumiere_jax.runtime.errors import UserError
@@ -17,10 +17,28 @@ MANIFEST = "manifest.json"
 VERSION = 2
 CHECKSUM = "sha256"
 
-# Bundles since 0.1.0 spell it so.
+
+class StageEntry(TypedDict):
+    """What a manifest says of a stage."""
+
+    config: dict
+    step: int | None  # None where it is not known
+    shares: str | None  # the stage whose equal parameters it leaves out
+    parameters: int  # with those that it shares
+    bytes: int  # of its file
+    sha256: str  # of its file
+
+
+class Manifest(TypedDict):
+    """All of a manifest."""
+
+    version: int
+    licence: str  # spelt so since version 0.1.0
+    dtype: str
+    stages: dict[str, StageEntry]
+
+
 _FIELDS = {"licence": str, "dtype": str, "stages": dict}
-_OF_A_STAGE = {"config": dict, "step": int | None, "shares": str | None, "parameters": int,
-               "bytes": int, "sha256": str}  # fmt: skip
 _OF_A_CONFIG = {"stage": str, "model": dict, "text": dict, "data": dict, "diffusion": dict,
                 "sampling": dict, "optimizer": dict, "train": dict}  # fmt: skip
 
@@ -31,7 +49,7 @@ def checksum(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def read(bundle: Path) -> dict[str, Any]:
+def read(bundle: Path) -> Manifest:
     """The manifest of a bundle.
 
     Raises:
@@ -46,9 +64,9 @@ def read(bundle: Path) -> dict[str, Any]:
             f"{place} cannot be read ({error.strerror}); give the folder of a bundle."
         ) from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise broken(place, "is no manifest of a bundle") from error
+        raise broken(place, "is not the manifest of a bundle") from error
     if not _is(version, int):
-        raise broken(place, "is no manifest of a bundle")
+        raise broken(place, "is not the manifest of a bundle")
     if version != VERSION:
         raise UserError(
             f"{place} is of version {version} of the format, and this program reads {VERSION}; use "
@@ -58,8 +76,8 @@ def read(bundle: Path) -> dict[str, Any]:
     if manifest.get(CHECKSUM) != checksum(manifest):
         raise broken(place, "is not what its checksum says")
     if problem := _problem(manifest):
-        raise broken(place, f"is no manifest of a bundle ({problem})")
-    return manifest
+        raise broken(place, f"is not the manifest of a bundle ({problem})")
+    return cast(Manifest, manifest)
 
 
 def broken(file: Path, problem: str) -> UserError:
@@ -76,9 +94,11 @@ def _problem(manifest: Mapping[str, Any]) -> str:
         return "it has no stages"
     for name, entry in stages.items():
         if not name.isidentifier():
-            return f"{name!r} is no name of a stage"
-        wrong = "not a mapping" if not isinstance(entry, dict) else _wrong_field(entry, _OF_A_STAGE)
-        wrong = wrong or _wrong_field(entry["config"], _OF_A_CONFIG)
+            return f"{name!r} is not a name for a stage"
+        wrong = "not a mapping"
+        if isinstance(entry, dict):
+            wrong = _wrong_field(entry, StageEntry.__annotations__)
+            wrong = wrong or _wrong_field(entry["config"], _OF_A_CONFIG)
         if not wrong and entry["config"]["stage"] not in NETWORKS:
             wrong = f"its kind {entry['config']['stage']!r} is unknown"
         if wrong:

@@ -4,17 +4,23 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from lumiere_jax.cascade.stage import IMAGE_STAGES
 from lumiere_jax.checkpoints import bundle
+from lumiere_jax.checkpoints.manifest import StageEntry
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.files import write_text
 
 LOSSES = "losses"
 """Folder of a bundle that holds the loss curve of each stage, `STAGE.png`."""
 
-_OURS = "<!-- Written by lumiere_jax.export, and anew at the next; without this line it stays. -->"
+_OURS = (
+    "<!-- Written by lumiere_jax.export, which replaces it next time; without this line it stays. "
+    "-->",
+    "<!-- Written by lumiere_jax.export, and anew at the next; without this line it stays. -->",
+)
+"""Marks of a card that nobody has touched: this version's, and that of 0.1.0."""
+
 _SPDX = re.compile(r"[A-Za-z0-9.+-]+")
 _EVALUATION, _PLAN = "## Evaluation", "## Plan"
 _NO_EVALUATION = "None was given when these weights were exported."
@@ -22,11 +28,7 @@ _TASKS = {"stunet": "text-to-video", "stunet_conditional": "image-to-video", "t2
 
 
 def write(
-    folder: Path,
-    plans: Sequence[str] = (),
-    evaluation: str = "",
-    *,
-    name: str = "",
+    folder: Path, plans: Sequence[str] = (), evaluation: str = "", *, name: str = ""
 ) -> list[str]:
     """Writes the card of a bundle, see `text`, unless somebody has written one.
 
@@ -35,34 +37,23 @@ def write(
     """
     place = folder / bundle.CARD
     former = place.read_text(encoding="utf-8", errors="replace") if place.is_file() else ""
-    if former and _OURS not in former:
+    if former and not any(mark in former for mark in _OURS):
         return []
-    card = text(folder, plans, evaluation, name=name)
-    write_text(place, card)
+    write_text(place, text(folder, plans, evaluation, name=name))
     had_evaluation = _EVALUATION in former and f"{_EVALUATION}\n\n{_NO_EVALUATION}" not in former
     lost = ["the evaluation"] if had_evaluation and not evaluation else []
     return lost + (["the plan"] if _PLAN in former and not plans else [])
 
 
 def check_license(license: str) -> None:
-    """Makes sure that a license fits into one line of a card.
-
-    Raises:
-      UserError: if it does not.
-    """
+    """Raises a `UserError` for a license that does not fit into one line of a card."""
     if not license.isprintable():
         raise UserError(
             f"the license {license!r:.80} is not one line; give its SPDX identifier or a sentence."
         )
 
 
-def text(
-    folder: Path,
-    plans: Sequence[str] = (),
-    evaluation: str = "",
-    *,
-    name: str = "",
-) -> str:
+def text(folder: Path, plans: Sequence[str] = (), evaluation: str = "", *, name: str = "") -> str:
     """The card of a bundle, in Markdown with the header that model hubs read.
 
     Args:
@@ -79,7 +70,7 @@ def text(
     name = " ".join((name or folder.resolve().name).split())
     parts = [
         _header(license, kinds),
-        _OURS,
+        _OURS[0],
         f"# {name}: model card",
         "Weights of a Lumiere cascade (arXiv 2401.12945) by lumiere_jax.",
         f"License: {license or 'none is stated; ask those who made these weights'}.",
@@ -106,12 +97,13 @@ def text(
 
 
 def _header(license: str, kinds: set[str]) -> str:
+    # `ModelCardData` of huggingface_hub writes the same, but export works without that package.
     task = next((f"pipeline_tag: {_TASKS[kind]}\n" for kind in _TASKS if kind in kinds), "")
     name = license.lower() if _SPDX.fullmatch(license) else "other" if license else "unknown"
     return f"---\nlicense: {name}\nlibrary_name: lumiere_jax\n{task}---"
 
 
-def _stages(entries: Mapping[str, Mapping[str, Any]]) -> str:
+def _stages(entries: Mapping[str, StageEntry]) -> str:
     rows = [("stage", "kind", "parameters", "step", "file", "leaves out")]
     for name, entry in entries.items():
         step = "unknown" if entry["step"] is None else f"{entry['step']:,}"
@@ -134,7 +126,7 @@ def _use(name: str, kinds: set[str]) -> list[str]:
     ]
 
 
-def _training(entries: Mapping[str, Mapping[str, Any]]) -> str:
+def _training(entries: Mapping[str, StageEntry]) -> str:
     rows = [("stage", "network", "text encoder", "diffusion", "data", "steps × batch", "optimizer")]
     for name, entry in entries.items():
         config = entry["config"]
@@ -157,7 +149,7 @@ def _training(entries: Mapping[str, Mapping[str, Any]]) -> str:
     return _table(rows)
 
 
-def _sampling(entries: Mapping[str, Mapping[str, Any]]) -> str:
+def _sampling(entries: Mapping[str, StageEntry]) -> str:
     rows = [("stage", "sampler", "steps", "guidance")]
     for name, entry in entries.items():
         sampling = entry["config"]["sampling"]

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from lumiere_jax.checkpoints import bundle
+from lumiere_jax.checkpoints.manifest import StageEntry
 from lumiere_jax.runtime.errors import UserError
 
 BASES = ("stunet", "stunet_conditional", "t2i")
@@ -45,9 +45,7 @@ def choose(
     return folder / name, [folder / n for n in _preferred(following, entries, distilled)]
 
 
-def _preferred(
-    names: list[str], entries: Mapping[str, Mapping[str, Any]], distilled: bool
-) -> list[str]:
+def _preferred(names: list[str], entries: Mapping[str, StageEntry], distilled: bool) -> list[str]:
     """Those that are distilled, or are not; all of them if that leaves none."""
     chosen = [n for n in names if bool(entries[n]["config"].get("distillation")) == distilled]
     return chosen or names

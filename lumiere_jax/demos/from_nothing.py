@@ -26,14 +26,7 @@ NUM_SCORED = 64
 
 
 def run_demo(output: str | Path, configs: str | Path = "configs") -> Path:
-    """Does whatever of the demo is not done yet.
-
-    Args:
-      output: folder for runs, videos and the page.
-      configs: folder of the config files.
-
-    Returns:
-      The path of the page.
+    """Does what is not done yet of the demo, in the folder `output`; returns the page's path.
 
     Raises:
       UserError: if a folder cannot be used.
@@ -66,12 +59,9 @@ def stage_config(stage: str, configs: str | Path, output: Path) -> ConfigDict:
 
 
 def make_videos(output: Path) -> dict[str, dict[str, float]]:
-    """Samples held-out captions, writes the videos and scores them.
+    """Writes `videos/` of held-out captions, and scores of them, of true clips and of chance.
 
-    Writes `videos/` and, at the end, `scores.json`, which says that all is there.
-
-    Returns:
-      Oracle scores of generated clips, ground truth and chance.
+    `scores.json` comes last: it says that all is there.
     """
     runs, folder = output / "runs", output / "videos"
     pipeline = LumierePipeline.from_checkpoints(runs / "stunet", [runs / "ssr"])

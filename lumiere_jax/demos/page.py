@@ -23,14 +23,11 @@ th:first-child, td:first-child { text-align: left; } tr + tr { border-top: 1px s
 
 
 def write_trained(output: str | Path, scores: dict[str, dict[str, float]]) -> Path:
-    """Writes `OUTPUT/index.html` of a cascade that was trained here; it needs the files beside it.
+    """Writes `OUTPUT/index.html` of a cascade that was trained here, and returns its path.
 
     Args:
       output: folder of the demo, with `prompts.json`, `videos/` and `runs/`.
       scores: oracle scores, by row and attribute.
-
-    Returns:
-      The path of the page.
     """
     output = Path(output)
     prompts = json.loads((output / "prompts.json").read_text())
@@ -56,7 +53,7 @@ super-resolution network refines them to 64×64 with temporal MultiDiffusion.</p
 def write_shown(
     output: str | Path, prompts: Sequence[str], size: Sequence[int], fps: float, vocabulary: str
 ) -> Path:
-    """Writes `OUTPUT/index.html` of what shipped weights made.
+    """Writes `OUTPUT/index.html` of what shipped weights made, and returns its path.
 
     Args:
       output: folder of the demo, with `videos/`.
@@ -64,9 +61,6 @@ def write_shown(
       size: frames, height and width of a video.
       fps: frames per second.
       vocabulary: what else can be asked for, a sentence.
-
-    Returns:
-      The path of the page.
     """
     frames, height, width = size
     body = f"""<p>Made on this machine by the weights in <code>weights/small</code>: {frames} frames
@@ -77,7 +71,7 @@ super-resolution with temporal MultiDiffusion.</p>
 <pre>make demo PROMPT="{html.escape(prompts[0])}" SEED=1</pre>
 <p>The weights know {html.escape(vocabulary)}</p>
 <p>What they were trained on and how they score: <code>weights/small/README.md</code>. To
-animate a picture, repaint a region or change a style with them: <code>docs/editing.md</code>. To
+animate a picture, inpaint a region or change the style: <code>docs/editing.md</code>. To
 train from nothing on this machine: <code>make demo-train</code>.</p>
 """
     return _write(Path(output), "Videos by the shipped weights", body)

@@ -31,16 +31,13 @@ PROMPTS = (
 def show(
     output: str | Path, weights: str | Path, prompts: Sequence[str] = (), seed: int = 0
 ) -> Path:
-    """Makes a video of every prompt, and a page.
+    """Makes a video of every prompt, and a page, whose path it returns.
 
     Args:
       output: folder for videos and page.
       weights: bundle with the stages "stunet" and "ssr".
       prompts: what to show; `PROMPTS` if there are none.
       seed: of the first video; the others follow.
-
-    Returns:
-      The path of the page.
 
     Raises:
       UserError: for a prompt that the weights know nothing of, or a bundle that cannot be read.
@@ -57,7 +54,7 @@ def show(
     folder = output / "videos"
     folder.mkdir(parents=True, exist_ok=True)
     seeds = [seed + i for i in range(len(prompts))]
-    videos = pipeline(prompts, seeds=seeds, batch_size=len(prompts) if len(prompts) <= 8 else 8)
+    videos = pipeline(prompts, seeds=seeds, batch_size=min(len(prompts), 8))
     for i, (prompt, video) in enumerate(zip(prompts, videos, strict=True)):
         for suffix in (".mp4", ".gif"):
             write_viewable(folder / f"{i:02d}{suffix}", video, pipeline.fps, prompt)
@@ -71,16 +68,12 @@ def show(
 
 
 def check_prompt(prompt: str) -> None:
-    """Makes sure that a prompt is one that the shipped weights can show.
-
-    Raises:
-      UserError: saying what they know.
-    """
+    """Raises a `UserError` for a prompt that the shipped weights cannot show."""
     try:
         if "digit" in prompt:
             moving_digits.parse_caption(prompt)
         elif len(parse_caption(prompt).objects) > 1:
-            raise UserError("one shape a video is all that they know")
+            raise UserError("they know a single shape in a video")
     except UserError as error:
         raise UserError(
             f"the shipped weights cannot show {prompt!r}: {str(error).rstrip('.')}. They know "

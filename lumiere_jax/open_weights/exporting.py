@@ -4,7 +4,7 @@ import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import ml_dtypes
@@ -15,6 +15,7 @@ from flax.traverse_util import flatten_dict
 from lumiere_jax.cascade.config import ConfigDict
 from lumiere_jax.cascade.stage import create_network
 from lumiere_jax.checkpoints import checkpoint
+from lumiere_jax.models.unet import UNet
 from lumiere_jax.open_weights import names, scheduler_config, unet_config
 from lumiere_jax.open_weights.importing import STEM
 from lumiere_jax.runtime.errors import UserError
@@ -29,23 +30,23 @@ _DTYPES = {np.dtype(np.float32): "F32", np.dtype(ml_dtypes.bfloat16): "BF16"}
 
 
 def export_weights(workdir: str | Path, output: str | Path, quiet: bool = False) -> None:
-    """Writes `unet`, `scheduler` and `model_index.json`.
+    """Writes `unet`, `scheduler` and `model_index.json` to a new directory.
 
     Args:
       workdir: with a checkpoint of stage "t2i" or "t2i_ssr"; the newest is taken, with the EMA of
         trained parameters.
-      output: directory to make.
+      output: the directory.
       quiet: no progress.
 
     Raises:
       UserError: if `diffusers` has no such network or schedule, or `output` exists.
     """
-    output = epath.Path(output)
-    if output.exists():
+    place = epath.Path(output)
+    if place.exists():
         raise UserError(f"--output={output} exists already; choose another, or remove it.")
     network = _describe(checkpoint.load_config(workdir), workdir)
     config, params, _ = checkpoint.load(workdir)
-    temporary = output.with_name(f".{output.name}.exporting")
+    temporary = place.with_name(f".{place.name}.exporting")
     if temporary.exists():  # of an export that was interrupted
         temporary.rmtree()
     _write_json(temporary / "unet" / "config.json", network)
@@ -60,15 +61,15 @@ def export_weights(workdir: str | Path, output: str | Path, quiet: bool = False)
         "unet": ["diffusers", unet_config.CLASS],
     }
     if config.stage == "t2i_ssr":
-        place = temporary / "image_noising_scheduler" / "scheduler_config.json"
-        _write_json(place, scheduler_config.describe_noising())
+        noising = temporary / "image_noising_scheduler" / "scheduler_config.json"
+        _write_json(noising, scheduler_config.describe_noising())
         index["image_noising_scheduler"] = ["diffusers", scheduler_config.CLASS]
     _write_json(temporary / "model_index.json", index)
     arrays = flatten_dict(params, sep="/")
     progress = Progress("exporting", len(arrays), "arrays", quiet=quiet)
     file = temporary / "unet" / f"{STEM}.safetensors"
     _write_tensors(file, arrays, len(config.model.widths), progress)
-    temporary.rename(output)
+    temporary.rename(place)
 
 
 def _describe(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def _describe(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             f"{workdir} was trained with diffusion.schedule={config.diffusion.schedule!r} and no "
             "learned variance, which no pipeline of diffusers samples from."
         )
-    network = create_network(config.model)
+    network = cast(UNet, create_network(config.model))
     return unet_config.describe(network, config.text.dim, config.data.resolution)
 
 
@@ -95,7 +96,7 @@ def _write_json(path: epath.Path, value: Mapping[str, Any]) -> None:
 def _write_tensors(
     path: epath.Path, arrays: Mapping[str, jax.Array], levels: int, progress: Progress
 ) -> None:
-    """Writes a safetensors file, one array after the other.
+    """Writes a safetensors file, one array after the other; the library's own takes all at once.
 
     The format (github.com/huggingface/safetensors): the length of the header as 8 bytes, the header
     as JSON, and the arrays in the order and at the places that it says.
@@ -115,6 +116,6 @@ def _write_tensors(
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for _, our_path in sorted((names.torch_name(p, levels), p) for p in arrays):
-            array = names.to_torch(our_path, np.asarray(arrays[our_path]))
-            file.write(np.ascontiguousarray(array).tobytes())
+            values = names.to_torch(our_path, np.asarray(arrays[our_path]))
+            file.write(np.ascontiguousarray(values).tobytes())
             progress.advance()

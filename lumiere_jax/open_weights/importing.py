@@ -1,18 +1,23 @@
 """A directory of DeepFloyd IF in the layout of `diffusers`, as a checkpoint to start from."""
 
+import dataclasses
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
+from orbax.checkpoint import type_handlers
 
 from lumiere_jax.cascade.config import ConfigDict, default_config
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.checkpoints import checkpoint
-from lumiere_jax.open_weights import names, scheduler_config, streaming, unet_config
+from lumiere_jax.open_weights import names, scheduler_config, unet_config
 from lumiere_jax.open_weights.json_fields import read_json
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.progress import Progress
@@ -35,9 +40,9 @@ def import_weights(
     """Writes a checkpoint with the weights of a directory, one array after the other.
 
     Args:
-      source: with `unet` and `scheduler` below it.
+      source: directory with `unet` and `scheduler`.
       stage: "t2i" (stage I) or "ssr" (stage II).
-      workdir: to make; it gets a checkpoint of step 0.
+      workdir: of the new run; it gets a checkpoint of step 0.
       dtype: of the parameters, and of the computation: "float32" or "bfloat16".
       quiet: no progress.
 
@@ -48,8 +53,8 @@ def import_weights(
       UserError: if the directory is not of that stage, does not have exactly the tensors that its
         config asks for, or `workdir` exists.
     """
-    workdir, source = epath.Path(workdir), Path(source).expanduser()
-    if (workdir / checkpoint.FOLDER).exists():
+    place, source = epath.Path(workdir), Path(source).expanduser()
+    if (place / checkpoint.FOLDER).exists():
         raise UserError(
             f"--workdir={workdir} has checkpoints already; choose another, or remove it."
         )
@@ -58,17 +63,16 @@ def import_weights(
     tree = _deferred(
         tensors, config, Progress("importing", len(tensors.names()), "arrays", quiet=quiet)
     )
-    place = workdir / checkpoint.FOLDER / "0"
-    temporary = workdir / ".importing"
+    final, temporary = place / checkpoint.FOLDER / "0", place / ".importing"
     if temporary.exists():  # of an import that was interrupted
         temporary.rmtree()
     # Orbax takes absolute paths alone; those of buckets are.
     absolute = temporary if "://" in str(temporary) else temporary.resolve()
-    streaming.save(absolute / "frozen", tree)
+    save_deferred(absolute / "frozen", tree)
     (temporary / "config").mkdir()
     (temporary / "config" / "metadata").write_text(json.dumps(config.to_dict()))
-    place.parent.mkdir(parents=True, exist_ok=True)
-    temporary.rename(place)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary.rename(final)
     return config
 
 
@@ -164,7 +168,7 @@ def _deferred(tensors: TensorFiles, config: ConfigDict, progress: Progress) -> d
             array = names.to_ours(name, tensors.read(name))
             return np.ascontiguousarray(array, dtype=dtype)
 
-        tree[path] = streaming.Deferred(wanted[path], dtype, read)
+        tree[path] = Deferred(wanted[path], dtype, read)
     missing = [names.torch_name(path, levels) for path in sorted(set(wanted) - set(tree))]
     if missing:
         raise UserError(
@@ -172,3 +176,49 @@ def _deferred(tensors: TensorFiles, config: ConfigDict, progress: Progress) -> d
             f"{missing[0]!r}; copy all files of the model again."
         )
     return unflatten_dict(tree, sep="/")
+
+
+@dataclasses.dataclass(frozen=True)
+class Deferred:
+    """An array that is made when it is saved."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], np.ndarray]  # makes it
+
+    @property
+    def size(self) -> int:
+        """Number of scalars."""
+        return int(np.prod(self.shape))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it will take."""
+        return self.size * self.dtype.itemsize
+
+
+class _DeferredHandler(type_handlers.NumpyHandler):
+    """Writes one array after the other, each before the next is read."""
+
+    async def serialize(
+        self,
+        values: Sequence[Deferred],
+        infos: Sequence[Any],
+        args: Sequence[Any] | None = None,
+    ) -> Sequence[Any]:
+        args = args or [ocp.SaveArgs()] * len(values)
+        for value, info, arg in zip(values, infos, args, strict=True):
+            for written in await super().serialize([value.read()], [info], [arg]):
+                written.result()
+        return []
+
+
+def save_deferred(place: epath.Path, tree: dict[str, Any]) -> None:
+    """Saves a nested dict of `Deferred` in a new folder, as `checkpoint.Checkpointer`'s items."""
+    registry = type_handlers.create_type_handler_registry(
+        (Deferred, _DeferredHandler(deepcopy_host_arrays=False)),
+        (jax.Array, type_handlers.ArrayHandler()),  # or Orbax warns that it is not there
+    )
+    handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
+    with ocp.Checkpointer(handler) as writer:
+        writer.save(place, args=ocp.args.PyTreeSave(tree))

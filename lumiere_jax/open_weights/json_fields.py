@@ -9,18 +9,14 @@ from lumiere_jax.runtime.errors import UserError
 
 
 class Fields:
-    """The fields of one config, each to be taken once.
-
-    Attributes:
-      path: of the file.
-    """
+    """The fields of one config, each to be taken once."""
 
     def __init__(self, path: Path, defaults: Mapping[str, Any]):
         """Reads a file.
 
         Args:
           path: of the file.
-          defaults: what `diffusers` takes for the fields that are absent; there are no others.
+          defaults: all fields there may be, and what `diffusers` takes for those that are absent.
             Names that begin with "_" are about the file and are left out.
 
         Raises:
@@ -43,11 +39,7 @@ class Fields:
         return self._values.pop(name)
 
     def number(self, name: str) -> int:
-        """The value of a field that is one whole number, or a list of equal ones.
-
-        Raises:
-          UserError: for anything else.
-        """
+        """The value of a field that must be one whole number, or a list of equal ones."""
         value = self.take(name)
         numbers = value if isinstance(value, list) and value else [value]
         if not isinstance(numbers[0], int) or any(number != numbers[0] for number in numbers):
@@ -55,22 +47,14 @@ class Fields:
         return numbers[0]
 
     def choose(self, name: str, *allowed: Any) -> Any:
-        """The value of a field that must be one of a few.
-
-        Raises:
-          UserError: if it is another.
-        """
+        """The value of a field that must be one of a few."""
         value = self.take(name)
         if not any(value == choice and type(value) in _kinds(choice) for choice in allowed):
             self.refuse(name, value, " or ".join(json.dumps(choice) for choice in allowed))
         return value
 
     def finish(self, fixed: Mapping[str, Any]) -> None:
-        """Makes sure that all fields that are left have the one value that is supported.
-
-        Raises:
-          UserError: naming the first field that has another.
-        """
+        """Makes sure that all fields that are left have the one value that is supported."""
         for name in list(self._values):
             self.choose(name, fixed[name])
 
@@ -83,11 +67,7 @@ class Fields:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-      UserError: if the file is missing or is none.
-    """
+    """A JSON object; a `UserError` if the file is missing or holds none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -98,7 +78,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); copy it again.") from error
     if not isinstance(value, dict):
-        raise UserError(f"{path} is no JSON object; copy it again.")
+        raise UserError(f"{path} is not a JSON object; copy it again.")
     return value
 
 

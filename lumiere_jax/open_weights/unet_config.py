@@ -74,17 +74,11 @@ _UP = {False: "ResnetUpsampleBlock2D", True: "SimpleCrossAttnUpBlock2D"}
 
 @dataclasses.dataclass(frozen=True)
 class UNetConfig:
-    """What a `unet/config.json` says.
+    """What a `unet/config.json` says."""
 
-    Attributes:
-      fields: of `UNet`, or of `SuperResolutionUNet`.
-      text_dim: channels of the text embeddings.
-      sample_size: pixels a side.
-    """
-
-    fields: dict[str, Any]
-    text_dim: int
-    sample_size: int
+    fields: dict[str, Any]  # of `UNet`, or of `SuperResolutionUNet`
+    text_dim: int  # channels of the text embeddings
+    sample_size: int  # width and height, in pixels
 
     @property
     def levels(self) -> int:
@@ -152,7 +146,7 @@ def describe(network: UNet, text_dim: int, sample_size: int) -> dict[str, Any]:
     Args:
       network: a `UNet` or a `SuperResolutionUNet` that is not inflated.
       text_dim: channels of the text embeddings.
-      sample_size: pixels a side.
+      sample_size: width and height, in pixels.
 
     Raises:
       UserError: if its text is normalized in a way that `diffusers` does not know.

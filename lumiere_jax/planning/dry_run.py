@@ -31,11 +31,7 @@ def print_job(config: ConfigDict) -> None:
 
 
 def parameter_table(state: TrainState) -> str:
-    """Parameters by the top-level module that they belong to, and how they are split.
-
-    Args:
-      state: shapes with shardings.
-    """
+    """Parameters by the top-level module that they belong to, and how they are split."""
     rows: list[tuple[str, ...]] = [("parameters of", "trained", "frozen", "on each device")]
     groups: dict[str, list[int]] = {}
     for column, tree in ((0, state.trainable), (1, state.frozen), (1, state.teacher)):

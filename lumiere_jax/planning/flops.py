@@ -62,11 +62,8 @@ def count(function: Callable[..., Any], *args: Any) -> Flops:
 def training_flops(stage: Stage, batch_size: int) -> Flops:
     """What one training step needs: a forward pass, and gradients of the trainable parameters.
 
-    Gradients of frozen weights do not count, nor does whatever `model.remat` computes twice.
-
-    Args:
-      stage: the stage, of any size; nothing is allocated.
-      batch_size: clips a step.
+    Gradients of frozen weights do not count, nor does what `model.remat` computes twice. Nothing
+    is allocated.
     """
     stage = without_remat(stage)
     encoder = stage.text_encoder
@@ -117,7 +114,7 @@ def _count_equation(equation: JaxprEqn) -> Flops:
     inner = [_count_jaxpr(jaxpr) for jaxpr in jaxprs_in_params(params)]
     if name == "scan":
         return inner[0] * params["length"]
-    if name == "cond":  # the dearest branch
+    if name == "cond":  # the most expensive branch
         return max(inner, key=lambda flops: flops.total)
     total = sum(inner, Flops())
     if name in ("while", "shard_map") and total.total:

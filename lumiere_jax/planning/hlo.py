@@ -126,7 +126,7 @@ def summarize(text: str) -> Summary:
             trips = _trip_count(line, computations)
             unknown = Summary(unknown_loops=() if trips is not None else (line.name,))
             return cost + unknown + of_computation(called["body"][0], inside_fusion) * (trips or 1)
-        if line.opcode == "conditional":  # the dearest branch
+        if line.opcode == "conditional":  # the most expensive branch
             branches = [of_computation(n, inside_fusion) for n in called["branch_computations"]]
             return cost + max(branches, key=lambda branch: branch.cycles)
         if line.opcode == "fusion":  # its own estimate covers what is inside

@@ -165,7 +165,7 @@ def _compile(
 def _advise(config: ConfigDict, step: Step, mode: Mode, hbm: float | None) -> list[str]:
     """What helps a step that did not fit, the most promising first; `hbm`: bytes of a device."""
     if mode in ("features", "text"):
-        return [f"take fewer {'clips' if mode == 'features' else 'prompts'} a device: --batches"]
+        return [f"take fewer {'clips' if mode == 'features' else 'prompts'} per device: --batches"]
     mesh, advice = step.mesh.shape, []
     state_is_large = hbm is not None and step.held > _LARGE_SHARE * hbm
     if mode == "train" and config.model.get("remat", "none") != "full":
@@ -174,12 +174,12 @@ def _advise(config: ConfigDict, step: Step, mode: Mode, hbm: float | None) -> li
     parts = batch_parts(step.mesh)
     if mode == "train" and step.batch > parts:
         advice.append(
-            f"take fewer than {step.batch // parts} clips a device: "
+            f"take fewer than {step.batch // parts} clips per device: "
             f"--config.train.batch_size={parts} at least"
         )
     if state_is_large:
         advice.append(
-            f"split parameters and optimizer state, {step.held / 2**30:.1f} GiB a device, over "
+            f"split parameters and optimizer state, {step.held / 2**30:.1f} GiB per device, over "
             f"more devices: --config.mesh.fsdp={_next_split(mesh['fsdp'], parts)}"
         )
     if mode == "train" and step.frozen and config.train.get("frozen_dtype") == "float32":
@@ -227,7 +227,7 @@ def _figures(compiled: jax.stages.Compiled, step: Step, target: Target) -> dict[
 
 
 def _needed(message: str, arguments: int, cores: float) -> int | None:
-    """How many bytes a chip the compiler would have needed, from its error message."""
+    """How many bytes per chip the compiler would have needed, from its error message."""
     match = re.search(r"([Uu]sed |for HLO temporaries \()([\d.]+)([KMGT])", message)
     if match is None:
         return None
@@ -247,7 +247,7 @@ def search(
       config: what all of them share.
       target: the devices.
       plan: makes a plan from a config.
-      batches: clips a device, rising; once one does not fit, larger ones are not tried.
+      batches: clips per device; once one does not fit, larger ones are not tried.
     """
     mesh = create_mesh(config.mesh, target.devices)
     parts = batch_parts(mesh)

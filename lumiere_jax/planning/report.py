@@ -20,36 +20,31 @@ def describe(config: ConfigDict, name: str = "", mode: Mode = "train") -> str:
 
 
 def text(plan: Plan, clips: int = 0) -> str:
-    """A plan, one line for each thing that matters.
-
-    Args:
-      plan: the plan.
-      clips: how many to state the time for; 0 for none.
-    """
+    """A plan, one line for each figure; with the time that a number of `clips` takes."""
     slices = f"{plan.num_slices} × " if plan.num_slices > 1 else ""
     mesh = ", ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
     title = f"{plan.config or 'this config'}: one {_KINDS[plan.mode]} on {slices}{plan.topology}"
     rows = {
         "devices": f"{plan.chips:,} chips; mesh {mesh}",
         "parameters": f"{amount(plan.trainable)} trained, {amount(plan.frozen)} frozen",
-        "batch": f"{plan.batch:,} {_unit(plan)}, {plan.batch / plan.chips:.3g} a chip",
-        "memory a chip": _memory(plan),
-        "work a chip": _work(plan),
+        "batch": f"{plan.batch:,} {_unit(plan)}, {plan.batch / plan.chips:.3g} per chip",
+        "memory per chip": _memory(plan),
+        "work per chip": _work(plan),
         "compute time": _time(plan),
-        "collectives a chip": _collectives(plan),
+        "collectives per chip": _collectives(plan),
         "throughput": _throughput(plan),
         f"{clips:,} {_unit(plan)}": _duration(plan, clips) if clips else "",
         "not counted": _loops(plan),
         "compiled": f"in {plan.compile_seconds:.0f} s on {plan.date}, {_versions(plan)}",
     }
-    return "\n".join([title, *(f"  {name:<20}{row}" for name, row in rows.items() if row)])
+    return "\n".join([title, *(f"  {name:<22}{row}" for name, row in rows.items() if row)])
 
 
 def table(plans: list[Plan]) -> str:
     """Plans of a search, a row each, in the order given; advice below."""
     unit = _unit(plans[0])
-    rows = [("", "remat", f"{unit} a chip", "mesh", "GiB a chip", "fits", "s a step", "MFU",
-             f"{unit}/s a chip")]  # fmt: skip
+    rows = [("", "remat", f"{unit} per chip", "mesh", "GiB per chip", "fits", "s per step", "MFU",
+             f"{unit}/s per chip")]  # fmt: skip
     notes = []
     for number, plan in enumerate(plans, 1):
         rate, used = plan.clips_a_second, plan.utilization

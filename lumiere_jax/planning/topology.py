@@ -64,11 +64,7 @@ def prepare_environment() -> None:
 
 
 def check_compiler() -> None:
-    """Makes sure that the TPU's compiler is installed.
-
-    Raises:
-      UserError: if it is not.
-    """
+    """Raises a `UserError` if the TPU's compiler is not installed."""
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(
             "the TPU's compiler (package libtpu) is not installed; it runs on any Linux machine "
@@ -77,11 +73,7 @@ def check_compiler() -> None:
 
 
 def parse(name: str) -> tuple[Chip, tuple[int, ...]]:
-    """The chip and the shape that a topology's name holds.
-
-    Raises:
-      UserError: if there is no such topology.
-    """
+    """The chip and the sides of a topology; a `UserError` if there is none of that name."""
     match = re.fullmatch(r"(\w+):(\d+(?:x\d+)+)", name)
     if not match or match[1] not in CHIPS:
         raise UserError(

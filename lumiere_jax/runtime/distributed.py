@@ -47,8 +47,8 @@ def initialize(
       requested: whether to join even if the environment describes no cluster: on a Cloud TPU VM
         only the metadata server knows it.
       start_timeout_s: how long to wait until all processes are there.
-      heartbeat_timeout_s: after how long a process that says nothing counts as dead. JAX then
-        aborts the others (SIGABRT, 134 in a shell), and at once if process 0 is gone.
+      heartbeat_timeout_s: after how long a silent process counts as dead. JAX then aborts the
+        others (SIGABRT, 134 in a shell), and at once if process 0 is gone.
       shutdown_timeout_s: how long processes that are done wait for each other.
 
     Raises:
@@ -83,18 +83,10 @@ def initialize(
 
 @contextlib.contextmanager
 def joined(requested: bool, **timeouts: int) -> Iterator[None]:
-    """Runs what is inside as one of the processes of a cluster, where there is one.
+    """Runs what is inside as one of the processes of a cluster, if there is one: see `initialize`.
 
-    All leave together when they are done or preempted. With any other error a process leaves
-    alone; the others learn of it and end, too.
-
-    Args:
-      requested: see `initialize`.
-      **timeouts: see `initialize`.
-
-    Raises:
-      UserError: see `initialize`.
-      PeerError: see `shutdown`.
+    All leave together when they are done or preempted (`shutdown`). On any other error a process
+    leaves alone; the others learn of it and end, too.
     """
     initialize(requested, **timeouts)
     with peer_errors():
@@ -107,11 +99,7 @@ def joined(requested: bool, **timeouts: int) -> Iterator[None]:
 
 
 def shutdown() -> None:
-    """Leaves the cluster when all other processes do.
-
-    Raises:
-      PeerError: if they do not in time.
-    """
+    """Leaves the cluster when all other processes do; a `PeerError` if they do not in time."""
     try:
         jax.distributed.shutdown()
     except RuntimeError as error:
@@ -196,14 +184,10 @@ def is_same_everywhere(text: str) -> bool:
 
 
 def wait_for_all(what: str, timeout_s: int = 3600) -> None:
-    """Waits until every process is here, without a collective of the devices.
+    """Waits until every process has reached the point `what`, without a collective.
 
-    Compilation takes one process longer than another, and the first collective waits for half a
-    minute only where the CPU is the device.
-
-    Args:
-      what: name of the point, for messages.
-      timeout_s: how long to wait.
+    Compilation takes one process longer than another, and on CPUs the first collective waits for
+    half a minute only.
     """
     if jax.process_count() > 1:
         # Orbax's `sync_global_processes` would be a collective; a barrier's name serves once.
@@ -212,11 +196,7 @@ def wait_for_all(what: str, timeout_s: int = 3600) -> None:
 
 
 def start_report(mesh: Mesh, batch_size: int) -> str:
-    """Says what a run is spread over, and makes sure that it can be.
-
-    Args:
-      mesh: of all devices of all processes.
-      batch_size: clips of the global batch.
+    """Says how a global batch is spread over a mesh, and makes sure that it can be.
 
     Raises:
       UserError: if processes have different numbers of devices, the mesh leaves some out, or the
@@ -246,5 +226,5 @@ def start_report(mesh: Mesh, batch_size: int) -> str:
     return (
         f"{processes} process(es) with {counts[0]} device(s) each, {len(devices)} in all "
         f"({devices[0].device_kind}); mesh {axes}; global batch {batch_size}, "
-        f"{batch_size // processes} clip(s) a process"
+        f"{batch_size // processes} clip(s) per process"
     )

@@ -21,7 +21,7 @@ class UserError(Exception):
 
 
 class Preempted(Exception):
-    """The machine is taken away (SIGTERM): the work was stopped where it can be continued."""
+    """The machine is taken away (SIGTERM): the work was stopped where it can be resumed."""
 
 
 class PeerError(Exception):
@@ -33,12 +33,10 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
 
     A `UserError`, a bad flag or an argument that is not a flag ends it with one line on
     stderr and exit code 2; an interrupt with one line and exit code 130; `Preempted` with 75;
-    `PeerError` with 76. Any other exception is a defect of the program, not of its use, and
-    keeps its traceback.
+    `PeerError` with 76. Any other exception is a defect of the program and keeps its traceback.
 
     Args:
-      main: Called with a list of the program's name alone. What it returns becomes the exit code;
-        None counts as 0.
+      main: takes a list of the program's name alone, and returns the exit code; None counts as 0.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # in a log file, each line when it is printed

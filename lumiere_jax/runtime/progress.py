@@ -1,4 +1,7 @@
-"""Progress with time left, for anything that takes longer than a few seconds."""
+"""Progress with time left, for anything that takes longer than a few seconds.
+
+(`ReportProgress` of clu logs the rate of a training loop; this is for whoever watches a terminal.)
+"""
 
 import sys
 import time
@@ -18,7 +21,7 @@ def duration(seconds: float) -> str:
 class Progress:
     """Prints how far something is, its rate and the time left.
 
-    On a terminal one line is rewritten; elsewhere a line is printed every `interval` seconds.
+    A terminal shows one line, which is rewritten; elsewhere a line is printed every 10 seconds.
 
     Attributes:
       label: what is going on.
@@ -45,7 +48,7 @@ class Progress:
         self._interval = 0.5 if self._stream.isatty() else 10.0
 
     def update(self, done: int, note: str = "", force: bool = False) -> None:
-        """Says that `done` units are done in all; prints now and then, and at the end."""
+        """Reports that `done` units are done in all; prints from time to time, and at the end."""
         self._done, now = done, time.monotonic()
         if self._quiet:
             return
@@ -61,13 +64,13 @@ class Progress:
         self._stream.flush()
 
     def advance(self, note: str = "") -> None:
-        """Says that one more unit is done; the clock starts with the end of the first of them."""
+        """Reports that one more unit is done; the clock starts when the first is done."""
         if not self._advanced:  # what came before was compilation
             self._advanced, self._start, self._begin = True, self._done + 1, time.monotonic()
         self.update(self._done + 1, note)
 
     def announce(self, text: str) -> None:
-        """Prints a line that says what comes before the first unit is done."""
+        """Prints what happens before the first unit is done."""
         self._stream.write(f"{self.label}: {text}\n")
         self._stream.flush()
 
@@ -84,13 +87,10 @@ class Progress:
 
 
 class Announcement:
-    """Says what takes long before it starts, and how long it took after it.
-
-    Use as a context manager: `with Announcement("compiling, this can take minutes"): ...`.
-    """
+    """Says what takes long: `with Announcement("compiling, this can take minutes"): ...`."""
 
     def __init__(self, text: str, stream: TextIO | None = None, quiet: bool = False):
-        """Remembers what to say; `quiet` says nothing."""
+        """Remembers what to say; nothing if `quiet`."""
         self._text, self._stream, self._quiet = text, stream or sys.stderr, quiet
 
     def __enter__(self) -> "Announcement":
@@ -101,7 +101,7 @@ class Announcement:
         return self
 
     def __exit__(self, kind: object, value: object, traceback: object) -> None:
-        """Says how long it took, if it was done."""
+        """Says how long it took, unless it failed."""
         if kind is None and not self._quiet:
             took = duration(time.monotonic() - self._begin)
             print(f"{self._text}: done in {took}", file=self._stream, flush=True)

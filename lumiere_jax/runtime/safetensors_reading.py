@@ -1,7 +1,8 @@
 """Weights in the folders of Hugging Face: one safetensors file, or many with an index.
 
-Nothing is read before it is asked for, and a slice of a tensor reads no more than its bytes, so
-that every device of a mesh can be given its own part of a model that is larger than the host.
+Nothing is read before it is needed, and a slice of a tensor reads no more than its bytes, so that
+every device of a mesh gets its own part of a model that is larger than the host's memory. (The
+`safetensors` package reads one file; indexes of many are left to each user.)
 """
 
 import json
@@ -29,11 +30,7 @@ _DTYPES = {
 
 
 class TensorFiles:
-    """The tensors of one model, by name.
-
-    Attributes:
-      folder: where they are.
-    """
+    """The tensors of one model, by name; a name that there is not is a `UserError`."""
 
     def __init__(self, folder: str | Path, stem: str = "model"):
         """Opens `STEM.safetensors`, or all files that `STEM.safetensors.index.json` names.
@@ -79,19 +76,11 @@ class TensorFiles:
         return sorted(self._files)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor.
-
-        Raises:
-          UserError: if there is no such tensor.
-        """
+        """Shape of a tensor."""
         return tuple(self._slice(name).get_shape())
 
     def dtype(self, name: str) -> np.dtype:
-        """Type of a tensor's numbers.
-
-        Raises:
-          UserError: if there is no such tensor, or NumPy has no such numbers.
-        """
+        """Type of a tensor's numbers; a `UserError` if NumPy has none."""
         dtype = self._slice(name).get_dtype()
         if dtype not in _DTYPES:
             raise UserError(
@@ -101,11 +90,7 @@ class TensorFiles:
         return np.dtype(_DTYPES[dtype])
 
     def check_shape(self, name: str, shape: tuple[int, ...]) -> None:
-        """Makes sure of a tensor, and reads nothing of it.
-
-        Raises:
-          UserError: if there is no such tensor, or it has another shape.
-        """
+        """Makes sure that a tensor is there and has a shape; a `UserError` otherwise."""
         if self.shape(name) != tuple(shape):
             raise UserError(
                 f"{self.folder}: tensor {name!r} has shape {self.shape(name)}, and {tuple(shape)} "
@@ -113,11 +98,7 @@ class TensorFiles:
             )
 
     def read(self, name: str) -> np.ndarray:
-        """A whole tensor, as it is stored.
-
-        Raises:
-          UserError: see `dtype`.
-        """
+        """A whole tensor, as it is stored."""
         return self.read_slice(name, ())
 
     def read_slice(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
@@ -126,9 +107,6 @@ class TensorFiles:
         Args:
           name: of the tensor.
           index: slices without a step, one for each of the first axes.
-
-        Raises:
-          UserError: see `dtype`.
         """
         self.dtype(name)
         part = self._slice(name)
@@ -163,8 +141,8 @@ def _open(path: Path) -> Any:
         ) from error
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"{path} cannot be read ({error}); it is no safetensors file, or damaged: copy it "
-            "again."
+            f"{path} cannot be read ({error}); it is not a safetensors file, or it is damaged: "
+            "copy it again."
         ) from error
 
 
@@ -177,7 +155,7 @@ def _weight_map(index: Path) -> dict[str, str]:
         problem = "it names files of other folders"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         problem = f"{type(error).__name__}: {error}"
-    raise UserError(f"{index} is no index of safetensors files ({problem}); copy it again.")
+    raise UserError(f"{index} is not an index of safetensors files ({problem}); copy it again.")
 
 
 def _nothing_found(folder: Path, stem: str) -> str:

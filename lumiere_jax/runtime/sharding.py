@@ -106,12 +106,11 @@ def local_mesh() -> Mesh:
 def sampling_mesh(batch_size: int, fits: Callable[[int], bool]) -> Mesh:
     """A mesh for sampling: clips over "data" as far as they go, then parts of clips over "space".
 
+    It has as many devices as that keeps busy.
+
     Args:
       batch_size: clips sampled together.
       fits: whether a clip, or its windows, can be split into a number of parts.
-
-    Returns:
-      A mesh of as many devices as that keeps busy.
     """
     devices = jax.devices()
     data = math.gcd(batch_size, len(devices))
@@ -126,11 +125,7 @@ def space_size() -> int:
 
 
 def logical_rules(space: str) -> tuple[tuple[str, Any], ...]:
-    """What the models' axis names mean, for `use_mesh`.
-
-    Args:
-      space: which name the mesh's "space" axis serves: "height" or "windows".
-    """
+    """What the models' axis names mean; the axis "space" splits `space`: "height" or "windows"."""
     return (
         ("clips", BATCH_AXES),
         ("rows", "space"),
@@ -159,14 +154,10 @@ def by_clip(mesh: Mesh) -> NamedSharding:
 def on_every_device(
     apply: Callable[[dict, jax.Array], jax.Array], mesh: Mesh
 ) -> jax.stages.Wrapped:
-    """A network for a batch whose clips are split over all devices of a mesh, compiled.
+    """Compiles a network for a batch whose clips are split over all devices of a mesh.
 
     Every device computes its own clips as if it were alone, so that the number of devices does not
     change a bit of them.
-
-    Args:
-      apply: from parameters and clips to logits.
-      mesh: the devices; all of its axes split the clips.
     """
     clips = PartitionSpec(mesh.axis_names)
     in_specs = (PartitionSpec(), clips)
@@ -177,8 +168,8 @@ def parameter_spec(path: str, shape: tuple[int, ...], fsdp: int) -> PartitionSpe
     """Where a parameter, or anything that belongs to one, lives.
 
     Args:
-      path: with slashes, such as "down_0_0_block/conv_0/kernel"; the optimizer state and the EMA
-        of a parameter end in its path, and so are placed like it.
+      path: with slashes, such as "down_0_0_block/conv_0/kernel"; those of a parameter's optimizer
+        state and EMA end in it.
       shape: of the array.
       fsdp: size of the mesh's axis of that name.
 
@@ -197,15 +188,7 @@ def parameter_spec(path: str, shape: tuple[int, ...], fsdp: int) -> PartitionSpe
 
 
 def state_shardings(shapes: Any, mesh: Mesh) -> Any:
-    """Shardings of a training state, or of any tree whose paths end in parameters' paths.
-
-    Args:
-      shapes: the tree, or its shapes.
-      mesh: the mesh.
-
-    Returns:
-      The same tree of `NamedSharding`.
-    """
+    """Shardings of a training state, or of any tree whose paths end in parameters' paths."""
 
     def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -229,11 +212,7 @@ def batch_parts(mesh: Mesh) -> int:
 
 
 def check_batch(batch_size: int, mesh: Mesh) -> None:
-    """Makes sure that a global batch can be split over devices and processes.
-
-    Raises:
-      UserError: naming the numbers.
-    """
+    """Makes sure that a global batch can be split over devices; a `UserError` otherwise."""
     parts = batch_parts(mesh)
     if batch_size % parts:
         raise UserError(
@@ -244,14 +223,9 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
 
 
 def global_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Assembles the global batch from each process's own part of it.
+    """Assembles the global batch, split by clip, from each process's own part of it.
 
-    Args:
-      batch: arrays `[batch_size / processes, ...]`, this process's part.
-      mesh: the mesh.
-
-    Returns:
-      Arrays `[batch_size, ...]`, split over the mesh by clip.
+    The arrays of a part are `[batch_size / processes, ...]`, in the result `[batch_size, ...]`.
     """
     sharding, processes = by_clip(mesh), jax.process_count()
     return {
@@ -263,13 +237,13 @@ def global_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
 
 
 def padded_batch(batch_size: int, mesh: Mesh) -> int:
-    """The least batch that is not smaller and can be split over a mesh."""
+    """The smallest batch of at least `batch_size` that can be split over a mesh."""
     parts = batch_parts(mesh)
     return -(-batch_size // parts) * parts
 
 
 def gather(array: jax.Array | np.ndarray) -> np.ndarray:
-    """A global array as NumPy, on every process; all of them must ask for it."""
+    """A global array as NumPy, on every process; all of them must call it."""
     if isinstance(array, np.ndarray) or array.is_fully_addressable:
         return np.asarray(array)
     return multihost_utils.process_allgather(array, tiled=True)

@@ -1,4 +1,4 @@
-"""No waiting for ever: what hangs, or lost another process, ends with a clear line."""
+"""No endless waits: what hangs, or lost another process, ends with a clear line."""
 
 import contextlib
 import os
@@ -35,13 +35,7 @@ class Watchdog:
     """
 
     def __init__(self, timeout_s: float, what: str):
-        """Remembers what to watch.
-
-        Args:
-          timeout_s: seconds without a beat, compilation not counted, that are too many; 0 never
-            ends anything.
-          what: the loop's name, for the message.
-        """
+        """Watches the loop `what`, which may take `timeout_s` between two beats; 0 for ever."""
         self._timeout_s, self._what = timeout_s, what
         self._note, self._pauses = "nothing yet", 0
         self._last = time.monotonic()
@@ -65,12 +59,12 @@ class Watchdog:
             self._thread.join()
 
     def beat(self, note: str) -> None:
-        """Says that there was progress, and which: "step 12"."""
+        """Reports progress: "step 12"."""
         self._note, self._last = note, time.monotonic()
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Does not count the time of what may take any time, such as compilation."""
+        """Stops the clock for what may take any time, such as compilation."""
         self._pauses += 1
         try:
             yield

@@ -188,7 +188,10 @@ def test_a_bundle_that_cannot_be_read_is_not_replaced(cascade, copy):
         (truncate, r"stunet/weights.safetensors has \d+ bytes in place of \d+; get the bundle"),
         (alter, "t2i/weights.safetensors is not what its checksum says"),
         (lambda copy: (copy / "t2i" / bundle.WEIGHTS).unlink(), "t2i/weights.* cannot be read"),
-        (lambda copy: (copy / bundle.MANIFEST).write_text("{"), "manifest.json is no manifest"),
+        (
+            lambda copy: (copy / bundle.MANIFEST).write_text("{"),
+            "manifest.json is not the manifest",
+        ),
         (set_version, "version 99 of the format, and this program reads 2; use the newer program"),
     ],
 )
@@ -225,7 +228,7 @@ def without(stage, field):
         ),
         (
             lambda manifest: manifest["stages"].update({"../x": manifest["stages"]["t2i"]}),
-            "'../x' is no name of a stage",
+            "'../x' is not a name for a stage",
         ),
     ],
 )
@@ -233,7 +236,9 @@ def test_manifests_of_another_shape(copy, change, problem):
     manifest = json.loads((copy / bundle.MANIFEST).read_text())
     change(manifest)
     write_manifest(copy, manifest)
-    with pytest.raises(UserError, match=rf"manifest.json is no manifest of a bundle .*{problem}"):
+    with pytest.raises(
+        UserError, match=rf"manifest.json is not the manifest of a bundle .*{problem}"
+    ):
         checkpoint.load(copy / "stunet")
 
 
@@ -248,7 +253,7 @@ def test_parameters_that_are_missing(copy):
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"version": true}', "[]", "null"])
 def test_what_is_no_manifest(copy, text):
     (copy / bundle.MANIFEST).write_text(text)
-    with pytest.raises(UserError, match="manifest.json is no manifest of a bundle"):
+    with pytest.raises(UserError, match="manifest.json is not the manifest of a bundle"):
         checkpoint.load(copy / "stunet")
 
 
@@ -289,12 +294,12 @@ def test_folders_that_are_in_the_way(cascade, tmp_path):
     export(stages, made)
     (made / "stunet").mkdir()
     (made / "stunet" / "precious").write_text("mine")
-    with pytest.raises(UserError, match="b/stunet is no stage of that bundle, and in the way"):
+    with pytest.raises(UserError, match="b/stunet is not a stage of that bundle, but in the way"):
         export([*stages, str(cascade["stunet"])], made)
     assert (made / "stunet" / "precious").is_file()
     shutil.rmtree(made / "losses", ignore_errors=True)
     (made / "losses").write_text("mine")
-    with pytest.raises(UserError, match="'losses' is no folder of loss curves"):
+    with pytest.raises(UserError, match="'losses' is not a folder of loss curves"):
         export(stages, made)
     assert (made / "losses").read_text() == "mine" and bundle.entries(made)
 
@@ -311,7 +316,7 @@ def test_bad_requests(cascade, tmp_path):
     with pytest.raises(UserError, match="dtype 'int3' is unknown"):
         export([t2i], tmp_path / "x", "int3")
     (tmp_path / "mine").mkdir()
-    with pytest.raises(UserError, match="mine exists and is no bundle"):
+    with pytest.raises(UserError, match="mine exists and is not a bundle"):
         export([t2i], tmp_path / "mine")
     with pytest.raises(UserError, match="is in a bucket; write a local folder"):
         export([t2i], "gs://bucket/model")
@@ -319,10 +324,10 @@ def test_bad_requests(cascade, tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
         export([t2i], tmp_path / "mine" / "file" / "x")
     for name in ("a-b", "a" * 300, "losses"):
-        with pytest.raises(UserError, match="is no name of a stage"):
+        with pytest.raises(UserError, match="is not a name for a stage"):
             export([f"{name}={t2i}"], tmp_path / "x")
     for place in ("o" * 300, "x\udcff"):
-        with pytest.raises(UserError, match="is no name for a folder"):
+        with pytest.raises(UserError, match="is not a valid name for a folder"):
             export([t2i], tmp_path / place)
     with pytest.raises(UserError, match="the license 'two.*' is not one line"):
         export([t2i], tmp_path / "x", license="two\nlines")

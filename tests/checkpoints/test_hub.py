@@ -72,7 +72,7 @@ def test_a_broken_bundle_is_not_sent(made, tmp_path):
 
 
 def test_what_is_not_there(tmp_path):
-    with pytest.raises(UserError, match=r"is no bundle: it has no manifest\.json"):
+    with pytest.raises(UserError, match=r"is not a bundle: it has no manifest\.json"):
         hub.find(tmp_path)
     with pytest.raises(UserError, match="there is no folder nowhere; give a bundle"):
         hub.find("nowhere")
@@ -84,7 +84,7 @@ def test_what_is_not_there(tmp_path):
 
 @pytest.mark.parametrize("name", ["..", "a/..", "./a", "small", "a/b/c", ""])
 def test_names_of_no_repository(made, name):
-    with pytest.raises(UserError, match="is no repository; give OWNER/NAME"):
+    with pytest.raises(UserError, match="is not a repository; give OWNER/NAME"):
         hub.push(made, name)
 
 

@@ -52,7 +52,7 @@ def test_what_it_says(runs, evaluation, tmp_path):
     assert f"| `stunet` | stunet | {entry['parameters']:,} | {entry['step']:,} |" in text
     assert 'from_pretrained("my_model")' in text
     assert "FVD" in text and "123.4567" in text and "too few videos" in text
-    assert text.count("memory a chip") == len(PLANS.read_text().splitlines())
+    assert text.count("memory per chip") == len(PLANS.read_text().splitlines())
     assert "(losses/t2i.png)" in text and "losses/stunet.png" not in text
     with Image.open(out / "losses" / "t2i.png") as picture:
         assert picture.size == (4, 4)

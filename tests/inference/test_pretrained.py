@@ -86,7 +86,7 @@ def test_saved_and_loaded_again(made, tmp_path):
     assert "| `stunet` | stunet |" in (folder / "README.md").read_text()
     code, output, errors = run("export", f"--stage={folder}/stunet", output=tmp_path / "again")
     assert code == 0 and "unknown" in output, errors
-    with pytest.raises(UserError, match="exists and is no bundle"):
+    with pytest.raises(UserError, match="exists and is not a bundle"):
         pipeline.save_pretrained(tmp_path)
 
 
@@ -97,7 +97,7 @@ def test_saved_and_loaded_again(made, tmp_path):
         (lambda m: m["stages"]["stunet"].update(shares=None), "not what its checksum says"),
         (lambda m: m.update(license="MIT"), "not what its checksum says"),
         (lambda m: m.pop("sha256"), "not what its checksum says"),
-        (lambda m: m.update(version="2"), "is no manifest of a bundle"),
+        (lambda m: m.update(version="2"), "is not the manifest of a bundle"),
         (lambda m: m.update(version=0), "use the older program"),
     ],
 )

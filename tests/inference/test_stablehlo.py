@@ -125,5 +125,5 @@ def test_bad_requests(bundle, tmp_path):
     with pytest.raises(UserError, match="choose from cpu, tpu, cuda, rocm"):
         stablehlo.export_programs(pipeline, tmp_path / "x", platforms=["gpu"])
     code, _, errors = run("export_programs", bundle=tmp_path, output=tmp_path / "x")
-    assert code == 2 and "is no bundle" in errors
+    assert code == 2 and "is not a bundle" in errors
     assert not list(tmp_path.iterdir())

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.checkpoints import checkpoint
-from lumiere_jax.open_weights import names, streaming
+from lumiere_jax.open_weights import importing, names
 from lumiere_jax.open_weights.importing import import_weights
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.training.train import train
@@ -94,10 +94,10 @@ def test_one_array_is_in_memory_at_a_time(tmp_path):
             alive.append(weakref.ref(array))
             return array
 
-        return streaming.Deferred((64, 1024), np.dtype("f4"), read)
+        return importing.Deferred((64, 1024), np.dtype("f4"), read)
 
     place = epath.Path(tmp_path / "item")
-    streaming.save(place, {f"layer_{i}": {"kernel": deferred(i)} for i in range(12)})
+    importing.save_deferred(place, {f"layer_{i}": {"kernel": deferred(i)} for i in range(12)})
     assert len(alive) == 12
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     shape = jax.ShapeDtypeStruct((64, 1024), np.float32, sharding=here)

@@ -11,6 +11,7 @@ from lumiere_jax.diffusion.low_resolution import upsample_low_resolution
 from lumiere_jax.models.parameters import count
 from lumiere_jax.planning import flops, report, steps
 from lumiere_jax.planning import plan as planning
+from lumiere_jax.planning.dry_run import print_job
 from lumiere_jax.planning.topology import CHIPS, GIB, Target, present
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.text.t5_network import Architecture
@@ -106,7 +107,7 @@ def test_advice_for_a_large_state(monkeypatch):
     monkeypatch.setitem(CHIPS, "v5p", dataclasses.replace(CHIPS["v5p"], hbm=2**20))
     fields = {"model__remat": "full", "train__batch_size": 1}
     advice = failing_plan(monkeypatch, OUT_OF_MEMORY, **fields).advice
-    assert not any("remat" in line or "clips a device" in line for line in advice)
+    assert not any("remat" in line or "clips per device" in line for line in advice)
     assert any("--config.mesh.fsdp" in line for line in advice)
     assert any("--config.mesh.space=2" in line for line in advice)
 
@@ -204,8 +205,8 @@ def test_text_encoder(monkeypatch):
     assert plan.model_flops == 2 * 2 * length * (matrices + attention)
     assert plan.frozen == 64 * 32 + 32 * 4 + matrices + 7 * 32
     described = report.text(plan, 100)
-    assert f"{2 * devices} prompts, 2 a chip" in described and "clips" not in described
-    assert "prompts a chip" in report.table([plan])
+    assert f"{2 * devices} prompts, 2 per chip" in described and "clips" not in described
+    assert "prompts per chip" in report.table([plan])
 
 
 def test_size_of_the_text_encoder():
@@ -232,3 +233,22 @@ def test_search_ranks_what_fits_by_speed(plan):
     assert ("none", 8) not in [(p.remat, p.batch // jax.device_count()) for p in plans]
     lines = report.table(plans).splitlines()
     assert len([line for line in lines if " yes " in line]) == len(ranked)
+
+
+def test_job_is_described_and_not_started(capsys):
+    config = tiny_config("ssr", train__batch_size=2 * jax.device_count())
+    print_job(config)  # the temporal stage has no `init_from` here, and needs none
+    out = capsys.readouterr().out
+    begin, end = out.index("{"), out.index("\n}\n") + 2
+    assert json.loads(out[begin:end]) == json.loads(json.dumps(config.to_dict(), default=list))
+    params = jax.eval_shape(Stage.from_config(config).init_params, jax.random.key(0))
+    table = {line.split()[0]: line.split()[1:] for line in out[end:].splitlines() if line.strip()}
+    trained, frozen, held = (int(number.replace(",", "")) for number in table["all"])
+    assert trained + frozen == held == count(params) and 0 < trained < held
+    assert table["conv_in"][0] == "0" and table["temporal_down_0"][1] == "0"
+    assert "one training step on" in out and "TFLOP needed" in out
+
+
+def test_job_that_could_not_start():
+    with pytest.raises(UserError, match="mesh.data="):
+        print_job(tiny_config("t2i", mesh__data=3 * jax.device_count()))

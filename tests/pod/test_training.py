@@ -40,7 +40,7 @@ def test_two_processes_are_one_program(tmp_path):
     alone = run(tmp_path / "alone", tmp_path / "alone_logs", 1, 8)
     pod = run(tmp_path / "pod", tmp_path / "pod_logs", 2, 4)
     assert "2 process(es) with 4 device(s) each, 8 in all" in pod.output(0)
-    assert "mesh data 4 × fsdp 2 × space 1; global batch 8, 4 clip(s) a process" in pod.output(0)
+    assert "mesh data 4 × fsdp 2 × space 1; global batch 8, 4 clip(s) per process" in pod.output(0)
     assert "1 process(es) with 8 device(s) each" in alone.output(0)
     for quiet in ("step", "loss", "parameters", "restored"):  # the first process speaks for all
         assert quiet not in pod.output(1)

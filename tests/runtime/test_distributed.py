@@ -161,14 +161,14 @@ def test_start_report_of_one_process():
     text = distributed.start_report(mesh, 2 * devices)
     assert text.startswith(f"1 process(es) with {devices} device(s) each, {devices} in all")
     assert f"mesh data {devices} × fsdp 1 × space 1" in text
-    assert f"global batch {2 * devices}, {2 * devices} clip(s) a process" in text
+    assert f"global batch {2 * devices}, {2 * devices} clip(s) per process" in text
 
 
 def test_start_report_of_many_processes(monkeypatch):
     devices = pretend(monkeypatch, [0, 0, 0, 0, 1, 1, 1, 1])
     text = distributed.start_report(mesh_of(devices, 2, 4, 1), 16)
     assert "2 process(es) with 4 device(s) each, 8 in all (chip)" in text
-    assert "data 2 × fsdp 4 × space 1" in text and "16, 8 clip(s) a process" in text
+    assert "data 2 × fsdp 4 × space 1" in text and "16, 8 clip(s) per process" in text
 
 
 @pytest.mark.parametrize(

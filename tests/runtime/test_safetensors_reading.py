@@ -124,7 +124,7 @@ def test_damaged_index(tmp_path):
     for damaged in ("", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"x": 3}}',
                     '{"weight_map": {"x": "../model.safetensors"}}'):  # fmt: skip
         index.write_text(damaged)
-        with pytest.raises(UserError, match="is no index of safetensors files"):
+        with pytest.raises(UserError, match="is not an index of safetensors files"):
             TensorFiles(tmp_path)
     index.write_text(json.dumps({"weight_map": {"absent": shard}}))
     with pytest.raises(UserError, match=r"'absent' in model-00001.*copy all of them again"):
