@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from etils import epath
 from jaxtyping import Float
 
 from lumiere_jax.data.video_io import write_contact_sheet, write_video
@@ -11,7 +12,7 @@ VIEW_PIXELS = 128  # small clips are enlarged by a whole factor to about this si
 
 
 def write_viewable(
-    path: Path,
+    path: Path | epath.Path,
     video: Float[np.ndarray, "time height width 3"],
     fps: float,
     caption: str,
