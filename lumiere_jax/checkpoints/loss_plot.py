@@ -11,15 +11,7 @@ FILE = "loss.png"
 
 
 def write(workdir: str | Path, title: str) -> epath.Path | None:
-    """Draws training and held-out loss over steps into `WORKDIR/loss.png`.
-
-    Args:
-      workdir: of a run.
-      title: heading of the plot.
-
-    Returns:
-      The path of the picture, or None if the run has no metrics yet.
-    """
+    """Draws training and held-out loss into `WORKDIR/loss.png`; None if there are no metrics."""
     import matplotlib
 
     matplotlib.use("Agg")

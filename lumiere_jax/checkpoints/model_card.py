@@ -61,9 +61,6 @@ def text(folder: Path, plans: Sequence[str] = (), evaluation: str = "", *, name:
       plans: what the TPU compiler said of its stages, see `planning.report.read`.
       evaluation: a protocol card, see `evaluation.card.read`.
       name: of the bundle, if not that of its folder.
-
-    Raises:
-      UserError: if the bundle cannot be read.
     """
     entries, license = bundle.entries(folder), bundle.license(folder)
     kinds = {entry["config"]["stage"] for entry in entries.values()}

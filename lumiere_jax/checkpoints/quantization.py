@@ -30,13 +30,7 @@ def scale_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def quantize(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rounds a kernel, symmetrically about 0.
-
-    Args:
-      kernel: see `scale_shape`.
-
-    Returns:
-      int8, like `kernel`, and its scales, float32.
+    """Rounds a kernel, symmetrically about 0, to int8; returns it and its float32 scales.
 
     Raises:
       UserError: if qwix is not installed.

@@ -52,14 +52,7 @@ def apply(path: Path, config: ConfigDict) -> None:
 
 
 def check_noising(path: Path) -> None:
-    """Makes sure that a low-resolution image is given the noise of the same schedule.
-
-    Args:
-      path: of `image_noising_scheduler/scheduler_config.json`.
-
-    Raises:
-      UserError: if not.
-    """
+    """Raises a `UserError` if a low-resolution image gets the noise of another schedule."""
     given = Fields(path, _DEFAULTS)
     given.choose("beta_schedule", _FIXED["beta_schedule"])
     given.choose("num_train_timesteps", NUM_TIMESTEPS)

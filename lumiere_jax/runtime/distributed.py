@@ -110,11 +110,9 @@ def shutdown() -> None:
 
 
 def cluster_settings(environment: Mapping[str, str]) -> dict[str, Any]:
-    """What the JAX_ variables of the environment tell `jax.distributed.initialize`.
+    """The arguments of `jax.distributed.initialize` that the JAX_ variables hold.
 
-    Returns:
-      Its arguments; none without a JAX_COORDINATOR_ADDRESS, for JAX asks Cloud TPU, GKE, Slurm
-      and Open MPI by itself.
+    None without a JAX_COORDINATOR_ADDRESS: JAX asks Cloud TPU, GKE, Slurm and Open MPI by itself.
 
     Raises:
       UserError: if they are incomplete or contradictory.

@@ -20,14 +20,11 @@ from lumiere_jax.runtime.errors import UserError
 
 @contextlib.contextmanager
 def written(path: str | os.PathLike) -> Iterator[Path]:
-    """A local file to write, which becomes `path` if all went well.
+    """A local file to write, which becomes `path` if all went well; an `OSError` if it cannot be.
 
     Beside a local `path` it has a temporary name, and is renamed. For one in a bucket
     ("gs://BUCKET/NAME") it is in a temporary folder, and is uploaded: a bucket shows only whole
     objects.
-
-    Raises:
-      OSError: if the folder cannot be written.
     """
     place = epath.Path(path)
     if "://" in str(path):
@@ -46,11 +43,7 @@ def written(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def local(path: str | os.PathLike) -> Path:
-    """A path of this machine.
-
-    Raises:
-      UserError: if it is in a bucket, where no folder can be renamed.
-    """
+    """A path of this machine; a `UserError` in a bucket, where no folder can be renamed."""
     if "://" in str(path):
         raise UserError(f"{path} is in a bucket; write a local folder, and copy it there.")
     return Path(path)

@@ -49,12 +49,12 @@ class MeshConfig(ConfigSection):
 
 
 def create_mesh(config: Mapping[str, int], devices: Sequence[Any] | None = None) -> Mesh:
-    """Arranges devices in a mesh.
+    """Arranges devices, by default those of all processes, in a mesh.
 
     Args:
       config: `config.mesh`: the size of each axis of `AXES`; one of them may be -1, which takes
         all devices that are left.
-      devices: all devices of all processes if None.
+      devices: those to take.
 
     Raises:
       UserError: if the sizes do not fit the devices, or the slices of the job.
