@@ -6,7 +6,7 @@ once, by `StageConfig.parse`, and is typed and frozen from there on.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from ml_collections import ConfigDict, FrozenConfigDict
@@ -249,76 +249,66 @@ class StageConfig(ConfigSection):
     distillation: DistillationConfig | None = None
 
     def __post_init__(self):
-        """Makes sure that the fields, beside the network's, fit one another.
-
-        Raises:
-          UserError: naming the field that does not.
-        """
-        train, data = self.train, self.data
-        if train.trainable == "temporal" and self.stage in (*IMAGE_STAGES, "t2i_ssr"):
-            raise UserError(
-                f"stage {self.stage!r} has no temporal parameters; set train.trainable to all."
-            )
-        if train.num_steps < 1:
-            raise UserError(f"train.num_steps={train.num_steps} must be 1 or more.")
-        if self.stage in IMAGE_STAGES and data.num_frames != 1:
-            raise UserError(
-                f"stage {self.stage!r} trains on single frames; data.num_frames={data.num_frames} "
-                "must be 1."
-            )
-        for name in _EXTRA_SECTIONS[self.stage]:
-            if getattr(self, name) is None:
-                raise UserError(f"stage {self.stage!r} lacks the section {name} of its config.")
-        self._check_diffusion()
-        if self.style and not 0 <= self.style.rank <= 1024:
-            raise UserError(f"style.rank={self.style.rank} must be between 0 (no LoRA) and 1024.")
+        """Raises a `UserError` that names the field, if fields do not fit one another."""
+        for message in self._contradictions():
+            raise UserError(message)
         if self.masks:
             MaskMix(self.masks)  # checks them
-        if self.stage == "stunet_conditional" and self.model.get("in_channels") != 7:
-            raise UserError(
-                f"model.in_channels={self.model.get('in_channels')}: stage {self.stage!r} takes 7, "
-                "the noisy video, the known one and its mask."
-            )
-        if ssr := self.ssr:
-            if ssr.crop > data.resolution or ssr.crop % ssr.factor or data.resolution % ssr.factor:
-                raise UserError(
-                    f"ssr.crop={ssr.crop} and data.resolution={data.resolution} must be multiples "
-                    f"of ssr.factor={ssr.factor}, and the crop not larger than the clip."
-                )
-            windows(data.num_frames, ssr.window, ssr.overlap)  # checks them
+        if self.ssr:
+            windows(self.data.num_frames, self.ssr.window, self.ssr.overlap)  # checks them
 
-    def _check_diffusion(self) -> None:
+    def _contradictions(self) -> Iterator[str]:
+        stage, train, data, ssr = self.stage, self.train, self.data, self.ssr
         diffusion, learned = self.diffusion, self.diffusion.learned_variance
-        if not 0 <= diffusion.text_dropout <= 1:
-            raise UserError(
-                f"diffusion.text_dropout={diffusion.text_dropout} must be between 0 and 1."
+        for name in _EXTRA_SECTIONS[stage]:
+            if getattr(self, name) is None:
+                yield f"stage {stage!r} lacks the section {name} of its config."
+        if train.trainable == "temporal" and stage in (*IMAGE_STAGES, "t2i_ssr"):
+            yield f"stage {stage!r} has no temporal parameters; set train.trainable to all."
+        if train.num_steps < 1:
+            yield f"train.num_steps={train.num_steps} must be 1 or more."
+        if stage in IMAGE_STAGES and data.num_frames != 1:
+            frames = f"data.num_frames={data.num_frames}"
+            yield f"stage {stage!r} trains on single frames; {frames} must be 1."
+        if self.style and not 0 <= self.style.rank <= 1024:
+            yield f"style.rank={self.style.rank} must be between 0 (no LoRA) and 1024."
+        if stage == "stunet_conditional" and self.model.get("in_channels") != 7:
+            yield (
+                f"model.in_channels={self.model.get('in_channels')}: stage {stage!r} takes 7, the "
+                "noisy video, the known one and its mask."
             )
+        if ssr and (
+            ssr.crop > data.resolution or ssr.crop % ssr.factor or data.resolution % ssr.factor
+        ):
+            yield (
+                f"ssr.crop={ssr.crop} and data.resolution={data.resolution} must be multiples of "
+                f"ssr.factor={ssr.factor}, and the crop not larger than the clip."
+            )
+        if not 0 <= diffusion.text_dropout <= 1:
+            yield f"diffusion.text_dropout={diffusion.text_dropout} must be between 0 and 1."
         if diffusion.schedule == "discrete" and diffusion.log_snr_shift:
-            raise UserError(
+            yield (
                 f"diffusion.log_snr_shift={diffusion.log_snr_shift}: the steps of schedule "
                 "'discrete' are fixed; set it to 0."
             )
         if diffusion.schedule == "discrete" and diffusion.weighting != "plain":
-            raise UserError(
+            yield (
                 f"diffusion.weighting {diffusion.weighting!r} needs a schedule that is continuous "
                 "in time; use plain with schedule 'discrete'."
             )
         if learned and (diffusion.schedule, diffusion.prediction) != ("discrete", "epsilon"):
-            raise UserError(
-                "diffusion.learned_variance needs diffusion.schedule='discrete' and "
-                f"diffusion.prediction='epsilon'; got {diffusion.schedule!r} and "
-                f"{diffusion.prediction!r}."
+            yield (
+                "diffusion.learned_variance needs diffusion.schedule='discrete' and diffusion."
+                f"prediction='epsilon'; got {diffusion.schedule!r} and {diffusion.prediction!r}."
             )
         channels = self.model.get("out_channels", 3)
         if channels != (6 if learned else 3):
-            raise UserError(
+            yield (
                 f"model.out_channels={channels} with diffusion.learned_variance={learned}: a "
                 "learned variance takes 3 channels beside the 3 of the prediction."
             )
         if self.sampling.sampler == "ddpm" and not learned:
-            raise UserError(
-                "sampling.sampler 'ddpm' needs diffusion.learned_variance; use 'ancestral' without."
-            )
+            yield "sampling.sampler 'ddpm' needs diffusion.learned_variance; else use 'ancestral'."
 
 
 NETWORKS = {
