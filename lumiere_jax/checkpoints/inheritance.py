@@ -60,9 +60,9 @@ def check_same_network(saved: ConfigDict, config: StageConfig, place: str) -> No
     """Makes sure that the image network of two stages computes the same with the same parameters.
 
     Args:
-      saved: config of the stage before.
+      saved: config of the stage before, whose checkpoint is in `place`.
       config: of the stage that is inflated from it.
-      place: where the checkpoint is, for the message.
+      place: for the message.
 
     Raises:
       UserError: naming the first field that differs.

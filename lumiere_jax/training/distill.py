@@ -25,11 +25,7 @@ TEACHERS = ("stunet", "stunet_conditional", "ssr")
 
 
 def check_teacher(stage: str, workdir: str | Path) -> None:
-    """Refuses a teacher of a stage that cannot be distilled.
-
-    Raises:
-      UserError: naming it.
-    """
+    """Raises a `UserError` if a teacher is of a stage that cannot be distilled."""
     if stage not in TEACHERS:
         raise UserError(
             f"{workdir} is a checkpoint of stage {stage!r}; the teacher of a distillation is of "
@@ -74,10 +70,7 @@ def distil(
 ) -> TrainState:
     """Trains all rounds; the same call again goes on where it was, bit for bit on the CPU.
 
-    Args:
-      config: see `rounds`.
-      workdir: see `rounds`.
-      profile_steps: see `train`; of the last round.
+    See `rounds` for config and workdir, and `train` for the profile, which is of the last round.
 
     Returns:
       The final state of the last round.

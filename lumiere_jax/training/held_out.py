@@ -45,12 +45,7 @@ class Evaluation:
         self._loss = jax.jit(loss, out_shardings=replicated(mesh))
 
     def __call__(self, state: TrainState, between: Callable[[], None]) -> float:
-        """Mean loss over the clips.
-
-        Args:
-          state: of the run.
-          between: called after every batch; it may raise to end the evaluation.
-        """
+        """Mean loss over the clips; `between` is called after every batch, and may raise."""
         losses = []
         for index, batch in enumerate(self._batches):
             with use_mesh(self._mesh):

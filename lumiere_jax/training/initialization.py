@@ -23,15 +23,14 @@ def state_maker(
     stage: Stage, optimizer: optax.GradientTransformation
 ) -> Callable[[Params], TrainState]:
     """A function from all parameters of a stage to its state at step 0, to be compiled."""
-    frozen_dtype = jnp.dtype(stage.config.train.frozen_dtype)
+    dtype = jnp.dtype(stage.config.train.frozen_dtype)
 
     def make(params: Params) -> TrainState:
         trainable, frozen = partition(params, stage.is_trainable)
         trainable = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), trainable)
-        frozen = jax.tree.map(lambda leaf: leaf.astype(frozen_dtype), frozen)
-        teacher = None
-        if stage.is_distilled:  # a student starts as its teacher
-            teacher = jax.tree.map(lambda leaf: jnp.copy(leaf.astype(frozen_dtype)), trainable)
+        frozen = jax.tree.map(lambda leaf: leaf.astype(dtype), frozen)
+        student = trainable if stage.is_distilled else {}  # it starts as its teacher
+        teacher = jax.tree.map(lambda leaf: jnp.copy(leaf.astype(dtype)), student)
         return create_state(trainable, frozen, optimizer, teacher)
 
     return make
@@ -45,11 +44,7 @@ def state_shapes(stage: Stage, optimizer: optax.GradientTransformation, mesh: Me
 
 
 def initial_state(stage: Stage, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
-    """The state at step 0, born where it is to live.
-
-    Raises:
-      UserError: see `initial_params`.
-    """
+    """The state at step 0, made in the places that it stays in; see `initial_params`."""
     params, make = initial_params(stage, mesh), state_maker(stage, optimizer)
     shardings = state_shardings(jax.eval_shape(make, params), mesh)
     return _compile(make, params, shardings)(params)
@@ -93,16 +88,7 @@ def initial_params(stage: Stage, mesh: Mesh) -> Params:
 
 
 def with_new_inputs(shapes: Params, saved: Params, mesh: Mesh) -> Params:
-    """Adds input channels to the first convolution that count for nothing at first.
-
-    Args:
-      shapes: of the network that takes more channels.
-      saved: parameters of one that takes fewer.
-      mesh: where they are.
-
-    Returns:
-      The saved parameters with a kernel of zeros for each new channel.
-    """
+    """Saved parameters with a kernel of zeros for each input channel that `shapes` has beyond."""
     kernel = saved[INPUT_LAYER]["kernel"]
     missing = shapes[INPUT_LAYER]["kernel"].shape[2] - kernel.shape[2]
     wider = jax.tree.map(lambda x: x, saved)  # the tree, not its arrays, is changed
@@ -139,15 +125,10 @@ def _compile(function: Callable[..., Any], argument: Any, shardings: Any) -> Cal
 
 
 def check_fit(shapes: Params, saved: Params, place: str) -> None:
-    """Makes sure that saved parameters have their place in a network, which may have more.
-
-    Args:
-      shapes: the network's parameters, or their shapes.
-      saved: parameters of the stage before.
-      place: where they are from, for messages.
+    """Makes sure that saved parameters, from `place`, are among those of a network.
 
     Raises:
-      UserError: if a saved parameter has no place or another shape.
+      UserError: if one is not, or has another shape.
     """
     shapes = flatten_dict(shapes)
     for path, leaf in flatten_dict(saved).items():

@@ -69,7 +69,7 @@ class Reporter:
           trainable: the trained parameters or their shapes, for their names.
           workdir: of the run.
           first_step: number of steps that were done before.
-          begin: when the process started, by `time.monotonic`.
+          begin: see `Goodput`.
         """
         self._config, self._trainable = stage.config.train, trainable
         self._writer = create_writer(workdir, first_step)

@@ -29,16 +29,8 @@ def write_training_samples(
     A base stage samples from noise. A super-resolution stage refines held-out clips after
     down-sampling them, with their own captions.
 
-    Args:
-      stage: the stage in training.
-      params: its EMA parameters.
-      step: number of updates so far.
-      workdir: of the run.
-      mesh: that the parameters are on. All processes compute, the first one writes.
-
-    Returns:
-      The folder, which holds `samples.png` and, of each clip of more than one frame, an MP4 and
-      a GIF.
+    All processes of the mesh compute, the first one writes. The folder, which is returned, then
+    holds `samples.png` and, of each clip of more than one frame, an MP4 and a GIF.
     """
     folder = epath.Path(workdir) / "samples" / f"{step:08d}"
     if isinstance(stage, SuperResolutionStage):

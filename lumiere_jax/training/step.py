@@ -30,12 +30,7 @@ def compile_step(
 ) -> jax.stages.Compiled:
     """Compiles the training step for a mesh; the state is updated in place.
 
-    Args:
-      stage: what is trained.
-      optimizer: its optimizer.
-      mesh: where.
-      state: the state, or its shapes with their shardings.
-      batch: a global batch, or its shapes with their shardings.
+    State and batch may be arrays, or shapes with their shardings.
     """
     place = jax.tree.map(lambda leaf: leaf.sharding, state)
     step = jax.jit(
@@ -54,11 +49,7 @@ def make_step(stage: Stage, optimizer: Any, shardings: Any) -> Any:
 
     Randomness is a function of the config's seed and the step. Metrics are "loss",
     "gradient_norm" and "bad_leaf", the first leaf of the gradient that is not finite, or -1.
-
-    Args:
-      stage: see `compile_step`.
-      optimizer: see `compile_step`.
-      shardings: of the trained parameters, so of their gradients.
+    `shardings` are those of the trained parameters, so of their gradients.
     """
     config = stage.config
 

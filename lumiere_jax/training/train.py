@@ -165,11 +165,7 @@ def train(
 
 
 def check_one_round(config: DistillationConfig | None) -> None:
-    """Refuses to train several rounds of a distillation as one.
-
-    Raises:
-      UserError: if the config is of more than one.
-    """
+    """Raises a `UserError` where several rounds of a distillation would be trained as one."""
     if config and len(config.steps) != 1:
         raise UserError(
             f"distillation.steps={config.steps} are several rounds, each a run of its own; use "
@@ -178,11 +174,7 @@ def check_one_round(config: DistillationConfig | None) -> None:
 
 
 def make_workdir(place: str | Path) -> epath.Path:
-    """Makes the folder of a run, local or in a bucket ("gs://BUCKET/RUN").
-
-    Raises:
-      UserError: if there can be no such folder, or nothing can be written into it.
-    """
+    """Makes the folder of a run, local or in a bucket; a `UserError` if it cannot be used."""
     path = epath.Path(place)
     probe = path / f".probe-{jax.process_index()}"
     try:
@@ -197,11 +189,7 @@ def make_workdir(place: str | Path) -> epath.Path:
 
 
 def note_fingerprint(config: ConfigDict, source: sources.Source) -> ConfigDict:
-    """A copy of a run's config with the fingerprint of its source in `data.fingerprint`.
-
-    Raises:
-      UserError: if processes read different data.
-    """
+    """A copy of a run's config with the fingerprint of its source, which must be one for all."""
     name = source.fingerprint
     if not distributed.is_same_everywhere(name):
         raise UserError(
