@@ -17,8 +17,10 @@ from ml_collections import config_flags
 from lumiere_jax.runtime import config_file, errors
 from lumiere_jax.runtime.errors import UserError
 
-_SOURCE = flags.DEFINE_string("source", None, "Folder of videos, or manifest: CSV, JSONL, Parquet.")
-_OUTPUT = flags.DEFINE_string("output", None, "Folder to write; created if missing.")
+_SOURCE = flags.DEFINE_string(
+    "source", None, "Folder of videos, or manifest: CSV, JSONL, Parquet.", required=True
+)
+_OUTPUT = flags.DEFINE_string("output", None, "Folder to write; created if missing.", required=True)
 _CONFIG = config_file.define_flag(
     "Config that will train on the clips: its data and text decide what is stored."
 )
@@ -52,7 +54,7 @@ _BEAM = flags.DEFINE_bool(
 _BEAM_ARGS = flags.DEFINE_string(
     "beam_args", "", "Flags of Beam in one string, such as '--runner=DataflowRunner --region=R'."
 )
-flags.mark_flags_as_required(["source", "output", "config"])
+flags.mark_flag_as_required("config")
 
 
 def main(argv: list[str]) -> None:

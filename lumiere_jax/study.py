@@ -17,7 +17,9 @@ from lumiere_jax.runtime.errors import UserError
 _MODE = flags.DEFINE_enum(
     "mode", "serve", ["serve", "export", "results"], "Serve, write static files, or evaluate."
 )
-_OUTPUT = flags.DEFINE_string("output", None, "Folder of the study; created if missing.")
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "Folder of the study; created if missing.", required=True
+)
 _OURS = flags.DEFINE_string("ours", None, "Folder with the videos of this model.")
 _BASELINE = flags.DEFINE_list("baseline", [], "Folders with videos of the same names.")
 _BASELINE_NAMES = flags.DEFINE_list(
@@ -39,7 +41,6 @@ _ANSWERS = flags.DEFINE_list("answers", [], "Files of answers, or folders of the
 _MAX_WRONG_CHECKS = flags.DEFINE_integer(
     "max_wrong_checks", 1, "Raters with more wrong answers to checks are left out.", lower_bound=0
 )
-flags.mark_flag_as_required("output")
 
 _FIXED = ("baseline_names", "title", "seed", "checks", "pairs_per_rater")
 
