@@ -24,6 +24,7 @@ from lumiere_jax.data.moving_digits import (
     parse_caption,
     render,
 )
+from lumiere_jax.runtime.arrays import Array
 
 if TYPE_CHECKING:
     from sklearn.svm import SVC
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _FLOOR = 0.35  # of the brightest pixel; less is noise
 _LEAST_AREA = 0.006  # of the frame; a thin "1" covers 0.02
 _PATCH = 8
-Video = Float[np.ndarray, "time side side 3"]
+Video = Float[Array, "time side side 3"]
 """In [-1, 1], square, at least 16 pixels wide."""
 
 

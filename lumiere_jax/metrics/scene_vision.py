@@ -24,6 +24,7 @@ from lumiere_jax.data.scene import (
     coverage,
     render_background,
 )
+from lumiere_jax.runtime.arrays import Array
 
 # Distances between colours are Euclidean, RGB in [0, 1]; the closest two names of one table are
 # 0.34 apart, and the closest object and background 0.50.
@@ -43,13 +44,13 @@ _MOST_FRAMES = 16
 _MOST_SHAPE_FRAMES = 6
 _LEAST_RESOLUTION = 24  # larger frames are averaged down towards this
 
-Video = Float[np.ndarray, "time side side 3"]
+Video = Float[Array, "time side side 3"]
 """In [-1, 1], square, at least 16 pixels wide."""
 
-Frames = Float[np.ndarray, "time side side 3"]
-Opacity = Float[np.ndarray, "time side side"]
-Centres = Float[np.ndarray, "time 2"]
-Times = Float[np.ndarray, " time"]
+Frames = Float[np.ndarray, "frames pixels pixels 3"]
+Opacity = Float[np.ndarray, "frames pixels pixels"]
+Centres = Float[np.ndarray, "frames 2"]
+Times = Float[np.ndarray, " frames"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,15 +102,15 @@ def look(video: Video, num_objects: int = 1) -> SeenScene:
 
 def _reduce(video: Video) -> tuple[Frames, Times]:
     """Returns frames in [0, 1], few and small enough to be judged quickly, and their times."""
-    video = np.asarray(video, np.float32)
-    length, resolution = video.shape[:2]
+    clip = np.asarray(video, np.float32)
+    length, resolution = clip.shape[:2]
     if resolution < 16 or length < 1:
-        raise ValueError(f"the oracle needs a frame of 16 x 16 pixels or more, not {video.shape}")
+        raise ValueError(f"the oracle needs a frame of 16 x 16 pixels or more, not {clip.shape}")
     kept = np.unique(np.linspace(0, length - 1, min(length, _MOST_FRAMES)).round().astype(int))
     factors = range(1, max(1, resolution // _LEAST_RESOLUTION) + 1)
     factor = max(f for f in factors if resolution % f == 0)
     side = resolution // factor
-    frames = video[kept].reshape(len(kept), side, factor, side, factor, 3).mean(axis=(2, 4))
+    frames = clip[kept].reshape(len(kept), side, factor, side, factor, 3).mean(axis=(2, 4))
     return np.clip((frames + 1.0) / 2.0, 0.0, 1.0), kept / max(1, length - 1)
 
 
@@ -125,7 +126,7 @@ def _nearest(colour: Float[np.ndarray, " 3"]) -> str | None:
 
 def _see_background(
     frames: Frames,
-) -> tuple[Float[np.ndarray, " 3"], str, Float[np.ndarray, "side side 3"]]:
+) -> tuple[Float[np.ndarray, " 3"], str, Float[np.ndarray, "*_ 3"]]:
     """Returns the background's mean colour, its kind, and its image."""
     median = np.median(frames.reshape(-1, 3), axis=0)
     inside = np.linalg.norm(frames - median, axis=-1) < _BACKGROUND_SPREAD
@@ -146,7 +147,7 @@ def _see_background(
 
 
 def _separate(
-    frames: Frames, background: Float[np.ndarray, "side side 3"], count: int
+    frames: Frames, background: Float[np.ndarray, "*_ 3"], count: int
 ) -> list[tuple[str, Opacity]]:
     """Splits frames into objects of different colours.
 
@@ -205,8 +206,8 @@ def _track(opacity: Opacity) -> tuple[Centres, Times]:
 
 
 def _window(
-    centres: Centres, grid: Float[np.ndarray, " side"]
-) -> Bool[np.ndarray, "time side side"]:
+    centres: Centres, grid: Float[np.ndarray, " pixels"]
+) -> Bool[np.ndarray, "frames pixels pixels"]:
     """A window around each centre."""
     near_x = np.abs(grid[None, :] - centres[:, :1]) <= _WINDOW
     near_y = np.abs(grid[None, :] - centres[:, 1:]) <= _WINDOW
@@ -247,7 +248,7 @@ def _soften(mask: Opacity) -> Opacity:
 
 def _crop(
     opacity: Opacity, centres: Centres
-) -> tuple[Float[np.ndarray, "time patch patch"], Centres]:
+) -> tuple[Float[np.ndarray, "frames patch patch"], Centres]:
     """Cuts a patch around each centre; returns patches and the centres in the patches' widths."""
     resolution = opacity.shape[1]
     side = 2 * int(np.ceil(_WINDOW * resolution)) + 1
