@@ -2,19 +2,7 @@
 
 from typing import Literal, get_args
 
-from sqlalchemy import (
-    JSON,
-    Column,
-    Float,
-    ForeignKey,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    String,
-    Table,
-    Text,
-)
+import sqlalchemy as sa
 
 VERSION = 1
 State = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -22,47 +10,49 @@ QUEUED, RUNNING, DONE, FAILED, CANCELLED = STATES = get_args(State)
 FINISHED = (DONE, FAILED, CANCELLED)
 MAX_ATTEMPTS = 2
 
-metadata = MetaData()
+metadata = sa.MetaData()
 
-versions = Table("lumiere_version", metadata, Column("version", Integer, primary_key=True))
+versions = sa.Table("lumiere_version", metadata, sa.Column("version", sa.Integer, primary_key=True))
 
 # Times are seconds since 1970 by the database's clock, since clocks of machines differ.
-jobs = Table(
+jobs = sa.Table(
     "lumiere_jobs",
     metadata,
-    Column("id", String(36), primary_key=True),
-    Column("task", String(32), nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("options", JSON, nullable=False),
-    Column("batch_key", Text),  # equal for jobs that can be made together; null: alone
-    Column("attempts", Integer, nullable=False, default=0),
-    Column("worker", String(128)),
-    Column("lease_until", Float),
-    Column("progress", JSON),
-    Column("previews", Integer, nullable=False, default=0),
-    Column("video_bytes", Integer),
-    Column("error", Text),
-    Column("created_at", Float, nullable=False),
-    Column("started_at", Float),
-    Column("finished_at", Float),
-    Index("lumiere_jobs_by_state", "state", "created_at"),
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("task", sa.String(32), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("options", sa.JSON, nullable=False),
+    sa.Column("batch_key", sa.Text),  # equal for jobs that can be made together; null: alone
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    sa.Column("worker", sa.String(128)),
+    sa.Column("lease_until", sa.Float),
+    sa.Column("progress", sa.JSON),
+    sa.Column("previews", sa.Integer, nullable=False, default=0),
+    sa.Column("video_bytes", sa.Integer),
+    sa.Column("error", sa.Text),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("started_at", sa.Float),
+    sa.Column("finished_at", sa.Float),
+    sa.Index("lumiere_jobs_by_state", "state", "created_at"),
 )
 
 
-def _blobs(name: str, *more: Column) -> Table:
+def _blobs(name: str, *more: sa.Column) -> sa.Table:
     """Bytes of a job, in a table of their own, so that reading a job does not read them."""
-    job: Column[str] = Column("job", ForeignKey(jobs.c.id, ondelete="CASCADE"), primary_key=True)
-    return Table(name, metadata, job, *more, Column("content", LargeBinary, nullable=False))
+    of_job = sa.ForeignKey(jobs.c.id, ondelete="CASCADE")
+    job: sa.Column[str] = sa.Column("job", of_job, primary_key=True)
+    content = sa.Column("content", sa.LargeBinary, nullable=False)
+    return sa.Table(name, metadata, job, *more, content)
 
 
-inputs = _blobs("lumiere_inputs", Column("name", String(16), primary_key=True))
+inputs = _blobs("lumiere_inputs", sa.Column("name", sa.String(16), primary_key=True))
 previews = _blobs("lumiere_previews")
 videos = _blobs("lumiere_videos")
 
-workers = Table(
+workers = sa.Table(
     "lumiere_workers",
     metadata,
-    Column("name", String(128), primary_key=True),
-    Column("seen_at", Float, nullable=False),
-    Column("started_at", Float, nullable=False),
+    sa.Column("name", sa.String(128), primary_key=True),
+    sa.Column("seen_at", sa.Float, nullable=False),
+    sa.Column("started_at", sa.Float, nullable=False),
 )
