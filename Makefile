@@ -42,7 +42,7 @@ PORT ?= 8000
 playground: $(VENV)/.serve  ## Serve the shipped weights with a page to try them on: BUNDLE=... PORT=...
 	@$(BIN)/python -m lumiere_jax.serve --bundle "$(BUNDLE)" --data playground --port "$(PORT)"
 
-test: lint  ## Check format and lint, then run the tests.
+test: lint  ## Check format, lint, imports and types, then run the tests.
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Apache Beam's pins conflict with those of requirements.txt.
@@ -57,10 +57,11 @@ EVAL_DEMO := --task=held_out --base=demo-train/runs/stunet --ssr=demo-train/runs
 eval-demo: $(VENV)/.eval  ## Score the model of demo-train by FVD with the real I3D weights.
 	$(BIN)/python -m lumiere_jax.eval $(EVAL_DEMO)
 
-lint: $(VENV)/.test  ## Check format and lint.
+lint: $(VENV)/.test  ## Check format, lint, imports and types.
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 plan: $(VENV)/.test  ## Compile the full configs for TPU slices, without a TPU (hours).
 	benchmarks/plan_all.sh

@@ -84,7 +84,8 @@ def main(argv: list[str]) -> None:
         if _BEAM.value:
             from lumiere_jax.preparation import beam_engine
 
-            beam_engine.prepare(plan, encoder and config.text.to_dict(), _BEAM_ARGS.value)
+            text_config = config.text.to_dict() if encoder else None
+            beam_engine.prepare(plan, text_config, _BEAM_ARGS.value)
         else:
             run.prepare(plan, encoder, _WORKERS.value or _num_cores())
     print(report.describe(_OUTPUT.value))
