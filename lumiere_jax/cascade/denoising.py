@@ -37,7 +37,7 @@ class Inputs(NamedTuple):
 
     Attributes:
       text: embeddings of the prompts.
-      text_mask: which of them there are.
+      text_mask: true at their tokens.
       keys: one for each clip, see `inference.sampling.sample_keys`.
       video: of super-resolution, the clips to refine, in [-1, 1].
       known: of a conditional stage, see `stage.known_part`.
@@ -67,10 +67,10 @@ class Denoiser:
       stage: whose network predicts.
       options: of guidance and thresholding.
       params: of the network.
-      condition: what does not depend on time: "text", "text_mask", "augmentation_level".
-      null_condition: the same of the unconditional branch.
+      condition: what is the same for all windows: "text", "text_mask", "augmentation_level".
+      null_condition: the same for the unconditional branch.
       shown: clips that are cut into windows like the noisy one: "known", "low_resolution".
-      windows: that the clips are cut into.
+      windows: how the clips are cut.
     """
 
     stage: Stage
@@ -132,7 +132,8 @@ class Denoiser:
 
     def __call__(self, z: Video, log_snr: Float[Array, " batch"]) -> Estimate:
         """The clean clips that the noisy ones come from, thresholded."""
-        clips = self.shown | {"z": constrain(z, *_VIDEO)}
+        z = constrain(z, *_VIDEO)
+        clips = self.shown | {"z": z}
         if self.windows.is_one_window:
             prediction = self.guided(clips, log_snr).astype(jnp.float32)
         else:
