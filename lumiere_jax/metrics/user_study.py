@@ -155,12 +155,8 @@ def arrange(study: Study, rater: str, counts: Mapping[str, int] | None = None) -
     """The pairs that a rater gets, in their order.
 
     Those with the fewest judgements come first, in random order among equals. Every rater gets all
-    attention checks, spread evenly, and none before the first pair.
-
-    Args:
-      study: the study.
-      rater: who is asked.
-      counts: judgements so far, by key of the pair; those not in it count as 0.
+    attention checks, spread evenly, and none before the first pair. `counts` are judgements so
+    far, by key of the pair; a missing one counts as 0.
     """
 
     def order(pair: Pair) -> tuple:
@@ -183,23 +179,14 @@ def arrange(study: Study, rater: str, counts: Mapping[str, int] | None = None) -
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-    """One answer of one rater.
-
-    Attributes:
-      rater: who answered.
-      pair: key of the pair.
-      question: name of the question.
-      chosen: the video that was chosen.
-      left: the video that was on the left.
-      answered_at: Unix time in milliseconds.
-    """
+    """One answer of one rater."""
 
     rater: str
-    pair: str
-    question: str
-    chosen: str
+    pair: str  # its key
+    question: str  # its name
+    chosen: str  # the file name of a video, as `left`
     left: str
-    answered_at: int
+    answered_at: int  # Unix time in milliseconds
 
 
 def merge(judgements: Iterable[Judgement]) -> list[Judgement]:
@@ -218,13 +205,8 @@ def wilson_interval(
 ) -> tuple[float, float]:
     """Wilson's score interval for a share (E. B. Wilson, JASA 22, 1927).
 
-    Args:
-      successes: how many of `total`.
-      total: number of trials, taken to be independent.
-      confidence: probability of the interval to cover the true share, in (0, 1).
-
     Returns:
-      Lower and upper bound in [0, 1]; (0, 1) for no trials.
+      Lower and upper bound in [0, 1] for a share of independent trials; (0, 1) if there are none.
 
     Raises:
       ValueError: not 0 <= successes <= total.
@@ -262,10 +244,8 @@ def summarize(
 ) -> dict[str, Any]:
     """What the answers say, with and without the raters who failed the attention checks.
 
-    Args:
-      study: the study.
-      judgements: one for each rater, pair and question, as `merge` gives them.
-      max_wrong_checks: a rater with more wrong answers to attention checks is left out.
+    There is one judgement for each rater, pair and question, as `merge` gives them. A rater with
+    more than `max_wrong_checks` wrong answers to attention checks is left out.
 
     Returns:
       `raters`: who answered, who was left out (with the number of wrong answers), and how many met

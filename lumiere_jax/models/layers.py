@@ -58,10 +58,10 @@ COSTLY_INPUTS = (
 def rematerialize(
     module: type[nn.Module], policy: str, static: tuple[int, ...] = (), repeated: bool = False
 ) -> type[nn.Module]:
-    """A module that recomputes its inside in the backward pass instead of storing it.
+    """The class of a module that recomputes its inside in the backward pass, and stores less.
 
     Args:
-      module: its class.
+      module: the class of one that stores everything.
       policy: "none" stores everything; "full" stores the module's inputs; "convolutions" also
         stores what `keep` marks, so that cheap layers alone are recomputed.
       static: which arguments of its `__call__` are not arrays; `self` is number 0.

@@ -35,10 +35,8 @@ class TextConfig(ConfigSection):
 
 
 _ENCODERS: dict[str, type[TextEncoder]] = {"hashed": HashedTextEncoder, "t5": T5TextEncoder}
-_OF_WEIGHTS = {
-    "folder": "", "dtype": "bfloat16", "weights": "", "lowercase": False, "keep_padding": False,
-}  # fmt: skip
-"""Fields that every config has; with these values, an encoder without weights ignores them."""
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(TextConfig)}
+"""Every config has these fields; with these values, an encoder without weights ignores them."""
 
 _created: weakref.WeakValueDictionary[tuple, TextEncoder] = weakref.WeakValueDictionary()
 
@@ -61,7 +59,7 @@ def create(config: Mapping[str, Any]) -> TextEncoder:
         )
     known = inspect.signature(_ENCODERS[name]).parameters
     for argument, value in dict(arguments).items():
-        if argument not in known and _OF_WEIGHTS.get(argument) == value:
+        if argument not in known and _DEFAULTS.get(argument) == value:
             del arguments[argument]
         elif argument not in known:
             raise UserError(

@@ -75,9 +75,6 @@ class T5TextEncoder(TextEncoder):
           lowercase: prompts are put in lower case and lose the spaces around them.
           keep_padding: padding has its embeddings and counts as text, as what DeepFloyd IF is
             trained with; the tokens of the prompt still do not attend to it.
-
-        Raises:
-          UserError: for a setting that is not valid.
         """
         if dim < 1 or max_length < 1:
             raise UserError(
@@ -95,11 +92,7 @@ class T5TextEncoder(TextEncoder):
 
     @property
     def fingerprint(self) -> str:
-        """See `TextEncoder`.
-
-        Raises:
-          UserError: if the weights are neither here nor known.
-        """
+        """See `TextEncoder`; a `UserError` if the weights are neither here nor known."""
         return (
             f"t5-v1(dim={self.dim}, max_length={self.max_length}, dtype={self._dtype}, "
             f"weights={self.weights}"
@@ -108,11 +101,7 @@ class T5TextEncoder(TextEncoder):
 
     @property
     def weights(self) -> str:
-        """Tells the weights and the tokenizer apart; see `t5_weights.fingerprint`.
-
-        Raises:
-          UserError: see `fingerprint`.
-        """
+        """Tells the weights and the tokenizer apart; see `t5_weights.fingerprint`."""
         return self._opened[3] if self.folder else self._expected_weights or self._opened[3]
 
     def __call__(self, prompts: Sequence[str]) -> tuple[Embeddings, Mask]:
@@ -120,9 +109,6 @@ class T5TextEncoder(TextEncoder):
 
         The first call reads the weights and compiles. It must not come from inside of a function
         that JAX is tracing; the null text alone, once it was asked for, can be asked for anywhere.
-
-        Raises:
-          UserError: if `prompts` is not a sequence of strings, or the folder cannot be used.
         """
         check_prompts(prompts)
         with self._lock:

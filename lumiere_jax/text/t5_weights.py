@@ -46,18 +46,11 @@ _QUIET_BELOW = 100_000_000  # scalars, which are there at once
 
 @dataclasses.dataclass(frozen=True)
 class _Parameter:
-    """Where a parameter's numbers are.
+    """Where a parameter's numbers are."""
 
-    Attributes:
-      tensors: names; of one for each block, or of the only one.
-      is_stacked: whether the first axis counts blocks.
-      is_transposed: whether the tensors are.
-      shape: of the parameter.
-    """
-
-    tensors: tuple[str, ...]
-    is_stacked: bool
-    is_transposed: bool
+    tensors: tuple[str, ...]  # names; of one for each block, or of the only one
+    is_stacked: bool  # whether the first axis counts blocks
+    is_transposed: bool  # whether the tensors are
     shape: tuple[int, ...]
 
     @property
@@ -93,14 +86,9 @@ def parameter_shapes(architecture: Architecture, dtype: Any) -> Params:
 def load(files: TensorFiles, architecture: Architecture, dtype: Any, mesh: Mesh) -> Params:
     """Reads the parameters of a `T5Encoder`, each device's part of them straight to the device.
 
-    The host never holds more than one device's part of one parameter. A process reads the parts
-    of its own devices only.
-
-    Args:
-      files: of the encoder, or of a whole T5 whose decoder is left aside.
-      architecture: of the encoder.
-      dtype: of the matrices.
-      mesh: places the parameters as `sharding.state_shardings` says.
+    The host never holds more than one device's part of one parameter. A process reads only the
+    parts of its own devices, see `sharding.state_shardings`. Files may be of a whole T5, whose
+    decoder is left aside; `dtype` is that of the matrices.
 
     Raises:
       UserError: if a tensor is missing, or has another shape.
@@ -131,19 +119,9 @@ def load(files: TensorFiles, architecture: Architecture, dtype: Any, mesh: Mesh)
 def fingerprint(files: TensorFiles, architecture: Architecture, tokenizer: str) -> str:
     """Tells encoders apart without reading all of them.
 
-    It depends on the architecture, the tokenizer, and some rows of every tensor, rounded to
-    bfloat16: a copy in bfloat16 of weights in float32 has the same.
-
-    Args:
-      files: of the encoder.
-      architecture: of the encoder.
-      tokenizer: the tokenizer's own fingerprint.
-
-    Returns:
-      16 hexadecimal digits.
-
-    Raises:
-      UserError: see `load`.
+    It depends on the architecture, the tokenizer's fingerprint, and some rows of every tensor,
+    rounded to bfloat16: a copy in bfloat16 of weights in float32 has the same. It has 16
+    hexadecimal digits.
     """
     digest = hashlib.sha256(tokenizer.encode())
     digest.update(json.dumps(dataclasses.asdict(architecture), sort_keys=True).encode())
@@ -160,7 +138,7 @@ def fingerprint(files: TensorFiles, architecture: Architecture, tokenizer: str) 
 
 
 def _parameters(files: TensorFiles, architecture: Architecture) -> dict[str, _Parameter]:
-    """Where every parameter is; made sure of before anything is read."""
+    """Where every parameter is; checked before anything is read."""
     parameters = {}
     for path, leaf in flatten_dict(parameter_shapes(architecture, jnp.float32), sep="/").items():
         is_stacked = path.startswith("blocks/")
