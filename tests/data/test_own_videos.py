@@ -36,7 +36,7 @@ def start(command: list[str]) -> subprocess.Popen:
 
 def finish(command: list[str]) -> str:
     process = start(command)
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output
     return output
 

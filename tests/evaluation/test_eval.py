@@ -64,7 +64,7 @@ def flags(videos: Path, output: Path, *more: str) -> list[str]:
 
 
 def run(arguments: list[str]) -> subprocess.CompletedProcess:
-    return subprocess.run(arguments, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    return subprocess.run(arguments, cwd=REPOSITORY, capture_output=True, text=True, timeout=900)
 
 
 def read_card(output: Path) -> dict:
@@ -100,7 +100,7 @@ def test_card_says_what_was_done(card, videos):
 
 def test_two_processes_give_the_same_card(card, videos, tmp_path):
     with LocalPod(flags(videos, tmp_path / "out"), tmp_path / "logs", processes=2) as pod:
-        assert pod.wait(timeout_s=300) == [0, 0], pod.output(0) + pod.output(1)
+        assert pod.wait(timeout_s=900) == [0, 0], pod.output(0) + pod.output(1)
     got = read_card(tmp_path / "out")
     assert got == {name: card[name] for name in got}
 

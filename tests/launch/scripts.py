@@ -17,7 +17,7 @@ def run_script(script: str, *arguments: str, **environment: str) -> subprocess.C
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
 
 

@@ -22,7 +22,7 @@ if action == "wait":
     signal.signal(signal.SIGTERM, lambda *_: received.append(75))
     signal.signal(signal.SIGINT, lambda *_: received.append(130))
     print("ready", flush=True)
-    end = time.monotonic() + 300
+    end = time.monotonic() + 6000
     while time.monotonic() < end and not received:
         time.sleep(0.02)
     print(f"saved after {received}", end="", flush=True)

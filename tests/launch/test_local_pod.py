@@ -54,7 +54,7 @@ def fixture_start(python) -> Iterator:
     for pod in pods:
         if pod.poll() is None:
             pod.terminate()
-        pod.communicate(timeout=120)
+        pod.communicate(timeout=600)
 
 
 def read_pids(lines: list[str]) -> list[int]:
@@ -112,7 +112,7 @@ def test_first_means_first_in_time(start):
             break
     assert pod.poll() is None  # it waits for all
     os.kill(pids[0], signal.SIGINT)
-    output, _ = pod.communicate(timeout=120)
+    output, _ = pod.communicate(timeout=600)
     assert pod.returncode == 75
     assert "[0] saved after [130]\n" in output
 
@@ -123,7 +123,7 @@ def test_first_means_first_in_time(start):
 def test_hands_signals_on_to_all_processes(start, sent, code):
     pod, pids, _ = start("wait wait wait")
     pod.send_signal(sent)
-    output, _ = pod.communicate(timeout=120)
+    output, _ = pod.communicate(timeout=600)
     assert pod.returncode == code
     for process in range(3):
         assert f"[{process}] saved after [{code}]\n" in output  # the last line, without an end
@@ -133,7 +133,7 @@ def test_hands_signals_on_to_all_processes(start, sent, code):
 def test_timeout_ends_all_processes(start):
     # On a busy machine the second may end before a process is "ready", or has even begun.
     pod, pids, _ = start("wait wait", "--timeout=1", waiting=" is PID ")
-    output, _ = pod.communicate(timeout=60)
+    output, _ = pod.communicate(timeout=600)
     assert pod.returncode == 124
     assert "--timeout=1: ending what still runs" in output
     for process in range(2):

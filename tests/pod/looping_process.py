@@ -14,9 +14,9 @@ from lumiere_jax.runtime.sharding import AXES
 from lumiere_jax.runtime.watchdog import Watchdog
 
 STEPS = flags.DEFINE_integer("steps", 3, "")
-START = flags.DEFINE_integer("start_timeout", 60, "")
-HEARTBEAT = flags.DEFINE_integer("heartbeat_timeout", 100, "")
-WATCHDOG = flags.DEFINE_float("watchdog", 60, "")
+START = flags.DEFINE_integer("start_timeout", 600, "")
+HEARTBEAT = flags.DEFINE_integer("heartbeat_timeout", 1000, "")
+WATCHDOG = flags.DEFINE_float("watchdog", 600, "")
 COLLECTIVE = flags.DEFINE_bool("collective", True, "Whether the processes need each other.")
 
 
@@ -43,6 +43,7 @@ def loop():
         print("agreed", *votes)
         names = "the same name", f"process {jax.process_index()}"
         print("same", *(distributed.is_same_everywhere(name) for name in names))
+    jax.block_until_ready(step_function(state))  # compiled before anybody watches
     with Watchdog(WATCHDOG.value, "the loop") as watchdog, Interruption() as interruption:
         for step in range(1, STEPS.value + 1):
             state, mean = step_function(state)
@@ -61,7 +62,7 @@ def main(argv):
     """Joins the other processes and loops."""
     del argv
     timeouts = {"start_timeout_s": START.value, "heartbeat_timeout_s": HEARTBEAT.value}
-    with distributed.joined(False, shutdown_timeout_s=10, **timeouts):
+    with distributed.joined(False, shutdown_timeout_s=100, **timeouts):
         loop()
 
 

@@ -89,7 +89,7 @@ def test_silent_process_ends_the_others_after_the_heartbeat_timeout(tmp_path):
 
 
 def test_hung_process_ends_the_others(tmp_path):
-    with LocalPod([*ENDLESS, "--watchdog=2"], tmp_path) as pod:
+    with LocalPod([*ENDLESS, "--watchdog=5"], tmp_path) as pod:
         pod.wait_for("step 5", 1)
         pod.send(1, signal.SIGSTOP)
         assert pod.wait(0) == [EXIT_PEER]

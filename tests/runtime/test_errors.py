@@ -139,6 +139,6 @@ def test_interrupt_that_python_drops_comes_again(binary):
 )
 def test_end_that_the_same_command_continues(binary, what, code, message):
     process = start(binary, f"--do={what}")
-    stdout, stderr = process.communicate(timeout=30)
+    stdout, stderr = process.communicate(timeout=300)
     assert (process.returncode, stderr) == (code, message)
     assert stdout == "started\n"

@@ -42,7 +42,7 @@ def fixture_postgres(tmp_path_factory):
 
     def call(program: str, *arguments: str) -> None:
         command = [*user, str(_POSTGRES[0] / program), *arguments]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder, timeout=60)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder, timeout=600)
 
     call("initdb", f"--pgdata={data}", "--username=lumiere", "--auth=trust", "--no-sync")
     options = f"-k {folder} -c listen_addresses= -c fsync=off -c max_connections=200"

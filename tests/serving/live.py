@@ -33,11 +33,11 @@ class LiveServer:
         pattern = re.compile(rb" at (http://\S+)/ with|workers take jobs")
         found = self._wait(lambda: pattern.search(self.log.read_bytes()[begin:]))
         self.url = (found[1] or b"").decode()
-        self.client = httpx.Client(base_url=f"{self.url}/api/v1", timeout=60)
+        self.client = httpx.Client(base_url=f"{self.url}/api/v1", timeout=300)
         if is_ready and self.url:
             self._wait(lambda: self.client.get("/health").status_code == 200)
 
-    def _wait(self, is_so, seconds: float = 120.0):
+    def _wait(self, is_so, seconds: float = 600.0):
         until = time.monotonic() + seconds
         while not (found := is_so()):
             assert self.process.poll() is None, self.log.read_text()
@@ -55,7 +55,7 @@ class LiveServer:
     def job(self, job: str) -> dict:
         return self.client.get(f"/jobs/{job}").json()
 
-    def wait(self, *jobs: str, states=("done", "failed", "cancelled"), seconds=120.0) -> list[dict]:
+    def wait(self, *jobs: str, states=("done", "failed", "cancelled"), seconds=600.0) -> list[dict]:
         """The jobs as soon as all are in one of the states."""
 
         def look():
@@ -74,7 +74,7 @@ class LiveServer:
 
     def terminate(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(300)
 
     def kill(self) -> None:
         """SIGKILL to the server alone: its workers must notice."""
@@ -83,7 +83,7 @@ class LiveServer:
             workers = self.workers() if self.process.poll() is None else []
             self.process.kill()
             self.process.wait()
-            _, left = psutil.wait_procs(workers, timeout=20)
+            _, left = psutil.wait_procs(workers, timeout=200)
             for worker in left:
                 os.kill(worker.pid, signal.SIGKILL)
             assert not left, "workers outlive their server"

@@ -168,7 +168,7 @@ def test_uploads_wait_on_the_disk_for_their_turn_and_few_of_them(site, monkeypat
         return await read_file(file, size)
 
     def slow_check(*arguments):
-        may_go.wait(30)
+        may_go.wait(300)
         return check(*arguments)
 
     monkeypatch.setattr(UploadFile, "read", counted_read)
@@ -182,7 +182,7 @@ def test_uploads_wait_on_the_disk_for_their_turn_and_few_of_them(site, monkeypat
 
     async def main():
         client = httpx.AsyncClient(transport=transport, base_url="http://x/api/v1")
-        with anyio.fail_after(30):
+        with anyio.fail_after(300):
             async with client, anyio.create_task_group() as group:
                 for number in range(4):
                     group.start_soon(post, client)

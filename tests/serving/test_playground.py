@@ -70,7 +70,7 @@ def paint(page):
 def make(page, tmp_path):
     """Submits, and waits for the video; its frames."""
     page.get_by_role("button", name="Make the video").click()
-    page.locator("#result").wait_for(timeout=120_000)
+    page.locator("#result").wait_for(timeout=600_000)
     page.wait_for_function("document.getElementById('result').readyState >= 2")
     assert page.locator("#problem").is_hidden()
     with page.expect_download() as download:
@@ -182,7 +182,7 @@ def test_the_region_by_keyboard(page, files):
 def test_progress_with_previews_and_cancelling(page):
     fill(page, steps="200", small=False)
     page.get_by_role("button", name="Make the video").click()
-    page.locator("#preview").wait_for(timeout=90_000)
+    page.locator("#preview").wait_for(timeout=600_000)
     assert re.match(r"Base: step \d+ of 200|Super", page.locator("#state").text_content())
     assert page.locator("#preview").evaluate("shown => shown.complete && shown.naturalWidth") > 0
     page.get_by_role("button", name="Cancel").click()
@@ -221,7 +221,7 @@ def test_history_tells_of_jobs_that_are_not_shown(page, shared_server):
     fill(page, prompt="second")
     page.get_by_role("button", name="Make the video").click()
     page.locator("#list button[aria-current]", has_text="second").wait_for()
-    page.locator("#list button", has_text=re.compile("first.*, done,")).wait_for(timeout=60_000)
+    page.locator("#list button", has_text=re.compile("first.*, done,")).wait_for(timeout=600_000)
 
 
 def test_a_link_has_the_settings(page, open_page):

@@ -135,7 +135,7 @@ def test_stopped_in_the_middle_of_a_program(runner):
     while watch.progress()["step"] < 2:
         time.sleep(0.05)
     watch.stop()
-    thread.join(30)
+    thread.join(300)
     assert not thread.is_alive() and "Stopped" in str(failures[0])
     assert runner.run([job()], {}, Watch(1))
 

@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -50,7 +49,7 @@ def test_from_a_prompt_to_a_video(start_server, tmp_path):
     assert cancelled["state"] == "cancelled"
     (job,) = server.wait(server.submit(base_only=True, steps=1))
     assert job["state"] == "done" and server.job(slow)["state"] == "cancelled"
-    silent.settimeout(45)
+    silent.settimeout(300)
     assert silent.recv(1) == b""
     silent.close()
     assert server.terminate() == 0
@@ -64,7 +63,7 @@ def test_a_worker_that_is_killed_and_a_job_that_kills_every_worker(start_server)
         server.wait(job, states=["running"])
         (worker,) = server.workers()
         worker.send_signal(signal.SIGKILL)
-        worker.wait(20)
+        worker.wait(200)
         if state == "running":
             server._wait(lambda: server.job(job)["attempts"] == 2)
     (failed,) = server.wait(job)
@@ -79,7 +78,7 @@ def test_the_limit_of_time_replaces_the_worker(start_server):
     (failed,) = server.wait(server.submit(**SLOW))
     assert failed["state"] == "failed" and "longer than the 1 s" in failed["error"]
     assert failed["attempts"] == 1
-    before.wait(20)
+    before.wait(200)
     server._wait(lambda: [worker.pid for worker in server.workers()] not in ([], [before.pid]))
 
 
@@ -115,9 +114,8 @@ def test_no_accepted_job_is_lost_when_the_server_is_killed_under_load(start_serv
     with ThreadPoolExecutor(4) as pool:
         for seed in range(4):
             pool.submit(load, seed)
-        time.sleep(1.5)
+        server._wait(lambda: len(accepted) > 5)
         server.kill()
-    assert len(accepted) > 5
     again = start_server()
     jobs = again.wait(*accepted)
     assert all(job["state"] == "done" for job in jobs), [job["error"] for job in jobs]
@@ -151,7 +149,7 @@ def test_two_workers_on_postgres_of_which_one_is_killed(start_server, new_postgr
     (held,) = [other for other in others if _holds(other, new_postgres)]
     os.killpg(held.process.pid, signal.SIGKILL)
     held.process.wait()
-    server._wait(lambda: server.job(slow)["attempts"] == 2, 60)
+    server._wait(lambda: server.job(slow)["attempts"] == 2)
     server.client.delete(f"/jobs/{slow}")
     more = [server.submit(base_only=True, steps=1, seed=seed) for seed in range(4)]
     assert {job["state"] for job in server.wait(*more)} == {"done"}
@@ -227,6 +225,6 @@ def test_missing_packages_are_told_with_the_extra():
         "errors.run(serve.main)"
     )
     process = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=600
     )
     assert process.returncode == 2 and "lumiere_jax[serve]" in process.stderr, process.stderr

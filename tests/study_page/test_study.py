@@ -29,7 +29,7 @@ def run(*arguments: str) -> tuple[int, str, str]:
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     return process.returncode, process.stdout, process.stderr
 

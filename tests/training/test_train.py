@@ -52,7 +52,7 @@ def start_training(workdir: Path, devices: int, program: str = "", **fields) -> 
 
 
 def finish(process: subprocess.Popen) -> tuple[str, str]:
-    stdout, stderr = process.communicate(timeout=300)
+    stdout, stderr = process.communicate(timeout=900)
     assert process.returncode == 0, stderr
     return stdout, stderr
 
@@ -87,7 +87,7 @@ def test_interrupt_is_told_in_one_line_and_the_run_goes_on(tmp_path):
     process = start_training(tmp_path, 1, train__num_steps=100_000)
     wait_for(tmp_path / "checkpoints" / "4", process)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=600)
     assert process.returncode == 130
     assert stderr.endswith("\ninterrupted\n") and "Traceback" not in stderr
     assert "stopping after this step" in stderr
