@@ -37,7 +37,6 @@ IMPORTED = (
 ARGUMENTS_BY = "WARM_PYTHON_ARGUMENTS_BY"
 """Variable that names a module; its `shrunk(program, arguments)` says what a command is given."""
 
-_SERVERS: list[subprocess.Popen] = []  # kept: one that is forgotten while it runs is warned of
 CLIENT = """
 import json, os, signal, socket, sys
 link = socket.socket(socket.AF_UNIX)
@@ -78,13 +77,14 @@ def _start(folder: Path) -> None:
     client.write_text(f"#!{sys.executable} -ISE\n" + CLIENT.format(path=str(folder / "socket")))
     client.chmod(0o755)
     with (folder / "log").open("w") as log:
-        _SERVERS.append(server := subprocess.Popen(
+        server = subprocess.Popen(
             [sys.executable, "-m", "tests.warm_python", folder], cwd=REPOSITORY, stdout=log,
             stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
-        ))  # fmt: skip
+        )  # fmt: skip
     while not (folder / "socket").exists():
         assert server.poll() is None, (folder / "log").read_text()
         time.sleep(0.05)
+    server.returncode = 0  # it ends by itself: nobody is to be warned that it still runs
 
 
 def _serve(folder: Path) -> dict | None:
@@ -166,11 +166,8 @@ def _run(job: dict) -> None:
     _configure_jax(dict(os.environ), job["environ"])
     os.environ.clear()
     os.environ.update(job["environ"])
-    sys.stdin, sys.stdout, sys.stderr = (
-        open(0),
-        open(1, "w", buffering=1),
-        open(2, "w", buffering=1),
-    )
+    sys.stdin = open(0)
+    sys.stdout, sys.stderr = (open(number, "w", buffering=1) for number in (1, 2))
     first, *rest = job["argv"] or ["-"]
     sys.path[0] = "" if first.startswith("-") else os.path.dirname(os.path.abspath(first))
     changed_by = os.environ.get(ARGUMENTS_BY)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.warm_python import REPOSITORY, python
 
 NARROW = (
     "--config.model.widths=(8,)",
@@ -25,12 +25,12 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
-def run(*arguments, **environment):
+def run(*arguments, program=None):
     """Runs the binary with the compiler's ordinary settings, not those of the tests."""
     kept = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_PLATFORMS")}
     return subprocess.run(
-        [sys.executable, "-m", "lumiere_jax.plan", *arguments],
-        cwd=REPOSITORY, env=kept | environment, capture_output=True, text=True, timeout=600,
+        [program or python(), "-m", "lumiere_jax.plan", *arguments],
+        cwd=REPOSITORY, env=kept, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def test_training_step_of_four_chips_that_are_not_there(tmp_path):
         f"--cache={tmp_path}/cache", f"--output={tmp_path}/plans.jsonl",
         "--config.train.batch_size=4", "--config.mesh.data=2", "--config.mesh.fsdp=2", *NARROW,
     )  # fmt: skip
-    result = run(*arguments)
+    result = run(*arguments, program=sys.executable)
     assert result.returncode == 0, result.stderr
     assert "compiling for v5e:2x2, this can take minutes" in result.stderr
     assert "MFU" in result.stdout and "it fits" in result.stdout
@@ -58,7 +58,7 @@ def test_training_step_of_four_chips_that_are_not_there(tmp_path):
     # Gradients of all trained parameters meet, at least once, in float32 or bfloat16.
     assert sum(t["bytes"] for t in reduced if t) >= 2 * plan["trainable"] / 2
 
-    again = run(*arguments, "--json")
+    again = run(*arguments, "--json", program=sys.executable)
     assert again.returncode == 0 and "compiling" not in again.stderr
     assert json.loads(again.stdout) == plan
 
@@ -88,7 +88,7 @@ def test_a_stage_or_features(arguments):
     ],
 )
 def test_what_cannot_be_compiled(arguments, message):
-    result = run("--config=configs/t2i.py:tiny", *arguments)
+    result = run("--config=configs/t2i.py:tiny", *arguments, program=sys.executable)
     assert result.returncode == 2 and message in result.stderr
     assert "Traceback" not in result.stderr
 
