@@ -70,6 +70,17 @@ def python() -> str:
     return str(folder / "python")
 
 
+def run_on_devices(devices: int, module: str, *arguments: object) -> dict:
+    """Runs a module on so many virtual devices; what it prints at last is JSON."""
+    flags = os.environ["XLA_FLAGS"] + f" --xla_force_host_platform_device_count={devices}"
+    process = subprocess.run(
+        [python(), "-m", module, *arguments], cwd=REPOSITORY, capture_output=True, text=True,
+        env=os.environ | {"XLA_FLAGS": flags}, timeout=900,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr[-3000:]
+    return json.loads(process.stdout.splitlines()[-1])
+
+
 def _start(folder: Path) -> None:
     """Starts the warm Python, and returns as soon as it takes commands."""
     os.mkfifo(folder / "users")

@@ -4,8 +4,6 @@ A program of its own, because the number of devices is fixed when JAX starts.
 """
 
 import json
-import os
-import subprocess
 import sys
 
 import jax
@@ -27,9 +25,8 @@ from lumiere_jax.runtime.sharding import create_mesh, global_batch, replicated
 from lumiere_jax.training.initialization import initial_state
 from lumiere_jax.training.optimizer import create_optimizer
 from lumiere_jax.training.step import compile_step
-from tests.conftest import REPOSITORY
 from tests.tiny_runs import tiny_config
-from tests.warm_python import python
+from tests.warm_python import run_on_devices
 
 ROUNDING = 2e-4  # of the largest value; sums over devices have another order
 ONE = {"data": 1, "fsdp": 1, "space": 1}
@@ -97,17 +94,7 @@ def difference(first: np.ndarray, second: np.ndarray) -> float:
 
 def compare(what: str) -> dict:
     """Runs this program in a process of its own; called by the tests."""
-    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8"
-    run = subprocess.run(
-        [python(), "-m", "tests.pod.eight_devices", what],
-        cwd=REPOSITORY,
-        env=os.environ | {"XLA_FLAGS": flags},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    return json.loads(run.stdout.splitlines()[-1])
+    return run_on_devices(8, "tests.pod.eight_devices", what)
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 """The command line of the study: what it is made from, its results, and what it refuses."""
 
+import functools
 import json
 import shutil
 import socket
-import subprocess
 from pathlib import Path
 
 import av
@@ -17,21 +17,13 @@ from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.study_page import command, making, prompts, report, showing
 from lumiere_jax.study_page import folder as study_folder
 from lumiere_jax.study_page.store import Store
+from tests.inference import running
 from tests.study_page.videos import NAMES, make_study, write_prompts, write_videos
-from tests.warm_python import python
 
 REPOSITORY = Path(__file__).parents[2]
 
 
-def run(*arguments: str) -> tuple[int, str, str]:
-    process = subprocess.run(
-        [python(), "-m", "lumiere_jax.study", *arguments],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    return process.returncode, process.stdout, process.stderr
+run = functools.partial(running.run, "study")
 
 
 @pytest.fixture(name="sources")

@@ -4,8 +4,6 @@ A program of its own, because the number of devices is fixed when JAX starts.
 """
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,8 +17,7 @@ from lumiere_jax.runtime.safetensors_reading import TensorFiles
 from lumiere_jax.runtime.sharding import create_mesh
 from lumiere_jax.text import T5TextEncoder, t5_weights
 from lumiere_jax.text.t5_network import read_architecture
-from tests.conftest import REPOSITORY
-from tests.warm_python import python
+from tests.warm_python import run_on_devices
 
 PROMPTS = ["a large red circle", "", "a small blue square moving up", "größer " * 9, "a"] * 3
 
@@ -63,17 +60,7 @@ def embeddings(folder: Path) -> np.ndarray:
 
 def result_of(folder: Path, devices: int) -> dict:
     """Runs this program in a process of its own; called by the tests."""
-    flags = os.environ["XLA_FLAGS"] + f" --xla_force_host_platform_device_count={devices}"
-    run = subprocess.run(
-        [python(), "-m", "tests.text.eight_devices", str(folder)],
-        cwd=REPOSITORY,
-        env=os.environ | {"XLA_FLAGS": flags},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    return json.loads(run.stdout.splitlines()[-1])
+    return run_on_devices(devices, "tests.text.eight_devices", folder)
 
 
 def main() -> None:
