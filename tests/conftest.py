@@ -37,11 +37,13 @@ for _name, _value in _ENVIRONMENT.items():
 # The annotations of these rooms are checked at every call, with the shapes of arrays; outside of
 # tests they cost nothing. It comes before the first import of what it names.
 _ROOMS = [
-    "cascade.denoising", "diffusion.discrete", "diffusion.guidance", "diffusion.low_resolution",
-    "diffusion.multidiffusion", "diffusion.parameterization", "diffusion.samplers",
-    "diffusion.schedule", "inference.pipeline", "inference.sampling", "inference.stablehlo",
-    "inference.storyboard", "inference.style", "inference.editing", "inference.inputs",
+    "cascade.denoising", "diffusion.discrete", "diffusion.distillation", "diffusion.guidance",
+    "diffusion.losses", "diffusion.low_resolution", "diffusion.multidiffusion",
+    "diffusion.parameterization", "diffusion.samplers", "diffusion.schedule", "inference.pipeline",
+    "inference.sampling", "inference.stablehlo", "inference.storyboard", "inference.style",
+    "inference.editing", "inference.inputs",
     "inference.outputs", "metrics", "models", "text.t5_network",
+    "training.step",
 ]  # fmt: skip
 jaxtyping.install_import_hook(
     [f"lumiere_jax.{room}" for room in _ROOMS],

@@ -26,7 +26,7 @@ from lumiere_jax.runtime.sharding import replicated, use_mesh
 
 
 def compile_step(
-    stage: Stage, optimizer: Any, mesh: Mesh, state: TrainState, batch: Batch
+    stage: Stage, optimizer: Any, mesh: Mesh, state: TrainState, batch: dict[str, Any]
 ) -> jax.stages.Compiled:
     """Compiles the training step for a mesh; the state is updated in place.
 

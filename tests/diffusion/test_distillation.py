@@ -195,8 +195,8 @@ def test_loss_by_hand(float64, kind, weighting):
     log_snrs = student_steps(table, stratified_times(jax.random.key(3), 8))
     log_snr = np.asarray(log_snrs[0])
     np.testing.assert_array_equal(np.sort(log_snr), np.repeat(np.asarray(table)[:, 0], 2))
-    z = np.random.default_rng(2).normal(size=(8, 5))
-    target, _ = teacher_target(denoise, jnp.asarray(z), log_snrs)
+    z = jnp.asarray(np.random.default_rng(2).normal(size=(8, 5)))
+    target, _ = teacher_target(denoise, z, log_snrs)
     loss = student_loss(
         0.4 * z - 0.2, target, jnp.asarray(z), log_snrs[0], kind=kind, weighting=weighting
     )

@@ -36,7 +36,8 @@ def test_loss_against_numpy(kind):
     sigma = np.sqrt(sigmoid(-log_snr))[:, None, None, None, None]
     goal = {"x0": x0, "epsilon": noise, "v": alpha * noise - sigma * x0}[kind]
     with jax.enable_x64(True):
-        loss = losses.diffusion_loss(prediction, x0, noise, time, schedule=SCHEDULE, kind=kind)
+        given = map(jnp.asarray, (prediction, x0, noise, time))
+        loss = losses.diffusion_loss(*given, schedule=SCHEDULE, kind=kind)
     expected = np.mean((prediction - goal) ** 2, axis=(1, 2, 3, 4))
     np.testing.assert_allclose(loss, expected, rtol=1e-9)
 

@@ -3,6 +3,7 @@
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -127,7 +128,7 @@ def test_null_text_of_the_loss_is_that_of_the_encoder(run, monkeypatch):
     prompts = stage.text_encoder(["a large red circle"] * 2)
     video = np.zeros((2, 1, data.resolution, data.resolution, 3), np.float32)
     batch = {"video": video, "text": prompts[0], "text_mask": prompts[1]}
-    training_loss(stage, {}, batch, jax.random.key(0))
+    training_loss(stage, {}, jax.tree.map(jnp.asarray, batch), jax.random.key(0))
     np.testing.assert_array_equal(seen[0]["text"], np.repeat(expected, 2, 0))
     np.testing.assert_array_equal(seen[0]["text_mask"], np.repeat(mask, 2, 0))
 
