@@ -128,8 +128,8 @@ def test_page_of_results(tmp_path):
     text = table.page(tmp_path / "peers")
     assert "| lumiere-pytorch, torch | 1.50 s, 1.00 s, **1.50×** (1.50 to 1.50) |" in text
     assert "fails: RuntimeError: no" in text
-    assert "- lumiere-pytorch, forward pass: 1.50× (bar 2×), **not reached**" in text
-    assert "- lumiere-pytorch, training step: 1.50× (bar 1.4×), reached" in text
+    assert "- lumiere-pytorch, forward pass: 1.50× (target 2×), **not reached**" in text
+    assert "- lumiere-pytorch, training step: 1.50× (target 1.4×), reached" in text
     assert "| lumiere-pytorch: torch | 149% (299 GFLOP/s) | 0.7× |" in text
     assert "| t2i, forward pass | 8 | 5.0 | 0.050 s | 100 | 50% |" in text
     assert "| t2i, forward pass | norms 75%, matrix products 25% |" in text
