@@ -57,11 +57,13 @@ EVAL_DEMO := --task=held_out --base=demo-train/runs/stunet --ssr=demo-train/runs
 eval-demo: $(VENV)/.eval  ## Score the model of demo-train by FVD with the real I3D weights.
 	$(BIN)/python -m lumiere_jax.eval $(EVAL_DEMO)
 
+# The types of libraries differ between versions: they are checked where the pins are installed.
 lint: $(VENV)/.test  ## Check format, lint, imports and types.
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/lint-imports
-	$(BIN)/mypy
+	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; \
+	then $(BIN)/mypy; else echo "types are checked on Python 3.11 only"; fi
 
 plan: $(VENV)/.test  ## Compile the full configs for TPU slices, without a TPU (hours).
 	benchmarks/plan_all.sh

@@ -15,7 +15,7 @@ LACKS_TENSORFLOW_CPU = 'sys_platform != "linux" or platform_machine != "x86_64"'
 RUN_TIME = [
     "absl-py>=2.3",
     "array_record>=0.8",
-    "av>=16",
+    "av>=16,<19",  # 19 takes no metadata_errors
     "clu>=0.0.12",
     "etils[epath]>=1.12",
     "flax>=0.12.8",
