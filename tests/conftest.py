@@ -63,6 +63,14 @@ settings.register_profile("lumiere", deadline=None, derandomize=True, print_blob
 settings.load_profile("lumiere")
 
 
+@pytest.fixture(name="any_batch")
+def fixture_any_batch():
+    """Annotations are not checked: programs are exported for batches without a number."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
 @pytest.fixture(scope="session")
 def cascade(tmp_path_factory) -> dict[str, Path]:
     """Workdirs of the four stages, each trained for a few steps; shared, so not to be changed."""
