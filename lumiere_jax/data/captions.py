@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lumiere_jax.runtime.errors import UserError
@@ -11,6 +11,8 @@ from lumiere_jax.runtime.errors import UserError
 FILE_NAMES = ("captions.csv", "metadata.csv", "captions.jsonl", "metadata.jsonl")
 PATH_COLUMNS = ("path", "file", "video", "file_name")
 CAPTION_COLUMNS = ("caption", "text")
+
+Columns = tuple[str, ...]  # names of a column (key), of which the first that there is counts
 
 
 def find_captions_file(folders: list[Path]) -> Path | None:
@@ -25,11 +27,8 @@ def read_captions_file(path: Path) -> dict[Path, list[str]]:
     The video is a path relative to the file's own folder, in a column (key) named as one of
     `PATH_COLUMNS`; the caption is in one of `CAPTION_COLUMNS`. A video may have several lines.
 
-    Returns:
-      Resolved video path -> its captions, in the order of the file; empty ones are left out.
-
-    Raises:
-      UserError: the file is missing or malformed; the message names the line and what it lacks.
+    The result is resolved video path -> captions, in the order of the file, without empty ones. A
+    `UserError` names the line that is malformed and what it lacks.
     """
     captions: dict[Path, list[str]] = {}
     for video, caption in read_table(path, PATH_COLUMNS, CAPTION_COLUMNS):
@@ -44,32 +43,20 @@ def real_path(path: Path) -> Path:
 
 
 def read_table(
-    path: Path, name_columns: tuple[str, ...], text_columns: tuple[str, ...]
-) -> list[tuple[str, str]]:
-    """Reads names and texts from a CSV or JSONL file.
-
-    Each is in the first of its columns (keys) that there is; white space in a text becomes one
-    space.
-
-    Raises:
-      UserError: the file is missing or malformed; the message names the line and what it lacks.
-    """
-    table = []
+    path: Path, name_columns: Columns, text_columns: Columns
+) -> Iterator[tuple[str, str]]:
+    """Names and texts in a CSV or JSONL file; white space in a text becomes one space."""
     for line, row in read_rows(path, (name_columns, text_columns)):
         name, text = (_field(path, line, row, names) for names in (name_columns, text_columns))
-        table.append((name, " ".join(text.split())))
-    return table
+        yield name, " ".join(text.split())
 
 
 def read_rows(
-    path: Path, wanted: tuple[tuple[str, ...], ...], kind: str = "captions file"
+    path: Path, wanted: Sequence[Columns], kind: str = "captions file"
 ) -> Iterator[tuple[int, dict]]:
     """Line number and fields of each row of a CSV or JSONL file, which messages call a `kind`.
 
-    The header of a CSV file needs one column of each tuple in `wanted`.
-
-    Raises:
-      UserError: the file is missing or malformed; the message names the line and what it lacks.
+    A CSV file needs a column of each of `wanted`. A `UserError` names the line that is malformed.
     """
     readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows}
     if path.suffix.lower() not in readers:
@@ -85,24 +72,20 @@ def read_rows(
 def read_caption_beside(video: Path) -> list[str]:
     """The caption in the `.txt` file of the same name, as a list of one; empty if there is none."""
     path = video.with_suffix(".txt")
-    if not path.is_file():
-        return []
-    caption = " ".join(path.read_text(encoding="utf-8-sig", errors="replace").split())
-    return [caption] if caption else []
+    text = path.read_text(encoding="utf-8-sig", errors="replace") if path.is_file() else ""
+    return list(filter(None, [" ".join(text.split())]))
 
 
-def _csv_rows(
-    file_name: str, path: Path, wanted: tuple[tuple[str, ...], ...]
-) -> Iterator[tuple[int, dict]]:
+def _csv_rows(file_name: str, path: Path, wanted: Sequence[Columns]) -> Iterator[tuple[int, dict]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, skipinitialspace=True, strict=True)
         try:
             reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
-            _check_columns(file_name, reader.fieldnames, wanted)
+            check_columns(f"{file_name}, line 1", reader.fieldnames, wanted)
             for row in reader:
                 if None in row or None in row.values():
-                    found = sum(value is not None for key, value in row.items() if key is not None)
-                    found += len(row.get(None, []))
+                    surplus = row.pop(None, [])
+                    found = sum(value is not None for value in row.values()) + len(surplus)
                     raise UserError(
                         f"{file_name}, line {reader.line_num}: {found} fields where the "
                         f"header has {len(reader.fieldnames)}; put captions with commas in quotes"
@@ -113,19 +96,15 @@ def _csv_rows(
             raise UserError(f"{file_name}, line {line}: {error}") from error
 
 
-def _check_columns(file_name: str, columns: list[str], wanted: tuple[tuple[str, ...], ...]) -> None:
+def check_columns(where: str, columns: Sequence[str], wanted: Sequence[Columns]) -> None:
     """Names the columns that a header lacks."""
     for names in wanted:
         if not set(names) & set(columns):
-            raise UserError(
-                f"{file_name}, line 1: no column {any_of(names)} among "
-                f"{', '.join(columns) or 'none'}"
-            )
+            among = ", ".join(columns) or "none"
+            raise UserError(f"{where}: no column {any_of(names)} among {among}")
 
 
-def _jsonl_rows(
-    file_name: str, path: Path, _: tuple[tuple[str, ...], ...]
-) -> Iterator[tuple[int, dict]]:
+def _jsonl_rows(file_name: str, path: Path, _: Sequence[Columns]) -> Iterator[tuple[int, dict]]:
     with path.open(encoding="utf-8-sig") as file:
         for line, text in enumerate(file, start=1):
             if not text.strip():
@@ -139,7 +118,7 @@ def _jsonl_rows(
             yield line, row
 
 
-def _field(path: Path, line: int, row: dict, names: tuple[str, ...]) -> str:
+def _field(path: Path, line: int, row: dict, names: Columns) -> str:
     """The text under the first of the names that the row has."""
     value = next((row[name] for name in names if name in row), None)
     if not isinstance(value, str):
@@ -148,6 +127,6 @@ def _field(path: Path, line: int, row: dict, names: tuple[str, ...]) -> str:
     return value
 
 
-def any_of(names: tuple[str, ...]) -> str:
+def any_of(names: Columns) -> str:
     """A choice in words: "a, b or c"."""
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

@@ -20,9 +20,7 @@ _WRITING = (
 ).split()
 _WORDS = frozenset(_SIDES + _WRITING)
 _STEMS = ("left", "right")
-_UNRELATED = frozenset(
-    "leftover leftovers righteous righteously righteousness rightful rightfully".split()
-)
+_UNRELATED = "leftover leftovers righteous righteously righteousness rightful rightfully".split()
 _CHARACTERS = re.compile('[左右"“”„«»「」『』]|왼쪽|오른쪽')
 
 
@@ -31,10 +29,8 @@ def names_a_side(caption: str) -> bool:
 
     True for left and right in all their forms and a few other languages, for turns and ships'
     sides, and for writing, which nobody can read in a mirror. A caption that uses such a word in
-    another sense counts as well: a clip that is not mirrored is no loss.
-
-    Args:
-      caption: any text. Case, compatibility forms, digits and punctuation make no difference.
+    another sense counts as well: a clip that is not mirrored is no loss. Case, compatibility forms,
+    digits and punctuation make no difference.
     """
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", caption).casefold())
     if _CHARACTERS.search(text):

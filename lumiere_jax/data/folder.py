@@ -58,9 +58,8 @@ class CaptionedFile(Generic[Facts]):
 class CaptionedFolder(Generic[Facts]):
     """The files of one kind in a folder or below it, each examined once.
 
-    Attributes:
-      files: those that can be used, sorted by path, so that an index means one file.
-      report: names the others, each with its reason.
+    `files` are those that can be used, sorted by path, so that an index means one file; `report`
+    names the others, each with its reason.
     """
 
     def __init__(
@@ -81,9 +80,6 @@ class CaptionedFolder(Generic[Facts]):
             Files that it does not list may have a `.txt` file beside them.
           suffixes: that names of files end in.
           examine: what is to be known about a file, or the reason why it cannot be used.
-
-        Raises:
-          UserError: no folder, or a malformed captions file.
         """
         whole = Path(root).expanduser()
         self.folder, self._suffixes = _split_folder(whole, split), suffixes
@@ -161,6 +157,5 @@ def examine_all(examine: Callable[[In], Out], items: Sequence[In]) -> Iterator[O
         for count, result in enumerate(pool.map(examine, items), start=1):
             if time.monotonic() - told > _PROGRESS_SECONDS:
                 told = time.monotonic()
-                message = f"looking at videos: {count} of {len(items)}"
-                print(message, file=sys.stderr, flush=True)
+                print(f"looking at videos: {count} of {len(items)}", file=sys.stderr, flush=True)
             yield result

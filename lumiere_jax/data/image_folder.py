@@ -36,10 +36,6 @@ class ImageFolder(HoldsFrames):
         """Finds and checks the images; arguments are the fields of `DataConfig`.
 
         For splits and captions see `CaptionedFolder`; `num_frames` must be 1.
-
-        Raises:
-          UserError: no folder, no usable image in it, a malformed captions file, or clips of more
-            than one frame are asked for.
         """
         check_clip("image_folder", split)
         if num_frames != 1:
@@ -86,9 +82,7 @@ class ImageFolder(HoldsFrames):
 def read_image(path: str | os.PathLike) -> Picture:
     """An image file as it is meant to be seen: upright by its EXIF note, on white, 8 bits.
 
-    Raises:
-      OSError: the file is missing, no image, or damaged.
-      ValueError: it has more pixels than are safe to decode.
+    An `OSError` if it is missing or damaged, a `ValueError` if it is too large to decode safely.
     """
     try:
         with warnings.catch_warnings():

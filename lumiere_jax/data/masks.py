@@ -84,8 +84,7 @@ def outpainting(shape: Shape, generator: np.random.Generator) -> Mask:
     known = np.zeros(side, bool)
     known[round(before * side) : max(side - round(after * side), round(before * side) + 1)] = True
     known[0 if before < after else -1] = False
-    plane = np.broadcast_to(known[:, None] if axis == 0 else known, (height, width))
-    return np.broadcast_to(plane, shape).copy()
+    return np.broadcast_to(known[:, None] if axis == 0 else known, shape).copy()
 
 
 def cinemagraph(shape: Shape, generator: np.random.Generator) -> Mask:
@@ -121,13 +120,8 @@ class MaskMix:
     """Draws the task of a clip by weights, and then its mask."""
 
     def __init__(self, weights: Mapping[str, float]):
-        """Takes `config.masks`: a weight for each of `GENERATORS`, or for some of them.
-
-        Raises:
-          UserError: for an unknown task, or weights that cannot be shares.
-        """
-        unknown = sorted(set(weights) - set(GENERATORS))
-        if unknown:
+        """Takes `config.masks`: a weight for each of `GENERATORS`, or for some of them."""
+        if unknown := sorted(set(weights) - set(GENERATORS)):
             raise UserError(f"masks.{unknown[0]} is unknown; there are {', '.join(GENERATORS)}.")
         values = np.array(list(weights.values()), np.float64)
         if not (np.isfinite(values).all() and (values >= 0).all() and values.sum() > 0):

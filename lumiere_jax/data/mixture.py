@@ -16,21 +16,12 @@ SLOTS = 1000
 class Mixture:
     """Examples of several sources, counted through: those of the first come first.
 
-    How often each comes is not decided here but by `sizes` and `slots`, see `order.batch_order`.
-
-    Attributes:
-      sources: the sources.
-      sizes: examples of each.
-      slots: positions of each in a cycle of `SLOTS`.
+    How often each comes is decided by `sizes`, the examples of each, and `slots`, the positions of
+    each in a cycle of `SLOTS`, see `order.batch_order`.
     """
 
     def __init__(self, sources: Sequence[Source], weights: Sequence[float]):
-        """Takes the sources and their weights, which need not sum to one.
-
-        Raises:
-          UserError: no source, or a weight that is not a positive number or too small for one clip
-            of 1000.
-        """
+        """Takes the sources and their weights: positive numbers, which need not sum to one."""
         if not sources:
             raise UserError("a mixture needs at least one source, in config.data.mixture")
         for weight in weights:

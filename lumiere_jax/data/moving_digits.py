@@ -77,11 +77,7 @@ def is_held_out(handwriting: int) -> bool:
 
 
 def parse_caption(caption: str) -> tuple[DigitAttributes, ...]:
-    """What a caption says of its digits.
-
-    Raises:
-      UserError: the caption is not one of `moving_digits`.
-    """
+    """What a caption says of its digits; a `UserError` if it is none of `moving_digits`."""
     matches = [_CAPTION.fullmatch(part) for part in re.split(" and (?=digit )", caption)]
     found = [DigitAttributes(int(match[1]), match[2]) for match in matches if match]
     if len(found) != len(matches) or len(found) > 2:

@@ -21,11 +21,8 @@ def batch_order(
     Position k = step * batch_size + j of the endless sequence lies in cycle k // sum(slots). In
     every cycle each source gets as many positions as it has slots, in a random order. Counted slot
     by slot, its position number n lies in its epoch n // size, and every epoch is a pseudo-random
-    permutation of all of its examples.
-
-    Returns:
-      Indices of the examples, counted through all sources, and positions k, both int64
-      [batch_size / process_count]: the contiguous slice of this process.
+    permutation of all of its examples. What is returned are indices of the examples, counted
+    through all sources, and positions k, both int64 [batch_size / process_count].
     """
     share = batch_size // process_count
     first = tf.cast(step, tf.int64) * batch_size + process_index * share

@@ -4,6 +4,7 @@ The data order is a function of (seed, step): a run that is resumed at a step co
 with the batches that an uninterrupted run would have seen, and no iterator state is saved.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -46,7 +47,10 @@ def train_batches(
     flip: bool = False,
     draw_mask: DrawMask | None = None,
 ) -> Iterator[Batch]:
-    """Endless batches, from `start_step` on, prepared in the background.
+    """Endless batches, prepared in the background.
+
+    Each is a dict of video float32 [B, T, H, W, 3], text float32 [B, L, D], text_mask bool [B, L]
+    and, with `draw_mask`, mask bool [B, T, H, W, 1], where B = batch_size / process_count.
 
     Args:
       source: captioned clips.
@@ -61,10 +65,6 @@ def train_batches(
       num_threads: batches prepared at once; more than 1 helps where clips are decoded.
       flip: mirrors every second clip, at random, whose caption says nothing of a side.
       draw_mask: of a conditional stage.
-
-    Returns:
-      Iterator of dict(video float32 [B, T, H, W, 3], text float32 [B, L, D], text_mask bool [B, L]
-      and, with `draw_mask`, mask bool [B, T, H, W, 1]), B = batch_size / process_count.
 
     Raises:
       UserError: fewer examples than a batch; a batch that cannot be shared evenly; or, while
@@ -101,42 +101,42 @@ def train_batches(
     return _iterate(dataset.with_options(options), loader)
 
 
+@dataclasses.dataclass
 class _BatchLoader:
     """Makes a whole batch in one call, since every call into Python from tf.data costs time."""
 
-    def __init__(
-        self,
-        source: Source,
-        text_encoder: TextEncoder,
-        seed: int,
-        flip: bool,
-        draw_mask: DrawMask | None,
-    ):
-        self._source, self._text_encoder, self._seed = source, text_encoder, seed
-        self._flip, self._draw_mask = flip, draw_mask
-        self._read: Callable[[int, int], tuple[np.ndarray, str]] = source.example
-        self.dtypes = [tf.float32, tf.float32, tf.bool] + ([tf.bool] if draw_mask else [])
-        if isinstance(source, HoldsFrames):
-            self._read, self.dtypes[0] = source.frames, tf.uint8
-        self.error: Exception | None = None
+    source: Source
+    text_encoder: TextEncoder
+    seed: int
+    flip: bool
+    draw_mask: DrawMask | None
+    error: Exception | None = None
+
+    @property
+    def dtypes(self) -> list[tf.DType]:
+        """Of what a call returns."""
+        video = tf.uint8 if isinstance(self.source, HoldsFrames) else tf.float32
+        return [video, tf.float32, tf.bool] + ([tf.bool] if self.draw_mask else [])
 
     def __call__(self, indices: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, ...]:
         try:
-            seeds = [clip_seed(self._seed, int(position)) for position in positions]
+            seeds = [clip_seed(self.seed, int(position)) for position in positions]
             chosen = list(zip(indices.tolist(), seeds, strict=True))
             videos, captions = zip(*(self._clip(*pair) for pair in chosen), strict=True)
             batch = np.stack(videos), *self._text(chosen, captions)
-            if self._draw_mask is None:
+            if self.draw_mask is None:
                 return batch
             shape = videos[0].shape[:3]
-            return *batch, np.stack([self._draw_mask(shape, seed) for seed in seeds])
+            return *batch, np.stack([self.draw_mask(shape, seed) for seed in seeds])
         except Exception as error:  # tf.data would hand on nothing but its text
             self.error = self.error or error
             raise
 
     def _clip(self, index: int, seed: int) -> tuple[Num[np.ndarray, "time height width 3"], str]:
-        video, caption = self._read(index, seed)
-        if self._flip and not names_a_side(caption):
+        source = self.source
+        read = source.frames if isinstance(source, HoldsFrames) else source.example
+        video, caption = read(index, seed)
+        if self.flip and not names_a_side(caption):
             video = video[:, :, ::-1] if np.random.default_rng([seed, 1]).random() < 0.5 else video
         return video, caption
 
@@ -145,11 +145,11 @@ class _BatchLoader:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings that the source stores, and for the other captions the encoder's."""
         rows: list[Any] = [None] * len(chosen)
-        if isinstance(self._source, StoresText | Mixture):
-            rows = [self._source.stored_text(*pair) for pair in chosen]
+        if isinstance(self.source, StoresText | Mixture):
+            rows = [self.source.stored_text(*pair) for pair in chosen]
         missing = [row for row, stored in enumerate(rows) if stored is None]
         if missing:
-            encoded = self._text_encoder([captions[row] for row in missing])
+            encoded = self.text_encoder([captions[row] for row in missing])
             for row, *embedded in zip(missing, *encoded, strict=True):
                 rows[row] = embedded
         text, mask = zip(*rows, strict=True)

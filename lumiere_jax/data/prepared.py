@@ -41,9 +41,6 @@ class Prepared(HoldsFrames):
 
         Arguments are the fields of `DataConfig`: resolution and rate must be those that are stored,
         and of longer clips a part is taken. Without clips for "test" both splits are the same.
-
-        Raises:
-          UserError: the folder holds no finished output, or one of other clips.
         """
         check_clip("prepared", split, clip)
         self._folder = epath.Path(folder).expanduser()
@@ -56,9 +53,7 @@ class Prepared(HoldsFrames):
         self._num_frames, self._clip = num_frames, clip
         self._format = self._index.record_format()
         self._reader = functools.lru_cache(_OPEN_FILES)(self._open)
-        self._texts: collections.OrderedDict[int, tuple[np.ndarray, ...]] = (
-            collections.OrderedDict()
-        )
+        self._texts = collections.OrderedDict[int, tuple[np.ndarray, ...]]()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -67,9 +62,8 @@ class Prepared(HoldsFrames):
     @property
     def fingerprint(self) -> str:
         """Names the clips: all that is stored, and which part of it is taken."""
-        clip = [self._num_frames, self._clip]
-        stored = self._index.fingerprint
-        return fingerprint("prepared", index=stored, split=self._split, clip=clip)
+        facts = {"index": self._index.fingerprint, "split": self._split}
+        return fingerprint("prepared", **facts, clip=[self._num_frames, self._clip])
 
     @property
     def text_fingerprint(self) -> str | None:
@@ -77,11 +71,7 @@ class Prepared(HoldsFrames):
         return self._index.settings.text_fingerprint
 
     def frames(self, index: int, seed: int = 0) -> tuple[Frames, str]:
-        """A clip and its caption; a pure function of (index, seed).
-
-        Raises:
-          UserError: the file of the clip is missing or damaged.
-        """
+        """A clip and its caption, by (index, seed); a `UserError` if its file is damaged."""
         record = self._read(index)
         start, number = self._draw(index, seed, len(record.captions))
         return record.frames[start : start + self._num_frames], record.captions[number]

@@ -61,9 +61,8 @@ class Settings:
                 "frames per second cannot be made; all must be positive"
             )
         if not 0 <= self.test_fraction < 1:
-            raise UserError(
-                f"test_fraction is {self.test_fraction:g}; it must be from 0 to below 1"
-            )
+            fraction = f"{self.test_fraction:g}"
+            raise UserError(f"test_fraction is {fraction}; it must be from 0 to below 1")
 
     @property
     def clip_shape(self) -> tuple[int, int, int, int]:
@@ -111,11 +110,7 @@ class Record:
 
 
 class RecordFormat:
-    """Serializes records of one size, and parses them.
-
-    Attributes:
-      features: the same as TFDS features.
-    """
+    """Serializes records of one size, and parses them; `features` are those of TFDS."""
 
     def __init__(self, clip_shape: Sequence[int], text_dim: int | None = None):
         """Args: shape [T, H, W, 3] of a clip, and size D of stored embeddings, if there are any."""
@@ -201,11 +196,7 @@ class Index:
 
     @classmethod
     def load(cls, output: epath.PathLike) -> "Index":
-        """Reads the index of a finished output.
-
-        Raises:
-          UserError: the folder holds none, or one of another version.
-        """
+        """Reads the index of a finished output; a `UserError` if there is none of this version."""
         path = epath.Path(output) / INDEX_FILE
         try:
             values = json.loads(path.read_text())

@@ -48,11 +48,7 @@ class ProceduralSource:
         return self.two_object_probability if self.max_objects == 2 else 0.0
 
     def generator(self, index: int, *stream: int) -> np.random.Generator:
-        """What clip `index` is drawn with.
-
-        Raises:
-          IndexError: `index` is outside [0, len(self)).
-        """
+        """What clip `index` is drawn with; an `IndexError` outside [0, len(self))."""
         if not 0 <= index < self.size:
             raise IndexError(f"{self.name} has {self.size} clips; there is no clip {index}")
         return np.random.default_rng((self.seed, int(index), *stream))

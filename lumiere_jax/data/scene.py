@@ -122,13 +122,8 @@ def coverage(
 
     A linear ramp, one sample wide, over the signed distance is exact for straight edges along an
     axis and close elsewhere; small frames, where a corner is a large part of the object, also
-    average several samples in a pixel.
-
-    Args:
-      shape: one of `SHAPES`.
-      centers: (x, y), fractions of the frame's width.
-      radius: half the object's width, a fraction of the frame's width.
-      resolution: pixels along each side.
+    average several samples in a pixel. The centers (x, y) and the radius, half the object's width,
+    are fractions of the frame's width.
     """
     samples = max(1, min(4, 128 // resolution))  # along each side of a pixel
     side = resolution * samples
@@ -159,16 +154,10 @@ def render_background(
     colour: str, kind: str, resolution: int
 ) -> Float32[np.ndarray, "height width 3"]:
     """Draws a background in [-1, 1], whose texture is two tones about the named colour."""
-    wave = _square_wave(resolution)
-    pattern = {
-        "plain": np.zeros((1, 1)),
-        "striped": wave[None, :],
-        "checkered": wave[:, None] * wave[None, :],
-    }[kind]
-    tones = np.broadcast_to(pattern * TEXTURE_AMPLITUDE, (resolution, resolution))
-    return (2.0 * (np.asarray(BACKGROUND_COLOURS[colour]) + tones[..., None]) - 1.0).astype(
-        np.float32
-    )
+    wave = _square_wave(resolution)[None, :]
+    pattern = {"plain": np.zeros((1, 1)), "striped": wave, "checkered": wave.T * wave}[kind]
+    tones = np.broadcast_to(pattern * TEXTURE_AMPLITUDE, (resolution, resolution))[..., None]
+    return (2.0 * (np.asarray(BACKGROUND_COLOURS[colour]) + tones) - 1.0).astype(np.float32)
 
 
 def render(scene: Scene, times: Float[np.ndarray, " time"], resolution: int) -> Video:

@@ -18,28 +18,37 @@ from lumiere_jax.runtime.errors import UserError
 
 MAX_WORDS = 23
 
-_Wordings = dict[str, tuple[str, ...]]
-
-# The wordings of each value, the shortest first where they differ in length.
-_SHAPE_WORDS: _Wordings = {shape: (shape,) for shape in SHAPES}
-_COLOUR_WORDS: _Wordings = {colour: (colour,) for colour in OBJECT_COLOURS}
-_SIZE_WORDS: _Wordings = {"small": ("small", "little"), "large": ("large", "big")}
-_BACKGROUND_WORDS: _Wordings = {colour: (colour,) for colour in BACKGROUND_COLOURS}
-_BACKGROUND_WORDS["gray"] = ("gray", "grey")
-_KIND_WORDS: _Wordings = {kind: (kind,) for kind in BACKGROUND_KINDS}
-_DIRECTION_WORDS: _Wordings = {"still": ("standing still", "not moving")}
-for _name in ("left", "right"):
-    _DIRECTION_WORDS[_name] = (f"moving {_name}", f"going {_name}", f"moving to the {_name}")
-for _name in ("up", "down"):
-    _DIRECTION_WORDS[_name] = (f"moving {_name}", f"going {_name}")
-for _vertical, _step in (("upper", "up"), ("lower", "down")):
-    for _side in ("left", "right"):
-        _DIRECTION_WORDS[f"{_vertical} {_side}"] = (
-            f"going {_step} and {_side}",
-            f"moving to the {_vertical} {_side}",
-        )
+_FILLERS = "a an the is on in front of over against background with".split()
+# The wordings of each value of an attribute, the shortest first where they differ in length.
+_WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {
+    "shape": {shape: (shape,) for shape in SHAPES},
+    "colour": {colour: (colour,) for colour in OBJECT_COLOURS},
+    "size": {"small": ("small", "little"), "large": ("large", "big")},
+    "direction": {
+        "still": ("standing still", "not moving"),
+        "left": ("moving left", "going left", "moving to the left"),
+        "right": ("moving right", "going right", "moving to the right"),
+        "up": ("moving up", "going up"),
+        "down": ("moving down", "going down"),
+        "upper left": ("going up and left", "moving to the upper left"),
+        "upper right": ("going up and right", "moving to the upper right"),
+        "lower left": ("going down and left", "moving to the lower left"),
+        "lower right": ("going down and right", "moving to the lower right"),
+    },
+    "background_colour": {c: (c,) for c in BACKGROUND_COLOURS} | {"gray": ("gray", "grey")},
+    "background_kind": {kind: (kind,) for kind in BACKGROUND_KINDS},
+    "filler": {word: (word,) for word in _FILLERS},
+    "and": {"and": ("and",)},
+}
 _BACKGROUND_TEMPLATES = ("on a {} {} background", "in front of a {} {} background")
-_FILLERS = frozenset("a an the is on in front of over against background with".split())
+# By the words of a wording: which attribute it sets, and to which value.
+_PHRASES = {
+    tuple(wording.split()): (part, value)
+    for part, values in _WORDINGS.items()
+    for value, wordings in values.items()
+    for wording in wordings
+}
+_LONGEST_PHRASE = max(map(len, _PHRASES))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +84,8 @@ def _choose(wordings: tuple[str, ...], rng: np.random.Generator) -> str:
 
 
 def _describe_object(item: SceneObject, short: bool, rng: np.random.Generator) -> str:
-    directions = _DIRECTION_WORDS[item.direction]
-    size = _choose(_SIZE_WORDS[item.size], rng)
+    directions = _WORDINGS["direction"][item.direction]
+    size = _choose(_WORDINGS["size"][item.size], rng)
     direction = directions[0] if short else _choose(directions, rng)
     return f"a {size} {item.colour} {item.shape} {direction}"
 
@@ -90,44 +99,17 @@ def describe(scene: Scene, rng: np.random.Generator) -> str:
     short = len(scene.objects) > 1
     objects = " and ".join(_describe_object(item, short, rng) for item in scene.objects)
     template = _BACKGROUND_TEMPLATES[0] if short else _choose(_BACKGROUND_TEMPLATES, rng)
-    colour = _choose(_BACKGROUND_WORDS[scene.background_colour], rng)
+    colour = _choose(_WORDINGS["background_colour"][scene.background_colour], rng)
     background = template.format(scene.background_kind, colour)
     parts = (objects, background) if rng.integers(2) else (background, objects)
     return " ".join(parts)
 
 
-def _phrase_table() -> dict[tuple[str, ...], tuple[str, str]]:
-    """Maps every wording, as a tuple of words, to the attribute it sets and the value."""
-    parts = {
-        "shape": _SHAPE_WORDS,
-        "colour": _COLOUR_WORDS,
-        "size": _SIZE_WORDS,
-        "direction": _DIRECTION_WORDS,
-        "background_colour": _BACKGROUND_WORDS,
-        "background_kind": _KIND_WORDS,
-    }
-    return {
-        tuple(wording.split()): (part, value)
-        for part, values in parts.items()
-        for value, wordings in values.items()
-        for wording in wordings
-    }
-
-
-_PHRASES = _phrase_table()
-_LONGEST_PHRASE = max(map(len, _PHRASES))
-
-
 def _match(words: list[str], caption: str) -> tuple[int, tuple[str, str]]:
     """The length and the meaning of the longest phrase that `words` begins with."""
     for length in range(min(_LONGEST_PHRASE, len(words)), 0, -1):
-        meaning = _PHRASES.get(tuple(words[:length]))
-        if meaning:
+        if meaning := _PHRASES.get(tuple(words[:length])):
             return length, meaning
-    if words[0] in _FILLERS:
-        return 1, ("filler", words[0])
-    if words[0] == "and":
-        return 1, ("and", "and")
     raise UserError(
         f'The caption "{caption}" does not follow the grammar of moving_shapes at "{words[0]}". '
         'Write it like "a small red circle moving to the upper left on a plain black background"; '
@@ -148,10 +130,8 @@ def _require(found: dict[str, str], names: tuple[str, ...], caption: str) -> Non
 def parse_caption(caption: str) -> SceneAttributes:
     """Reads a caption: the inverse of `describe`, for all its wordings.
 
-    Size and the background's kind may be left out; case and punctuation do not matter.
-
-    Raises:
-      UserError: a word is unknown, or colour, shape, direction or background is not named.
+    Size and the background's kind may be left out; case and punctuation do not matter. A
+    `UserError` tells of an unknown word, or what else is not named.
     """
     words = "".join(c if c.isalnum() else " " for c in caption.lower()).split()
     objects: list[dict[str, str]] = [{}]

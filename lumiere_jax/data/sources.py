@@ -45,15 +45,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
 
 
 def create_source(config: DataConfig | Mapping[str, Any], split: str) -> Source:
-    """The data source that `config.data` describes.
-
-    Args:
-      config: see `DataConfig`.
-      split: "train" or "test".
-
-    Raises:
-      UserError: no source of that name, or the source cannot use its settings.
-    """
+    """The source for the split "train" or "test"; a `UserError` if it cannot use its settings."""
     data = config if isinstance(config, DataConfig) else DataConfig.from_config(config)
     if data.name == "mixture":
         return _mixture(data, split)

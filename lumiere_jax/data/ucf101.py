@@ -12,13 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lumiere_jax.data.source import (
-    HoldsFrames,
-    check_choice,
-    check_clip,
-    choose_start,
-    fingerprint,
-)
+from lumiere_jax.data.source import HoldsFrames, check_choice, check_clip, choose_start, fingerprint
 from lumiere_jax.data.ucf101_classes import classes
 from lumiere_jax.data.ucf101_videos import UcfVideo, find_files, find_records
 from lumiere_jax.data.video_io import Frames, as_size, frames_in, resize_and_crop
@@ -31,10 +25,7 @@ RATE = 25.0
 class Ucf101(HoldsFrames):
     """Clips of UCF101 with the prompt of their class as caption.
 
-    Videos that are shorter than a clip are left out.
-
-    Attributes:
-      left_out: reason by name, of videos that cannot be used.
+    Videos that cannot be used, as they are shorter than a clip, are in `left_out`: name -> reason.
     """
 
     def __init__(
@@ -53,9 +44,6 @@ class Ucf101(HoldsFrames):
 
         `folder` holds `UCF-101` and `ucfTrainTestlist`, or is the `data_dir` of TFDS. The aspect of
         the videos is kept, and what does not fit is cropped.
-
-        Raises:
-          UserError: naming a setting that is out of range, or what the folder lacks.
         """
         check_clip("ucf101", split, clip)
         backends = ("auto", "files", "tfds")

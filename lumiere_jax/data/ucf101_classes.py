@@ -10,22 +10,17 @@ import functools
 import importlib.resources
 import re
 
-_FILE = "ucf101_prompts.csv"
-
 
 @dataclasses.dataclass(frozen=True)
 class ActionClass:
     """A class of UCF101.
 
-    Attributes:
-      name: as TFDS spells it, "ApplyEyeMakeup".
-      prompt: PYoCo's.
-      counts: number of videos by the column of the list, such as "clips_total" (those of the data
-        set) or "videos_of_10000_by_train_split1" (shares of 10,000, by largest remainder).
+    `counts` are videos by the column of the list, such as "clips_total" (those of the data set) or
+    "videos_of_10000_by_train_split1" (shares of 10,000, by largest remainder).
     """
 
-    name: str
-    prompt: str
+    name: str  # as TFDS spells it, "ApplyEyeMakeup"
+    prompt: str  # PYoCo's
     counts: dict[str, int]
 
     @property
@@ -38,8 +33,8 @@ class ActionClass:
 @functools.cache
 def classes() -> tuple[ActionClass, ...]:
     """The 101 classes, in the order of TFDS."""
-    text = importlib.resources.files(__package__).joinpath(_FILE).read_text(encoding="utf-8")
-    rows = list(csv.DictReader(text.splitlines()))
+    file = importlib.resources.files(__package__).joinpath("ucf101_prompts.csv")
+    rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
     columns = [column for column in rows[0] if column.startswith(("clips_", "videos_"))]
     return tuple(
         ActionClass(row["class"], row["prompt"], {c: int(row[c]) for c in columns}) for row in rows

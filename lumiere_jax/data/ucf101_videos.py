@@ -46,9 +46,6 @@ def find_files(root: Path, split: str, fold: int) -> Found:
     """The videos of a split, in the order of their files' names.
 
     `root` holds the videos, in folders or not, and the lists, unpacked or not.
-
-    Raises:
-      UserError: naming what is missing, and how to get it.
     """
     labels = {action.name.casefold(): label for label, action in enumerate(classes())}
     known = {path.name.casefold(): path for path in root.rglob("*.avi")}
@@ -88,8 +85,7 @@ def _probe(path: Path) -> VideoInfo | str:
 
 def _listed(root: Path, name: str) -> list[str]:
     """Lines "CLASS/FILE.avi" of a list, which train lists end with the class's number."""
-    place = root / LISTS / name
-    archive = root / LISTS_ARCHIVE
+    place, archive = root / LISTS / name, root / LISTS_ARCHIVE
     try:
         if place.is_file():
             text = place.read_text(encoding="utf-8")
@@ -124,13 +120,7 @@ def _explain_missing_videos(root: Path) -> None:
 
 
 def find_records(root: Path, split: str, fold: int) -> Found:
-    """The videos of a split, in the order of the records, all of which are read once.
-
-    `root` is the `data_dir` of TFDS.
-
-    Raises:
-      UserError: if the data set is not there, or not prepared as TFRecords at its own size.
-    """
+    """The videos of a split in TFDS's `data_dir`, in the order of its records, each read once."""
     import tensorflow_datasets as tfds
 
     name = f"ucf101/ucf101_{fold}"

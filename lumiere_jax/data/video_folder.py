@@ -1,5 +1,6 @@
 """`video_folder`: any folder of captioned videos as a source of training clips."""
 
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,9 +54,6 @@ class VideoFolder(HoldsFrames):
         """Finds, probes and filters the videos; arguments are the fields of `DataConfig`.
 
         For splits and captions see `CaptionedFolder`.
-
-        Raises:
-          UserError: no folder, no usable video in it, or a malformed captions file.
         """
         check_clip("video_folder", split, clip)
         self.num_frames, self.fps, self.clip = num_frames, fps, clip
@@ -72,11 +70,7 @@ class VideoFolder(HoldsFrames):
         return len(self._videos)
 
     def frames(self, index: int, seed: int = 0) -> tuple[Frames, str]:
-        """A clip of video `index` and its caption; a pure function of (index, seed).
-
-        Raises:
-          UserError: the file cannot be read any more.
-        """
+        """A clip of video `index` and its caption; a pure function of (index, seed)."""
         video = self._videos[index]
         generator = np.random.default_rng([seed, index])
         spare = video.facts.num_frames(self.fps) - self.num_frames
@@ -102,15 +96,13 @@ class VideoFolder(HoldsFrames):
 
     def _read(self, index: int, start: int) -> Frames:
         """A clip, from the cache if there is one."""
-        path, info, end = self.path(index), self._videos[index].facts, start + self.num_frames
+        info, count = self._videos[index].facts, self.num_frames
+        read = functools.partial(read_video, self.path(index), fps=self.fps, size=self._size)
         if self._cache is None:
-            return read_video(
-                path, fps=self.fps, start=start, num_frames=self.num_frames, size=self._size,
-                info=info,
-            )  # fmt: skip
+            return read(start=start, num_frames=count, info=info)
         if index not in self._cache:
-            self._cache[index] = read_video(path, fps=self.fps, size=self._size, info=info)
-        return self._cache[index][start:end]
+            self._cache[index] = read(info=info)
+        return self._cache[index][start : start + count]
 
     def _examine(self, path: Path) -> VideoInfo | str:
         """What a file is, or the reason why it cannot be used."""

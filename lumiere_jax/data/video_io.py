@@ -141,9 +141,6 @@ def probe_video(path: str | os.PathLike) -> VideoInfo:
     """Reads the timestamps of all frames of a file, and decodes the first frame only.
 
     The header is not trusted: a truncated file often promises more than it holds.
-
-    Raises:
-      VideoReadError: the file is missing, no video, or its first frame cannot be decoded.
     """
     with _open_video(path) as opened:
         start_time, _ = next(_timed_frames(*opened), (None, None))
@@ -250,11 +247,7 @@ class _RGBConverter:
 
 
 def read_comment(path: str | os.PathLike) -> str:
-    """The text that a video file was given when it was written; "" if there is none.
-
-    Raises:
-      VideoReadError: the file is missing or no video.
-    """
+    """The text that a video file was given when it was written; "" if there is none."""
     with _open_video(path) as (container, _):
         return container.metadata.get("comment", "")
 
@@ -282,9 +275,8 @@ def read_video(
       path: any file FFmpeg reads (MP4, WebM, MOV, AVI, GIF, MKV ...).
       fps: frames per second of the result.
       start: first frame of the result, counted at `fps`.
-      num_frames: how many frames; all to the end when None.
-      size: (height, width) to scale to, so that a frame just covers it, and to crop to around the
-        centre; None keeps the size.
+      num_frames: None for all to the end.
+      size: (height, width) to just cover, and to crop to around the centre; None keeps the size.
       info: from `probe_video`, when the caller has it already.
 
     Raises:
@@ -366,15 +358,12 @@ def write_mp4(
     """Writes an MP4 that browsers play: H.264, yuv420p, BT.709, index at the front.
 
     Args:
-      path: the file; its folder must exist.
+      path: the file; its folder must exist, or it is a `UserError`.
       video: in [-1, 1]; odd sizes grow by one repeated line.
       fps: frames per second.
       upscale: enlarges by this whole factor without smoothing, so that 16x16 can be seen.
       crf: constant rate factor of the encoder, 0 (lossless) to 51.
       comment: text to keep in the file, which `read_comment` gives back.
-
-    Raises:
-      UserError: the folder is missing or cannot be written.
     """
 
     def convert(image: Picture) -> av.VideoFrame:
@@ -451,9 +440,8 @@ def write_gif(path: str | os.PathLike, video: Video, fps: float, *, upscale: int
 
 def _shared_palette(video: np.ndarray, max_pixels: int = 2**14) -> Image.Image:
     """A palette image of the 256 colours that serve an even sample of all pixels best."""
-    num_pixels = math.prod(video.shape[:3])
-    every = math.ceil(num_pixels / max_pixels)
-    sample = video.reshape(num_pixels, 3)[::every]
+    pixels = video.reshape(-1, 3)
+    sample = pixels[:: math.ceil(len(pixels) / max_pixels)]
     return Image.fromarray(to_uint8(sample)[None]).quantize(256, kmeans=1)
 
 
@@ -475,13 +463,8 @@ def write_contact_sheet(
 ) -> None:
     """Writes a PNG: one row for each video, one column for each of its (evenly picked) frames.
 
-    Frames under 64 pixels are enlarged by a whole factor, those over 256 made smaller.
-
-    Args:
-      path: the file; its folder must exist.
-      videos: each in [-1, 1].
-      captions: one for each video, drawn above its row.
-      max_columns: the most frames to show of each video; the first and the last are among them.
+    Frames under 64 pixels are enlarged by a whole factor, those over 256 made smaller. Captions are
+    drawn above the rows. Of at most `max_columns` frames, the first and the last are always shown.
     """
     videos = list(videos)
     captions = [""] * len(videos) if captions is None else captions
@@ -502,10 +485,8 @@ def _strip(video: np.ndarray, max_columns: int, gap: int = 4) -> Image.Image:
     video = np.asarray(video)
     picked = np.linspace(0, len(video) - 1, min(max_columns, len(video))).round().astype(int)
     height, width = video.shape[1:3]
-    if max(height, width) < 64:
-        scale = math.ceil(64 / max(height, width))
-    else:
-        scale = min(1.0, 256 / max(height, width))
+    longest = max(height, width)
+    scale = math.ceil(64 / longest) if longest < 64 else min(1.0, 256 / longest)
     size = (round(width * scale), round(height * scale))
     filtering = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BICUBIC
     strip = Image.new("RGB", ((size[0] + gap) * len(picked) + gap, size[1] + 2 * gap), "white")
@@ -535,9 +516,6 @@ def write_video(
     """Writes a video in the format that the name ends in: .mp4, .gif or .png (a contact sheet).
 
     Arguments are as for `write_mp4`; .gif and .png keep no comment, and .png is not enlarged.
-
-    Raises:
-      UserError: another ending, or the folder is missing or cannot be written.
     """
     suffix = Path(path).suffix.lower()
     if suffix == ".mp4":

@@ -13,13 +13,7 @@ import numpy as np
 from etils import epath
 
 from lumiere_jax.data.prepared_format import Settings
-from lumiere_jax.data.video_io import (
-    Frames,
-    VideoReadError,
-    frames_in,
-    probe_video,
-    read_frames,
-)
+from lumiere_jax.data.video_io import Frames, VideoReadError, frames_in, probe_video, read_frames
 from lumiere_jax.preparation.filters import find_cuts, reject
 from lumiere_jax.preparation.manifest import Video
 
