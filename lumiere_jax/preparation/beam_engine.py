@@ -5,6 +5,8 @@ written straight into the output. No clip travels between machines, and what is 
 done again, so that a pipeline which was stopped continues; even by the plain engine.
 """
 
+import contextlib
+import dataclasses
 import shlex
 import threading
 from collections.abc import Iterator
@@ -35,30 +37,23 @@ _POLL_SECONDS = 5.0
 def prepare(plan: Plan, text_config: dict[str, Any] | None, arguments: str) -> Index:
     """Makes what is left of a plan, as `run.prepare` does.
 
-    Args:
-      plan: what to make.
-      text_config: `config.text` of the encoder whose embeddings are stored; None stores none.
-      arguments: flags of Beam; without a `--runner`, this process does the work.
-
-    Raises:
-      UserError: no clip is left, or the pipeline failed.
+    `text_config` is that of the encoder whose embeddings are stored, if any are. `arguments` are
+    flags of Beam; without a `--runner`, this process does the work.
     """
     flags = shlex.split(arguments)
     if not any(flag.split("=")[0] == "--runner" for flag in flags):
         flags.append(f"--runner={LOCAL_RUNNER}")
-    todo = run.left(plan)
-    if todo:
-        with _Watch(plan):
-            _run_pipeline(plan, todo, text_config, PipelineOptions(flags))
+    if todo := run.left(plan):
+        with _watched(plan):
+            _run_pipeline(plan, todo, text_config, flags)
     return finish(plan, text.create(text_config) if text_config else None)
 
 
 def _run_pipeline(
-    plan: Plan, todo: list[Shard], text_config: dict[str, Any] | None, options: PipelineOptions
+    plan: Plan, todo: list[Shard], text_config: dict[str, Any] | None, flags: list[str]
 ) -> None:
-    """Runs the pipeline to its end."""
     try:
-        with beam.Pipeline(options=options) as pipeline:
+        with beam.Pipeline(options=PipelineOptions(flags)) as pipeline:
             (
                 pipeline
                 | "shards to make" >> beam.Create(todo)
@@ -78,7 +73,7 @@ class _MakeShard(beam.DoFn):
 
     def setup(self) -> None:
         """Called once by each worker of the runner."""
-        self._plan = Plan.load(self._output).moved(self._root)
+        self._plan = dataclasses.replace(Plan.load(self._output), root=self._root)
         self._encoder = text.create(self._text_config) if self._text_config else None
         self._crew = Crew(self._plan, 1)
 
@@ -98,26 +93,25 @@ class _MakeShard(beam.DoFn):
         self._crew.__exit__()
 
 
-class _Watch:
+@contextlib.contextmanager
+def _watched(plan: Plan) -> Iterator[None]:
     """Prints progress while a pipeline runs, here or elsewhere, by the files that appear."""
+    total, ended = sum(1 for _ in plan.shards()), threading.Event()
+    progress = Progress("preparing", total, "shards", start=_num_done(plan))
 
-    def __init__(self, plan: Plan):
-        self._plan, self._ended = plan, threading.Event()
-        self._total = sum(1 for _ in plan.shards())
-        self._progress = Progress("preparing", self._total, "shards", start=self._done())
-        self._thread = threading.Thread(target=self._run, daemon=True)
+    def watch() -> None:
+        while not ended.wait(_POLL_SECONDS):
+            progress.update(min(_num_done(plan), total - 1))
 
-    def __enter__(self) -> None:
-        self._thread.start()
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        progress.update(_num_done(plan), force=True)
 
-    def __exit__(self, *exception: object) -> None:
-        self._ended.set()
-        self._thread.join()
-        self._progress.update(self._done(), force=True)
 
-    def _run(self) -> None:
-        while not self._ended.wait(_POLL_SECONDS):
-            self._progress.update(min(self._done(), self._total - 1))
-
-    def _done(self) -> int:
-        return sum(1 for _ in (self._plan.output / shards.FOLDER).glob("*.json"))
+def _num_done(plan: Plan) -> int:
+    return sum(1 for _ in (plan.output / shards.FOLDER).glob("*.json"))

@@ -30,19 +30,11 @@ class Clip:
 
 @dataclasses.dataclass(frozen=True)
 class Rejection:
-    """Why a part of a video, or with `start` None all of it, was left out.
+    """Why a part of a video, or with `start` None all of it, was left out."""
 
-    What stands before the colon of `reason` is its kind.
-    """
-
-    reason: str
+    reason: str  # before a colon its kind: "too dark", "shot cut" ...
     start: float | None = None
     end: float | None = None
-
-    @property
-    def kind(self) -> str:
-        """The kind of reason: "too dark", "shot cut" ..."""
-        return self.reason.split(":")[0]
 
 
 def find_clips(video: Video, root: str, settings: Settings) -> Iterator[Clip | Rejection]:
@@ -50,12 +42,7 @@ def find_clips(video: Video, root: str, settings: Settings) -> Iterator[Clip | R
 
     None holds a shot cut: after one, the next clip begins right at the cut, so that of each shot as
     many clips are kept as it has room for. Whatever a decoder says of a damaged file becomes a
-    rejection of the rest of it; the function itself raises nothing.
-
-    Args:
-      video: the video, or part of one.
-      root: folder that its path starts from.
-      settings: of the clips.
+    rejection of the rest of it; the function itself raises nothing. Paths start from `root`.
     """
     begun = None
     try:

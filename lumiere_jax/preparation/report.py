@@ -38,10 +38,8 @@ def read_summaries(plan: Plan) -> dict[Shard, Summary | None]:
 def finish(plan: Plan, encoder: TextEncoder | None) -> Index:
     """Writes report, TFDS metadata and, last of all, the index, when all shards are done.
 
-    `encoder` is the one whose embeddings were stored, if any were.
-
-    Raises:
-      UserError: no clip is left, or a shard is missing.
+    `encoder` is the one whose embeddings were stored, if any were. A `UserError` if no clip is
+    left.
     """
     done: dict[Shard, Summary] = {}
     for shard, summary in read_summaries(plan).items():

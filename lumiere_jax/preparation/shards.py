@@ -46,11 +46,7 @@ class Task:
 
 
 def embed(encoder: TextEncoder, captions: Iterable[str]) -> Embeddings:
-    """Embeds captions, and leaves their padding out.
-
-    Raises:
-      UserError: the encoder pads elsewhere than at the end.
-    """
+    """Embeds captions, and leaves their padding out, which must be at the end."""
     captions, embeddings = list(captions), {}
     for first in range(0, len(captions), _CAPTIONS_AT_ONCE):
         batch = captions[first : first + _CAPTIONS_AT_ONCE]
@@ -107,9 +103,6 @@ def make_shard(plan: Plan, task: Task, tell: Callable[[int], None]) -> Summary:
     """Writes the file of a shard, and then its summary, which says that the shard is done.
 
     `tell` is called with the number of a video before each part of it is read.
-
-    Raises:
-      UserError: the files cannot be written.
     """
     path = plan.output / task.shard.file_name
     try:
@@ -132,13 +125,15 @@ def _write_records(
         clips = find_clips(video, plan.root, plan.settings)
         if number in task.killers:
             clips = iter([Rejection(task.killers[number])])
+        text = tuple(task.embeddings[c] for c in video.captions) if task.embeddings else ()
         before, rejections = summary.records, []
         for found in _telling(clips, number, tell):
             if isinstance(found, Rejection):
                 rejections.append(found)
                 continue
-            record = _record(video, found, task.embeddings)
-            record_format = record_format or _format_of(record)
+            if record_format is None:
+                record_format = RecordFormat(found.frames.shape, text[0].shape[1] if text else None)
+            record = Record(found.frames, video.captions, video.path, found.start, text)
             serialized = record_format.serialize(record)
             writer.write(serialized)
             summary.records, summary.bytes = summary.records + 1, summary.bytes + len(serialized)
@@ -159,15 +154,6 @@ def _telling(
         tell(number)
 
 
-def _record(video: Video, clip: Clip, embeddings: Embeddings | None) -> Record:
-    text = tuple(embeddings[caption] for caption in video.captions) if embeddings else ()
-    return Record(clip.frames, video.captions, video.path, clip.start, text)
-
-
-def _format_of(record: Record) -> RecordFormat:
-    return RecordFormat(record.frames.shape, record.text[0].shape[1] if record.text else None)
-
-
 def _entry(video: Video, start: float | None, end: float | None, reason: str) -> dict[str, Any]:
     return {"path": video.path, "start": start, "end": end, "reason": reason}
 
@@ -175,6 +161,6 @@ def _entry(video: Video, start: float | None, end: float | None, reason: str) ->
 def _reason_for_all(rejections: list[Rejection]) -> str:
     """Why a video gave no clip at all."""
     whole = [rejection.reason for rejection in rejections if rejection.start is None]
-    kinds = collections.Counter(rejection.kind for rejection in rejections)
+    kinds = collections.Counter(rejection.reason.split(":")[0] for rejection in rejections)
     parts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
     return whole[0] if whole else f"no clip is left: {parts}"

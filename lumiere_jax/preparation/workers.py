@@ -61,11 +61,8 @@ class Crew:
     def run(self, tasks: Iterable[Task]) -> Iterator[Event]:
         """Makes shards, whose tasks are taken one by one while the workers are busy.
 
-        Returns:
-          What happens; an `Event` of nothing at least twice a second.
-
-        Raises:
-          UserError: a worker cannot write, or the workers die without end.
+        Gives what happens, and an `Event` of nothing at least twice a second. A `UserError` if a
+        worker cannot write, or the workers die without end.
         """
         tasks, exhausted = iter(tasks), False
         waiting: collections.deque[Task] = collections.deque()
@@ -137,18 +134,11 @@ def _how_it_ended(exit_code: int) -> str:
 
 
 class _Worker:
-    """A process that makes one shard after the other, as seen by the one that gives them out.
+    """A process that makes one shard after the other, as seen by the one that gives them out."""
 
-    Attributes:
-      process: it.
-      connection: to it.
-      task: its task; None if it is idle.
-      video: number of the video it reads; None if it did not say.
-      heard: when it last said something, or was given something to do.
-    """
-
-    task: Task | None
-    video: int | None
+    task: Task | None  # None if it is idle
+    video: int | None  # number of the video it reads; None if it did not say
+    heard: float  # when it last said something, or was given something to do
 
     def __init__(self, context: ForkServerContext, plan: Plan):
         self._context, self._plan = context, plan
