@@ -25,13 +25,9 @@ def scores_section(scores: list[Score]) -> dict[str, Any]:
     section = {}
     for score in scores:
         entry: dict[str, Any] = {"mean": score.mean, "values": list(score.values)}
-        if score.deviation is not None:
-            entry["deviation_of_sets"] = score.deviation
-        if score.errors:
-            entry["bootstrap_errors"] = list(score.errors)
-        if score.note:
-            entry["note"] = score.note
-        section[score.name] = entry
+        entry |= {} if score.deviation is None else {"deviation_of_sets": score.deviation}
+        entry |= {"bootstrap_errors": list(score.errors)} if score.errors else {}
+        section[score.name] = entry | ({"note": score.note} if score.note else {})
     return section
 
 
@@ -39,12 +35,12 @@ def published_section(protocol: dict[str, Any]) -> list[dict[str, Any]]:
     """What papers report of zero-shot UCF101, and what differs there."""
     return [
         {
-            "model": row.name,
-            "FVD": row.fvd,
-            "IS": row.inception_score,
-            "differs": differences(row, protocol),
+            "model": r.name,
+            "FVD": r.fvd,
+            "IS": r.inception_score,
+            "differs": differences(r, protocol),
         }
-        for row in ROWS
+        for r in ROWS
     ]
 
 
@@ -62,11 +58,7 @@ def run_section(seconds: float, date: str) -> dict[str, Any]:
 
 
 def write(folder: Path, card: dict[str, Any]) -> str:
-    """Writes `card.json` and `card.txt`.
-
-    Returns:
-      The text of the table.
-    """
+    """Writes `card.json` and the table of `card.txt`, which is returned."""
     table = format_table(card)
     write_text(folder / "card.json", json.dumps(card, indent=2, ensure_ascii=False) + "\n")
     write_text(folder / "card.txt", table)
@@ -74,14 +66,7 @@ def write(folder: Path, card: dict[str, Any]) -> str:
 
 
 def read(place: str | Path) -> str:
-    """The table of a card that the eval binary wrote.
-
-    Args:
-      place: its folder, or `card.json` itself.
-
-    Raises:
-      UserError: if there is none.
-    """
+    """The table of a card that the eval binary wrote, from its folder or `card.json` itself."""
     path = Path(place)
     try:
         path = path / "card.json" if path.is_dir() else path

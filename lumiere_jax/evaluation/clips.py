@@ -58,9 +58,13 @@ class ClipRule:
         """Frames per second at which a video is read."""
         return self.fps or info.fps
 
-    def available(self, info: VideoInfo) -> int:
-        """Frames that a video has at that rate."""
-        return info.num_frames(self.rate(info))
+    def probe(self, path: Path) -> VideoInfo:
+        """What a video is; a `VideoReadError` if it cannot be read, or is too short."""
+        info = probe_video(path)
+        available = info.num_frames(self.rate(info))
+        if available < self.span:
+            raise VideoReadError(path, f"too short: {available} of {self.span} frames")
+        return info
 
     def start(self, name: str, available: int) -> int:
         """First frame of the clip of a video with that name and number of frames."""
@@ -70,17 +74,10 @@ class ClipRule:
         return spare // 2 if self.position == "center" else 0
 
     def read(self, path: Path, name: str) -> Frames:
-        """The clip of a video, whose name decides where a random clip is.
-
-        Raises:
-          VideoReadError: if it cannot be read, or is too short.
-        """
-        info = probe_video(path)
-        available = self.available(info)
-        if available < self.span:
-            raise VideoReadError(path, f"too short: {available} of {self.span} frames")
-        start = self.start(name, available)
+        """The clip of a video, whose name decides where a random clip is; errors as of `probe`."""
+        info = self.probe(path)
         rate = self.rate(info)
+        start = self.start(name, info.num_frames(rate))
         video = read_video(path, fps=rate, start=start, num_frames=self.span, info=info)
         video = self._cut(video[:: self.stride])
         if self.size is not None:
@@ -139,11 +136,11 @@ def find(
     skip_unusable: bool = False,
     poll: Callable[[], None] = lambda: None,
 ) -> VideoSet:
-    """Finds the videos of a folder, and makes sure that each can give a clip.
+    """Finds the videos of a folder and those below it, and makes sure that each can give a clip.
 
     Args:
       label: see `VideoSet`.
-      folder: that holds them, or holds folders of them.
+      folder: that holds them.
       rule: that their clips follow.
       listed: a text file that names those to take, one path below `folder` a line, as the lists
         of UCF101's splits do (what follows a space is a label).
@@ -152,9 +149,6 @@ def find(
       skip_unusable: leaves out files that are damaged or too short, and names them; if False they
         are an error, because they change the number of videos.
       poll: called now and then; may raise.
-
-    Raises:
-      UserError: if there are none, or some cannot be used.
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
@@ -191,13 +185,9 @@ def find(
 def _probe(path: Path, rule: ClipRule) -> float | str:
     """The file's own rate, or the reason why it cannot be used."""
     try:
-        info = probe_video(path)
+        return rule.probe(path).fps
     except VideoReadError as error:
         return error.reason
-    available = rule.available(info)
-    if available < rule.span:
-        return f"too short: {available} of {rule.span} frames"
-    return info.fps
 
 
 def _listed(names: Sequence[str], path: Path, root: Path) -> list[str]:
@@ -207,8 +197,7 @@ def _listed(names: Sequence[str], path: Path, root: Path) -> list[str]:
         raise UserError(f"list of videos {path} cannot be read: {error}.") from error
     known, lines = set(names), [line.strip() for line in lines if line.strip()]
     wanted = {line if line in known else line.split()[0] for line in lines}
-    missing = sorted(wanted - known)
-    if missing:
+    if missing := sorted(wanted - known):
         raise UserError(
             f"list of videos {path}: {len(missing)} of {len(wanted)} are not in {root}, as "
             f"{missing[0]!r}; give the folder that the paths of the list start from."

@@ -56,11 +56,7 @@ class _Measured:
 
 
 def evaluate(settings: Settings) -> dict[str, Any]:
-    """Does what is not done yet, writes the card, prints it and returns it.
-
-    Raises:
-      UserError: if something is missing or does not fit.
-    """
+    """Does what is not done yet, writes the card, prints it and returns it."""
     begin, date = time.monotonic(), datetime.datetime.now().astimezone().isoformat(" ", "seconds")
     output = settings.output
     try:
@@ -138,8 +134,7 @@ def _saved_moments(path: Path | None, notes: dict[str, str]) -> Moments | None:
     if path is None:
         return None
     moments, before = Moments.load(path)
-    changed = [name for name in notes if before.get(name) != notes[name]]
-    if changed:
+    if changed := [name for name in notes if before.get(name) != notes[name]]:
         shown = ", ".join(f"{name} {before.get(name)}, now {notes[name]}" for name in changed)
         raise UserError(
             f"--real_statistics={path} were made with other settings ({shown}); use the same "

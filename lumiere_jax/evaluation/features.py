@@ -54,19 +54,10 @@ def extract(
     cache: Path,
     poll: Callable[[], None] = lambda: None,
 ) -> Features:
-    """Computes what is not in the cache yet.
+    """Computes what is not in the folder `cache` yet.
 
-    With several processes each computes a share of the blocks, and all of them get all.
-
-    Args:
-      videos: the set.
-      rule: which clip of each.
-      network: computes the logits.
-      cache: folder for blocks, shared by all processes.
-      poll: called after every block, equally often on every process; may raise.
-
-    Raises:
-      UserError: if a video cannot be read any more, or the folder cannot be written.
+    With several processes, which share that folder, each computes a share of the blocks, and all of
+    them get all. `poll` is called after every block, equally often on every process; it may raise.
     """
     network.check(rule.num_frames)
     folder = cache / _key(videos, rule, network)
@@ -76,12 +67,8 @@ def extract(
         raise UserError(f"features cannot be written to {folder} ({error}).") from error
     count = -(-len(videos.names) // BLOCK)
     processes, process = jax.process_count(), jax.process_index()
-    progress = Progress(
-        f"{network.name.split()[0]} of {videos.label} videos",
-        len(videos.names),
-        "videos",
-        quiet=not is_primary(),
-    )
+    what = f"{network.name.split()[0]} of {videos.label} videos"
+    progress = Progress(what, len(videos.names), "videos", quiet=not is_primary())
     with ThreadPoolExecutor(max_workers=2) as pool:
         for first in range(0, count, processes):
             block, path = first + process, folder / f"{first + process:06d}.npz"

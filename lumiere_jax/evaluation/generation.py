@@ -58,11 +58,7 @@ class Generator:
             raise UserError(f"--video_format={self.suffix} is unknown; use one of {list(FORMATS)}.")
 
     def load(self) -> "LoadedGenerator":
-        """Loads the newest checkpoints.
-
-        Raises:
-          UserError: if a workdir has none.
-        """
+        """Loads the newest checkpoints; a `UserError` if a workdir has none."""
         mesh = create_mesh(self.mesh) if jax.process_count() > 1 else None
         stages, model = [], dict[str, Any]()
         for workdir in (self.base, *self.ssr):
@@ -103,17 +99,13 @@ class LoadedGenerator:
         Args:
           output: holds the folders; files that are complete stay.
           settings: what the videos depend on besides model and seed; kept in the folders, and must
-            be the same again.
+            be the same again, or it is a `UserError`.
           requests: which videos, by the seed of their set.
           poll: called after every batch, equally often on every process; may raise.
-
-        Raises:
-          UserError: if a folder holds videos of other settings, or cannot be written.
         """
         folders = {seed: output / "videos" / str(seed) for seed in requests}
         for seed, folder in folders.items():
-            all_settings = {"model": _plain(self.model), **settings, "seed": seed}
-            _agree_on_settings(folder, all_settings)
+            _agree_on_settings(folder, {"model": _plain(self.model), **settings, "seed": seed})
             self._generate(folder, requests[seed], poll)
             wait_for_all(f"videos {folder.name}")
         return tuple(folders.values())
@@ -127,14 +119,12 @@ class LoadedGenerator:
         if jax.process_count() > 1:  # all must work on the same batches
             missing = multihost_utils.broadcast_one_to_all(np.array(missing)).tolist()
         todo = [batch for batch, is_missing in zip(batches, missing, strict=True) if is_missing]
-        done = len(requests) - sum(map(len, todo))
-        progress = Progress(
-            "generated", len(requests), "videos", start=done, quiet=not is_primary()
-        )
+        count, done = len(requests), len(requests) - sum(map(len, todo))
+        progress = Progress("generated", count, "videos", start=done, quiet=not is_primary())
         if done:
             progress.update(done, force=True)
         for batch in todo:
-            self._write_batch(folder, batch, min(size, len(requests)))
+            self._write_batch(folder, batch, min(size, count))
             done += len(batch)
             progress.update(done, force=True)
             poll()
@@ -171,8 +161,7 @@ def _agree_on_settings(folder: Path, settings: dict[str, Any]) -> None:
     try:
         if path.is_file():
             before = json.loads(path.read_text(encoding="utf-8"))
-            changed = sorted(k for k in before | settings if before.get(k) != settings.get(k))
-            if changed:
+            if changed := sorted(k for k in before | settings if before.get(k) != settings.get(k)):
                 shown = "; ".join(f"{k}: {before.get(k)}, now {settings.get(k)}" for k in changed)
                 raise UserError(
                     f"{folder} holds videos that were made with other settings ({shown}); give "

@@ -25,11 +25,8 @@ BATCH_SIZE = 4
 class FeatureNetwork:
     """Logits of clips, on all devices of this process.
 
-    Attributes:
-      name: for the protocol card.
-      fingerprint: SHA-256 of the weights.
-      options: what else decides the features, for the card and for caches.
-      num_frames: least and largest number of frames.
+    Its `fingerprint` is the SHA-256 of the weights; its `options` are what else decides the
+    features, for the protocol card and for caches; `num_frames` are the fewest and most of a clip.
     """
 
     def __init__(
@@ -76,21 +73,13 @@ class FeatureNetwork:
 def i3d_network(
     profile: Profile, weights: str | Path | None = None, cache: str | Path | None = None
 ) -> FeatureNetwork:
-    """I3D as FVD uses it; for `weights` and `cache` see `i3d_weights.load`.
-
-    Raises:
-      UserError: if there are no weights.
-    """
+    """I3D as FVD uses it; for `weights` and `cache` see `i3d_weights.load`."""
     arrays = i3d_weights.load(weights, cache)
-    options = {
-        "resize": profile.resize,
-        "crop": profile.crop,
-        "bn_epsilon": f"{profile.bn_epsilon:g}",
-    }
+    epsilon = f"{profile.bn_epsilon:g}"
     return FeatureNetwork(
         "I3D Kinetics-400 (RGB, from scratch)",
         i3d_weights.fingerprint(arrays),
-        options,
+        {"resize": profile.resize, "crop": profile.crop, "bn_epsilon": epsilon},
         (i3d.MIN_FRAMES, None),
         lambda clip: prepare(clip, profile.resize, profile.crop),
         lambda params, clips: i3d.I3D().apply({"params": params}, clips),
@@ -101,10 +90,7 @@ def i3d_network(
 def c3d_network(weights: str | Path, mean: str | Path) -> FeatureNetwork:
     """C3D, fine-tuned on UCF101, as TGANv2's Inception Score uses it.
 
-    The files are `conv3d_deepnetA_ucf.npz` and `mean2.npz`.
-
-    Raises:
-      UserError: if a file is missing or is another.
+    The files are `conv3d_deepnetA_ucf.npz` and `mean2.npz`; others are a `UserError`.
     """
     params, mean_array = c3d.load(weights, mean)
     mean_clip = jnp.asarray(mean_array)

@@ -20,12 +20,8 @@ class Profile:
     source: str = ""  # where this is to be seen
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("resize", self.resize, tuple(RESIZES)),
-            ("crop", self.crop, CROPS),
-            ("ddof", self.ddof, (0, 1)),
-        ):
-            if value not in known:
+        for name, known in (("resize", tuple(RESIZES)), ("crop", CROPS), ("ddof", (0, 1))):
+            if (value := getattr(self, name)) not in known:
                 raise UserError(f"--{name}={value} is unknown; use one of {known}.")
         if not 0 < self.bn_epsilon < 1:
             raise UserError(f"--bn_epsilon={self.bn_epsilon} must be between 0 and 1, as 0.001.")
@@ -34,25 +30,14 @@ class Profile:
 PROFILES = {
     "unterthiner": Profile(source="1812.01717, google-research/frechet_video_distance"),
     "magvit": Profile(
-        repeats=4, source="google-research/magvit: the same figure, of 10,000 videos four times"
-    ),
-    "stylegan-v": Profile(
-        resize="torch",
-        ddof=0,
-        aspect="1:1",
-        source="universome/stylegan-v: 2,048 videos, centrally cropped, N in the covariance",
-    ),
-    "cd-fvd": Profile(
-        resize="torch",
-        ddof=0,
-        bn_epsilon=1e-5,
-        aspect="1:1",
-        source="PyPI cd-fvd 0.1.1: an I3D with another epsilon, N in the covariance",
-    ),
+        repeats=4, source="google-research/magvit: the same figure, of 10,000 videos four times"),
+    "stylegan-v": Profile(resize="torch", ddof=0, aspect="1:1",
+        source="universome/stylegan-v: 2,048 videos, centrally cropped, N in the covariance"),
+    "cd-fvd": Profile(resize="torch", ddof=0, bn_epsilon=1e-5, aspect="1:1",
+        source="PyPI cd-fvd 0.1.1: an I3D with another epsilon, N in the covariance"),
     "tats": Profile(
-        resize="torch", bn_epsilon=1e-5, source="songweige/TATS, as LaVie and ConsistI2V use it"
-    ),
-}
+        resize="torch", bn_epsilon=1e-5, source="songweige/TATS, as LaVie and ConsistI2V use it"),
+}  # fmt: skip
 
 
 def profile(name: str, **changes: Any) -> Profile:

@@ -35,12 +35,7 @@ ROWS = (
 
 
 def differences(row: Row, protocol: dict[str, Any]) -> list[str]:
-    """What is known to differ between a paper's protocol and a card's.
-
-    Args:
-      row: the paper's.
-      protocol: `card["protocol"]`.
-    """
+    """What is known to differ between a paper's protocol and `card["protocol"]`."""
     told = []
     counts = sorted({part["videos"] for part in protocol["generated"]})
     if row.num_generated is None:

@@ -48,13 +48,8 @@ def fvd(
 ) -> Score:
     """FVD of each generated set.
 
-    Args:
-      real: moments of the real videos.
-      real_features: their features, which the bootstrap draws from; None if only the moments are
-        at hand: then only the generated videos are resampled.
-      generated: features of each set.
-      ddof: of the covariances.
-      bootstrap: how many times to draw; 0 for no error.
+    Without the real features, from which the `bootstrap` draws, only the generated ones are
+    resampled; 0 draws give no error. `ddof` is that of the covariances.
     """
     values = [frechet_distance(real, Moments.of(features), ddof) for features in generated]
     errors = [
@@ -115,11 +110,8 @@ def warnings(
 ) -> list[str]:
     """What makes figures doubtful or not comparable.
 
-    Args:
-      real: number of real videos; None if there are none.
-      generated: number of videos of each generated set.
-      rates: lowest and highest frame rate of the files, by label.
-      resampled: whether all were brought to one rate.
+    `real` and `generated` count videos; `rates` are the lowest and highest frame rate of files, by
+    label, and `resampled` says whether all were brought to one.
     """
     told = []
     counts = {"generated": min(generated)} | ({} if real is None else {"real": real})

@@ -19,30 +19,18 @@ class Preset:
 
 
 PRESETS = {
-    "lumiere": Preset(
-        prompts="pyoco",
-        counts="videos_of_10000_by_train_split1",
-        source="2401.12945 names the protocols of Blattmann et al. and Ge et al. and no more",
-    ),
-    "make_a_video": Preset(
-        prompts="pyoco",
-        counts="videos_of_10000_by_train_split1",
-        source="2209.14792; its prompts, one sentence a class, are not published",
-    ),
+    "lumiere": Preset(prompts="pyoco", counts="videos_of_10000_by_train_split1",
+        source="2401.12945 names the protocols of Blattmann et al. and Ge et al. and no more"),
+    "make_a_video": Preset(prompts="pyoco", counts="videos_of_10000_by_train_split1",
+        source="2209.14792; its prompts, one sentence a class, are not published"),
     "svd": Preset(prompts="class_names", counts="clips_total", source="2311.15127, appendix E.4"),
-}
+}  # fmt: skip
 
 
 def requests(preset: str, seed: int = 0, most: int | None = None) -> list[Request]:
-    """The videos of a protocol, class after class.
+    """The videos of a protocol, class after class; at most `most` per class, for a trial.
 
-    Args:
-      preset: a name of `PRESETS`.
-      seed: of the whole set; every video has a seed of its own.
-      most: at most this many per class, for a trial.
-
-    Raises:
-      UserError: for an unknown preset, or a seed that leaves no room.
+    The seed, 0 to 39, is of the whole set; every video has a seed of its own.
     """
     if preset not in PRESETS:
         raise UserError(f"preset {preset!r} is unknown; choose from {', '.join(PRESETS)}.")
