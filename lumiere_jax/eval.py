@@ -140,7 +140,7 @@ def _rule(profile: "Profile") -> "ClipRule":
         aspect = profile.aspect or (ASPECT_OF_UCF101 if values.task == "ucf101_zero_shot" else "")
     return ClipRule(
         num_frames=values.num_frames,
-        fps=_number("fps", values.fps) if values.fps != "native" else None,
+        fps=_fps(values.fps),
         stride=values.stride,
         position=values.clip,
         seed=values.seed,
@@ -180,11 +180,11 @@ def _path(value: str | None) -> Path | None:
     return None if value is None else Path(value).expanduser()
 
 
-def _number(flag: str, text: str) -> float:
+def _fps(text: str) -> float | None:
     try:
-        return float(text)
+        return None if text == "native" else float(text)
     except ValueError:
-        raise UserError(f"--{flag}={text} must be a number, or 'native'.") from None
+        raise UserError(f"--fps={text} must be a number, or 'native'.") from None
 
 
 def _size(text: str) -> tuple[int, int]:

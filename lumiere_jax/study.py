@@ -48,7 +48,7 @@ _FIXED = ("baseline_names", "title", "seed", "checks", "pairs_per_rater")
 def main(argv: list[str]) -> None:
     """Does what the flags ask for."""
     del argv
-    from lumiere_jax.study_page import command
+    from lumiere_jax.study_page import command, page
 
     _refuse_ignored_flags()
     folder = Path(_OUTPUT.value)
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> None:
     if _MODE.value == "serve":
         command.serve(study, folder, _HOST.value, _PORT.value)
     elif _MODE.value == "export":
-        command.export_page(study, folder, _POST_URL.value)
+        print(page.export(study, folder, _POST_URL.value))
     else:
         answers = [Path(path) for path in _ANSWERS.value]
         command.evaluate(study, folder, answers, _MAX_WRONG_CHECKS.value)

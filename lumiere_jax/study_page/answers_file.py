@@ -13,11 +13,7 @@ FORMAT = "lumiere_jax study answers 1"  # also in local_answers.js
 
 
 def read_all(paths: Sequence[Path], study: Study) -> list[Judgement]:
-    """The answers in files, and in all .json files of folders.
-
-    Raises:
-      UserError: a file is missing, damaged or of another study, or a folder has none.
-    """
+    """The answers in files, and in all .json files of folders, which must be those of the study."""
     judgements: list[Judgement] = []
     for path in paths:
         files = sorted(path.glob("*.json")) if path.is_dir() else [path]
@@ -29,11 +25,7 @@ def read_all(paths: Sequence[Path], study: Study) -> list[Judgement]:
 
 
 def read(path: Path, study: Study) -> list[Judgement]:
-    """The answers in one file.
-
-    Raises:
-      UserError: it is missing, damaged or of another study.
-    """
+    """The answers in one file; a `UserError` if it is missing, damaged or of another study."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -7,7 +7,6 @@ from typing import Any
 from lumiere_jax.metrics.user_study import Study, merge, summarize
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.study_page import folder as study_folder
-from lumiere_jax.study_page import page
 
 
 def make_or_load(
@@ -49,17 +48,8 @@ def serve(study: Study, folder: Path, host: str, port: int) -> None:
     listening.run()
 
 
-def export_page(study: Study, folder: Path, post_url: str | None) -> None:
-    """Writes the page as static files, and prints its path."""
-    print(page.export(study, folder, post_url))
-
-
 def evaluate(study: Study, folder: Path, answers: Sequence[Path], max_wrong_checks: int) -> None:
-    """Prints and writes the results of the served study and of files of answers.
-
-    Raises:
-      UserError: there are no answers, or a file of them cannot be used.
-    """
+    """Prints and writes the results of the served study and of files of answers."""
     from lumiere_jax.study_page import answers_file, report
     from lumiere_jax.study_page.store import Store
 

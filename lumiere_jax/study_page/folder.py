@@ -13,11 +13,7 @@ OURS = "ours"
 
 
 def load(folder: Path) -> Study:
-    """The study in a folder.
-
-    Raises:
-      UserError: there is none, or its file is damaged or lists a video that is gone.
-    """
+    """The study in a folder; a `UserError` if there is none, or a video of it is gone."""
     study = read(folder / STUDY_FILE)
     for pair in study.pairs:
         for video in pair.videos:
@@ -30,11 +26,7 @@ def load(folder: Path) -> Study:
 
 
 def read(path: Path) -> Study:
-    """The study in a file.
-
-    Raises:
-      UserError: the file is missing or damaged.
-    """
+    """The study in a file; a `UserError` if it is missing or damaged."""
     try:
         return Study.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:

@@ -41,10 +41,6 @@ def make(
       seed: of sides, orders and attention checks.
       num_checks: attention checks: a video beside a still picture of noise.
       pairs_per_rater: how many pairs one rater gets at most; None for all.
-
-    Raises:
-      UserError: no pairs, a missing prompt, an unreadable video, or a folder that cannot be written
-        or holds another study.
     """
     names = _method_names(baselines, baseline_names)
     texts = prompts.read(prompts_file)

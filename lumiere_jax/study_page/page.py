@@ -41,23 +41,14 @@ def _for_export(study: Study, post_url: str | None) -> str:
         {"key": p.key, "prompt": p.prompt, "videos": list(p.videos), "everyRater": p.is_check}
         for p in study.pairs
     ]
-    return render(
-        study,
-        mode="export",
-        pairs=pairs,
-        seed=study.seed,
-        pairsPerRater=study.pairs_per_rater,
-        postUrl=post_url,
-    )
+    drawing = {"seed": study.seed, "pairsPerRater": study.pairs_per_rater}
+    return render(study, mode="export", pairs=pairs, **drawing, postUrl=post_url)
 
 
 def export(study: Study, folder: Path, post_url: str | None = None) -> Path:
     """Writes `page/` into the folder of a study, last of all the `index.html` that is returned.
 
     With `post_url` the page sends the answers there at the end (JSON, by POST).
-
-    Raises:
-      UserError: the folder cannot be written.
     """
     target = folder / EXPORT_FOLDER
     scripts = [path for path in sorted(ASSETS.iterdir()) if path.suffix in (".js", ".css")]

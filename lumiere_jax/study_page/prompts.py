@@ -13,10 +13,7 @@ def read(path: Path) -> dict[str, str]:
     A .csv or .jsonl file has the columns (keys) `name` and `prompt`, or those of captions; a name
     is a path relative to the folder of videos, with or without its ending. In a .txt file line i,
     counted from 0 and without blank lines, belongs to the video named as four digits of i: what
-    `python -m lumiere_jax.sample --prompts_file` writes.
-
-    Raises:
-      UserError: the file is missing or malformed, has no prompt, or two for one name.
+    `python -m lumiere_jax.sample --prompts_file` writes. A `UserError` if a name has two prompts.
     """
     prompts: dict[str, str] = {}
     for name, prompt in _lines(path) if path.suffix.lower() == ".txt" else _rows(path):
@@ -40,9 +37,8 @@ def _lines(path: Path) -> list[tuple[str, str]]:
 
 def _rows(path: Path) -> list[tuple[str, str]]:
     rows = read_table(path, ("name", *PATH_COLUMNS), ("prompt", *CAPTION_COLUMNS))
-    return [(_without_ending(name.strip()), prompt) for name, prompt in rows]
-
-
-def _without_ending(name: str) -> str:
-    path = PurePosixPath(name)
-    return str(path.with_suffix("") if path.suffix.lower() in SUFFIXES else path)
+    named = [(PurePosixPath(name.strip()), prompt) for name, prompt in rows]
+    return [
+        (str(name.with_suffix("") if name.suffix.lower() in SUFFIXES else name), prompt)
+        for name, prompt in named
+    ]

@@ -14,11 +14,7 @@ _BLUE, _GREY = "#2f6fb5", "#c9ced6"
 
 
 def write(folder: Path, summary: Mapping[str, Any]) -> list[Path]:
-    """Writes `results.json` and `results.png`, and returns both paths.
-
-    Raises:
-      UserError: the folder cannot be written.
-    """
+    """Writes `results.json` and `results.png`, and returns both paths."""
     paths = [folder / RESULTS_FILE, folder / CHART_FILE]
     try:
         write_text(paths[0], json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
@@ -37,12 +33,9 @@ def table(summary: Mapping[str, Any]) -> str:
         for which in ("kept", "all") if raters["excluded"] else ("kept",):
             name = row["baseline"] + (" (all raters)" if which == "all" else "")
             rows.append((name, row["question"], *_cells(row[which])))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    lines = []
-    for row in rows:
-        words = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
-        words += [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
-        lines.append("  ".join(words).rstrip())
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    form = "  ".join(f"{{:{'<' if i < 2 else '>'}{width}}}" for i, width in enumerate(widths))
+    lines = [form.format(*row).rstrip() for row in rows]
     lines += ["", f"raters: {raters['answered']}, of whom {raters['kept']} are counted"]
     if raters["without_check"]:
         lines.append(f"raters who met no attention check yet: {raters['without_check']}")

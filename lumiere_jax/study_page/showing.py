@@ -25,9 +25,6 @@ def find_videos(folder: Path) -> dict[str, Path]:
     """The videos of a folder and those below it, by relative path without the ending.
 
     Where one name has several endings, the one that browsers play is taken.
-
-    Raises:
-      UserError: the folder is missing or has no video.
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; give one that holds videos")
@@ -49,15 +46,14 @@ def shown_as(path: Path, seed: int, method: str) -> tuple[str, Writer]:
     """The file name of a video in the study, and what writes it there.
 
     The name is a digest of the content, so that another video is another study.
-
-    Raises:
-      UserError: the file cannot be read as a video.
     """
     info = probe_video(path)
     with path.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
     name = _digest(seed, method, content)
-    if _is_played(path):
+    codec, pixel_format = coding(path)
+    is_played = codec in _PLAYED.get(path.suffix.lower(), ())
+    if is_played and pixel_format in ("yuv420p", "yuvj420p"):
         ending = ".webm" if path.suffix.lower() == ".webm" else ".mp4"
         return name + ending, functools.partial(_copy, path)
     return name + ".mp4", functools.partial(_convert, path, info.fps)
@@ -73,13 +69,6 @@ def noise_like(intact: str, seed: int) -> tuple[str, Writer]:
 
 def _digest(*parts: object) -> str:
     return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:16]
-
-
-def _is_played(path: Path) -> bool:
-    """Whether browsers play a file as it is."""
-    codec, pixel_format = coding(path)
-    played = codec in _PLAYED.get(path.suffix.lower(), ())
-    return played and pixel_format in ("yuv420p", "yuvj420p")
 
 
 def _copy(source: Path, target: Path) -> None:

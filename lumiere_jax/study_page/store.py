@@ -43,11 +43,7 @@ class Store:
     """The SQLite file of one study. Safe for threads and processes at once."""
 
     def __init__(self, path: str | Path, study: Study):
-        """Opens the file, or makes it.
-
-        Raises:
-          UserError: it cannot be written, is damaged, foreign, or of another study.
-        """
+        """Opens the file, or makes it; a `UserError` if it is damaged or of another study."""
         self.path, self.study = Path(path), study
         try:
             with self._transaction() as connection:
@@ -131,11 +127,7 @@ class Store:
         return [pairs[key] for (key,) in rows]
 
     def answer(self, rater: str, pair: Pair, question: str, chosen: str) -> bool:
-        """Stores an answer.
-
-        Returns:
-          Whether it was stored; False if the rater does not have this pair.
-        """
+        """Stores an answer; False if the rater does not have this pair."""
         now = _now()
         place = (rater, pair.key, question)
         with self._transaction() as connection:
