@@ -70,7 +70,7 @@ class CaptionedFolder(Generic[Facts]):
         suffixes: Sequence[str],
         examine: Callable[[Path], Facts | str],
     ):
-        """Finds and examines the files.
+        """Finds and examines the files; a `UserError` if there is no such folder.
 
         Args:
           root: the folder. If it has a folder `train` or `test`, a split is the folder of its name;

@@ -35,7 +35,8 @@ class ImageFolder(HoldsFrames):
     ):
         """Finds and checks the images; arguments are the fields of `DataConfig`.
 
-        For splits and captions see `CaptionedFolder`; `num_frames` must be 1.
+        For splits and captions see `CaptionedFolder`; `num_frames` must be 1. A `UserError` if no
+        image can be used.
         """
         check_clip("image_folder", split)
         if num_frames != 1:

@@ -120,7 +120,7 @@ class MaskMix:
     """Draws the task of a clip by weights, and then its mask."""
 
     def __init__(self, weights: Mapping[str, float]):
-        """Takes `config.masks`: a weight for each of `GENERATORS`, or for some of them."""
+        """Takes `config.masks`: weights of some of `GENERATORS`; a `UserError` for any others."""
         if unknown := sorted(set(weights) - set(GENERATORS)):
             raise UserError(f"masks.{unknown[0]} is unknown; there are {', '.join(GENERATORS)}.")
         values = np.array(list(weights.values()), np.float64)

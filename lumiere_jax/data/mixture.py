@@ -21,7 +21,7 @@ class Mixture:
     """
 
     def __init__(self, sources: Sequence[Source], weights: Sequence[float]):
-        """Takes the sources and their weights: positive numbers, which need not sum to one."""
+        """Takes sources and their weights, of any sum; a `UserError` if one is not positive."""
         if not sources:
             raise UserError("a mixture needs at least one source, in config.data.mixture")
         for weight in weights:

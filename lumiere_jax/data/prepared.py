@@ -40,7 +40,8 @@ class Prepared(HoldsFrames):
         """Reads the index of what `prepare_data` wrote, locally or in a bucket.
 
         Arguments are the fields of `DataConfig`: resolution and rate must be those that are stored,
-        and of longer clips a part is taken. Without clips for "test" both splits are the same.
+        and of longer clips a part is taken. Without clips for "test" both splits are the same. A
+        `UserError` if the folder holds other clips, or no finished output.
         """
         check_clip("prepared", split, clip)
         self._folder = epath.Path(folder).expanduser()

@@ -43,7 +43,7 @@ class Ucf101(HoldsFrames):
         """Finds the videos; arguments are the fields of `DataConfig` with their names.
 
         `folder` holds `UCF-101` and `ucfTrainTestlist`, or is the `data_dir` of TFDS. The aspect of
-        the videos is kept, and what does not fit is cropped.
+        the videos is kept, and what does not fit is cropped. A `UserError` names what is missing.
         """
         check_clip("ucf101", split, clip)
         backends = ("auto", "files", "tfds")

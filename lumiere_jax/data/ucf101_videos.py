@@ -45,7 +45,8 @@ Found = tuple[list[UcfVideo], dict[str, str]]
 def find_files(root: Path, split: str, fold: int) -> Found:
     """The videos of a split, in the order of their files' names.
 
-    `root` holds the videos, in folders or not, and the lists, unpacked or not.
+    `root` holds the videos, in folders or not, and the lists, unpacked or not. A `UserError` says
+    what is missing, and how to get it.
     """
     labels = {action.name.casefold(): label for label, action in enumerate(classes())}
     known = {path.name.casefold(): path for path in root.rglob("*.avi")}
@@ -120,7 +121,10 @@ def _explain_missing_videos(root: Path) -> None:
 
 
 def find_records(root: Path, split: str, fold: int) -> Found:
-    """The videos of a split in TFDS's `data_dir`, in the order of its records, each read once."""
+    """The videos of a split, in the order of the records, all of which are read once.
+
+    `root` is the `data_dir` of TFDS; a `UserError` if it has no TFRecords of the data set.
+    """
     import tensorflow_datasets as tfds
 
     name = f"ucf101/ucf101_{fold}"

@@ -53,7 +53,7 @@ class VideoFolder(HoldsFrames):
     ):
         """Finds, probes and filters the videos; arguments are the fields of `DataConfig`.
 
-        For splits and captions see `CaptionedFolder`.
+        For splits and captions see `CaptionedFolder`. A `UserError` if no video can be used.
         """
         check_clip("video_folder", split, clip)
         self.num_frames, self.fps, self.clip = num_frames, fps, clip
@@ -70,7 +70,7 @@ class VideoFolder(HoldsFrames):
         return len(self._videos)
 
     def frames(self, index: int, seed: int = 0) -> tuple[Frames, str]:
-        """A clip of video `index` and its caption; a pure function of (index, seed)."""
+        """A clip and its caption, by (index, seed); a `UserError` if the file is damaged now."""
         video = self._videos[index]
         generator = np.random.default_rng([seed, index])
         spare = video.facts.num_frames(self.fps) - self.num_frames

@@ -140,7 +140,8 @@ def _timed_frames(
 def probe_video(path: str | os.PathLike) -> VideoInfo:
     """Reads the timestamps of all frames of a file, and decodes the first frame only.
 
-    The header is not trusted: a truncated file often promises more than it holds.
+    The header is not trusted: a truncated file often promises more than it holds. A file without a
+    frame that can be decoded is a `VideoReadError`.
     """
     with _open_video(path) as opened:
         start_time, _ = next(_timed_frames(*opened), (None, None))
@@ -247,7 +248,7 @@ class _RGBConverter:
 
 
 def read_comment(path: str | os.PathLike) -> str:
-    """The text that a video file was given when it was written; "" if there is none."""
+    """The text that a file was written with, or ""; a `VideoReadError` if it is no video."""
     with _open_video(path) as (container, _):
         return container.metadata.get("comment", "")
 
@@ -516,6 +517,7 @@ def write_video(
     """Writes a video in the format that the name ends in: .mp4, .gif or .png (a contact sheet).
 
     Arguments are as for `write_mp4`; .gif and .png keep no comment, and .png is not enlarged.
+    Another ending, or a folder that is missing, is a `UserError`.
     """
     suffix = Path(path).suffix.lower()
     if suffix == ".mp4":

@@ -35,12 +35,12 @@ def published_section(protocol: dict[str, Any]) -> list[dict[str, Any]]:
     """What papers report of zero-shot UCF101, and what differs there."""
     return [
         {
-            "model": r.name,
-            "FVD": r.fvd,
-            "IS": r.inception_score,
-            "differs": differences(r, protocol),
+            "model": row.name,
+            "FVD": row.fvd,
+            "IS": row.inception_score,
+            "differs": differences(row, protocol),
         }
-        for r in ROWS
+        for row in ROWS
     ]
 
 
@@ -66,7 +66,7 @@ def write(folder: Path, card: dict[str, Any]) -> str:
 
 
 def read(place: str | Path) -> str:
-    """The table of a card that the eval binary wrote, from its folder or `card.json` itself."""
+    """The table of a card, by its folder or its `card.json`; a `UserError` if there is none."""
     path = Path(place)
     try:
         path = path / "card.json" if path.is_dir() else path

@@ -147,7 +147,7 @@ def find(
       most: takes at most this many, at random by `seed`; None takes all.
       seed: see `most`.
       skip_unusable: leaves out files that are damaged or too short, and names them; if False they
-        are an error, because they change the number of videos.
+        are a `UserError`, because they change the number of videos.
       poll: called now and then; may raise.
     """
     root = Path(folder).expanduser()

@@ -58,6 +58,7 @@ def extract(
 
     With several processes, which share that folder, each computes a share of the blocks, and all of
     them get all. `poll` is called after every block, equally often on every process; it may raise.
+    A video that cannot be read any more is a `UserError`.
     """
     network.check(rule.num_frames)
     folder = cache / _key(videos, rule, network)

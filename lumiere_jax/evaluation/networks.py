@@ -73,7 +73,7 @@ class FeatureNetwork:
 def i3d_network(
     profile: Profile, weights: str | Path | None = None, cache: str | Path | None = None
 ) -> FeatureNetwork:
-    """I3D as FVD uses it; for `weights` and `cache` see `i3d_weights.load`."""
+    """I3D as FVD uses it; for `weights`, `cache` and errors see `i3d_weights.load`."""
     arrays = i3d_weights.load(weights, cache)
     epsilon = f"{profile.bn_epsilon:g}"
     return FeatureNetwork(

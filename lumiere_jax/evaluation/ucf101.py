@@ -30,7 +30,8 @@ PRESETS = {
 def requests(preset: str, seed: int = 0, most: int | None = None) -> list[Request]:
     """The videos of a protocol, class after class; at most `most` per class, for a trial.
 
-    The seed, 0 to 39, is of the whole set; every video has a seed of its own.
+    The seed is of the whole set; every video has a seed of its own. A `UserError` if it is not from
+    0 to 39, or for an unknown preset.
     """
     if preset not in PRESETS:
         raise UserError(f"preset {preset!r} is unknown; choose from {', '.join(PRESETS)}.")

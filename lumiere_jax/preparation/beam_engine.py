@@ -38,7 +38,7 @@ def prepare(plan: Plan, text_config: dict[str, Any] | None, arguments: str) -> I
     """Makes what is left of a plan, as `run.prepare` does.
 
     `text_config` is that of the encoder whose embeddings are stored, if any are. `arguments` are
-    flags of Beam; without a `--runner`, this process does the work.
+    flags of Beam; without a `--runner`, this process does the work. A `UserError` if it fails.
     """
     flags = shlex.split(arguments)
     if not any(flag.split("=")[0] == "--runner" for flag in flags):

@@ -74,6 +74,9 @@ def read_source(path: str | os.PathLike, test_fraction: float) -> Source:
         `start` and `end` in seconds. Relative paths in it start from its own folder. Several lines
         with the same path, start and end are several captions of the same clips.
       test_fraction: share of the videos that goes into the split "test".
+
+    Raises:
+      UserError: no such folder or file, no video in it, or a line that makes no sense.
     """
     if "://" in str(path):
         return _read_remote(epath.Path(path), test_fraction)

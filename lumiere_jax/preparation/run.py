@@ -24,7 +24,7 @@ from lumiere_jax.text import TextEncoder
 
 @contextlib.contextmanager
 def begun(source: str | os.PathLike, output: epath.PathLike, settings: Settings) -> Iterator[Plan]:
-    """The plan of an output; a `UserError` if somebody else works on it meanwhile."""
+    """The plan of an output, which nobody else works on meanwhile, or it is a `UserError`."""
     output = epath.Path(output)
     with Announcement(f"reading {source}"):
         videos = read_source(source, settings.test_fraction)
@@ -54,7 +54,8 @@ def left(plan: Plan) -> list[Shard]:
 def prepare(plan: Plan, encoder: TextEncoder | None, num_workers: int) -> Index:
     """Makes what is left of a plan, and stores embeddings by the encoder if there is one.
 
-    After Ctrl-C (KeyboardInterrupt) or SIGTERM (Preempted) another call continues.
+    After Ctrl-C (KeyboardInterrupt) or SIGTERM (Preempted) another call continues. A `UserError` if
+    no clip is left, or the output cannot be written.
     """
     todo = left(plan)
     total, current = sum(plan.num_videos.values()), dict[Shard, int]()

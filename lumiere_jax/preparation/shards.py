@@ -46,7 +46,7 @@ class Task:
 
 
 def embed(encoder: TextEncoder, captions: Iterable[str]) -> Embeddings:
-    """Embeds captions, and leaves their padding out, which must be at the end."""
+    """Embeds captions, without their padding, which must be at the end, or it is a `UserError`."""
     captions, embeddings = list(captions), {}
     for first in range(0, len(captions), _CAPTIONS_AT_ONCE):
         batch = captions[first : first + _CAPTIONS_AT_ONCE]
@@ -102,7 +102,8 @@ class Summary:
 def make_shard(plan: Plan, task: Task, tell: Callable[[int], None]) -> Summary:
     """Writes the file of a shard, and then its summary, which says that the shard is done.
 
-    `tell` is called with the number of a video before each part of it is read.
+    `tell` is called with the number of a video before each part of it is read. A `UserError` if the
+    files cannot be written.
     """
     path = plan.output / task.shard.file_name
     try:

@@ -49,7 +49,7 @@ def serve(study: Study, folder: Path, host: str, port: int) -> None:
 
 
 def evaluate(study: Study, folder: Path, answers: Sequence[Path], max_wrong_checks: int) -> None:
-    """Prints and writes the results of the served study and of files of answers."""
+    """Prints and writes the results of stored and of sent answers; a `UserError` without any."""
     from lumiere_jax.study_page import answers_file, report
     from lumiere_jax.study_page.store import Store
 

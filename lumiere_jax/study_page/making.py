@@ -29,7 +29,8 @@ def make(
 ) -> Study:
     """Makes the folder of a study, or makes sure that it already is that study.
 
-    Videos that every browser plays are copied; others become MP4 (H.264).
+    Videos that every browser plays are copied; others become MP4 (H.264). A `UserError` if a prompt
+    is missing, a video cannot be read, or the folder holds another study.
 
     Args:
       folder: of the study; created if missing.

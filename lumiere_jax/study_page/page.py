@@ -48,7 +48,8 @@ def _for_export(study: Study, post_url: str | None) -> str:
 def export(study: Study, folder: Path, post_url: str | None = None) -> Path:
     """Writes `page/` into the folder of a study, last of all the `index.html` that is returned.
 
-    With `post_url` the page sends the answers there at the end (JSON, by POST).
+    With `post_url` the page sends the answers there at the end (JSON, by POST). A `UserError` if
+    the folder cannot be written.
     """
     target = folder / EXPORT_FOLDER
     scripts = [path for path in sorted(ASSETS.iterdir()) if path.suffix in (".js", ".css")]

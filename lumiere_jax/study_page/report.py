@@ -14,7 +14,7 @@ _BLUE, _GREY = "#2f6fb5", "#c9ced6"
 
 
 def write(folder: Path, summary: Mapping[str, Any]) -> list[Path]:
-    """Writes `results.json` and `results.png`, and returns both paths."""
+    """Writes and returns `results.json` and `results.png`; a `UserError` if that cannot be."""
     paths = [folder / RESULTS_FILE, folder / CHART_FILE]
     try:
         write_text(paths[0], json.dumps(summary, indent=1, ensure_ascii=False) + "\n")

@@ -116,7 +116,7 @@ class _Views:
 
 
 def make_server(app: Any, host: str, port: int) -> Any:
-    """A waitress server that listens; `run()` serves, `effective_port` is where."""
+    """A waitress server; `run()` serves at `effective_port`. A `UserError` if it cannot listen."""
     try:
         return waitress.create_server(app, host=host, port=port, threads=_THREADS)
     except (OSError, ValueError) as error:

@@ -24,7 +24,8 @@ Writer = Callable[[Path], None]
 def find_videos(folder: Path) -> dict[str, Path]:
     """The videos of a folder and those below it, by relative path without the ending.
 
-    Where one name has several endings, the one that browsers play is taken.
+    Where one name has several endings, the one that browsers play is taken. A `UserError` if there
+    is no video.
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; give one that holds videos")
@@ -45,7 +46,8 @@ def _rank(path: Path) -> int:
 def shown_as(path: Path, seed: int, method: str) -> tuple[str, Writer]:
     """The file name of a video in the study, and what writes it there.
 
-    The name is a digest of the content, so that another video is another study.
+    The name is a digest of the content, so that another video is another study. A `UserError` if
+    the file cannot be read as a video.
     """
     info = probe_video(path)
     with path.open("rb") as file:
