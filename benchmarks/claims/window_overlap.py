@@ -122,7 +122,9 @@ def inputs(kind: str, base: str, ssr: str, frames: int, clips: int) -> Inputs:
         return Inputs(low, truth, captions)
     low = LumierePipeline.from_checkpoints(base)(captions, num_frames=frames, batch_size=BATCH)
     enlarge = functools.partial(
-        upsample_low_resolution, size=truth.shape[2:4], method=Stage.from_config(config).upsampling
+        upsample_low_resolution,
+        size=truth.shape[2:4],
+        method=Stage.from_config(config).ssr.upsampling,
     )
     return Inputs(low, np.asarray(enlarge(low)), captions)
 

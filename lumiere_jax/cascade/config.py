@@ -24,98 +24,55 @@ from lumiere_jax.text import TextConfig
 
 UNET_SIZES = {
     "tiny": {
-        "widths": (16, 32, 64),
-        "layers_per_level": 1,
-        "attention_levels": (False, False, True),
-        "embedding_features": 128,
-        "head_dim": 32,
-        "text_features": 64,
-        "pooling_heads": 4,
+        "widths": (16, 32, 64), "layers_per_level": 1, "attention_levels": (False, False, True),
+        "embedding_features": 128, "head_dim": 32, "text_features": 64, "pooling_heads": 4,
         "groups": 8,
     },
     "small": {
-        "widths": (64, 128, 192),
-        "patch": 2,
-        "layers_per_level": 1,
-        "attention_levels": (False, True, True),
-        "embedding_features": 256,
-        "head_dim": 32,
-        "text_features": 128,
-        "pooling_heads": 8,
-        "groups": 8,
+        "widths": (64, 128, 192), "patch": 2, "layers_per_level": 1,
+        "attention_levels": (False, True, True), "embedding_features": 256, "head_dim": 32,
+        "text_features": 128, "pooling_heads": 8, "groups": 8,
     },
     "full": {
-        "widths": (512, 1024, 1536, 2048),
-        "layers_per_level": 3,
-        "attention_levels": (False, False, True, True),
-        "head_dim": 64,
-        "text_features": 2048,
-        "pooling_heads": 64,
-        "groups": 32,
-        "remat": "convolutions",
+        "widths": (512, 1024, 1536, 2048), "layers_per_level": 3,
+        "attention_levels": (False, False, True, True), "head_dim": 64, "text_features": 2048,
+        "pooling_heads": 64, "groups": 32, "remat": "convolutions",
     },
-}
+}  # fmt: skip
 """Sizes that the text-to-image U-Net and its inflation share, for `config.model`."""
 
 IF_XL = {
-    "widths": (704, 1408, 2112, 2816),
-    "layers_per_level": 3,
-    "attention_levels": (False, True, True, True),
-    "embedding_features": 2816,
-    "out_channels": 6,
-    "head_dim": 64,
-    "text_features": 2816,
-    "pooling_heads": 64,
-    "groups": 32,
-    "activation": "gelu",
-    "text_norm": "group",
-    "remat": "convolutions",
-}
+    "widths": (704, 1408, 2112, 2816), "layers_per_level": 3,
+    "attention_levels": (False, True, True, True), "embedding_features": 2816, "out_channels": 6,
+    "head_dim": 64, "text_features": 2816, "pooling_heads": 64, "groups": 32, "activation": "gelu",
+    "text_norm": "group", "remat": "convolutions",
+}  # fmt: skip
 """DeepFloyd IF's stage I XL, for `config.model`; 4.3B parameters."""
 
 SSR_SIZES = {
     "tiny": {
-        "widths": (32, 64, 64),
-        "num_blocks": (1, 1, 1),
-        "strides": (2, 2, 2),
-        "middle_blocks": 1,
-        "embedding_features": 64,
-        "head_dim": 32,
-        "groups": 8,
+        "widths": (32, 64, 64), "num_blocks": (1, 1, 1), "strides": (2, 2, 2), "middle_blocks": 1,
+        "embedding_features": 64, "head_dim": 32, "groups": 8,
     },
     "small": {
-        "widths": (32, 64, 128),
-        "num_blocks": (1, 1, 2),
-        "strides": (2, 2, 2),
-        "middle_blocks": 1,
-        "embedding_features": 128,
-        "head_dim": 32,
-        "groups": 8,
+        "widths": (32, 64, 128), "num_blocks": (1, 1, 2), "strides": (2, 2, 2), "middle_blocks": 1,
+        "embedding_features": 128, "head_dim": 32, "groups": 8,
     },
     "full": {
-        "widths": (128, 256, 512, 1536),
-        "num_blocks": (2, 4, 8, 8),
-        "strides": (2, 2, 2, 2),
-        "middle_blocks": 2,
-        "embedding_features": 512,
-        "head_dim": 64,
-        "groups": 32,
+        "widths": (128, 256, 512, 1536), "num_blocks": (2, 4, 8, 8), "strides": (2, 2, 2, 2),
+        "middle_blocks": 2, "embedding_features": 512, "head_dim": 64, "groups": 32,
         "remat": "convolutions",
     },
-}
+}  # fmt: skip
 """Sizes that the super-resolution network and its inflation share, for `config.model`."""
 
 
 StageName = Literal["t2i", "stunet", "t2i_ssr", "ssr", "stunet_conditional", "style"]
 
 STAGES: dict[str, str | None] = {
-    "t2i": None,
-    "stunet": "t2i",
-    "t2i_ssr": None,
-    "ssr": "t2i_ssr",
-    "stunet_conditional": "stunet",
-    "style": "t2i",
-}
+    "t2i": None, "stunet": "t2i", "t2i_ssr": None, "ssr": "t2i_ssr",
+    "stunet_conditional": "stunet", "style": "t2i",
+}  # fmt: skip
 """Every stage, and the one that it is initialized from."""
 
 IMAGE_STAGES = ("t2i", "style")
@@ -215,14 +172,9 @@ class DistillationConfig(ConfigSection):
 
 
 MASKS = {
-    "first_frame": 0.3,
-    "beginning": 0.1,
-    "boxes": 0.15,
-    "brushes": 0.15,
-    "outpainting": 0.1,
-    "cinemagraph": 0.1,
-    "nothing": 0.1,
-}
+    "first_frame": 0.3, "beginning": 0.1, "boxes": 0.15, "brushes": 0.15, "outpainting": 0.1,
+    "cinemagraph": 0.1, "nothing": 0.1,
+}  # fmt: skip
 """How often each task of `data.masks` comes, for `config.masks`."""
 
 
@@ -312,13 +264,9 @@ class StageConfig(ConfigSection):
 
 
 NETWORKS = {
-    "t2i": "unet",
-    "stunet": "stunet",
-    "t2i_ssr": "ssr",
-    "ssr": "ssr",
-    "stunet_conditional": "stunet",
-    "style": "unet",
-}
+    "t2i": "unet", "stunet": "stunet", "t2i_ssr": "ssr", "ssr": "ssr",
+    "stunet_conditional": "stunet", "style": "unet",
+}  # fmt: skip
 """The network that each stage has by default."""
 
 _EXTRA_SECTIONS: dict[str, dict[str, Mapping[str, Any]]] = {
@@ -373,27 +321,17 @@ def with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
 def set_full_scale(config: ConfigDict, *, resolution: int, num_frames: int) -> None:
     """What all stages share at the paper's scale: T5 XXL, bfloat16, real videos."""
     config.model.dtype = "bfloat16"
-    config.text.name = "t5"
-    config.text.dim = 4096
-    config.text.max_length = 128
-    config.data.name = "video_folder"
-    config.data.flip = True
-    config.data.num_frames = num_frames
-    config.data.resolution = resolution
-    config.data.fps = 16
+    config.text.update(name="t5", dim=4096, max_length=128)
+    config.data.update(name="video_folder", flip=True, fps=16)
+    config.data.update(num_frames=num_frames, resolution=resolution)
 
 
 def set_imported(config: ConfigDict) -> None:
     """How DeepFloyd IF's stage I was trained, which a frozen one dictates, and is sampled."""
-    config.text.update({"max_length": 77, "lowercase": True, "keep_padding": True})
-    config.diffusion.prediction = "epsilon"
-    config.diffusion.schedule = "discrete"
-    config.diffusion.learned_variance = True
-    config.sampling.sampler = "ddpm"
-    config.sampling.num_steps = 100
-    config.sampling.guidance_scale = 7.0
-    config.sampling.threshold_percentile = 95.0
-    config.sampling.threshold_max = 1.5
+    config.text.update(max_length=77, lowercase=True, keep_padding=True)
+    config.diffusion.update(prediction="epsilon", schedule="discrete", learned_variance=True)
+    config.sampling.update(sampler="ddpm", num_steps=100, guidance_scale=7.0)
+    config.sampling.update(threshold_percentile=95.0, threshold_max=1.5)
 
 
 def set_short_run(config: ConfigDict, *, num_steps: int, batch_size: int) -> None:
@@ -404,17 +342,12 @@ def set_short_run(config: ConfigDict, *, num_steps: int, batch_size: int) -> Non
     """
     config.data.textured_probability = 0.0
     config.text.dim = 128  # above the number of words, so that each can be told from all others
-    config.diffusion.prediction = "x0"
-    config.diffusion.log_snr_shift = -4.0
+    config.diffusion.update(prediction="x0", log_snr_shift=-4.0)
     config.sampling.num_steps = 20
     config.sampling.guidance_scale = 1.5  # more of it pushes colours out of range
-    config.train.num_steps = num_steps
-    config.train.batch_size = batch_size
+    config.train.update(num_steps=num_steps, batch_size=batch_size)
     config.optimizer.name = "muon"  # AdamW needs many times the clips to tie motion to its words
-    config.optimizer.learning_rate = 5e-3
-    config.optimizer.warmup_steps = 30
-    config.optimizer.decay = "cosine"
-    config.optimizer.ema_decay = 0.98
+    config.optimizer.update(learning_rate=5e-3, warmup_steps=30, decay="cosine", ema_decay=0.98)
 
 
 def set_small(config: ConfigDict, *, num_steps: int, batch_size: int) -> None:
@@ -428,12 +361,8 @@ def set_small(config: ConfigDict, *, num_steps: int, batch_size: int) -> None:
         {"name": "moving_shapes", "weight": 1},
         {"name": "moving_digits", "weight": 1, "max_objects": 2},
     )
-    config.data.textured_probability = 0.5
-    config.data.num_frames = 16
-    config.data.resolution = 32
-    config.optimizer.learning_rate = 3e-3
-    config.optimizer.warmup_steps = 100
-    config.optimizer.ema_decay = 0.995
+    config.data.update(textured_probability=0.5, num_frames=16, resolution=32)
+    config.optimizer.update(learning_rate=3e-3, warmup_steps=100, ema_decay=0.995)
     config.sampling.prompts = (
         "a large red circle moving right on a plain black background",
         "a small blue cross moving up on a striped white background",
@@ -443,11 +372,7 @@ def set_small(config: ConfigDict, *, num_steps: int, batch_size: int) -> None:
 
 
 def choose_variant(variant: str | None, variants: tuple[str, ...], file: str) -> str:
-    """Checks the part after the colon of `--config=FILE:VARIANT`; the first is the default.
-
-    Raises:
-      UserError: if there is no such variant.
-    """
+    """Checks the part after the colon of `--config=FILE:VARIANT`; the first is the default."""
     variant = variant or variants[0]
     if variant not in variants:
         raise UserError(f"{file} has no variant {variant!r}; choose from {', '.join(variants)}.")

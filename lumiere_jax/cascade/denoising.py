@@ -35,20 +35,14 @@ _AUGMENTATION_STREAM = 2**31  # the sampler's own streams are its step numbers
 class Inputs(NamedTuple):
     """What is sampled: a batch of clips, without the parameters.
 
-    Attributes:
-      text: embeddings of the prompts.
-      text_mask: true at their tokens.
-      keys: one for each clip, see `inference.sampling.sample_keys`.
-      video: of super-resolution, the clips to refine, in [-1, 1].
-      known: of a conditional stage, see `stage.known_part`.
-      initial: clean clips that are noised by `SamplingOptions.strength`, and denoised again.
-      null_text: embeddings of a negative prompt; None for no text.
-      null_mask: likewise.
+    `video` is what super-resolution refines, in [-1, 1]; `known` what a conditional stage is shown,
+    see `stage.known_part`. `initial` are clean clips that are noised by `SamplingOptions.strength`
+    and denoised again. `null_text` is of a negative prompt; None for no text.
     """
 
-    text: Float[Array | np.ndarray, "batch length dim"]
-    text_mask: Bool[Array | np.ndarray, "batch length"]
-    keys: Shaped[Array, " batch"]
+    text: Float[Array | np.ndarray, "batch length dim"]  # embeddings of the prompts
+    text_mask: Bool[Array | np.ndarray, "batch length"]  # true at its tokens
+    keys: Shaped[Array, " batch"]  # one for each clip, see `inference.sampling.sample_keys`
     video: Float[Array | np.ndarray, "batch time height width 3"] | None = None
     known: Float[Array | np.ndarray, "batch time height width 4"] | None = None
     initial: Float[Array | np.ndarray, "batch time height width 3"] | None = None
@@ -56,30 +50,21 @@ class Inputs(NamedTuple):
     null_mask: Bool[Array | np.ndarray, "batch length"] | None = None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Denoiser:
     """From noisy clips and their noise level to estimates of the clean ones.
 
     A video longer than what the network takes is predicted in windows, which are averaged at every
     step (temporal MultiDiffusion, section 3.2); then there is one thresholding for all of it.
-
-    Attributes:
-      stage: whose network predicts.
-      options: of guidance and thresholding.
-      params: of the network.
-      condition: what is the same for all windows: "text", "text_mask", "augmentation_level".
-      null_condition: the same for the unconditional branch.
-      shown: clips that are cut into windows like the noisy one: "known", "low_resolution".
-      windows: how the clips are cut.
     """
 
-    stage: Stage
-    options: SamplingOptions
+    stage: Stage  # whose network predicts
+    options: SamplingOptions  # of guidance and thresholding
     params: Params
-    condition: Condition
-    null_condition: Condition
-    shown: Condition
-    windows: Chunks
+    condition: Condition  # the same for all windows: "text", "text_mask", "augmentation_level"
+    null_condition: Condition  # the same for the unconditional branch
+    shown: Condition  # clips that are cut like the noisy one: "known", "low_resolution"
+    windows: Chunks  # how the clips are cut
 
     @classmethod
     def for_clip(
@@ -87,48 +72,27 @@ class Denoiser:
     ) -> "Denoiser":
         """A denoiser of clips as the stage is trained on them, in one window."""
         frames = stage.clip_shape()[0]
-        return cls(
-            stage=stage,
-            options=options,
-            params=params,
-            condition=condition,
-            null_condition=unconditional(stage, condition),
-            shown={},
-            windows=chunks(frames, frames, 0),
-        )
+        null_condition, windows = unconditional(stage, condition), chunks(frames, frames, 0)
+        return cls(stage, options, params, condition, null_condition, {}, windows)
 
     @classmethod
     def for_inputs(
-        cls,
-        stage: Stage,
-        options: SamplingOptions,
-        params: Params,
-        inputs: Inputs,
-        num_frames: int,
+        cls, stage: Stage, options: SamplingOptions, params: Params, inputs: Inputs, num_frames: int
     ) -> "Denoiser":
         """A denoiser of the clips of `inputs`, of any number of frames. Call it in a trace."""
         given: Any = jax.tree.map(jnp.asarray, inputs)
         condition, shown = {"text": given.text, "text_mask": given.text_mask}, {}
         if isinstance(stage, SuperResolutionStage):
-            level = stage.schedule.round_level(
-                jnp.full(given.video.shape[0], stage.ssr.augmentation)
-            )
-            condition["augmentation_level"] = level
+            level = jnp.full(given.video.shape[0], stage.ssr.augmentation)
+            condition["augmentation_level"] = level = stage.schedule.round_level(level)
             shown["low_resolution"] = _low_resolution(stage, given.video, level, given.keys)
         if stage.is_conditional:
             shown["known"] = given.known
         null_condition = unconditional(stage, condition)
         if given.null_text is not None:
             null_condition |= {"text": given.null_text, "text_mask": given.null_mask}
-        return cls(
-            stage=stage,
-            options=options,
-            params=params,
-            condition=condition,
-            null_condition=null_condition,
-            shown=shown,
-            windows=_windows(stage, options, num_frames),
-        )
+        windows = _windows(stage, options, num_frames)
+        return cls(stage, options, params, condition, null_condition, shown, windows)
 
     def __call__(self, z: Video, log_snr: Float[Array, " batch"]) -> Estimate:
         """The clean clips that the noisy ones come from, thresholded."""
@@ -159,9 +123,7 @@ class Denoiser:
     def guided(self, clips: Condition, log_snr: Float[Array, " batch"]) -> Video:
         """The network's prediction under classifier-free guidance, both branches in one call.
 
-        Args:
-          clips: the noisy clip "z" and what is shown with it, of the network's length.
-          log_snr: of "z".
+        `clips` are the noisy clip "z" and what is shown with it, of the network's length.
         """
         shown = dict(clips)
         z, scale = shown.pop("z"), self.guidance_scale(log_snr)
@@ -194,10 +156,11 @@ def _windows(stage: Stage, options: SamplingOptions, num_frames: int) -> Chunks:
     """How a stage cuts a video: a base by its clip, one window after the other."""
     if stage.is_super_resolution:
         ssr, parts = stage.ssr, space_size()
+        overlap = ssr.overlap if num_frames > ssr.window else 0
         return chunks(
             num_frames,
             ssr.window,
-            ssr.overlap if num_frames > ssr.window else 0,
+            overlap,
             kind=ssr.weights,
             size=ssr.chunk * parts,
             parallel=parts,
@@ -214,6 +177,6 @@ def _low_resolution(
     """Clips at the size of the refined ones, with augmentation noise, drawn once for each."""
     factor = stage.ssr.factor
     size = (video.shape[2] * factor, video.shape[3] * factor)
-    large = upsample_low_resolution(video, size, stage.upsampling)
+    large = upsample_low_resolution(video, size, stage.ssr.upsampling)
     noise = normal(keys, _AUGMENTATION_STREAM, large.shape)
     return constrain(stage.schedule.augment(large, level, noise), *_VIDEO)

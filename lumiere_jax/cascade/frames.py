@@ -1,7 +1,6 @@
 """Which numbers of frames a base stage makes."""
 
-from lumiere_jax.cascade.config import StageConfig
-from lumiere_jax.cascade.stage import IMAGE_STAGES
+from lumiere_jax.cascade.config import IMAGE_STAGES, StageConfig
 from lumiere_jax.runtime.errors import UserError
 
 
@@ -13,11 +12,7 @@ def frame_multiple(config: StageConfig) -> int:
 
 
 def check_frames(config: StageConfig, num_frames: int) -> None:
-    """Checks that a stage makes videos of a length.
-
-    Raises:
-      UserError: if it does not.
-    """
+    """Raises a `UserError` if a stage makes no videos of this length."""
     trained, multiple = config.data.num_frames, frame_multiple(config)
     if num_frames < 1:
         raise UserError(f"num_frames={num_frames} must be at least 1.")

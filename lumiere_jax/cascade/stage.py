@@ -11,16 +11,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from lumiere_jax import text
-from lumiere_jax.cascade.config import (
-    IMAGE_STAGES as IMAGE_STAGES,
-)
-from lumiere_jax.cascade.config import (
-    STAGES as STAGES,
-)
-from lumiere_jax.cascade.config import (
-    StageConfig,
-    SuperResolutionConfig,
-)
+from lumiere_jax.cascade.config import STAGES, StageConfig, SuperResolutionConfig
 from lumiere_jax.data.masks import MaskMix
 from lumiere_jax.diffusion.discrete import DiscreteSchedule
 from lumiere_jax.diffusion.low_resolution import downsample, upsample_low_resolution
@@ -43,6 +34,8 @@ _NETWORKS = {
 INPUT_LAYER = "conv_in"
 
 Batch = dict[str, jax.Array]
+Clips = Float[Array, "batch time height width 3"]
+Noisy = Float[Array, "batch time height width channels"]  # 3 channels, or 7 with what is known
 Crops = Float[Array, "batch window crop crop 3"]
 
 
@@ -84,39 +77,24 @@ def known_part(
 ) -> Float[Array, "batch time height width 4"]:
     """What a conditional stage is shown: ⟨C, M⟩ of the paper's ⟨J, C, M⟩ (section 4).
 
-    Args:
-      video: the clip.
-      mask: true where a pixel is known.
-
-    Returns:
-      The known pixels, others 0, and the mask.
+    That is the known pixels, others 0, and the mask, which is true where a pixel is known.
     """
-    video, mask = jnp.asarray(video), jnp.asarray(mask)
-    mask = mask.astype(video.dtype)
+    video = jnp.asarray(video)
+    mask = jnp.asarray(mask).astype(video.dtype)
     return jnp.concatenate([video * mask, mask], axis=-1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stage of the cascade, without its parameters: one that makes images or videos from text.
+    """One stage of the cascade, which makes images or videos from text; without its parameters."""
 
-    Attributes:
-      name: a key of `STAGES`.
-      config: its whole config.
-      network: the Linen module.
-      schedule: the noise schedule.
-      text_encoder: from prompts to embeddings.
-      is_super_resolution: whether it refines a low-resolution clip.
-      is_conditional: whether it is shown some pixels of the clip that it is to make.
-    """
-
-    name: str
+    name: str  # a key of `STAGES`
     config: StageConfig
     network: UNet | EfficientUNet
     schedule: Schedule
-    text_encoder: text.TextEncoder
-    is_super_resolution: ClassVar[bool] = False
-    is_conditional: ClassVar[bool] = False
+    text_encoder: text.TextEncoder  # from prompts to embeddings
+    is_super_resolution: ClassVar[bool] = False  # whether it refines a low-resolution clip
+    is_conditional: ClassVar[bool] = False  # whether it is shown some pixels of its clip
 
     @classmethod
     def from_config(cls, config: ConfigDict | StageConfig, *, shapes_only: bool = False) -> "Stage":
@@ -160,11 +138,6 @@ class Stage:
         return self.config.ssr
 
     @property
-    def upsampling(self) -> str:
-        """How a low-resolution clip is brought to size, see `upsample_low_resolution`."""
-        return self.ssr.upsampling
-
-    @property
     def is_distilled(self) -> bool:
         """Whether it learns from a teacher of the same stage, see `training.distill`."""
         return self.config.distillation is not None
@@ -183,9 +156,7 @@ class Stage:
         """The freezing rule: all parameters, or those that came with inflation."""
         return self.config.train.trainable == "all" or is_temporal(path)
 
-    def null_text(
-        self,
-    ) -> tuple[Float[np.ndarray, "1 length dim"], Bool[np.ndarray, "1 length"]]:
+    def null_text(self) -> tuple[Float[np.ndarray, "1 length dim"], Bool[np.ndarray, "1 length"]]:
         """The unconditional text: embeddings and mask.
 
         Ask once before a function that asks for it is traced: an encoder may have to compute it.
@@ -203,10 +174,8 @@ class Stage:
         They split rows of pixels, also those of the network's coarsest feature map.
         """
         model = self.config.model
-        coarsest = self.config.data.resolution // (
-            model.get("patch", 1) * 2 ** (len(model.widths) - 1)
-        )
-        return coarsest % parts == 0
+        factor = model.get("patch", 1) * 2 ** (len(model.widths) - 1)
+        return self.config.data.resolution // factor % parts == 0
 
     def init_params(self, key: PRNGKeyArray) -> Params:
         """Fresh parameters; call it under `jax.jit` or `jax.eval_shape`."""
@@ -221,20 +190,12 @@ class Stage:
         return jnp.zeros((1, *self.clip_shape())), {}
 
     def predict(
-        self,
-        params: Params,
-        z: Float[Array, "batch time height width channels"],
-        log_snr: Float[Array, " batch"],
-        condition: dict[str, Any],
+        self, params: Params, z: Noisy, log_snr: Float[Array, " batch"], condition: dict[str, Any]
     ) -> Float[Array, "batch time height width _"]:
         """The network's prediction for noisy clips.
 
-        Args:
-          params: of the network.
-          z: the noisy clips; `channels` are 3 of them, or 7 with what is known.
-          log_snr: of the clips.
-          condition: "text", "text_mask" and, for super-resolution, "low_resolution" and
-            "augmentation_level"; for a conditional stage "known", see `known_part`.
+        The condition has "text", "text_mask" and, for super-resolution, "low_resolution" and
+        "augmentation_level"; for a conditional stage "known", see `known_part`.
         """
         time = self.schedule.network_time(log_snr)
         prediction: Any = self.network.apply({"params": params}, z, time, **condition)
@@ -242,16 +203,11 @@ class Stage:
 
     def training_clip(
         self, batch: Batch, crop_key: PRNGKeyArray, augment_key: PRNGKeyArray
-    ) -> tuple[Float[Array, "batch time height width 3"], dict[str, Array]]:
-        """What the network is to make of a batch, and what it is shown beside the text.
+    ) -> tuple[Clips, dict[str, Array]]:
+        """The clean clips that the network is to make of a batch, and their condition but the text.
 
-        Args:
-          batch: see `data.pipeline.train_batches`.
-          crop_key: PRNG key for crops.
-          augment_key: PRNG key for noise on what is shown.
-
-        Returns:
-          Clean clips, and their condition but for the text.
+        The batch is of `data.pipeline.train_batches`; the keys are for crops, and for noise on what
+        is shown.
         """
         del crop_key, augment_key
         return batch["video"], {}
@@ -276,11 +232,7 @@ class ConditionalStage(Stage):
         return jnp.zeros((1, *self.clip_shape()[:-1], self.config.model.in_channels)), {}
 
     def predict(
-        self,
-        params: Params,
-        z: Float[Array, "batch time height width channels"],
-        log_snr: Float[Array, " batch"],
-        condition: dict[str, Any],
+        self, params: Params, z: Noisy, log_snr: Float[Array, " batch"], condition: dict[str, Any]
     ) -> Float[Array, "batch time height width _"]:
         """See `Stage.predict`; the network takes what is known as further channels."""
         condition = dict(condition)
@@ -289,7 +241,7 @@ class ConditionalStage(Stage):
 
     def training_clip(
         self, batch: Batch, crop_key: PRNGKeyArray, augment_key: PRNGKeyArray
-    ) -> tuple[Float[Array, "batch time height width 3"], dict[str, Array]]:
+    ) -> tuple[Clips, dict[str, Array]]:
         """See `Stage.training_clip`."""
         return batch["video"], {"known": known_part(batch["video"], batch["mask"])}
 
@@ -312,11 +264,7 @@ class StyleStage(Stage):
         return {**params, LORA: fresh_lora(params, self.rank, key)} if self.rank else params
 
     def predict(
-        self,
-        params: Params,
-        z: Float[Array, "batch time height width channels"],
-        log_snr: Float[Array, " batch"],
-        condition: dict[str, Any],
+        self, params: Params, z: Noisy, log_snr: Float[Array, " batch"], condition: dict[str, Any]
     ) -> Float[Array, "batch time height width _"]:
         """See `Stage.predict`."""
         return super().predict(merge_lora(params), z, log_snr, condition)
@@ -345,27 +293,19 @@ class SuperResolutionStage(Stage):
 
     def training_clip(
         self, batch: Batch, crop_key: PRNGKeyArray, augment_key: PRNGKeyArray
-    ) -> tuple[Float[Array, "batch time height width 3"], dict[str, Array]]:
+    ) -> tuple[Clips, dict[str, Array]]:
         """See `Stage.training_clip`; every low-resolution crop gets noise of a random level."""
         low, video = self.training_crops(batch["video"], crop_key)
         level_key, noise_key = jax.random.split(augment_key)
-        level = jax.random.uniform(level_key, (video.shape[0],))
-        level = self.schedule.round_level(level)
+        level = self.schedule.round_level(jax.random.uniform(level_key, (video.shape[0],)))
         noise = jax.random.normal(noise_key, low.shape)
         low = self.schedule.augment(low, level, noise)
         return video, {"low_resolution": low, "augmentation_level": level}
 
-    def training_crops(
-        self, video: Float[Array, "batch time height width 3"], key: PRNGKeyArray
-    ) -> tuple[Crops, Crops]:
-        """Random space-time crops, which begin at multiples of the factor.
+    def training_crops(self, video: Clips, key: PRNGKeyArray) -> tuple[Crops, Crops]:
+        """Random space-time crops: the up-sampled low-resolution ones, and the true ones.
 
-        Args:
-          video: at the high resolution.
-          key: PRNG key.
-
-        Returns:
-          The up-sampled low-resolution crops and the true ones.
+        They begin at multiples of the factor.
         """
         factor, size = self.ssr.factor, self.clip_shape()
         high = np.array(video.shape[1:4]) - size[:3]
@@ -381,7 +321,7 @@ class SuperResolutionStage(Stage):
             return jax.lax.dynamic_slice(clip, start, size)
 
         video = jax.vmap(crop)(video, jax.random.split(key, video.shape[0]))
-        low = upsample_low_resolution(downsample(video, factor), size[1:3], self.upsampling)
+        low = upsample_low_resolution(downsample(video, factor), size[1:3], self.ssr.upsampling)
         return low, video
 
 

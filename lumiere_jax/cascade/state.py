@@ -15,20 +15,14 @@ from lumiere_jax.models.parameters import Params
 class TrainState:
     """State of a run; the frozen parameters carry neither optimizer state nor EMA.
 
-    Attributes:
-      step: int32 scalar, number of updates so far.
-      trainable: the parameters that are trained, float32.
-      frozen: the others; `merge(trainable, frozen)` is what a network takes.
-      ema: exponential moving average of `trainable`.
-      optimizer: optax state for `trainable`.
-      teacher: of a run that distils, what `trainable` is in the teacher; it does not change.
+    A run that distils has a teacher, which does not change: what `trainable` is there.
     """
 
-    step: Int[Array, ""]
-    trainable: Params
-    frozen: Params
-    ema: Params
-    optimizer: optax.OptState
+    step: Int[Array, ""]  # int32, number of updates so far
+    trainable: Params  # the parameters that are trained, float32
+    frozen: Params  # the others; `merge(trainable, frozen)` is what a network takes
+    ema: Params  # exponential moving average of `trainable`
+    optimizer: optax.OptState  # for `trainable`
     teacher: Params = flax.struct.field(default_factory=dict)
 
 

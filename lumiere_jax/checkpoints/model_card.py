@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lumiere_jax.cascade.stage import IMAGE_STAGES
+from lumiere_jax.cascade.config import IMAGE_STAGES
 from lumiere_jax.checkpoints import bundle
 from lumiere_jax.checkpoints.manifest import StageEntry
 from lumiere_jax.runtime.errors import UserError

@@ -44,12 +44,9 @@ def log_snr_table() -> Float64[np.ndarray, "1000"]:
 class DiscreteSchedule:
     """The squared-cosine schedule in 1000 steps; step t lasts from time t / 1000 to (t + 1) / 1000.
 
-    Attributes:
-      spacing: which steps a sampler takes, as `diffusers` names it: "leading" (0 and multiples of
-        the stride) or "trailing" (999 and multiples of the stride below).
-
-    Raises:
-      UserError: if the spacing is unknown.
+    The spacing says which steps a sampler takes, as `diffusers` names it: "leading" (0 and
+    multiples of the stride) or "trailing" (999 and multiples of the stride below); any other is a
+    `UserError`.
     """
 
     spacing: str = "leading"

@@ -91,16 +91,12 @@ def normalized_weights(
 class Chunks(NamedTuple):
     """Windows of a video, in chunks that are predicted one after the other by a scan.
 
-    Memory grows with the size of a chunk and not with the number of windows.
-
-    Attributes:
-      starts: first frame of each window.
-      weights: of every frame of a window in the fused video; windows that fill up the last chunk
-        have none.
+    Memory grows with the size of a chunk and not with the number of windows; those that fill up
+    the last chunk have no weights.
     """
 
-    starts: Int32[np.ndarray, "chunks windows"]
-    weights: Float32[np.ndarray, "chunks windows frames"]
+    starts: Int32[np.ndarray, "chunks windows"]  # first frame of each window
+    weights: Float32[np.ndarray, "chunks windows frames"]  # in the fused video
 
     @property
     def is_one_window(self) -> bool:

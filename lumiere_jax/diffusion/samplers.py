@@ -33,25 +33,18 @@ class Step(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """What a denoiser makes of noisy samples, both of their shape.
+    """What a denoiser makes of noisy samples, both of their shape."""
 
-    Attributes:
-      x0: clean data.
-      fraction: where a learned variance lies between its bounds, see `discrete.log_variance`;
-        None where none is learned.
-    """
-
-    x0: Samples
-    fraction: Samples | None = None
+    x0: Samples  # clean data
+    fraction: Samples | None = None  # of a learned variance, see `discrete.log_variance`
 
 
 class Sampler(NamedTuple):
     """A sampler, as a pair of pure functions.
 
-    Attributes:
-      init: `init(z)` gives the state before the first step.
-      step: `step(z, state, estimate, step, keys)` gives the samples at the next noise level and
-        the next state. A sample's randomness comes from its own key and the step's number.
+    `init(z)` gives the state before the first step, and `step(z, state, estimate, step, keys)` the
+    samples at the next noise level and the next state. A sample's randomness comes from its own key
+    and the step's number.
     """
 
     init: Callable[[Samples], Any]

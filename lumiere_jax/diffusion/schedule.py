@@ -66,22 +66,15 @@ class CosineSchedule:
     `log_snr_min` at time 1 (Salimans & Ho, arXiv 2202.00512; Ho & Salimans, arXiv 2207.12598,
     section 2). The shift moves the whole path (Hoogeboom et al., simple diffusion,
     arXiv 2301.11093, section 3.1); a negative one gives more noise at every time.
-
-    Attributes:
-      shift: added to every log-SNR.
-      log_snr_min: log-SNR at time 1, before the shift.
-      log_snr_max: log-SNR at time 0, before the shift.
-      time_power: what a sampler's even times are raised to. Above 1, more of its steps are near
-        clean data; 2 is the quadratic spacing of DDIM (arXiv 2010.02502, appendix D.2).
-
-    Raises:
-      UserError: if `log_snr_min` is not below `log_snr_max`, or `time_power` not above 0.
+    With a `time_power` above 1, more of a sampler's steps are near clean data; 2 is the quadratic
+    spacing of DDIM (arXiv 2010.02502, appendix D.2). Limits that are exchanged, and powers that are
+    not above 0, are a `UserError`.
     """
 
-    shift: float = 0.0
-    log_snr_min: float = -15.0
-    log_snr_max: float = 15.0
-    time_power: float = 1.0
+    shift: float = 0.0  # added to every log-SNR
+    log_snr_min: float = -15.0  # log-SNR at time 1, before the shift
+    log_snr_max: float = 15.0  # log-SNR at time 0, before the shift
+    time_power: float = 1.0  # what a sampler's even times are raised to
 
     def __post_init__(self):
         if not self.log_snr_min < self.log_snr_max:

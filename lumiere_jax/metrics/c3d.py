@@ -63,11 +63,8 @@ def load(
 ) -> tuple[Params, Float32[np.ndarray, "16 112 112 3"]]:
     """Reads the arrays of TGANv2's release, `conv3d_deepnetA_ucf.npz` and `mean2.npz`.
 
-    Returns:
-      Parameters of `C3D`, and the mean clip for `preprocess`, BGR.
-
-    Raises:
-      UserError: if a file is missing or is another.
+    Those are the parameters of `C3D`, and the mean clip for `preprocess`, BGR. A file that is
+    missing, or another, is a `UserError`.
     """
     arrays, shapes = _read(weights), parameter_shapes()
     params: dict = {}

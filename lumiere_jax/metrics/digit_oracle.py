@@ -38,17 +38,11 @@ Video = Float[Array, "time side side 3"]
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-    """Whether a clip shows what its caption says; of two digits, both must be right.
+    """Whether a clip shows what its caption says; of two digits, both must be right."""
 
-    Attributes:
-      digit: every digit is read as the caption says.
-      motion: every digit moves along the axis that the caption says.
-      seen: what was seen, in the caption's order; None where nothing could be followed.
-    """
-
-    digit: bool
-    motion: bool
-    seen: tuple[DigitAttributes | None, ...]
+    digit: bool  # every digit is read as the caption says
+    motion: bool  # every digit moves along the axis that the caption says
+    seen: tuple[DigitAttributes | None, ...]  # in the caption's order; None: not followed
 
     @property
     def all(self) -> bool:
@@ -57,11 +51,7 @@ class Judgement:
 
 
 def judge(video: Video, caption: str) -> Judgement:
-    """Judges one clip by its caption.
-
-    Raises:
-      UserError: if the caption is not one of `moving_digits`.
-    """
+    """Judges one clip by its caption; a `UserError` if that is not one of `moving_digits`."""
     wanted = parse_caption(caption)
     seen = look(video, len(wanted))
 
@@ -88,21 +78,16 @@ def look(video: Video, count: int) -> tuple[DigitAttributes | None, ...]:
     motions, order = _follow(np.array([[blob[0] for blob in blobs] for blobs in frames]))
     votes = np.take_along_axis(votes, order[..., None], axis=1).sum(axis=0)
     digits = reader.classes_[votes.argmax(axis=-1)]
-    return tuple(
-        DigitAttributes(int(digit), motion) for digit, motion in zip(digits, motions, strict=True)
-    )
+    return tuple(itertools.starmap(DigitAttributes, zip(map(int, digits), motions, strict=True)))
 
 
 def _follow(
     centres: Float[np.ndarray, "time digits 2"],
 ) -> tuple[tuple[str, ...], Int[np.ndarray, "time digits"]]:
-    """Which digit is which in every frame, and how each moves.
+    """The motions of the digits, and their order in every frame.
 
     A digit's place on one axis stays: of all motions, and ways to begin, the best is that in which
     the places on those axes change least.
-
-    Returns:
-      The motions, and the order of the digits in every frame.
     """
     count = centres.shape[1]
     orders = np.array(list(itertools.permutations(range(count))))
@@ -147,9 +132,8 @@ def _blobs(frame: np.ndarray, count: int) -> list[tuple[np.ndarray, np.ndarray]]
 def _centre(part: np.ndarray) -> np.ndarray:
     """Middle of the bright pixels' extent, (x, y) in frame widths."""
     rows, columns = np.nonzero(part)
-    return np.array([columns.min() + columns.max() + 1, rows.min() + rows.max() + 1]) / (
-        2 * part.shape[0]
-    )
+    ends = [columns.min() + columns.max() + 1, rows.min() + rows.max() + 1]
+    return np.array(ends) / (2 * part.shape[0])
 
 
 def _patch(part: np.ndarray) -> np.ndarray:
@@ -171,9 +155,7 @@ def _reader(size: int) -> "SVC":
     images, digits = handwritings()
     generator = np.random.default_rng(0)
     patches, labels = [], []
-    for number in range(len(images)):
-        if is_held_out(number):
-            continue
+    for number in itertools.filterfalse(is_held_out, range(len(images))):
         place = generator.uniform(0.0, 1.0, 2)
         item = MovingDigit(number, int(digits[number]), MOTIONS[0], place[0], 0.0, place[1])
         frame = (render((item,), np.zeros(1), size)[0, :, :, 0] + 1) / 2

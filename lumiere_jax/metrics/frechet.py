@@ -31,25 +31,17 @@ class Moments:
     A feature is rounded once, to a multiple of 2^-20 (logits in float32 carry an error as large),
     and from then on all is integers: the same videos give the same moments, to the last bit, in
     whatever order, batches and processes they were seen. Memory does not grow with their number.
-
-    Attributes:
-      count: features seen, at most 2^31.
-      total: their sum times 2^20.
-      products: sum of their outer products: with every feature times 2^20 written as
-        high · 2^16 + low, those of high · high, high · low + low · high and low · low.
+    With every feature times 2^20 written as high · 2^16 + low, `products` are the sums of the outer
+    products high · high, high · low + low · high and low · low.
     """
 
-    count: int
-    total: Int64[np.ndarray, " dim"]
+    count: int  # features seen, at most 2^31
+    total: Int64[np.ndarray, " dim"]  # their sum times 2^20
     products: Int64[np.ndarray, "3 dim dim"]
 
     @classmethod
     def of(cls, features: Float[np.ndarray, "n dim"]) -> "Moments":
-        """Moments of features.
-
-        Raises:
-          UserError: if a feature is not finite, or is 1024 or more.
-        """
+        """Moments of features; a `UserError` if one is not finite, or is 1024 or more."""
         features = np.asarray(features, np.float64)
         if not (np.abs(features) < _LARGEST).all():
             raise UserError(
@@ -80,13 +72,9 @@ class Moments:
         return _rounded(self.total.astype(object), self.count << _FRACTION_BITS)
 
     def covariance(self, ddof: int = 1) -> Float64[np.ndarray, "dim dim"]:
-        """Covariance, correctly rounded.
+        """Covariance, correctly rounded; a `UserError` if there are fewer than two features.
 
-        Args:
-          ddof: 1 divides by N - 1 (unbiased, as the original), 0 by N.
-
-        Raises:
-          UserError: if there are fewer than two features.
+        A `ddof` of 1 divides by N - 1 (unbiased, as the original), 0 by N.
         """
         if self.count < 2:
             raise UserError(f"a covariance needs 2 videos or more; there are {self.count}.")
@@ -107,11 +95,7 @@ class Moments:
 
     @classmethod
     def load(cls, path: str | Path) -> tuple["Moments", dict[str, str]]:
-        """Reads what `save` wrote: moments and notes.
-
-        Raises:
-          UserError: if there is no such file, or it is another.
-        """
+        """Reads what `save` wrote, moments and notes; a `UserError` if that is not there."""
         try:
             with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 notes = {k.removeprefix("note_"): str(file[k]) for k in file if "note_" in k}
@@ -136,15 +120,8 @@ def _outer_products(whole: np.ndarray) -> np.ndarray:
 def frechet_distance(first: Moments, second: Moments, ddof: int = 1) -> float:
     """Squared Fréchet distance of two Gaussians with these moments.
 
-    |m1 - m2|² + tr(S1 + S2) - 2 tr √(√S1 S2 √S1).
-
-    Args:
-      first: of the real videos, by custom; the value is symmetric.
-      second: of the generated ones.
-      ddof: of the covariances, see `Moments.covariance`.
-
-    Raises:
-      UserError: as `Moments.covariance`.
+    |m1 - m2|² + tr(S1 + S2) - 2 tr √(√S1 S2 √S1), which is symmetric; `ddof` and errors as of
+    `Moments.covariance`.
     """
     return distance_of_gaussians(
         first.mean, first.covariance(ddof), second.mean, second.covariance(ddof)
@@ -183,10 +160,7 @@ def kernel_distance(
     """KVD: the unbiased squared maximum mean discrepancy of a polynomial kernel (1801.01401).
 
     k(x, y) = (x · y / dim + 1)^degree of two sets of features, which may give a value slightly
-    below zero.
-
-    Raises:
-      UserError: if a set has fewer than two features.
+    below zero. A set of fewer than two features is a `UserError`.
     """
     if min(len(first), len(second)) < 2:
         raise UserError(

@@ -44,17 +44,11 @@ _POOL_BEFORE = {"Mixed_4b": ((3, 3, 3), (2, 2, 2)), "Mixed_5b": ((2, 2, 2), (2, 
 
 
 class Unit3D(nn.Module):
-    """Convolution with folded batch normalization, then ReLU; float32 at full precision.
+    """Convolution with folded batch normalization, then ReLU; float32 at full precision."""
 
-    Attributes:
-      features: output channels.
-      kernel: size of the cubic kernel.
-      stride: of all three axes.
-    """
-
-    features: int
-    kernel: int = 1
-    stride: int = 1
+    features: int  # output channels
+    kernel: int = 1  # size of the cubic kernel
+    stride: int = 1  # of all three axes
 
     @nn.compact
     def __call__(
@@ -117,13 +111,9 @@ def max_pool(
 
 
 class Mixed(nn.Module):
-    """Inception block: four branches, concatenated by channel.
+    """Inception block: four branches, concatenated by channel."""
 
-    Attributes:
-      widths: channels of 1×1 | 1×1, 3×3 | 1×1, 3×3 | pooling, 1×1.
-    """
-
-    widths: tuple[int, int, int, int, int, int]
+    widths: tuple[int, int, int, int, int, int]  # of 1×1 | 1×1, 3×3 | 1×1, 3×3 | pooling, 1×1
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch t h w c"]) -> Float[Array, "batch t h w channels"]:
@@ -152,11 +142,8 @@ class I3D(nn.Module):
     ) -> Float32[Array, "batch 400"]:
         """Logits before the softmax, the mean over the time steps that are left.
 
-        Args:
-          video: 224×224 pixels, RGB in [-1, 1], at least `MIN_FRAMES` frames.
-
-        Raises:
-          UserError: if there are too few frames.
+        The video has 224×224 pixels, RGB in [-1, 1]; fewer than `MIN_FRAMES` frames are a
+        `UserError`.
         """
         if video.shape[1] < MIN_FRAMES:
             raise UserError(
@@ -181,13 +168,8 @@ class I3D(nn.Module):
 def fold(weights: Mapping[str, np.ndarray], epsilon: float = BATCH_NORM_EPSILON) -> Params:
     """Parameters of `I3D` from the arrays of the checkpoint.
 
-    Args:
-      weights: by the checkpoint's names without `RGB/inception_i3d/`, as
-        `lumiere_jax.metrics.i3d_weights.load` returns them.
-      epsilon: of the batch normalization.
-
-    Returns:
-      The tree that `I3D().init` would make, float32.
+    Those are named as `lumiere_jax.metrics.i3d_weights.load` returns them; `epsilon` is of the
+    batch normalization. The tree is as `I3D().init` would make it, float32.
     """
     params: dict = {}
     for name in weights:

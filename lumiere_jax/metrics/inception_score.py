@@ -10,7 +10,7 @@ from lumiere_jax.runtime.errors import UserError
 def inception_score(
     logits: Float[np.ndarray, "videos classes"], splits: int = 1, epsilon: float = 0.0
 ) -> tuple[float, float]:
-    """Inception Score of a set of videos.
+    """Inception Score of a set of videos: mean and (population) standard deviation over the splits.
 
     Splitting lowers the score, because the mean over fewer videos is nearer to each: scores with
     different `splits` or different numbers of videos do not compare.
@@ -20,9 +20,6 @@ def inception_score(
       splits: parts of nearly equal size that are scored by themselves.
       epsilon: added to probabilities before their logarithm: 1e-20 in TGANv2, 1e-7 in TGAN; 0 works
         in logarithms all along and cannot underflow.
-
-    Returns:
-      Mean and (population) standard deviation over the splits.
 
     Raises:
       UserError: if there are fewer videos than splits, or a logit is not finite.

@@ -22,24 +22,15 @@ class Judgement:
     """Whether a clip shows what its caption says, attribute by attribute.
 
     Of two objects, both must be right. An attribute that the oracle cannot see counts as wrong.
-
-    Attributes:
-      colour: of every object.
-      shape: of every object.
-      direction: of every object.
-      background: its colour.
-      size: of every object; None where the caption does not say.
-      background_kind: plain, striped or checkered; None where the caption does not say.
-      seen: what was seen, in the caption's order of objects.
     """
 
-    colour: bool
-    shape: bool
-    direction: bool
-    background: bool
-    size: bool | None
-    background_kind: bool | None
-    seen: SeenScene
+    colour: bool  # of every object
+    shape: bool  # of every object
+    direction: bool  # of every object
+    background: bool  # its colour
+    size: bool | None  # of every object; None where the caption does not say
+    background_kind: bool | None  # plain, striped or checkered; None where the caption does not say
+    seen: SeenScene  # what was seen, in the caption's order of objects
 
     @property
     def all(self) -> bool:
@@ -50,10 +41,8 @@ class Judgement:
 def judge(video: Video, caption: str | SceneAttributes) -> Judgement:
     """Judges one clip by its caption, or what that says.
 
-    A single frame shows no direction, which then counts as wrong.
-
-    Raises:
-      UserError: if the caption is not in the grammar of `moving_shapes`.
+    A single frame shows no direction, which then counts as wrong. A caption that is not in the
+    grammar of `moving_shapes` is a `UserError`.
     """
     wanted = parse_caption(caption) if isinstance(caption, str) else caption
     seen = look(video, len(wanted.objects))
@@ -78,12 +67,8 @@ def judge(video: Video, caption: str | SceneAttributes) -> Judgement:
 def score(videos: Sequence[Video], captions: Sequence[str | SceneAttributes]) -> dict[str, float]:
     """Judges many clips, each by its caption, see `judge`.
 
-    Returns:
-      The fraction right for each of `ATTRIBUTES`, of "all" four at once, and of `EXTRA_ATTRIBUTES`
-      among the captions that name them (NaN if none does).
-
-    Raises:
-      ValueError: if there are no clips, or not as many captions.
+    The scores are the fraction right for each of `ATTRIBUTES`, of "all" four at once, and of
+    `EXTRA_ATTRIBUTES` among the captions that name them (NaN if none does).
     """
     if len(videos) != len(captions) or not len(videos):
         raise ValueError(f"{len(videos)} videos and {len(captions)} captions cannot be scored")
@@ -98,11 +83,7 @@ def score(videos: Sequence[Video], captions: Sequence[str | SceneAttributes]) ->
 def chance(
     videos: Sequence[Video], captions: Sequence[str | SceneAttributes], seed: int = 0
 ) -> dict[str, float]:
-    """Scores clips by captions of others, shuffled by `seed`: what luck alone would reach.
-
-    Raises:
-      ValueError: if there are fewer than two clips, or not as many captions.
-    """
+    """Scores clips by captions of others, shuffled by `seed`: what luck alone would reach."""
     if len(videos) < 2:
         raise ValueError("chance needs at least two clips, to exchange their captions")
     order = np.random.default_rng(seed).permutation(len(captions))
@@ -113,17 +94,12 @@ def chance(
 def format_table(rows: dict[str, dict[str, float]]) -> str:
     """Writes scores by name (generated, ground truth, chance) as a table to print, in percent."""
     columns = (*ATTRIBUTES, "all", *EXTRA_ATTRIBUTES)
-    widths = [max(len(column), len("100.0%")) for column in columns]
+    widths = {column: max(len(column), len("100.0%")) for column in columns}
     first = max(map(len, rows), default=0)
-    head = [
-        f"{column.replace('_', ' '):>{width}}"
-        for column, width in zip(columns, widths, strict=True)
-    ]
+    head = [f"{column.replace('_', ' '):>{width}}" for column, width in widths.items()]
     lines = ["  ".join([" " * first, *head])]
     for name, scores in rows.items():
-        cells = [
-            f"{scores[column]:>{width}.1%}" for column, width in zip(columns, widths, strict=True)
-        ]
+        cells = [f"{scores[column]:>{width}.1%}" for column, width in widths.items()]
         lines.append("  ".join([f"{name:<{first}}", *cells]))
     return "\n".join(lines)
 
@@ -133,9 +109,8 @@ def _pair(wanted: SceneAttributes, seen: SeenScene) -> list[tuple[ObjectAttribut
 
     def agreement(order: tuple[SeenObject, ...]) -> list[int]:
         pairs = list(zip(wanted.objects, order, strict=True))
-        return [
-            sum(getattr(a, name) == getattr(b, name) for a, b in pairs) for name in ATTRIBUTES[:3]
-        ]
+        same = [[getattr(a, name) == getattr(b, name) for a, b in pairs] for name in ATTRIBUTES[:3]]
+        return list(map(sum, same))
 
     best = max(itertools.permutations(seen.objects), key=agreement)
     return list(zip(wanted.objects, best, strict=True))

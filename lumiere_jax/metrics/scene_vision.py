@@ -55,48 +55,29 @@ Times = Float[np.ndarray, " frames"]
 
 @dataclasses.dataclass(frozen=True)
 class SeenObject:
-    """What the oracle sees of one object; None where it cannot tell.
+    """What the oracle sees of one object; None where it cannot tell."""
 
-    Attributes:
-      colour: a key of `scene.OBJECT_COLOURS`.
-      shape: one of `scene.SHAPES`.
-      size: a key of `scene.SIZES`.
-      direction: a key of `scene.DIRECTIONS`.
-    """
-
-    colour: str | None = None
-    shape: str | None = None
-    size: str | None = None
-    direction: str | None = None
+    colour: str | None = None  # a key of `scene.OBJECT_COLOURS`
+    shape: str | None = None  # one of `scene.SHAPES`
+    size: str | None = None  # a key of `scene.SIZES`
+    direction: str | None = None  # a key of `scene.DIRECTIONS`
 
 
 @dataclasses.dataclass(frozen=True)
 class SeenScene:
-    """What the oracle sees of a clip.
+    """What the oracle sees of a clip."""
 
-    Attributes:
-      objects: as many as were looked for.
-      background: a key of `scene.BACKGROUND_COLOURS`, or None for a colour without a name.
-      background_kind: one of `scene.BACKGROUND_KINDS`.
-    """
-
-    objects: tuple[SeenObject, ...]
-    background: str | None
-    background_kind: str
+    objects: tuple[SeenObject, ...]  # as many as were looked for
+    background: str | None  # a key of `scene.BACKGROUND_COLOURS`; None without a name
+    background_kind: str  # one of `scene.BACKGROUND_KINDS`
 
 
 def look(video: Video, num_objects: int = 1) -> SeenScene:
-    """Says what a clip shows of one or two objects, which must differ in colour.
-
-    Raises:
-      ValueError: for frames of fewer than 16 x 16 pixels.
-    """
+    """Says what a clip shows of one or two objects, which must differ in colour."""
     frames, times = _reduce(video)
     colour, kind, background = _see_background(frames)
-    objects = tuple(
-        _see_object(name, opacity, times)
-        for name, opacity in _separate(frames, background, num_objects)
-    )
+    separated = _separate(frames, background, num_objects)
+    objects = tuple(_see_object(name, opacity, times) for name, opacity in separated)
     return SeenScene(objects, _nearest(colour), kind)
 
 
@@ -116,12 +97,12 @@ def _reduce(video: Video) -> tuple[Frames, Times]:
 
 def _nearest(colour: Float[np.ndarray, " 3"]) -> str | None:
     """Returns the background whose colour is nearest, or None if none is near."""
-    distances = {
-        name: float(np.linalg.norm(colour - np.asarray(known)))
-        for name, known in BACKGROUND_COLOURS.items()
-    }
-    name = min(distances, key=lambda name: distances[name])
-    return name if distances[name] <= _BACKGROUND_TOLERANCE else None
+
+    def distance(name: str) -> float:
+        return float(np.linalg.norm(colour - np.asarray(BACKGROUND_COLOURS[name])))
+
+    name = min(BACKGROUND_COLOURS, key=distance)
+    return name if distance(name) <= _BACKGROUND_TOLERANCE else None
 
 
 def _see_background(
@@ -149,13 +130,10 @@ def _see_background(
 def _separate(
     frames: Frames, background: Float[np.ndarray, "*_ 3"], count: int
 ) -> list[tuple[str, Opacity]]:
-    """Splits frames into objects of different colours.
+    """Splits frames into objects of different colours: the colour's name and opacity of each.
 
     Every pixel is taken for a mixture of background and one object colour, which also holds at soft
     edges. The colours that leave the least unexplained win.
-
-    Returns:
-      Name of the colour and opacity of each object.
     """
     difference = frames - background
     names, opacities, errors = list(OBJECT_COLOURS), [], []

@@ -43,22 +43,14 @@ class Pair:
 
     An attention check is a pair without a baseline, where `ours` is the video that is intact and
     `other` the one that is plainly broken.
-
-    Attributes:
-      key: says nothing about the methods, as raters may see it.
-      name: of the videos in their folders.
-      baseline: name of the method that `ours` is compared with; None for an attention check.
-      prompt: what the videos were made for.
-      ours: file name of a video; it too says nothing about the method.
-      other: file name of the other video.
     """
 
-    key: str
-    name: str
-    baseline: str | None
-    prompt: str
-    ours: str
-    other: str
+    key: str  # says nothing about the methods, as raters may see it
+    name: str  # of the videos in their folders
+    baseline: str | None  # method that `ours` is compared with; None for an attention check
+    prompt: str  # what the videos were made for
+    ours: str  # file name of a video; it too says nothing about the method
+    other: str  # file name of the other video
 
     @property
     def is_check(self) -> bool:
@@ -74,23 +66,14 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """All that is fixed before the first rater comes.
+    """All that is fixed before the first rater comes."""
 
-    Attributes:
-      title: heading of the page.
-      seed: of sides and orders.
-      methods: name of this model, then of each baseline.
-      questions: asked about every pair, in this order.
-      pairs: with the attention checks.
-      pairs_per_rater: how many pairs, checks not counted, one rater gets; None for all.
-    """
-
-    title: str
-    seed: int
-    methods: tuple[str, ...]
-    questions: tuple[Question, ...]
-    pairs: tuple[Pair, ...]
-    pairs_per_rater: int | None = None
+    title: str  # heading of the page
+    seed: int  # of sides and orders
+    methods: tuple[str, ...]  # name of this model, then of each baseline
+    questions: tuple[Question, ...]  # asked about every pair, in this order
+    pairs: tuple[Pair, ...]  # with the attention checks
+    pairs_per_rater: int | None = None  # that one rater gets, checks not counted; None for all
 
     @property
     def key(self) -> str:
@@ -115,16 +98,13 @@ class Study:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Study":
-        """The inverse of `to_dict`.
-
-        Raises:
-          KeyError, TypeError: a field is missing, unknown or of another kind.
-        """
-        fields = dict(fields)
-        fields["methods"] = tuple(fields["methods"])
-        fields["questions"] = tuple(Question(**question) for question in fields["questions"])
-        fields["pairs"] = tuple(Pair(**pair) for pair in fields["pairs"])
-        return cls(**fields)
+        """The inverse of `to_dict`; KeyError or TypeError if a field is missing or wrong."""
+        lists = {
+            "methods": tuple(fields["methods"]),
+            "questions": tuple(Question(**question) for question in fields["questions"]),
+            "pairs": tuple(Pair(**pair) for pair in fields["pairs"]),
+        }
+        return cls(**{**fields, **lists})
 
 
 def draw(*parts: object) -> int:
@@ -170,8 +150,7 @@ def arrange(study: Study, rater: str, counts: Mapping[str, int] | None = None) -
     arranged = list(judged)
     # From the end, so that what was inserted does not move the places that are still to come.
     for i in reversed(range(len(checks))):
-        begin = i * len(judged) // len(checks)
-        end = (i + 1) * len(judged) // len(checks)
+        begin, end = (n * len(judged) // len(checks) for n in (i, i + 1))
         offset = draw("check", study.seed, rater, checks[i].key) % max(1, end - begin)
         arranged.insert(begin + offset + 1, checks[i])
     return arranged
@@ -203,13 +182,9 @@ def merge(judgements: Iterable[Judgement]) -> list[Judgement]:
 def wilson_interval(
     successes: int, total: int, confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
-    """Wilson's score interval for a share (E. B. Wilson, JASA 22, 1927).
+    """Wilson's score interval for a share of independent trials (E. B. Wilson, JASA 22, 1927).
 
-    Returns:
-      Lower and upper bound in [0, 1] for a share of independent trials; (0, 1) if there are none.
-
-    Raises:
-      ValueError: not 0 <= successes <= total.
+    It is (0, 1) if there are none.
     """
     if not 0 <= successes <= total:
         raise ValueError(f"{successes} successes in {total} trials")
@@ -247,9 +222,8 @@ def summarize(
     There is one judgement for each rater, pair and question, as `merge` gives them. A rater with
     more than `max_wrong_checks` wrong answers to attention checks is left out.
 
-    Returns:
-      `raters`: who answered, who was left out (with the number of wrong answers), and how many met
-      no check yet. `results`: for each baseline and question the counts `kept` and `all`.
+    `raters` are who answered, who was left out (with the number of wrong answers), and how many met
+    no check yet; `results` for each baseline and question the counts `kept` and `all`.
     """
     wrong = wrong_checks(study, judgements)
     excluded = {rater: count for rater, count in wrong.items() if count > max_wrong_checks}

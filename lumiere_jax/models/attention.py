@@ -55,20 +55,13 @@ class TextAttention(nn.Module):
 
     The text has key and value projections of its own and is concatenated to the pixels'
     (Imagen, 2205.11487, appendix B.1; "added KV" of DeepFloyd IF).
-
-    Attributes:
-      head_dim: channels of a head.
-      groups: groups of the pixels' GroupNorm.
-      text_norm: "layer" (LayerNorm of each token), or "group" (GroupNorm with 32 groups over
-        channels and all tokens, padding included, as in DeepFloyd IF).
-      self_attention: whether pixels attend to pixels; if not, to the text alone.
     """
 
-    head_dim: int = 64
-    groups: int = 32
-    text_norm: str = "layer"
+    head_dim: int = 64  # channels of a head
+    groups: int = 32  # groups of the pixels' GroupNorm
+    text_norm: str = "layer"  # of each token; "group": of 32 groups, see below
     dtype: Dtype = jnp.float32
-    self_attention: bool = True
+    self_attention: bool = True  # whether pixels attend to pixels; if not, to the text alone
 
     @nn.compact
     def __call__(self, x: FeatureMap, text: Text, text_mask: TextMask | None) -> FeatureMap:
@@ -83,9 +76,7 @@ class TextAttention(nn.Module):
         text = self._normalize(text)
         key = repeat_for_frames(dense("text_key", text), frames)
         value = repeat_for_frames(dense("text_value", text), frames)
-        mask = None
-        if text_mask is not None:
-            mask = repeat_for_frames(text_mask, frames)
+        mask = None if text_mask is None else repeat_for_frames(text_mask, frames)
         if self.self_attention:
             key = jnp.concatenate([key, dense("key", pixels)], axis=1)
             value = jnp.concatenate([value, dense("value", pixels)], axis=1)
@@ -101,7 +92,8 @@ class TextAttention(nn.Module):
     def _normalize(self, text: Text) -> Text:
         if self.text_norm == "layer":
             return layer_norm(self.dtype, "text_norm")(text)
-        # Embeddings of text have a few channels of large mean.
+        # Over channels and all tokens, padding included, as in DeepFloyd IF; exact, because
+        # embeddings of text have a few channels of large mean.
         return group_norm(32, self.dtype, "text_norm", exact=True)(text)
 
 

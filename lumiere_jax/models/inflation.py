@@ -37,19 +37,12 @@ TEMPORAL_INITIALIZATIONS = ("nearest", "he")
 
 @flax.struct.dataclass
 class TemporalContext:
-    """What the temporal modules of one forward pass share.
+    """What the temporal modules of one forward pass share."""
 
-    Attributes:
-      batch: number of clips.
-      embedding: activated conditioning of every frame at the full frame rate, or None.
-      text: text embeddings for temporal attention, or None.
-      text_mask: true for real tokens; None shows all.
-    """
-
-    batch: int = flax.struct.field(pytree_node=False)
-    embedding: Float[Array, "batch time features"] | None = None
-    text: Text | None = None
-    text_mask: TextMask | None = None
+    batch: int = flax.struct.field(pytree_node=False)  # number of clips
+    embedding: Float[Array, "batch time features"] | None = None  # activated, of every frame
+    text: Text | None = None  # text embeddings for temporal attention, or None
+    text_mask: TextMask | None = None  # true for real tokens; None shows all
 
     def frame_embedding(self, frames: int) -> Float[Array, "{self.batch}*{frames} features"] | None:
         """Conditioning of every frame at a level with `frames` frames a clip."""
@@ -173,14 +166,8 @@ def attend_in_time(
 ) -> Float[Array, "batch pixels frames heads*dim"]:
     """Attention of a pixel's frames to one another and to the clip's text, under one softmax.
 
-    The text's keys and values are shared by all pixels, and never repeated for each.
-
-    Args:
-      query: of the frames.
-      keys: of the frames, like `query`, and, if there is text, of its tokens,
-        `[batch, length, heads, dim]`.
-      values: the same.
-      text_mask: true where a token may be seen; None shows all.
+    The keys and values are of the frames, like `query`, and, if there is text, of its tokens,
+    `[batch, length, heads, dim]`, which all pixels share; they are never repeated for each.
     """
     product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
     logits = [product("bpqhd,bpkhd->bphqk", query, keys[0])]
@@ -225,8 +212,7 @@ class TemporalAttention(nn.Module):
             keys.append(heads("text_key", text))
             values.append(heads("text_value", text))
         attended = attend_in_time(heads("query", h), keys, values, context.text_mask)
-        out = Dense(channels, dtype=self.dtype, name="out")(attended)
-        out = out.swapaxes(1, 2)
+        out = Dense(channels, dtype=self.dtype, name="out")(attended).swapaxes(1, 2)
         return constrain(x + out.reshape(x.shape), "clips", "height", None, None)
 
 

@@ -50,9 +50,7 @@ def sinusoidal_embedding(
 
 
 REMAT_POLICIES = ("none", "full", "convolutions")
-COSTLY_INPUTS = (
-    512  # more would recompute 5% of the full STUNet step, less has no use at its widths
-)
+COSTLY_INPUTS = 512  # with more, 5% of the full STUNet step is recomputed; less has no use there
 
 
 def rematerialize(
@@ -79,12 +77,8 @@ def rematerialize(
 def repeat(block: nn.Module, count: int, x: Array, *arguments: object) -> Array:
     """Applies `count` blocks of one kind one after the other, compiled once, as a loop.
 
-    Args:
-      block: a submodule that maps `(x, *arguments)` to an array like `x`; its parameters get a
-        leading axis, `[count, ...]`.
-      count: number of blocks.
-      x: input of the first one.
-      arguments: further arguments of all of them.
+    `block` is a submodule that maps `(x, *arguments)` to an array like `x`; its parameters get a
+    leading axis, `[count, ...]`.
     """
 
     def step(module: nn.Module, x: Array, *arguments: object) -> tuple[Array, None]:
@@ -153,10 +147,12 @@ def layer_norm(dtype: Dtype, name: str | None = None) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=1e-5, dtype=dtype, name=name)
 
 
-def conv3x3(features: int, dtype: Dtype, name: str, zero: bool = False) -> nn.Conv:
+def conv3x3(
+    features: int, dtype: Dtype, name: str, *, zero: bool = False, stride: int = 1
+) -> nn.Conv:
     """A 3×3 convolution with zero padding; `zero` starts it at zero."""
     init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
-    return Conv(features, (3, 3), padding=1, dtype=dtype, kernel_init=init, name=name)
+    return Conv(features, (3, 3), stride, padding=1, dtype=dtype, kernel_init=init, name=name)
 
 
 def modulate(x: FeatureMap, scale_shift: Float[Array, "rows 2*channels"]) -> FeatureMap:
@@ -220,19 +216,14 @@ class TimeMLP(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """BigGAN residual block (1809.11096) with scale-shift conditioning and optional resampling.
-
-    Attributes:
-      resample: "none", "down" (2×2 mean) or "up" (nearest), inside the block.
-      output_divisor: what the sum of the two paths is divided by.
-    """
+    """BigGAN residual block (1809.11096) with scale-shift conditioning and optional resampling."""
 
     features: int
-    resample: str = "none"
+    resample: str = "none"  # "none", "down" (2×2 mean) or "up" (nearest), inside the block
     groups: int = 32
     activation: str = "silu"
     dtype: Dtype = jnp.float32
-    output_divisor: float = 1.0
+    output_divisor: float = 1.0  # of the sum of the two paths
 
     @nn.compact
     def __call__(

@@ -9,26 +9,22 @@ from jaxtyping import PRNGKeyArray
 
 from lumiere_jax.models.parameters import Params
 
-LORA = "lora"
-"""Where the factors are among the parameters."""
+LORA = "lora"  # where the factors are among the parameters
 
 
 def fresh_lora(params: Params, rank: int, key: PRNGKeyArray) -> Params:
-    """Factors of changes of a network's kernels that are zero at first.
+    """Factors of changes of a network's kernels that are zero at first, by path with slashes.
 
-    Returns:
-      The path of each kernel, with slashes -> "down" `[rows, rank]` and "up" `[rank, columns]`; the
-      columns are the kernel's output channels, and all of its other axes are rows.
+    They are "down" `[rows, rank]` and "up" `[rank, columns]`; the columns are the kernel's output
+    channels, and all of its other axes are rows.
     """
     factors = {}
     for number, (path, leaf) in enumerate(sorted(flatten_dict(params).items())):
         columns, rows = leaf.shape[-1], math.prod(leaf.shape[:-1])
         if path[-1] == "kernel" and rank < min(rows, columns):
             noise = jax.random.normal(jax.random.fold_in(key, number), (rows, rank))
-            factors["/".join(path)] = {
-                "down": noise * rows**-0.5,
-                "up": jnp.zeros((rank, columns)),
-            }
+            up = jnp.zeros((rank, columns))
+            factors["/".join(path)] = {"down": noise * rows**-0.5, "up": up}
     return factors
 
 

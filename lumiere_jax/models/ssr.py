@@ -21,7 +21,6 @@ from lumiere_jax.models.attention import TextPooling, attend, split_heads
 from lumiere_jax.models.inflation import TemporalConv
 from lumiere_jax.models.layers import (
     REMAT_POLICIES,
-    Conv,
     Dense,
     Dtype,
     FeatureMap,
@@ -80,9 +79,8 @@ class TemporalResidual(nn.Module):
     def __call__(self, x: FeatureMap, batch: int) -> FeatureMap:
         """Adds a convolution over the frames of each of the `batch` clips to `x`."""
         h = jax.nn.silu(group_norm(self.groups, self.dtype, "norm")(x))
-        return x + TemporalConv(x.shape[-1], 1, nn.initializers.zeros, self.dtype, name="conv")(
-            h, batch
-        )
+        zeros = nn.initializers.zeros
+        return x + TemporalConv(x.shape[-1], 1, zeros, self.dtype, name="conv")(h, batch)
 
 
 class EfficientUNet(nn.Module):
@@ -91,32 +89,19 @@ class EfficientUNet(nn.Module):
     The defaults are full scale: 1,043M parameters and, where inflated, 23M more, with text of
     4096 channels. The coarsest level is wider than Imagen's 1024, which would make 569M in all,
     because Lumiere's network is reported to have about 1B.
-
-    Attributes:
-      widths: channels of each level, from the finest to the coarsest.
-      num_blocks: residual blocks of each level, on the way down and again on the way up.
-      strides: 1 or 2 for each level: by how much it down-samples before its blocks.
-      middle_blocks: residual blocks between the two ways, at the coarsest level.
-      inflated: whether there are temporal convolutions, one after each group of blocks.
-      out_channels: channels of the prediction.
-      embedding_features: size of the conditioning vector.
-      head_dim: channels of an attention head, at most; less where a width demands it.
-      groups: groups of a GroupNorm, at most; fewer where a width demands it.
-      remat: what a block stores for the backward pass, see `rematerialize`.
-      dtype: dtype of the computation; parameters are float32.
     """
 
-    widths: tuple[int, ...] = (128, 256, 512, 1536)
-    num_blocks: tuple[int, ...] = (2, 4, 8, 8)
-    strides: tuple[int, ...] = (2, 2, 2, 2)
-    middle_blocks: int = 2
-    inflated: bool = False
-    out_channels: int = 3
-    embedding_features: int = 512
-    head_dim: int = 64
-    groups: int = 32
-    remat: str = "none"
-    dtype: Dtype = jnp.float32
+    widths: tuple[int, ...] = (128, 256, 512, 1536)  # channels of each level, the finest first
+    num_blocks: tuple[int, ...] = (2, 4, 8, 8)  # of each level, down and again up
+    strides: tuple[int, ...] = (2, 2, 2, 2)  # 1 or 2: down-sampling before a level
+    middle_blocks: int = 2  # residual blocks between the two ways, at the coarsest level
+    inflated: bool = False  # temporal convolutions, one after each group of blocks
+    out_channels: int = 3  # of the prediction
+    embedding_features: int = 512  # size of the conditioning vector
+    head_dim: int = 64  # channels of an attention head, at most; less where a width demands it
+    groups: int = 32  # groups of a GroupNorm, at most; fewer where a width demands it
+    remat: str = "none"  # what a block stores for the backward pass, see `rematerialize`
+    dtype: Dtype = jnp.float32  # of the computation; parameters are float32
 
     @nn.compact
     def __call__(
@@ -148,7 +133,8 @@ class EfficientUNet(nn.Module):
         pixels, skips, last = h, [], len(self.widths) - 1
 
         for level in range(last + 1):
-            h = self._downsample(h, level)
+            name, stride = f"down_{level}_conv", self.strides[level]
+            h = conv3x3(self.widths[level], self.dtype, name, stride=stride)(h)
             h = self._blocks(h, f"down_{level}", level, self.num_blocks[level], context)
             skips.append(h)
 
@@ -237,17 +223,6 @@ class EfficientUNet(nn.Module):
             temporal = TemporalResidual(self._groups(h), self.dtype, name=f"temporal_{name}")
             h = temporal(h, batch)
         return h
-
-    @nn.nowrap
-    def _downsample(self, h: Array, level: int) -> Array:
-        return Conv(
-            self.widths[level],
-            (3, 3),
-            strides=self.strides[level],
-            padding=1,
-            dtype=self.dtype,
-            name=f"down_{level}_conv",
-        )(h)
 
     @nn.nowrap
     def _upsample(self, h: Array, level: int) -> Array:

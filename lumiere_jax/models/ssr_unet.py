@@ -18,17 +18,11 @@ from lumiere_jax.runtime.arrays import Array
 
 
 class SuperResolutionUNet(UNet):
-    """A U-Net that refines images (time = 1) and, where `inflated`, videos.
+    """A U-Net that refines images (time = 1) and, where `inflated`, videos."""
 
-    Attributes:
-      inflated: whether there are temporal convolutions.
-      in_channels: 6: the noisy image's and the low-resolution image's.
-      augmentation: it sees the noise level of the low-resolution image.
-    """
-
-    inflated: bool = False
-    in_channels: int = 6
-    augmentation: bool = True
+    inflated: bool = False  # whether there are temporal convolutions
+    in_channels: int = 6  # the noisy image's and the low-resolution image's
+    augmentation: bool = True  # it sees the noise level of the low-resolution image
 
     @nn.nowrap
     def check_fields(self, channels: int, text_dim: int) -> None:

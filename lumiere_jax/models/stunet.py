@@ -46,22 +46,15 @@ class STUNet(UNet):
     output; the others mix its coarse features of an earlier frame with the fine ones of their
     own, which is the same thing where the frames are equal.
 
-    Attributes:
-      temporal_initialization: "nearest" or "he", of the temporal resampling modules.
-      temporal_depth: attention layers of an attention-based inflation block.
-      temporal_conditioning: whether the inflation blocks see time, frame and pooled text by
-        scale-shift (this project's choice; the paper is silent).
-      temporal_text: whether temporal attention also attends to the text (likewise).
-      temporal_resampling: whether time is down- and up-sampled where space is. Without, all
-        levels work at the full frame rate, as in networks that inflate space alone, and any number
-        of frames will do; the paper compares with those.
+    Without `temporal_resampling` all levels work at the full frame rate, as in networks that
+    inflate space alone, with which the paper compares; then any number of frames will do.
     """
 
-    temporal_initialization: str = "nearest"
-    temporal_depth: int = 4
-    temporal_conditioning: bool = True
-    temporal_text: bool = True
-    temporal_resampling: bool = True
+    temporal_initialization: str = "nearest"  # or "he", of the temporal resampling modules
+    temporal_depth: int = 4  # attention layers of an attention-based inflation block
+    temporal_conditioning: bool = True  # time, frame and pooled text scale and shift (our choice)
+    temporal_text: bool = True  # whether temporal attention also attends to the text (likewise)
+    temporal_resampling: bool = True  # time is resampled where space is
 
     @nn.nowrap
     def check_fields(self, channels: int, text_dim: int) -> None:
@@ -127,24 +120,12 @@ class STUNet(UNet):
         return block(self.groups, self.dtype, name=name)(x, context)
 
     @nn.nowrap
-    def inflate_downsample(self, x: FeatureMap, context: TemporalContext, level: int) -> Array:
-        """Halves the frame rate after the spatial down-sampling that leaves `level`."""
+    def inflate_resample(self, x: FeatureMap, context: TemporalContext, name: str) -> Array:
+        """Halves or doubles the frame rate after the spatial resampling of that name."""
         if not self.temporal_resampling:
             return x
-        name = f"{TEMPORAL_PREFIX}down_{level}_resample"
-        down = rematerialize(TemporalDownsample, self.remat, static=(2,))(
-            self.temporal_initialization, self.dtype, name=name
-        )
-        return down(x, context.batch)
-
-    @nn.nowrap
-    def inflate_upsample(self, x: FeatureMap, context: TemporalContext, level: int) -> Array:
-        """Doubles the frame rate after the spatial up-sampling that leaves `level`."""
-        if not self.temporal_resampling:
-            return x
-        name = f"{TEMPORAL_PREFIX}up_{level}_resample"
-        # Or it would store every frame twice.
-        up = rematerialize(TemporalUpsample, self.remat, static=(2,))(
-            self.temporal_initialization, self.dtype, name=name
-        )
-        return up(x, context.batch)
+        module = TemporalDownsample if name.startswith("down") else TemporalUpsample
+        # Or the latter would store every frame twice.
+        resample = rematerialize(module, self.remat, static=(2,))
+        name, kind = f"{TEMPORAL_PREFIX}{name}", self.temporal_initialization
+        return resample(kind, self.dtype, name=name)(x, context.batch)

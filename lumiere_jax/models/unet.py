@@ -44,47 +44,29 @@ class UNet(nn.Module):
     says so. Between levels a residual block resamples by 2. In the middle, at the coarsest
     level, attention stands between two residual blocks, whatever `attention_levels` says.
 
-    Attributes:
-      widths: channels of each level.
-      layers_per_level: residual blocks of a level on the way down; one number, or one per level.
-      attention_levels: for each level, whether its layers have attention.
-      in_channels: channels of the input.
-      out_channels: channels of the prediction; twice those of a pixel with a learned variance.
-      patch: side of the squares of pixels that one position of level 0 stands for; their values are
-        its channels on the way in and out (as in simple diffusion, 2301.11093). Fewer positions
-        with more channels keep a matrix unit busier.
-      embedding_features: size of the conditioning vector; 0: four times the finest width.
-      head_dim: channels of an attention head; must divide the widths that have attention.
-      text_features: channels to which the text is projected for attention.
-      pooling_heads: heads of the text pooling; must divide the encoder's channels.
-      groups: groups of every GroupNorm; must divide every width.
-      activation: "silu" or "gelu".
-      text_norm: normalization of the text inside attention: "layer" or "group".
-      self_attention: whether pixels attend to pixels, or to the text alone.
-      residual_divisor: what the output of every residual block is divided by.
-      augmentation: whether the network sees the noise level of a low-resolution image.
-      remat: what a layer stores for the backward pass, see `rematerialize`.
-      dtype: dtype of the computation; parameters are float32.
+    With `patch`, one position of level 0 stands for a square of pixels, whose values are its
+    channels on the way in and out (as in simple diffusion, 2301.11093): fewer positions with more
+    channels keep a matrix unit busier.
     """
 
-    widths: tuple[int, ...] = (512, 1024, 1536, 2048)
-    layers_per_level: int | tuple[int, ...] = 3
-    attention_levels: tuple[bool, ...] = (False, False, True, True)
-    in_channels: int = 3
-    out_channels: int = 3
-    patch: int = 1
-    embedding_features: int = 0
-    head_dim: int = 64
-    text_features: int = 2048
-    pooling_heads: int = 64
-    groups: int = 32
-    activation: str = "silu"
-    text_norm: str = "layer"
-    self_attention: bool = True
-    residual_divisor: float = 1.0
-    augmentation: bool = False
-    remat: str = "none"
-    dtype: Dtype = jnp.float32
+    widths: tuple[int, ...] = (512, 1024, 1536, 2048)  # channels of each level
+    layers_per_level: int | tuple[int, ...] = 3  # on the way down; of all levels, or one each
+    attention_levels: tuple[bool, ...] = (False, False, True, True)  # for each level
+    in_channels: int = 3  # channels of the input
+    out_channels: int = 3  # of the prediction; twice a pixel's with a learned variance
+    patch: int = 1  # side of the squares of pixels
+    embedding_features: int = 0  # size of the conditioning vector; 0: four times the finest width
+    head_dim: int = 64  # channels of an attention head; must divide the widths that have attention
+    text_features: int = 2048  # channels to which the text is projected for attention
+    pooling_heads: int = 64  # heads of the text pooling; must divide the encoder's channels
+    groups: int = 32  # groups of every GroupNorm; must divide every width
+    activation: str = "silu"  # "silu" or "gelu"
+    text_norm: str = "layer"  # normalization of the text inside attention: "layer" or "group"
+    self_attention: bool = True  # whether pixels attend to pixels, or to the text alone
+    residual_divisor: float = 1.0  # what the output of every residual block is divided by
+    augmentation: bool = False  # whether the network sees the noise level of a low-resolution image
+    remat: str = "none"  # what a layer stores for the backward pass, see `rematerialize`
+    dtype: Dtype = jnp.float32  # of the computation; parameters are float32
 
     @nn.nowrap
     def condition(self, x: Array, time: Array, text: Text, text_mask: TextMask | None) -> Any:
@@ -97,13 +79,8 @@ class UNet(nn.Module):
         return x
 
     @nn.nowrap
-    def inflate_downsample(self, x: FeatureMap, context: Any, level: int) -> Array:
-        """Hook after the spatial down-sampling that leaves `level`; the identity here."""
-        return x
-
-    @nn.nowrap
-    def inflate_upsample(self, x: FeatureMap, context: Any, level: int) -> Array:
-        """Hook after the spatial up-sampling that leaves `level`; the identity here."""
+    def inflate_resample(self, x: FeatureMap, context: Any, name: str) -> Array:
+        """Hook after the spatial resampling of a name, as "down_0_resample"; the identity here."""
         return x
 
     @nn.nowrap
@@ -114,14 +91,11 @@ class UNet(nn.Module):
 
     @nn.nowrap
     def check_fields(self, channels: int, text_dim: int) -> None:
-        """Makes sure that the fields fit one another, where a user gives them.
+        """Raises a `UserError` that names the field, if fields do not fit one another.
 
         Args:
           channels: of the noisy clip and of what the network sees with it.
-          text_dim: channels of the text embeddings.
-
-        Raises:
-          UserError: naming the field that does not fit.
+          text_dim: of the text embeddings.
         """
         check_choice("activation", self.activation, ACTIVATIONS)
         check_choice("text_norm", self.text_norm, TEXT_NORMS)
@@ -158,11 +132,7 @@ class UNet(nn.Module):
 
     @nn.nowrap
     def check_clip(self, frames: int, height: int, width: int) -> None:
-        """Makes sure that the network takes clips of this size, where a user asks for one.
-
-        Raises:
-          UserError: naming the factor that does not divide a side.
-        """
+        """Raises a `UserError`, with the factor, if the network takes no clips of this size."""
         factor = self.patch * 2 ** (len(self.widths) - 1)
         if height % factor or width % factor:
             of_patches = f" of patches of {self.patch} pixels" if self.patch > 1 else ""
@@ -193,36 +163,19 @@ class UNet(nn.Module):
 
     @nn.nowrap
     def _block(
-        self,
-        h: Array | tuple[Array, Array],
-        embedding: Array,
-        level: int,
-        name: str,
+        self, h: Array | tuple[Array, Array], embedding: Array, level: int, name: str,
         resample: str = "none",
-    ) -> Array:
+    ) -> Array:  # fmt: skip
         block = rematerialize(ResidualBlock, self.remat)
-        return block(
-            self.widths[level],
-            resample,
-            self.groups,
-            self.activation,
-            self.dtype,
-            self.residual_divisor,
-            name=f"{name}_block",
-        )(h, embedding)
+        features, divisor = self.widths[level], self.residual_divisor
+        fields = (features, resample, self.groups, self.activation, self.dtype, divisor)
+        return block(*fields, name=f"{name}_block")(h, embedding)
 
     @nn.nowrap
     def _attention(self, h: Array, text: Text, mask: TextMask | None, name: str) -> Array:
         attention = rematerialize(TextAttention, self.remat)
         sizes = (self.head_dim, self.groups, self.text_norm, self.dtype, self.self_attention)
         return attention(*sizes, name=f"{name}_attention")(h, text, mask)
-
-    @nn.nowrap
-    def _middle(self, h: Array, embedding: Array, text: Text, mask: TextMask | None) -> Array:
-        coarsest = len(self.widths) - 1
-        h = self._block(h, embedding, coarsest, "mid_0")
-        h = self._attention(h, text, mask, "mid_0")
-        return self._block(h, embedding, coarsest, "mid_1")
 
     @nn.compact
     def __call__(
@@ -256,24 +209,28 @@ class UNet(nn.Module):
                 h = self._attention(h, text, text_mask, name)
             return self.inflate_layer(h, context, level, name)
 
+        def resample(h: Array, level: int, way: str) -> Array:
+            h = self._block(h, embedding, level, f"{way}_{level}_resample", way)
+            return self.inflate_resample(h, context, f"{way}_{level}_resample")
+
         for level in range(last + 1):
             for i in range(self._layers()[level]):
                 h = layer(h, level, f"down_{level}_{i}")
                 skips.append(h)
             if level < last:
-                h = self._block(h, embedding, level, f"down_{level}_resample", "down")
-                h = self.inflate_downsample(h, context, level)
+                h = resample(h, level, "down")
                 skips.append(h)
 
-        h = self._middle(h, embedding, text, text_mask)
+        h = self._block(h, embedding, last, "mid_0")
+        h = self._attention(h, text, text_mask, "mid_0")
+        h = self._block(h, embedding, last, "mid_1")
         h = self.inflate_layer(h, context, last, "mid_1")
 
         for level in reversed(range(last + 1)):
             for i in range(self._layers()[level] + 1):
                 h = layer((h, skips.pop()), level, f"up_{level}_{i}")
             if level > 0:
-                h = self._block(h, embedding, level, f"up_{level}_resample", "up")
-                h = self.inflate_upsample(h, context, level)
+                h = resample(h, level, "up")
 
         h = ACTIVATIONS[self.activation](group_norm(self.groups, self.dtype, "norm_out")(h))
         channels = self.out_channels * self.patch**2

@@ -44,12 +44,8 @@ _created: weakref.WeakValueDictionary[tuple, TextEncoder] = weakref.WeakValueDic
 def create(config: Mapping[str, Any]) -> TextEncoder:
     """Builds the encoder that `config` describes, or finds the one that is in use.
 
-    Stages that ask for the same encoder share it: its weights may take gigabytes.
-
-    `name` picks the encoder; all other fields are its arguments.
-
-    Raises:
-      UserError: if the name or an argument is not known, or has a wrong value.
+    Stages that ask for the same encoder share it: its weights may take gigabytes. `name` picks the
+    encoder; all other fields are its arguments, and a wrong one is a `UserError`.
     """
     arguments = dict(config)
     name = arguments.pop("name", None)
@@ -76,13 +72,9 @@ def create(config: Mapping[str, Any]) -> TextEncoder:
 def pin_weights(config: ConfigDict) -> None:
     """Writes into a config which weights its encoder has, so that checkpoints know of them.
 
-    Args:
-      config: `config.text`. An encoder without weights is left as it is; so is one without a
-        folder whose `weights` are known, as they are with embeddings that were computed before.
-
-    Raises:
-      UserError: if the folder is missing, has other weights than `config.weights` says, or is
-        not the same on all processes.
+    `config.text` of an encoder without weights is left as it is; so is that of one without a folder
+    whose `weights` are known, as they are with embeddings that were computed before. A folder that
+    is missing, has other weights, or is not the same on all processes, is a `UserError`.
     """
     encoder = create(config)
     if not isinstance(encoder, T5TextEncoder) or (config.weights and not config.folder):
@@ -99,13 +91,8 @@ def pin_weights(config: ConfigDict) -> None:
 def move_folder(config: ConfigDict, folder: str | Path | None, place: str | Path) -> None:
     """Puts a folder of this machine in place of the one that a checkpoint was trained with.
 
-    Args:
-      config: `config.text` of the checkpoint.
-      folder: of the encoder's weights; None or "" leaves the config as it is.
-      place: of the checkpoint, for messages.
-
-    Raises:
-      UserError: if the checkpoint's encoder has no weights.
+    `config` is `config.text` of the checkpoint, which None or "" leave as it is, and `place` that
+    of the checkpoint, for messages. An encoder that has no weights is a `UserError`.
     """
     if not folder:
         return
@@ -146,10 +133,8 @@ def host_part(encoder: TextEncoder) -> TextEncoder:
 def device_part(batches: Iterator[Batch], encoder: TextEncoder) -> Iterator[Batch]:
     """Batches with embeddings in "text", from those that were made with `host_part`.
 
-    Args:
-      batches: with "text" and "text_mask". Rows of "text" that are embeddings already stay; among
-        these, rows of tokens have them in the first channel and NaN after it.
-      encoder: the whole encoder.
+    Rows of "text" that are embeddings already stay; among these, rows of tokens have them in the
+    first channel and NaN after it. The encoder is the whole one.
     """
     for batch in batches:
         text, mask = batch["text"], batch["text_mask"]

@@ -2,8 +2,10 @@
 
 import abc
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from absl import logging
 from jaxtyping import Bool, Float32
 
 from lumiere_jax.runtime.errors import UserError
@@ -40,12 +42,8 @@ class TextEncoder(abc.ABC):
     def __call__(self, prompts: Sequence[str]) -> tuple[Embeddings, Mask]:
         """Embeds prompts; one that is too long is cut.
 
-        Returns:
-          Embeddings, zero where the mask is False, and the mask, which is True at least once in
-          every row.
-
-        Raises:
-          UserError: if `prompts` is not a sequence of strings.
+        The embeddings are zero where the mask is False; it is True at least once in every row.
+        Anything but a sequence of strings is a `UserError`.
         """
 
 
@@ -70,3 +68,15 @@ def check_prompts(prompts: Sequence[str]) -> None:
                 f"prompts must be strings, but number {index} is {prompt!r} "
                 f"of type {type(prompt).__name__}"
             )
+
+
+def cut(tokens: list[Any], max_length: int, prompt: str, kind: str) -> list[Any]:
+    """The tokens of a prompt that leave room for the end of text; the first loss is a warning."""
+    if len(tokens) >= max_length:
+        logging.log_first_n(
+            logging.WARNING,
+            "The prompt %r has %d %s; only the first %d are used (text.max_length = %d). Further "
+            "prompts are cut without a warning.",
+            1, prompt, len(tokens), kind, max_length - 1, max_length,
+        )  # fmt: skip
+    return tokens[: max_length - 1]

@@ -11,14 +11,12 @@ import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
-from absl import logging
 from jaxtyping import Float32
 
 from lumiere_jax.runtime.errors import UserError
-from lumiere_jax.text.encoder import Embeddings, Mask, TextEncoder, check_prompts
+from lumiere_jax.text.encoder import Embeddings, Mask, TextEncoder, check_prompts, cut
 
-# No prompt contains this word: `tokenize` would split it at its punctuation.
-_END_OF_TEXT = "</s>"
+_END_OF_TEXT = "</s>"  # No prompt contains this word: `tokenize` would split it at its punctuation.
 
 
 class HashedTextEncoder(TextEncoder):
@@ -55,19 +53,7 @@ class HashedTextEncoder(TextEncoder):
 
     def _words(self, prompt: str) -> list[str]:
         """The words of a prompt and the end of text, at most `max_length` in all."""
-        words = tokenize(prompt)
-        if len(words) >= self.max_length:
-            logging.log_first_n(
-                logging.WARNING,
-                "The prompt %r has %d words and marks; only the first %d are used "
-                "(text.max_length = %d). Further prompts are cut without a warning.",
-                1,
-                prompt,
-                len(words),
-                self.max_length - 1,
-                self.max_length,
-            )
-        return [*words[: self.max_length - 1], _END_OF_TEXT]
+        return [*cut(tokenize(prompt), self.max_length, prompt, "words and marks"), _END_OF_TEXT]
 
 
 def tokenize(prompt: str) -> list[str]:

@@ -49,21 +49,12 @@ class T5TextEncoder(TextEncoder):
     Nothing is read before it is needed: `dim` and `max_length` are known without the folder. All
     prompts go through one compiled program of one batch size, so that a prompt's embedding does not
     depend on how many others there are.
-
-    Attributes:
-      folder: of the weights; "" if there are none here.
     """
 
     def __init__(
-        self,
-        folder: str = "",
-        dim: int = 4096,
-        max_length: int = 128,
-        dtype: str = "bfloat16",
-        weights: str = "",
-        lowercase: bool = False,
-        keep_padding: bool = False,
-    ) -> None:
+        self, folder: str = "", dim: int = 4096, max_length: int = 128, dtype: str = "bfloat16",
+        weights: str = "", lowercase: bool = False, keep_padding: bool = False,
+    ) -> None:  # fmt: skip
         """Checks the settings.
 
         Args:
@@ -197,20 +188,13 @@ def _prompts_a_device() -> int:
 
 
 def compile_encoder(
-    architecture: Architecture,
-    dtype: Any,
-    mesh: Mesh,
-    batch: int,
-    length: int,
+    architecture: Architecture, dtype: Any, mesh: Mesh, batch: int, length: int,
     keep_padding: bool = False,
-) -> jax.stages.Compiled:
+) -> jax.stages.Compiled:  # fmt: skip
     """Compiles an encoder for `batch` prompts of `length` tokens on a mesh, by shapes alone.
 
-    Prompts are split over the mesh's batch axes and parameters over "fsdp".
-
-    Returns:
-      `program(params, tokens, mask)`, with tokens `[batch, length]`, int32, and their mask, bool,
-      which returns embeddings `[batch, length, d_model]`, float32.
+    Prompts are split over the mesh's batch axes and parameters over "fsdp". The program takes
+    `(params, tokens, mask)`, as `T5Encoder`, with tokens `[batch, length]`.
     """
     shapes = t5_weights.parameter_shapes(architecture, dtype)
     params = with_shardings(shapes, state_shardings(shapes, mesh))

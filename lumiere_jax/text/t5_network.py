@@ -21,31 +21,18 @@ FEED_FORWARDS = ("relu", "gated-gelu")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """The sizes of an encoder, by their names in the `config.json` of Hugging Face.
+    """The sizes of an encoder, by their names in the `config.json` of Hugging Face."""
 
-    Attributes:
-      vocab_size: rows of the table of embeddings, some of which no token uses.
-      d_model: size of an embedding.
-      d_kv: size of a head; heads together may be wider or narrower than `d_model`.
-      d_ff: width of the feed-forward layer.
-      num_layers: blocks of attention and feed-forward layer.
-      num_heads: of attention.
-      feed_forward_proj: "relu" (T5) or "gated-gelu" (T5 v1.1, arXiv 2002.05202).
-      relative_attention_num_buckets: of distances that share a bias.
-      relative_attention_max_distance: from which on all distances share one.
-      layer_norm_epsilon: added to the mean square.
-    """
-
-    vocab_size: int
-    d_model: int
-    d_kv: int
-    d_ff: int
-    num_layers: int
-    num_heads: int
-    feed_forward_proj: str = "relu"
-    relative_attention_num_buckets: int = 32
-    relative_attention_max_distance: int = 128
-    layer_norm_epsilon: float = 1e-6
+    vocab_size: int  # rows of the table of embeddings, some of which no token uses
+    d_model: int  # size of an embedding
+    d_kv: int  # size of a head; heads together may be wider or narrower than `d_model`
+    d_ff: int  # width of the feed-forward layer
+    num_layers: int  # blocks of attention and feed-forward layer
+    num_heads: int  # of attention
+    feed_forward_proj: str = "relu"  # "relu" (T5) or "gated-gelu" (T5 v1.1, arXiv 2002.05202)
+    relative_attention_num_buckets: int = 32  # of distances that share a bias
+    relative_attention_max_distance: int = 128  # from which on all distances share one
+    layer_norm_epsilon: float = 1e-6  # added to the mean square
 
 
 T5_V1_1_XXL = Architecture(
@@ -56,11 +43,7 @@ T5_V1_1_XXL = Architecture(
 
 
 def read_architecture(path: Path) -> Architecture:
-    """Reads a `config.json`.
-
-    Raises:
-      UserError: if it is missing, damaged, or of a network of another family.
-    """
+    """Reads a `config.json`; a `UserError` if it is missing, damaged, or of another family."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         kind = found["model_type"]
@@ -121,16 +104,11 @@ class T5Encoder(nn.Module):
 
     Weights of matrices and their products are of `dtype`; the sum that blocks add to, norms,
     attention logits and softmax are float32.
-
-    Attributes:
-      architecture: the sizes.
-      dtype: float32 or bfloat16.
-      keep_padding: whether padding has embeddings of its own, not zero.
     """
 
-    architecture: Architecture
-    dtype: Any = jnp.float32
-    keep_padding: bool = False
+    architecture: Architecture  # the sizes
+    dtype: Any = jnp.float32  # float32 or bfloat16
+    keep_padding: bool = False  # whether padding has embeddings of its own, not zero
 
     @nn.compact
     def __call__(
@@ -145,15 +123,9 @@ class T5Encoder(nn.Module):
             sizes.vocab_size, sizes.d_model, param_dtype=self.dtype, name="token_embedding"
         )
         x = table(tokens).astype(jnp.float32)
-        bias = nn.Embed(
-            sizes.relative_attention_num_buckets, sizes.num_heads, name="relative_bias"
-        )(
-            relative_buckets(
-                length,
-                sizes.relative_attention_num_buckets,
-                sizes.relative_attention_max_distance,
-            )
-        )
+        buckets = sizes.relative_attention_num_buckets
+        shared = relative_buckets(length, buckets, sizes.relative_attention_max_distance)
+        bias = nn.Embed(buckets, sizes.num_heads, name="relative_bias")(shared)
         # One block at a time: compiled once, and of weights that are split no more than one
         # block's are gathered at a time.
         blocks = nn.scan(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Iterator
@@ -64,9 +65,8 @@ class _Parameter:
         first, rest = (index[0], index[1:]) if self.is_stacked else (slice(None), index)
         part = rest[::-1] if self.is_transposed else rest
         names = self.tensors[first]
-        sizes = [
-            len(range(*bound.indices(size))) for bound, size in zip(index, self.shape, strict=True)
-        ]
+        bounds = zip(index, self.shape, strict=True)
+        sizes = [len(range(*bound.indices(size))) for bound, size in bounds]
         bits = f"u{dtype.itemsize}"  # NumPy transposes bfloat16 one number at a time
         found = np.empty(sizes, bits)
         for row, name in zip(found if self.is_stacked else [found], names, strict=True):
@@ -88,10 +88,8 @@ def load(files: TensorFiles, architecture: Architecture, dtype: Any, mesh: Mesh)
 
     The host never holds more than one device's part of one parameter. A process reads only the
     parts of its own devices, see `sharding.state_shardings`. Files may be of a whole T5, whose
-    decoder is left aside; `dtype` is that of the matrices.
-
-    Raises:
-      UserError: if a tensor is missing, or has another shape.
+    decoder is left aside; `dtype` is that of the matrices. A tensor that is missing, or has another
+    shape, is a `UserError`.
     """
     parameters = _parameters(files, architecture)
     shapes = parameter_shapes(architecture, dtype)
@@ -125,11 +123,8 @@ def fingerprint(files: TensorFiles, architecture: Architecture, tokenizer: str) 
     """
     digest = hashlib.sha256(tokenizer.encode())
     digest.update(json.dumps(dataclasses.asdict(architecture), sort_keys=True).encode())
-    for name in sorted(
-        name
-        for parameter in _parameters(files, architecture).values()
-        for name in parameter.tensors
-    ):
+    tensors = [parameter.tensors for parameter in _parameters(files, architecture).values()]
+    for name in sorted(itertools.chain(*tensors)):
         rows = files.shape(name)[0]
         for row in sorted({rows * i // _SAMPLED_ROWS for i in range(_SAMPLED_ROWS)} | {rows - 1}):
             sample = files.read_slice(name, (slice(row, row + 1),))
@@ -142,12 +137,8 @@ def _parameters(files: TensorFiles, architecture: Architecture) -> dict[str, _Pa
     parameters = {}
     for path, leaf in flatten_dict(parameter_shapes(architecture, jnp.float32), sep="/").items():
         is_stacked = path.startswith("blocks/")
-        parameters[path] = _Parameter(
-            tuple(_tensor_names(files, path, architecture)),
-            is_stacked,
-            path.endswith("/kernel"),
-            leaf.shape,
-        )
+        tensors = tuple(_tensor_names(files, path, architecture))
+        parameters[path] = _Parameter(tensors, is_stacked, path.endswith("/kernel"), leaf.shape)
         for name in parameters[path].tensors:
             files.check_shape(name, parameters[path].tensor_shape)
     return parameters

@@ -8,10 +8,10 @@ from typing import Protocol
 
 import numpy as np
 import sentencepiece
-from absl import logging
 from jaxtyping import Bool, Int32
 
 from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.text.encoder import cut
 
 PAD, END = 0, 1
 """Numbers of padding and of the end of text, the same for every T5."""
@@ -20,15 +20,10 @@ _SPECIAL_BYTES = 3  # numbers before the first byte: padding, end and unknown
 
 
 class Tokenizer(Protocol):
-    """Splits a prompt.
+    """Splits a prompt."""
 
-    Attributes:
-      size: all numbers are below it.
-      fingerprint: names the function from prompts to numbers.
-    """
-
-    size: int
-    fingerprint: str
+    size: int  # all numbers are below it
+    fingerprint: str  # names the function from prompts to numbers
 
     def __call__(self, prompt: str) -> list[int]:
         """Numbers of the tokens, without the end of text."""
@@ -41,11 +36,7 @@ class SentencePieceTokenizer:
     """
 
     def __init__(self, path: Path):
-        """Reads the model.
-
-        Raises:
-          UserError: if the file is missing, no such model, or not one of T5's.
-        """
+        """Reads the model; a `UserError` if the file is missing or another."""
         self._pieces = sentencepiece.SentencePieceProcessor()
         try:
             model = path.read_bytes()
@@ -81,20 +72,16 @@ class ByteTokenizer:
 
 
 def find(folder: Path) -> Tokenizer:
-    """The tokenizer that belongs to the encoder in a folder.
+    """The tokenizer that belongs to the encoder in a folder; a `UserError` if there is none.
 
     It is `spiece.model`, there or in the folder `tokenizer` beside it, as pipelines of diffusers
     have it; ByT5 needs none.
-
-    Raises:
-      UserError: if there is none.
     """
     for path in (folder / "spiece.model", folder.parent / "tokenizer" / "spiece.model"):
         if path.is_file():
             return SentencePieceTokenizer(path)
-    for name in ("tokenizer_config.json", "config.json"):
-        if _says_bytes(folder / name):
-            return ByteTokenizer()
+    if any(_says_bytes(folder / name) for name in ("tokenizer_config.json", "config.json")):
+        return ByteTokenizer()
     raise UserError(
         f"{folder} has no spiece.model, T5's tokenizer; copy it there from where the weights are "
         "from (a tokenizer.json does not replace it). ByT5, which needs none, is known by "
@@ -112,19 +99,7 @@ def encode(
     numbers = np.full((len(prompts), max_length), PAD, np.int32)
     mask = np.zeros((len(prompts), max_length), bool)
     for row, prompt in enumerate(prompts):
-        tokens = tokenizer(prompt)
-        if len(tokens) >= max_length:
-            logging.log_first_n(
-                logging.WARNING,
-                "The prompt %r has %d tokens; only the first %d are used (text.max_length = %d). "
-                "Further prompts are cut without a warning.",
-                1,
-                prompt,
-                len(tokens),
-                max_length - 1,
-                max_length,
-            )
-        tokens = [*tokens[: max_length - 1], END]
+        tokens = [*cut(tokenizer(prompt), max_length, prompt, "tokens"), END]
         numbers[row, : len(tokens)] = tokens
         mask[row, : len(tokens)] = True
     return numbers, mask
