@@ -22,19 +22,15 @@ from lumiere_jax.runtime.errors import UserError
 NUM_TIMESTEPS = 1000
 MAX_BETA = 0.999
 SPACINGS = ("leading", "trailing")
-VARIATIONAL_WEIGHT = 0.001
-"""λ of equation 16 of arXiv 2102.09672."""
+VARIATIONAL_WEIGHT = 0.001  # λ of equation 16 of arXiv 2102.09672
 
 
 @functools.cache
 def log_snr_table() -> Float64[np.ndarray, "1000"]:
     """Log-SNRs of all steps, falling (arXiv 2102.09672, equation 17)."""
 
-    def alpha_bar(time: float) -> float:
-        return math.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
-
     times = np.arange(NUM_TIMESTEPS + 1) / NUM_TIMESTEPS
-    signal = np.array([alpha_bar(time) for time in times])
+    signal = np.array([math.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2 for time in times])
     ratios = signal[1:] / signal[:-1]
     log_alpha_bar = np.cumsum(np.log(np.maximum(ratios, 1.0 - MAX_BETA)))
     return log_alpha_bar - np.log(-np.expm1(log_alpha_bar))
@@ -80,11 +76,7 @@ class DiscreteSchedule:
     def sampling_times(
         self, num_steps: int, start_time: Time = 1.0
     ) -> Float[Array, " {num_steps}"]:
-        """Times of a sampler's steps, falling.
-
-        Raises:
-          UserError: for more than 1000 steps.
-        """
+        """Times of a sampler's steps, falling; more than 1000 are a `UserError`."""
         if num_steps > NUM_TIMESTEPS:
             raise UserError(f"steps={num_steps}: this schedule has {NUM_TIMESTEPS} steps.")
         if self.spacing == "leading":
@@ -148,13 +140,9 @@ def variational_bound(
     the negative log-likelihood of 8-bit pixels. There the posterior has no variance, and the one of
     the step before stands in for it, as in the authors' code.
 
-    Args:
-      x0: clean data in [-1, 1].
-      epsilon: the noise that was added.
-      prediction: the noise as predicted.
-      fraction: see `log_variance`.
-      log_snr: now.
-      log_snr_next: one step nearer to clean data; infinite in the step to clean data.
+    Clean data is in [-1, 1], `epsilon` the noise that was added and `prediction` what was predicted
+    of it; `fraction` as of `log_variance`. "next" is one step nearer to clean data, where it is
+    infinite.
     """
     table = jnp.asarray(log_snr_table()[:2], log_snr.dtype)
     is_last = expand_to(jnp.isinf(log_snr_next), x0)

@@ -31,21 +31,11 @@ StudentWeighting = Literal["plain", "truncated_snr"]
 def visited_log_snrs(
     schedule: Schedule, teacher_steps: int, student_steps: int
 ) -> Float[Array, "student per_student_and_1"]:
-    """Noise levels that student and teacher visit, by steps of the student.
+    """Log-SNRs that student and teacher visit in their DDIM steps from noise to data.
 
-    Call it outside of a trace.
-
-    Args:
-      schedule: whose `sampling_times` both follow.
-      teacher_steps: DDIM steps of the teacher, from noise to data.
-      student_steps: those of the student; a divisor of the teacher's.
-
-    Returns:
-      Log-SNRs. Row i holds those from the beginning of the student's step i to its end, which is
-      infinite in the last row.
-
-    Raises:
-      UserError: if the teacher does not visit the student's noise levels.
+    Row i holds those from the beginning of the student's step i to its end, which is infinite in
+    the last row. A teacher that does not visit the student's noise levels is a `UserError`. Call it
+    outside of a trace.
     """
     if student_steps < 1 or teacher_steps % student_steps:
         raise UserError(
@@ -89,7 +79,7 @@ def teacher_target(
     z: Float[Array, " batch *axes"],
     log_snrs: Float[Array, "k_and_1 batch"],
 ) -> tuple[Float[Array, " batch *axes"], Float[Array, " batch *axes"]]:
-    """Runs the teacher, and solves for the estimate that takes the student to the same place.
+    """Runs the teacher, and solves for the x0 that takes the student to the same place in one step.
 
     Args:
       denoise: the teacher, `denoise(z, log_snr)`: its estimate of clean data, guided and
@@ -98,8 +88,7 @@ def teacher_target(
       log_snrs: where the teacher's k steps begin, and where the last one ends; rising.
 
     Returns:
-      The x0 with which one DDIM step from the first noise level to the last ends where the teacher
-      ends, and that place.
+      That x0, and the place where the teacher ends.
     """
     steps = (log_snrs[:-1], log_snrs[1:], estimate_weights(log_snrs))
 
@@ -117,14 +106,9 @@ def teacher_target(
 def student_steps(
     table: Float[Array, "steps k_and_1"], time: Float[Array, " batch"]
 ) -> Float[Array, "k_and_1 batch"]:
-    """The step of the student that each sample learns; times are uniform, so each is as likely.
+    """The noise levels of the teacher's k steps within the student's step that a sample learns.
 
-    Args:
-      table: of `visited_log_snrs`.
-      time: in [0, 1).
-
-    Returns:
-      The noise levels of the teacher's k steps within it.
+    The table is of `visited_log_snrs`, and times are uniform in [0, 1), so each step is as likely.
     """
     step = jnp.floor(time * len(table)).astype(int)
     return table[jnp.minimum(step, len(table) - 1)].T
@@ -139,16 +123,10 @@ def student_loss(
     kind: Kind,
     weighting: StudentWeighting = "truncated_snr",
 ) -> Float[Array, " batch"]:
-    """Scores the student's prediction.
+    """Scores the student's raw prediction of `kind` at `z` by the x0 of `teacher_target`.
 
-    Args:
-      prediction: the student's, raw.
-      target: of `teacher_target`; it has no gradient.
-      z: noisy samples.
-      log_snr: of z.
-      kind: what is predicted.
-      weighting: "plain" is the mean squared error of the predicted kind; "truncated_snr" that of
-        x0, times the signal-to-noise ratio but at least 1 (arXiv 2202.00512, section 4).
+    The weighting "plain" is the mean squared error of the predicted kind; "truncated_snr" that of
+    x0, times the signal-to-noise ratio but at least 1 (arXiv 2202.00512, section 4).
     """
     target, prediction = jax.lax.stop_gradient(target), prediction.astype(z.dtype)
     if weighting == "plain":

@@ -38,11 +38,9 @@ def guide(
     scale 1 is the conditional model. As the weights sum to one, it means the same for predictions
     of v, noise or x0.
 
-    Args:
-      prediction: of a batch that `pair` made.
-      scale: guidance scale, a scalar or `[batch]`; may be traced.
-      learned_variance: the second half of the last axis tells a variance, which is that of the
-        conditional branch, as in DeepFloyd IF.
+    The prediction is of a batch that `pair` made; `scale`, a scalar or `[batch]`, may be traced. A
+    learned variance, the second half of the last axis, is the conditional branch's, as in DeepFloyd
+    IF.
     """
     prediction = prediction.reshape(-1, 2, *prediction.shape[1:])
     conditional, null = prediction[:, 0], prediction[:, 1]
@@ -62,12 +60,7 @@ def dynamic_threshold(
 
     Per sample, s is the percentile of |x0| over all other axes but at least 1; x0 is clipped to
     [-s, s] and divided by s, so that the result is in [-1, 1]. Where nearly all values are in range
-    this only clips.
-
-    Args:
-      x0: estimates of clean data.
-      percentile: in [0, 100].
-      max_value: upper limit of s; None for no limit.
+    this only clips. The percentile is in [0, 100]; `max_value` limits s.
     """
     limit = jnp.maximum(magnitude_percentile(x0, percentile), 1.0)
     if max_value is not None:
@@ -84,11 +77,9 @@ def magnitude_percentile(
     A clip of the full size has a quarter of a billion values, and a sort of them needs several
     copies of the clip (and gathers it, where it is sharded). Non-negative floating-point numbers
     are ordered like the integers of their bits, so bisecting the bits finds the order statistic
-    itself in about 31 (float64: 63) passes that count and store nothing.
-
-    Args:
-      values: at least one value a sample and fewer than 2^31, all finite.
-      percentile: in [0, 100]; between two order statistics it is interpolated linearly.
+    itself in about 31 (float64: 63) passes that count and store nothing. A sample has at least one
+    value and fewer than 2^31, all finite. Between two order statistics the percentile, in [0, 100],
+    is interpolated linearly.
     """
     magnitude = jnp.abs(values.astype(jnp.promote_types(values.dtype, jnp.float32)))
     axes = tuple(range(1, magnitude.ndim))

@@ -116,18 +116,10 @@ def drop_text(
     key: PRNGKeyArray,
     rate: float,
 ) -> tuple[Float[Array, "batch length dim"], Bool[Array, "batch length"]]:
-    """Replaces the text of random samples by the null text.
+    """Replaces the text of random samples, with the probability `rate`, by the null text.
 
     This teaches the network the unconditional prediction that classifier-free guidance needs
-    (Ho & Salimans, arXiv 2207.12598, algorithm 1).
-
-    Args:
-      text: embeddings of prompts.
-      text_mask: true at tokens.
-      null_text: embeddings of the empty prompt.
-      null_mask: true at its tokens.
-      key: PRNG key.
-      rate: probability that a sample loses its text.
+    (Ho & Salimans, arXiv 2207.12598, algorithm 1). The null text is of the empty prompt.
     """
     drop = jax.random.bernoulli(key, rate, (text.shape[0],))
     text = jnp.where(expand_to(drop, text), null_text, text)

@@ -22,15 +22,10 @@ def upsample_low_resolution(
 ) -> Float[Array, "batch time {size[0]} {size[1]} channels"]:
     """Resizes every frame to float32; a few at a time, so that temporaries stay small.
 
-    Args:
-      video: the low-resolution clip.
-      size: the new (height, width).
-      method: "bilinear"; "bicubic", which may overshoot the range of the input; or
-        "bilinear_corners", whose outermost pixels are those of the input (torch's `align_corners`),
-        as DeepFloyd IF's stage II has it.
-
-    Raises:
-      UserError: an unknown method, or a size that is smaller than the video's.
+    The method is "bilinear"; "bicubic", which may overshoot the range of the input; or
+    "bilinear_corners", whose outermost pixels are those of the input (torch's `align_corners`), as
+    DeepFloyd IF's stage II has it. Any other, or a size (height, width) that is smaller than the
+    video's, is a `UserError`.
     """
     if method not in UPSAMPLINGS:
         raise UserError(
@@ -62,8 +57,7 @@ def downsample(
 ) -> Float[Array, "batch time height//{factor} width//{factor} channels"]:
     """Antialiased down-sampling to float32: the mean over squares of `factor` pixels a side.
 
-    Raises:
-      UserError: height or width is not divisible by the factor.
+    A height or width that is not divisible by the factor is a `UserError`.
     """
     batch, time, height, width, channels = video.shape
     if factor < 1 or height % factor or width % factor:

@@ -24,18 +24,9 @@ def windows(num_frames: int, window: int, overlap: int) -> tuple[int, ...]:
 
     Windows advance by `window - overlap` frames; the last is moved back to end with the video.
     The paper states an overlap of 2 frames, but no window length: 80 frames in windows of 8
-    (this project's choice) make 13 windows.
-
-    Args:
-      num_frames: frames of the video.
-      window: frames of a window. A video that is no longer than that is one window.
-      overlap: frames that neighbouring windows share at least; in [0, window).
-
-    Returns:
-      The starts, strictly increasing, the first being 0.
-
-    Raises:
-      UserError: a length is below 1, or the overlap outside [0, window).
+    (this project's choice) make 13 windows. A video that is no longer than a window is one. The
+    starts increase strictly from 0. A length below 1, or an overlap outside [0, window), is a
+    `UserError`.
     """
     if num_frames < 1 or window < 1:
         raise UserError(
@@ -55,13 +46,9 @@ def windows(num_frames: int, window: int, overlap: int) -> tuple[int, ...]:
 def window_weights(window: int, kind: str = "uniform") -> Float64[np.ndarray, " window"]:
     """Relative weights of the frames of one window, all positive, before normalization.
 
-    Args:
-      window: frames of the window.
-      kind: "uniform" (the mean over windows, as in the paper), or "linear": a ramp up and down
-        again, which crossfades two windows linearly over the frames they share.
-
-    Raises:
-      UserError: an unknown kind.
+    The kind is "uniform" (the mean over windows, as in the paper), or "linear": a ramp up and down
+    again, which crossfades two windows linearly over the frames they share; any other is a
+    `UserError`.
     """
     if kind == "uniform":
         return np.ones(window)
@@ -76,11 +63,7 @@ def window_weights(window: int, kind: str = "uniform") -> Float64[np.ndarray, " 
 def normalized_weights(
     num_frames: int, window: int, overlap: int, kind: str = "uniform"
 ) -> Float64[np.ndarray, "windows frames"]:
-    """Weight of every frame of every window in the fused video; each video frame's sum is one.
-
-    Raises:
-      UserError: as `windows` and `window_weights`.
-    """
+    """Weight of every frame of every window in the fused video; each video frame's sum is one."""
     starts = windows(num_frames, window, overlap)
     relative = window_weights(min(window, num_frames), kind)
     frames = np.array(starts)[:, None] + np.arange(len(relative))
@@ -139,18 +122,10 @@ def chunks(
     size: int | None = None,
     parallel: int = 1,
 ) -> Chunks:
-    """Deals the windows of a video out to chunks.
+    """Deals the windows of a video out to chunks; see `windows` and `window_weights`.
 
-    Args:
-      num_frames: see `windows`.
-      window: see `windows`.
-      overlap: see `windows`.
-      kind: see `window_weights`.
-      size: windows of a chunk, at most; None for all of them.
-      parallel: parts of a mesh that share a chunk's windows; a chunk has a multiple of that many.
-
-    Raises:
-      UserError: as `windows` and `window_weights`; or `size` is below 1.
+    A chunk has at most `size` windows, which `parallel` parts of a mesh share: it has a multiple of
+    that many. None is all of them; below 1 is a `UserError`.
     """
     if size is not None and size < 1:
         raise UserError(f"MultiDiffusion: chunk={size} must be 1 window or more, or None.")

@@ -11,19 +11,15 @@ from lumiere_jax.runtime.errors import UserError
 
 Kind = Literal["v", "epsilon", "x0"]
 KINDS: tuple[str, ...] = get_args(Kind)
-Clip = Float[Array, "*clip"]
-"""`[batch, ...]`."""
-
-LogSnr = Float[ArrayLike, "*batch"]
-"""`[batch]`, or a scalar for all."""
+Clip = Float[Array, "*clip"]  # [batch, ...]
+LogSnr = Float[ArrayLike, "*batch"]  # [batch], or a scalar for all
 
 
 def expand_to(values: ArrayLike, like: Array) -> Array:
     """Appends axes of length 1 to `values` [batch] (or a scalar) up to the rank of `like`."""
     values = jnp.asarray(values)
-    return (
-        values.reshape(*values.shape, *(1,) * (like.ndim - values.ndim)) if values.ndim else values
-    )
+    ones = (1,) * (like.ndim - values.ndim)
+    return values.reshape(*values.shape, *ones) if values.ndim else values
 
 
 def add_noise(x0: Clip, noise: Clip, log_snr: LogSnr) -> Clip:
@@ -61,13 +57,6 @@ def convert(prediction: Clip, z: Clip, log_snr: LogSnr, source: Kind, target: Ki
     Every conversion is affine in the prediction with weights that depend on the noise level
     alone, hence averages over windows and guidance commute with it. Dividing by a vanishing
     alpha (from "epsilon" near pure noise) or sigma (from "x0" near clean data) loses precision.
-
-    Args:
-      prediction: what a network said of `z`.
-      z: the noisy sample.
-      log_snr: of `z`.
-      source: kind of `prediction`.
-      target: kind wanted.
     """
     if source == target:
         return prediction

@@ -54,9 +54,8 @@ class Sampler(NamedTuple):
 def ddim(eta: jax.typing.ArrayLike = 0.0) -> Sampler:
     """DDIM (arXiv 2010.02502, equations 12 and 16).
 
-    Args:
-      eta: share of fresh noise, may be traced; the Python number 0 is deterministic and draws
-        none, 1 equals `ancestral`.
+    `eta` is the share of fresh noise, and may be traced; the Python number 0 is deterministic and
+    draws none, 1 equals `ancestral`.
     """
     return _stateless(functools.partial(_ddim, eta=eta))
 
@@ -108,21 +107,12 @@ def normal(keys: Keys, stream: jax.typing.ArrayLike, shape: tuple[int, ...]) -> 
 
 
 def ddim_step(
-    z: Samples,
-    x0: Samples,
-    log_snr: Float[Array, "*level"],
-    log_snr_next: Float[Array, "*level"],
+    z: Samples, x0: Samples, log_snr: Float[Array, "*level"], log_snr_next: Float[Array, "*level"]
 ) -> Samples:
     """One deterministic DDIM step (arXiv 2010.02502, equation 12 with sigma 0).
 
-    Args:
-      z: noisy samples.
-      x0: the estimate of clean data there.
-      log_snr: of z, `[batch]` or a scalar.
-      log_snr_next: where the step ends; infinite for clean data.
-
-    Returns:
-      The samples at `log_snr_next`.
+    From `z` and the estimate of clean data there to the samples at `log_snr_next`, which is
+    infinite for clean data.
     """
     alpha, sigma = alpha_sigma(expand_to(log_snr, z))
     alpha_next, sigma_next = alpha_sigma(expand_to(log_snr_next, z))

@@ -48,10 +48,7 @@ class Schedule(Protocol):
     ) -> Float[Array, "*clip"]:
         """Noise-conditioning augmentation of a super-resolution network's input.
 
-        Args:
-          image: `[batch, ...]`.
-          level: in [0, 1].
-          noise: standard normal, the shape of `image`.
+        The level is in [0, 1], and the noise standard normal, of the shape of `image`.
         """
 
     def round_level(self, level: Float[Array, "*shape"]) -> Same:
@@ -137,10 +134,9 @@ class CosineSchedule:
 
 
 def with_time_power(schedule: Schedule, time_power: float) -> Schedule:
-    """The schedule with its sampling times spaced by a power, see `CosineSchedule.time_power`.
+    """The schedule with its sampling times spaced by a power, see `CosineSchedule`.
 
-    Raises:
-      UserError: if the power is out of range, or not 1 where steps are fixed.
+    A power that is out of range, or not 1 where steps are fixed, is a `UserError`.
     """
     if isinstance(schedule, CosineSchedule):
         return dataclasses.replace(schedule, time_power=time_power)
@@ -158,11 +154,7 @@ def alpha_sigma(log_snr: LogSnr) -> tuple[Same, Same]:
 
 
 def resolution_shift(
-    height: int,
-    width: int,
-    num_frames: int = 1,
-    *,
-    reference: tuple[int, int, int] = (64, 64, 1),
+    height: int, width: int, num_frames: int = 1, *, reference: tuple[int, int, int] = (64, 64, 1)
 ) -> float:
     """A log-SNR shift for clips of a given size, to be used as `CosineSchedule.shift`.
 
@@ -172,16 +164,8 @@ def resolution_shift(
     (arXiv 2301.11093, section 3.1, whose reference is 64x64). The rest is a choice of this
     project, not of the Lumiere paper, which does not give its schedule: frames enter as
     `-0.5 log(frames / reference frames)`, half as strong as pixels because motion makes frames
-    only partly redundant, and the result is never positive.
-
-    Args:
-      height: pixels.
-      width: pixels.
-      num_frames: frames of the clip; 1 for an image.
-      reference: `(height, width, frames)` that need no shift.
-
-    Returns:
-      The shift, zero or negative (more noise).
+    only partly redundant, and the result is never positive. `reference` is a `(height, width,
+    frames)` that needs no shift.
     """
     pixels = math.log(height * width / (reference[0] * reference[1]))
     frames = math.log(num_frames / reference[2])

@@ -91,8 +91,8 @@ def pin_weights(config: ConfigDict) -> None:
 def move_folder(config: ConfigDict, folder: str | Path | None, place: str | Path) -> None:
     """Puts a folder of this machine in place of the one that a checkpoint was trained with.
 
-    `config` is `config.text` of the checkpoint, which None or "" leave as it is, and `place` that
-    of the checkpoint, for messages. An encoder that has no weights is a `UserError`.
+    `config` is `config.text` of the checkpoint; no folder leaves it as it is. `place` is the
+    checkpoint's, for messages. If its encoder has no weights, that is a `UserError`.
     """
     if not folder:
         return

@@ -34,20 +34,11 @@ def check_teacher(stage: str, workdir: str | Path) -> None:
 
 
 def rounds(config: ConfigDict, workdir: str | Path) -> list[tuple[ConfigDict, epath.Path]]:
-    """The runs that a distillation consists of, in their order.
+    """The config and the workdir of each run that a distillation consists of, in their order.
 
     A student is sampled by DDIM in as many steps as it has learned, without guidance, and its
-    config says so.
-
-    Args:
-      config: with a section `distillation`, see `configs/distill.py`; `init_from` is the teacher.
-      workdir: of the last student.
-
-    Returns:
-      The config and the workdir of each round.
-
-    Raises:
-      UserError: for numbers of steps that do not fit one another, or no teacher.
+    config says so. `init_from` is the teacher, and the workdir of the last student. Without a
+    teacher, or with numbers of steps that do not fit one another, it is a `UserError`.
     """
     settings, last = _checked(config), epath.Path(workdir)
     teacher, scale, found = config.init_from, settings.guidance_scale, []
@@ -70,13 +61,8 @@ def distil(
 ) -> TrainState:
     """Trains all rounds; the same call again goes on where it was, bit for bit on the CPU.
 
-    See `rounds` for config and workdir, and `train` for the profile, which is of the last round.
-
-    Returns:
-      The final state of the last round.
-
-    Raises:
-      UserError: for a config, teacher or workdir that cannot be used.
+    See `rounds` for config and workdir, and `train` for the profile, which is of the last round, as
+    is the final state.
     """
     todo = rounds(config, workdir)
     _refuse_other_run(config.init_from, *todo[-1])

@@ -125,11 +125,7 @@ def _compile(function: Callable[..., Any], argument: Any, shardings: Any) -> Cal
 
 
 def check_fit(shapes: Params, saved: Params, place: str) -> None:
-    """Makes sure that saved parameters, from `place`, are among those of a network.
-
-    Raises:
-      UserError: if one is not, or has another shape.
-    """
+    """Raises a `UserError` if saved parameters, from `place`, are not among those of a network."""
     shapes = flatten_dict(shapes)
     for path, leaf in flatten_dict(saved).items():
         name = "/".join(path)

@@ -54,9 +54,6 @@ class Reporter:
     A step is reported when the next one is under way, so that no device waits for its metrics.
     clu's `ReportProgress` writes to a log and to notes of a work unit; a person at a terminal
     wants the time that is left, in one line.
-
-    Attributes:
-      goodput: of this process.
     """
 
     def __init__(
@@ -64,12 +61,8 @@ class Reporter:
     ):
         """Starts all clocks.
 
-        Args:
-          stage: what is trained.
-          trainable: the trained parameters or their shapes, for their names.
-          workdir: of the run.
-          first_step: number of steps that were done before.
-          begin: see `Goodput`.
+        `trainable` are the trained parameters or their shapes, for their names; `first_step` is the
+        number of steps that were done before, and `begin` of `Goodput`.
         """
         self._config, self._trainable = stage.config.train, trainable
         self._writer = create_writer(workdir, first_step)
@@ -80,20 +73,12 @@ class Reporter:
         self.goodput = Goodput(begin)
 
     def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Takes the metrics of a step that was just started, and reports the one before.
-
-        Raises:
-          NonFiniteError: if that one went wrong.
-        """
+        """Takes the metrics of a step that was just started, and reports the one before."""
         self.flush()
         self._pending = step, metrics
 
     def flush(self) -> None:
-        """Waits for the last step, and reports it.
-
-        Raises:
-          NonFiniteError: if it went wrong.
-        """
+        """Waits for the last step, and reports it; a `NonFiniteError` if it went wrong."""
         if self._pending is None:
             return
         (step, metrics), self._pending = self._pending, None
@@ -140,11 +125,7 @@ def check_finite(metrics: dict[str, jax.Array], step: int, trainable: Params) ->
 
 
 def parse_profile_steps(text: str) -> tuple[int, int] | None:
-    """Reads `--profile_steps=FIRST:LAST`; None for an empty text.
-
-    Raises:
-      UserError: if it is not two numbers, the first not below 1 and not above the last.
-    """
+    """Reads `--profile_steps=FIRST:LAST`; None for an empty text."""
     if not text:
         return None
     parts = text.split(":")

@@ -85,12 +85,8 @@ def training_loss(
 ) -> Float[Array, ""]:
     """Mean loss of a batch of clips: of diffusion or, for a student, the distance to its teacher.
 
-    Args:
-      stage: what is trained.
-      params: all parameters.
-      batch: see `data.pipeline.train_batches`.
-      key: PRNG key for all that is drawn.
-      teacher: all parameters of the teacher, where the stage is distilled.
+    The batch is of `data.pipeline.train_batches`, and the key for all that is drawn; `params` are
+    all parameters, as are the teacher's, where the stage is distilled.
     """
     draw_key, text_key, crop_key, augment_key = jax.random.split(key, 4)
     config = stage.config.diffusion
