@@ -56,16 +56,15 @@ def main(argv: Sequence[str]) -> None:
     if _WORKER_ONLY.value and not _WORKERS.value:
         raise UserError("--worker_only with --workers=0 would do nothing; give 1 or more.")
     try:
-        from lumiere_jax.serving import app, command
+        from lumiere_jax.serving import app, command, worker
     except ImportError as error:
         raise UserError(
             f"serving needs {error.name}: install the extra, pip install 'lumiere_jax[serve]'"
         ) from error
     from lumiere_jax.checkpoints import hub
-    from lumiere_jax.serving import log
 
     del app  # imported for what it needs
-    log.plainly()
+    worker.log_plainly()
     data = Path(_DATA.value).absolute()
     bundle = hub.find(str(_BUNDLE.value)).absolute()
     with command.data_folder(data) as scratch:

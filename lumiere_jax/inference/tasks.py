@@ -49,9 +49,7 @@ class VideoOptions:
 OPTIONS = (*declared(VideoOptions).values(), *shared_options().values())
 """All that can be chosen for a video beside its prompt and files."""
 
-COMMON = (
-    "negative_prompt", "seed", *(o.name for o in shared_options().values()), "base_only",
-)  # fmt: skip
+COMMON = ("negative_prompt", "seed", *(o.name for o in shared_options().values()), "base_only")
 """Names of the options that every task takes beside its prompt."""
 
 FILES = {
@@ -63,28 +61,22 @@ FILES = {
 """Files that tasks take, each with a sentence of help."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Task:
-    """A task.
-
-    Attributes:
-      about: what it does.
-      base: kind of the base stage that it needs.
-      files: names of its input files, all of them required.
-      options: its own fields of `VideoOptions`.
-      required: those of them that must be given.
-      help: for options that mean something else here.
-      from_text: whether a prompt is all it needs, so that one program makes many videos.
-    """
+    """A task."""
 
     name: str
     about: str
-    base: str = "stunet_conditional"
-    files: tuple[str, ...] = ()
-    options: tuple[str, ...] = ()
-    required: tuple[str, ...] = ()
-    help: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    from_text: bool = False
+    base: str = "stunet_conditional"  # kind of the base stage that it needs
+    files: tuple[str, ...] = ()  # its input files, all of them required
+    options: tuple[str, ...] = ()  # its own fields of `VideoOptions`
+    required: tuple[str, ...] = ()  # those of them that must be given
+    help: Mapping[str, str] = dataclasses.field(default_factory=dict)  # where it differs here
+
+    @property
+    def from_text(self) -> bool:
+        """Whether a prompt is all it needs, so that one program makes many videos."""
+        return not self.files
 
     @property
     def command(self) -> str:
@@ -100,58 +92,21 @@ class Task:
 
 
 _TASKS = (
-    Task(
-        name="text_to_video",
-        about="Make a video from a prompt.",
-        base="stunet",
-        options=("num_frames",),
-        from_text=True,
-    ),
-    Task(
-        name="stylize",
-        about="Make a video from a prompt, in a style.",
-        base="stunet",
-        options=("num_frames", "style", "alpha"),
-        from_text=True,
-    ),
-    Task(
-        name="video_to_video",
-        about="Change a video into what the prompt says.",
-        base="stunet",
-        files=("video",),
-        options=("strength",),
-    ),
-    Task(
-        name="animate",
-        about="Make a video that begins with a picture.",
-        files=("image",),
-        options=("fit", "num_frames"),
-    ),
-    Task(
-        name="inpaint",
-        about="Replace a region of a video.",
-        files=("video", "mask"),
-        options=("paste", "feather"),
-    ),
-    Task(
-        name="outpaint",
-        about="Extend the picture of a video beyond its edges, to a square.",
-        files=("video",),
-        options=("zoom", "paste", "feather"),
-    ),
-    Task(
-        name="cinemagraph",
-        about="Set one region of a picture in motion.",
-        files=("image", "mask"),
-        options=("num_frames", "paste", "feather"),
-    ),
-    Task(
-        name="extend",
-        about="Continue a video with more frames.",
-        files=("video",),
-        options=("num_frames", "context", "paste"),
-        required=("num_frames",),
-        help={"num_frames": "Frames to add."},
-    ),
-)
+    Task("text_to_video", "Make a video from a prompt.", "stunet", options=("num_frames",)),
+    Task("stylize", "Make a video from a prompt, in a style.", "stunet",
+         options=("num_frames", "style", "alpha")),
+    Task("video_to_video", "Change a video into what the prompt says.", "stunet",
+         files=("video",), options=("strength",)),
+    Task("animate", "Make a video that begins with a picture.",
+         files=("image",), options=("fit", "num_frames")),
+    Task("inpaint", "Replace a region of a video.",
+         files=("video", "mask"), options=("paste", "feather")),
+    Task("outpaint", "Extend the picture of a video beyond its edges, to a square.",
+         files=("video",), options=("zoom", "paste", "feather")),
+    Task("cinemagraph", "Set one region of a picture in motion.",
+         files=("image", "mask"), options=("num_frames", "paste", "feather")),
+    Task("extend", "Continue a video with more frames.",
+         files=("video",), options=("num_frames", "context", "paste"),
+         required=("num_frames",), help={"num_frames": "Frames to add."}),
+)  # fmt: skip
 TASKS = {task.name: task for task in _TASKS}

@@ -1,5 +1,6 @@
 """The HTTP interface: its routes and its errors."""
 
+import dataclasses
 import logging
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -27,8 +28,8 @@ from lumiere_jax.serving.metrics import Metrics
 from lumiere_jax.serving.model import Models
 from lumiere_jax.serving.replies import Health, Info, JobReply, Problem
 from lumiere_jax.serving.settings import Settings
+from lumiere_jax.serving.states import DONE, QUEUED
 from lumiere_jax.serving.store import Job, QueueFull, Store
-from lumiere_jax.serving.tables import DONE, QUEUED
 
 PAGE = Path(__file__).parent / "page"
 _DECODERS = 2  # uploads that are checked together: each may take much memory
@@ -70,8 +71,8 @@ def make_app(
         description="Videos from texts, pictures and videos. A job is submitted, followed and "
         "fetched by its id; whoever knows the id may read the job.",
     )
-    metrics = Metrics(store, settings.lease)
-    routes = _Routes(store, models, settings, metrics, bool(keys), is_stopping)
+    metrics, info = Metrics(store, settings.lease), replies.info(models, settings, bool(keys))
+    routes = _Routes(store, models, settings, metrics, info, is_stopping)
     # A character of a prompt takes up to 12 bytes in a form that is not multipart.
     form_limits = {"max_fields": 50, "max_files": 10}
     form_limits["max_part_size"] = 4096 + 12 * settings.limits.prompt
@@ -106,22 +107,20 @@ def make_app(
     return app
 
 
+@dataclasses.dataclass
 class _Routes:
     """The functions of the routes."""
 
-    def __init__(
-        self,
-        store: Store,
-        models: Models,
-        settings: Settings,
-        metrics: Metrics,
-        needs_key: bool,
-        is_stopping: Callable[[], bool],
-    ):
-        self._store, self._models, self._settings = store, models, settings
-        self._metrics, self._info = metrics, replies.info(models, settings, needs_key)
-        self._is_stopping = is_stopping
-        self._decoders, self._streams = CapacityLimiter(_DECODERS), 0
+    _store: Store
+    _models: Models
+    _settings: Settings
+    _metrics: Metrics
+    _info: Info
+    _is_stopping: Callable[[], bool]
+    _streams = 0
+
+    def __post_init__(self) -> None:
+        self._decoders = CapacityLimiter(_DECODERS)
 
     async def submit(self, form: Annotated[JobForm, Form()]) -> JobReply:
         """Accept a job, or refuse it with a reason."""
@@ -148,7 +147,7 @@ class _Routes:
         """Checks files and keeps them; they are in memory only while it is their turn."""
         if self._decoders.statistics().tasks_waiting >= _MOST_WAITING:
             self._metrics.refused.inc()
-            raise _later("too many files are being uploaded; try again later", 429)
+            raise _later("too many files are being uploaded; try again later")
         async with self._decoders:
             files = {name: await file.read() for name, file in given.items()}
             await anyio.to_thread.run_sync(self._check_files, task, files)
@@ -160,13 +159,12 @@ class _Routes:
         uploads.check(files, model.fps, least, settings.limits, settings.scratch)
 
     def _accept(self, task: str, asked: dict[str, Any], files: dict[str, bytes]) -> Job:
-        key = requests.batch_key(task, asked)
-        limit = self._settings.limits.queue
+        key, limit = requests.batch_key(task, asked), self._settings.limits.queue
         return self._store.submit(task, asked, files, batch_key=key, max_queue=limit)
 
     def _full(self) -> HTTPException:
         self._metrics.refused.inc()
-        return _later(f"{self._settings.limits.queue} jobs are waiting; try again later", 429)
+        return _later(f"{self._settings.limits.queue} jobs are waiting; try again later")
 
     def list_jobs(
         self, ids: Annotated[list[uuid.UUID], Query(max_length=100, description="Ids of jobs.")]
@@ -189,9 +187,7 @@ class _Routes:
         """Refuses a stream while there can still be a status code."""
         await anyio.to_thread.run_sync(self._found, job_id)
         if self._streams >= self._settings.limits.streams:
-            raise _later(
-                "too many clients follow jobs now; request the job itself now and then", 429
-            )
+            raise _later("too many clients follow jobs now; request the job itself now and then")
 
     async def events(self, job_id: uuid.UUID) -> AsyncIterator[ServerSentEvent]:
         """The job whenever it changes, until it has ended: server-sent events named `job`.
@@ -267,8 +263,8 @@ class _Routes:
         return replies.job_reply(job, self._store.position(job))
 
 
-def _later(detail: str, code: int) -> HTTPException:
-    return HTTPException(code, detail, {"Retry-After": str(_RETRY_SECONDS)})
+def _later(detail: str) -> HTTPException:
+    return HTTPException(429, detail, {"Retry-After": str(_RETRY_SECONDS)})
 
 
 def _no_such_job() -> HTTPException:

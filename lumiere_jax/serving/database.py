@@ -44,11 +44,7 @@ _SET = """
 
 
 class Database:
-    """Transactions on the queue's database. Safe for several threads and processes.
-
-    Attributes:
-      is_postgres: whether it is PostgreSQL.
-    """
+    """Transactions on the queue's database. Safe for several threads and processes."""
 
     def __init__(self, url: str):
         """Opens it, and creates the tables if there are none.
@@ -58,8 +54,7 @@ class Database:
         """
         parsed = _parse(url)
         self.is_postgres = parsed.get_backend_name() == "postgresql"
-        # Messages must not show the password.
-        self.shown = parsed.render_as_string(hide_password=True)
+        self.shown = parsed.render_as_string(hide_password=True)  # for messages
         try:
             self._engine = _postgres(parsed) if self.is_postgres else _sqlite(parsed)
             try:

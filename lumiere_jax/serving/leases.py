@@ -10,18 +10,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from lumiere_jax.serving.database import Database
+from lumiere_jax.serving.states import DONE, FAILED, QUEUED, RUNNING
 from lumiere_jax.serving.store import Job, end, put_back, put_back_or_fail
-from lumiere_jax.serving.tables import (
-    DONE,
-    FAILED,
-    QUEUED,
-    RUNNING,
-    inputs,
-    jobs,
-    previews,
-    videos,
-    workers,
-)
+from lumiere_jax.serving.tables import inputs, jobs, previews, videos, workers
 
 _WAITS = jobs.c.state == QUEUED
 
@@ -86,18 +77,9 @@ class Leases:
             .with_for_update(skip_locked=True)  # SQLite has one writer at a time anyway
         )
         ids, now = list(connection.scalars(oldest)), self._database.now(connection)
-        connection.execute(
-            sa.update(jobs)
-            .where(jobs.c.id.in_(ids))
-            .values(
-                state=RUNNING,
-                worker=self._worker,
-                attempts=jobs.c.attempts + 1,
-                lease_until=now + self._lease,
-                started_at=now,
-                progress=None,
-            )
-        )
+        held = {"state": RUNNING, "worker": self._worker, "lease_until": now + self._lease}
+        begun = {"attempts": jobs.c.attempts + 1, "started_at": now, "progress": None}
+        connection.execute(sa.update(jobs).where(jobs.c.id.in_(ids)).values(**held, **begun))
         taken = sa.select(jobs).where(jobs.c.id.in_(ids)).order_by(jobs.c.created_at, jobs.c.id)
         return [Job(**row._mapping) for row in connection.execute(taken)]
 
@@ -116,12 +98,8 @@ class Leases:
         """
         with self._database.writing() as connection:
             until = self._database.now(connection) + self._lease
-            renewed = (
-                sa.update(jobs)
-                .where(self._own(batch))
-                .values(lease_until=until, progress=dict(progress))
-                .returning(jobs.c.id)
-            )
+            renewed = sa.update(jobs).where(self._own(batch)).returning(jobs.c.id)
+            renewed = renewed.values(lease_until=until, progress=dict(progress))
             own = set(connection.scalars(renewed))
             for job in own & set(shown):
                 connection.execute(sa.delete(previews).where(previews.c.job == job))

@@ -7,12 +7,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from lumiere_jax.serving.database import Database
+from lumiere_jax.serving.states import MAX_ATTEMPTS, RUNNING
 from lumiere_jax.serving.store import put_back_or_fail
-from lumiere_jax.serving.tables import MAX_ATTEMPTS, RUNNING, jobs, workers
+from lumiere_jax.serving.tables import jobs, workers
 
 _LOST = (
-    f"the worker was lost {MAX_ATTEMPTS} times while it made this; ask for fewer frames, or try "
-    "again later"
+    f"the worker was lost {MAX_ATTEMPTS} times while it made this; "
+    "ask for fewer frames, or try again later"
 )
 _AGAIN_SECONDS = 2.0  # a living worker renews its lease several times meanwhile
 _LONGEST_GAP = 5.0

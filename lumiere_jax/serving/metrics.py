@@ -1,5 +1,6 @@
 """Metrics for Prometheus: of the queue, from the database, and of this process's requests."""
 
+import functools
 import time
 from collections.abc import Iterator
 
@@ -18,22 +19,15 @@ class Metrics:
         """Reads the queue; `lease` is the seconds after which a silent worker counts as lost."""
         self._registry = CollectorRegistry()
         self._registry.register(_Queue(store, lease))
+        counter = functools.partial(Counter, registry=self._registry)
         labels = ["method", "route", "code"]
-        self._requests = Counter(
-            "lumiere_http_requests", "Requests answered.", labels, registry=self._registry
-        )
+        self._requests = counter("lumiere_http_requests", "Requests answered.", labels)
         self._seconds = Histogram(
-            "lumiere_http_request_seconds",
-            "From a request to the start of its answer.",
-            ["route"],
+            "lumiere_http_request_seconds", "From a request to the start of its answer.", ["route"],
             registry=self._registry,
-        )
-        self.accepted = Counter(
-            "lumiere_jobs_accepted", "Jobs accepted here.", ["task"], registry=self._registry
-        )
-        self.refused = Counter(
-            "lumiere_jobs_refused", "Jobs refused: the queue was full.", registry=self._registry
-        )
+        )  # fmt: skip
+        self.accepted = counter("lumiere_jobs_accepted", "Jobs accepted here.", ["task"])
+        self.refused = counter("lumiere_jobs_refused", "Jobs refused: the queue was full.")
 
     def page(self) -> bytes:
         """All of them as text."""
@@ -92,12 +86,10 @@ class _Queue(Collector):
             states.add_metric([state], count)
         yield states
         yield GaugeMetricFamily(
-            "lumiere_queue_wait_seconds",
-            "Age of the oldest waiting job.",
+            "lumiere_queue_wait_seconds", "Age of the oldest waiting job.",
             value=self._store.oldest_wait(),
-        )
+        )  # fmt: skip
         yield GaugeMetricFamily(
-            "lumiere_workers",
-            "Workers that gave a sign of life.",
+            "lumiere_workers", "Workers that gave a sign of life.",
             value=len(self._store.living_workers(self._lease)),
-        )
+        )  # fmt: skip

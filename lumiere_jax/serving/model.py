@@ -1,11 +1,11 @@
 """What the weights of a bundle can do, read from its manifest without loading them."""
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 from lumiere_jax.cascade.config import StageConfig
 from lumiere_jax.cascade.frames import frame_multiple
-from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.checkpoints import bundle, selection
 from lumiere_jax.inference.tasks import TASKS, Task
 from lumiere_jax.runtime.errors import UserError
@@ -36,10 +36,8 @@ class Model:
     @property
     def sizes(self) -> list[int]:
         """Height and width of the videos of the base, and after each super-resolution stage."""
-        sizes = [self.config.data.resolution]
-        for config in self.refining:
-            sizes.append(sizes[-1] * (config.ssr.factor if config.ssr else 1))
-        return sizes
+        factors = [config.ssr.factor if config.ssr else 1 for config in self.refining]
+        return list(itertools.accumulate(factors, int.__mul__, initial=self.config.data.resolution))
 
     @property
     def samplers(self) -> list[str]:
@@ -47,11 +45,6 @@ class Model:
         learned = [config.diffusion.learned_variance for config in (self.config, *self.refining)]
         names = ["ddim", "ancestral", "dpmpp_2m"]
         return [*names, "ddpm"] if all(learned) else names
-
-    @property
-    def defaults(self) -> SamplingOptions:
-        """How the base samples by default."""
-        return SamplingOptions.from_config(self.config)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,9 +76,10 @@ class Models:
         for kind in ("stunet", "stunet_conditional"):
             if kind in kinds.values():
                 base, others = selection.choose(folder, kind, distilled=distilled)
-                found[kind] = Model(
-                    config=_config(base), refining=tuple(_config(path) for path in others)
+                config, *refining = (
+                    StageConfig.parse(bundle.read_config(path)) for path in (base, *others)
                 )
+                found[kind] = Model(config=config, refining=tuple(refining))
         if not found:
             raise UserError(
                 f"{folder} has no stage that makes videos, only {', '.join(kinds)}; export it "
@@ -93,7 +87,3 @@ class Models:
             )
         styles = tuple(sorted(name for name, kind in kinds.items() if kind == "style"))
         return cls(by_base=found, styles=styles, license=bundle.license(folder))
-
-
-def _config(folder: Path) -> StageConfig:
-    return StageConfig.parse(bundle.read_config(folder))

@@ -7,12 +7,13 @@ from fastapi import Response
 from pydantic import BaseModel, Field
 
 import lumiere_jax
+from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.inference.tasks import COMMON, OPTIONS, Task
 from lumiere_jax.runtime.options import Option
 from lumiere_jax.serving.model import Model, Models
 from lumiere_jax.serving.settings import Limits, Settings
+from lumiere_jax.serving.states import DONE, State
 from lumiere_jax.serving.store import Job
-from lumiere_jax.serving.tables import DONE, State
 
 _TYPES: dict[type, Literal["string", "integer", "number", "boolean"]] = {
     str: "string", int: "integer", float: "number", bool: "boolean"
@@ -165,7 +166,7 @@ def _option(option: Option, limits: Limits) -> OptionReply:
 
 
 def _task(task: Task, model: Model) -> TaskReply:
-    defaults = model.defaults
+    defaults = SamplingOptions.from_config(model.config)
     return TaskReply(
         about=task.about,
         files=list(task.files),

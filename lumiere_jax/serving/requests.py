@@ -23,8 +23,7 @@ _OWN = declared(VideoOptions)
 def _field(option: Option) -> tuple[Any, Any]:
     """The type and the limits of an option in a request."""
     kind: Any = Literal[option.choices] if option.choices else option.type
-    limits: dict[str, Any] = {"ge": option.minimum, "gt": option.above}
-    limits["le"] = option.largest_served
+    limits: dict[str, Any] = {"ge": option.minimum, "gt": option.above, "le": option.largest_served}
     if option.type is float:
         limits["allow_inf_nan"] = False
     if option.name in COMMON and option.name in _OWN and option.default is not None:
@@ -73,9 +72,8 @@ def check(options: Request, files: set[str], models: Models, limits: Limits) -> 
             f"{', '.join(models.tasks)}."
         )
     task = TASKS[options.task]
-    _check_files(options.task, task, files)
     asked = options.model_dump(exclude={"task", *FILES}, exclude_none=True)
-    _check_own(options.task, task, set(asked))
+    _check_given(task, files, set(asked))
     for name in ("prompt", "negative_prompt"):
         asked[name] = _text(name, asked[name], limits.prompt)
     if not asked["prompt"]:
@@ -100,23 +98,16 @@ def batch_key(task: str, asked: dict[str, Any]) -> str | None:
     return json.dumps({"task": task} | shared, sort_keys=True)
 
 
-def _check_files(name: str, task: Task, files: set[str]) -> None:
-    missing = [file for file in task.files if file not in files]
-    if missing:
-        raise UserError(f"{missing[0]}: is missing; the task {name!r} needs this file.")
-    foreign = sorted(files - set(task.files))
-    if foreign:
-        raise UserError(f"{foreign[0]}: does not go with the task {name!r}; leave this file out.")
-
-
-def _check_own(name: str, task: Task, asked: set[str]) -> None:
-    """Checks the options that only some tasks take."""
-    foreign = sorted((asked & _OWN.keys()) - set(task.options) - set(COMMON))
-    if foreign:
-        raise UserError(f"{foreign[0]}: does not go with the task {name!r}; leave it out.")
-    missing = [option for option in task.required if option not in asked]
-    if missing:
-        raise UserError(f"{missing[0]}: is missing; the task {name!r} needs it.")
+def _check_given(task: Task, files: set[str], asked: set[str]) -> None:
+    """Checks that all files and options of the task are there, and none of other tasks."""
+    for name in [file for file in task.files if file not in files]:
+        raise UserError(f"{name}: is missing; the task {task.name!r} needs this file.")
+    for name in sorted(files - set(task.files)):
+        raise UserError(f"{name}: does not go with the task {task.name!r}; leave this file out.")
+    for name in sorted((asked & _OWN.keys()) - set(task.options) - set(COMMON)):
+        raise UserError(f"{name}: does not go with the task {task.name!r}; leave it out.")
+    for name in [option for option in task.required if option not in asked]:
+        raise UserError(f"{name}: is missing; the task {task.name!r} needs it.")
 
 
 def _text(name: str, text: str, longest: int) -> str:

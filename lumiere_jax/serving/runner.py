@@ -5,6 +5,7 @@ import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +24,7 @@ from lumiere_jax.serving.watch import Watch
 _SAMPLERS = 24  # compiled ones that are kept; clients may ask for ever new options
 _STYLES = 2  # pipelines with mixed parameters that are kept
 
-_NAMES = {"steps": "num_steps"}
-"""Names of options that the pipeline calls otherwise."""
+_NAMES = {"steps": "num_steps"}  # options that the pipeline calls otherwise
 
 
 class JobError(Exception):
@@ -35,11 +35,7 @@ class Runner:
     """Makes videos. For one thread at a time."""
 
     def __init__(self, settings: Settings):
-        """Loads no weights yet.
-
-        Raises:
-          UserError: if the bundle cannot be read.
-        """
+        """Loads no weights yet. Raises `UserError` if the bundle cannot be read."""
         self._settings = settings
         self._models = Models.read(settings.bundle, distilled=settings.distilled)
         self._pipelines: dict[str, LumierePipeline] = {}
@@ -48,11 +44,7 @@ class Runner:
         devices.keep_compiled_programs()
 
     def load(self, job: Job) -> None:
-        """Loads the weights that a job needs, but for styles.
-
-        Raises:
-          UserError: if they cannot be read.
-        """
+        """Loads the weights that a job needs, but for styles; `UserError` if it cannot."""
         self._pipeline(TASKS[job.task].base)
 
     def stages(self, job: Job) -> int:
@@ -65,15 +57,9 @@ class Runner:
         return math.ceil(job.options["num_frames"] / max(model.frames - context, 1)) + following
 
     def run(self, jobs: Sequence[Job], files: Mapping[str, bytes], watch: Watch) -> list[bytes]:
-        """Makes the videos of jobs that have the same batch key, or of one job.
+        """Makes an MP4 for each of some jobs that have the same batch key, or for one job.
 
-        Args:
-          jobs: what to make.
-          files: what was uploaded with the one job.
-          watch: is told how far it is, and may stop it.
-
-        Returns:
-          An MP4 for each job.
+        `files` were uploaded with the one job; `watch` is told how far it is, and may stop it.
 
         Raises:
           JobError: if the job cannot be done as it was asked for.
@@ -89,16 +75,11 @@ class Runner:
         except UserError as error:
             raise JobError(self._without_paths(str(error))) from error
         watch.finishing()
-        return [
-            self._encoded(video, pipeline.fps, job) for job, video in zip(jobs, videos, strict=True)
-        ]
+        fps = pipeline.fps
+        return [self._encoded(video, fps, job) for job, video in zip(jobs, videos, strict=True)]
 
     def _call(
-        self,
-        pipeline: LumierePipeline,
-        jobs: Sequence[Job],
-        given: Mapping[str, np.ndarray],
-        watch: Watch,
+        self, pipeline: LumierePipeline, jobs: Sequence[Job], given: dict[str, Any], watch: Watch
     ) -> np.ndarray:
         first = jobs[0]
         # Batches of 3 and 4 share a program: sizes are powers of two.
@@ -143,11 +124,9 @@ class Runner:
         return self._styles[key]
 
     def _encoded(self, video: np.ndarray, fps: float, job: Job) -> bytes:
-        note = provenance.compose(
-            TASKS[job.task].command,
-            job.options,  # no paths: those of the server are nobody's business
-            self._fingerprints[TASKS[job.task].base],
-        )
+        task = TASKS[job.task]
+        # No paths in the note: those of the server are nobody's business.
+        note = provenance.compose(task.command, job.options, self._fingerprints[task.base])
         with tempfile.TemporaryDirectory(dir=self._settings.scratch) as folder:
             path = Path(folder) / "video.mp4"
             write_viewable(path, video, fps, job.options["prompt"], note)

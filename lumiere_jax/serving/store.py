@@ -8,20 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from lumiere_jax.serving.database import Database
-from lumiere_jax.serving.tables import (
-    CANCELLED,
-    FAILED,
-    FINISHED,
-    MAX_ATTEMPTS,
-    QUEUED,
-    RUNNING,
-    STATES,
-    inputs,
-    jobs,
-    previews,
-    videos,
-    workers,
-)
+from lumiere_jax.serving.states import CANCELLED, FAILED, FINISHED, MAX_ATTEMPTS, QUEUED, RUNNING
+from lumiere_jax.serving.tables import inputs, jobs, previews, videos, workers
 
 
 class QueueFull(Exception):
@@ -30,29 +18,18 @@ class QueueFull(Exception):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """A job at one moment; times are seconds since 1970.
+    """A job at one moment; times are seconds since 1970."""
 
-    Attributes:
-      id: a name that cannot be guessed.
-      options: all that the task needs beside its inputs, checked.
-      batch_key: equal for jobs that can be made together; None: alone.
-      attempts: how often a worker began it.
-      worker: who has it, or had it last.
-      lease_until: when that worker counts as lost.
-      progress: see `Watch.progress`; None before it begins.
-      previews: how many there were so far.
-    """
-
-    id: str
+    id: str  # a name that cannot be guessed
     task: str
     state: str
-    options: dict[str, Any]
-    batch_key: str | None
-    attempts: int
-    worker: str | None
-    lease_until: float | None
-    progress: dict[str, Any] | None
-    previews: int
+    options: dict[str, Any]  # all that the task needs beside its inputs, checked
+    batch_key: str | None  # equal for jobs that can be made together; None: alone
+    attempts: int  # how often a worker began it
+    worker: str | None  # who has it, or had it last
+    lease_until: float | None  # when that worker counts as lost
+    progress: dict[str, Any] | None  # see `Watch.progress`; None before it begins
+    previews: int  # how many there were so far
     video_bytes: int | None
     error: str | None
     created_at: float
@@ -154,7 +131,9 @@ class Store:
         """The number of jobs in each state."""
         query = sa.select(jobs.c.state, sa.func.count()).group_by(jobs.c.state)
         with self._database.reading() as connection:
-            return dict.fromkeys(STATES, 0) | dict(connection.execute(query).tuples().all())
+            return dict.fromkeys((QUEUED, RUNNING, *FINISHED), 0) | dict(
+                connection.execute(query).tuples().all()
+            )
 
     def oldest_wait(self) -> float:
         """Seconds that the job at the head of the queue has waited; 0 for an empty queue."""
@@ -180,13 +159,8 @@ class Store:
 
 def end(connection: sa.Connection, which: Any, state: str, now: float, **values: Any) -> list[str]:
     """Ends jobs and deletes their uploads; returns the names."""
-    ended = (
-        sa.update(jobs)
-        .where(which)
-        .values(state=state, finished_at=now, **values)
-        .returning(jobs.c.id)
-    )
-    ids = list(connection.scalars(ended))
+    ended = sa.update(jobs).where(which).values(state=state, finished_at=now, **values)
+    ids = list(connection.scalars(ended.returning(jobs.c.id)))
     connection.execute(sa.delete(inputs).where(inputs.c.job.in_(ids)))
     return ids
 

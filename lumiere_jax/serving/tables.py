@@ -1,17 +1,10 @@
 """The tables of the queue, for SQLite and PostgreSQL alike."""
 
-from typing import Literal, get_args
-
 import sqlalchemy as sa
 
 VERSION = 1
-State = Literal["queued", "running", "done", "failed", "cancelled"]
-QUEUED, RUNNING, DONE, FAILED, CANCELLED = STATES = get_args(State)
-FINISHED = (DONE, FAILED, CANCELLED)
-MAX_ATTEMPTS = 2
 
 metadata = sa.MetaData()
-
 versions = sa.Table("lumiere_version", metadata, sa.Column("version", sa.Integer, primary_key=True))
 
 # Times are seconds since 1970 by the database's clock, since clocks of machines differ.

@@ -21,7 +21,11 @@ class Stopped(Exception):
 
 
 class Watch:
-    """Progress of one batch. Safe for threads."""
+    """Progress of one batch. Safe for threads.
+
+    Raises:
+      Stopped: by `raise_if_stopped`, `start` and `advance`, after `stop`.
+    """
 
     def __init__(self, stages: int):
         """Takes how many stages there are to come, in all."""
@@ -44,31 +48,19 @@ class Watch:
         self._stop.set()
 
     def raise_if_stopped(self) -> None:
-        """To be called wherever work can end.
-
-        Raises:
-          Stopped: after `stop`.
-        """
+        """To be called wherever work can end."""
         if self._stop.is_set():
             raise Stopped
 
     def start(self, label: str, total: int) -> None:
-        """Says that a stage begins; compilation may come first.
-
-        Raises:
-          Stopped: after `stop`.
-        """
+        """Says that a stage begins; compilation may come first."""
         self.raise_if_stopped()
         with self._lock:
             self._label, self._step, self._total = label, 0, total
             self._done_stages = min(self._done_stages + 1, self._stages - 1)
 
     def advance(self) -> None:
-        """Says that a step of the stage is done.
-
-        Raises:
-          Stopped: after `stop`.
-        """
+        """Says that a step of the stage is done."""
         self.raise_if_stopped()
         with self._lock:
             self._step = min(self._step + 1, self._total)
@@ -98,13 +90,8 @@ class Watch:
             if fraction > done and self._last > began:
                 # As of the last step: it is not to change while nothing happens.
                 left = round((1 - fraction) * (self._last - began) / (fraction - done), 1)
-            return {
-                "stage": self._label,
-                "step": self._step,
-                "total": self._total,
-                "fraction": round(fraction, 4),
-                "seconds_left": left,
-            }
+            stage = {"stage": self._label, "step": self._step, "total": self._total}
+            return stage | {"fraction": round(fraction, 4), "seconds_left": left}
 
     def previews(self, count: int) -> list[bytes]:
         """A PNG for each of the first `count` videos; none if nothing is new."""

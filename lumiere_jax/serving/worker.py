@@ -17,19 +17,14 @@ from typing import Any, Protocol
 from sqlalchemy.exc import SQLAlchemyError
 
 from lumiere_jax.runtime.progress import duration
-from lumiere_jax.serving import log
 from lumiere_jax.serving.database import Database
 from lumiere_jax.serving.leases import Leases
 from lumiere_jax.serving.settings import Settings
 from lumiere_jax.serving.store import Job
 from lumiere_jax.serving.watch import Watch
 
-EXIT_REPLACE = 3
-"""Exit code of a worker that may be broken, or runs a program that cannot be stopped."""
-
-EXIT_UNABLE = 4
-"""Exit code of a worker that could not load the weights; the next one should wait."""
-
+EXIT_REPLACE = 3  # of a worker that may be broken, or runs a program that cannot be stopped
+EXIT_UNABLE = 4  # of a worker that could not load the weights; the next one should wait
 _POLL_SECONDS = 0.2
 _REPORT_SECONDS = 0.5
 _SIGN_SECONDS = 2.0
@@ -44,9 +39,7 @@ class Runs(Protocol):
     """What makes videos; see `runner.Runner`."""
 
     def load(self, job: Job) -> None: ...  # noqa: D102
-
     def stages(self, job: Job) -> int: ...  # noqa: D102
-
     def run(self, jobs: Sequence[Job], files: dict[str, bytes], watch: Watch) -> list[bytes]: ...  # noqa: D102
 
 
@@ -190,15 +183,13 @@ class Worker:
     def _hand_in(self, batch: list[Job], made: "_Made", is_stopped: bool) -> None:
         """Records how it ended, and leaves if this worker may be broken."""
         if made.error is None:
-            videos = made.videos or []
-            self._insist(lambda: self._finish(batch, videos))
+            self._insist(lambda: self._finish(batch, made.videos or []))
             return
         if is_stopped:  # JAX raises its own error then
             return
         if not made.is_loaded:
-            _log.error(
-                "job %s cannot be loaded; this worker is replaced", batch[0].id, exc_info=made.error
-            )
+            told = "job %s cannot be loaded; this worker is replaced"
+            _log.error(told, batch[0].id, exc_info=made.error)
             patience = self._settings.job_timeout
             self._insist(lambda: self._leases.put_back(batch, _UNLOADED, free_for=patience))
             self._leave(EXIT_UNABLE)
@@ -239,9 +230,18 @@ class _Made:
     error: BaseException | None = None
 
 
+def log_plainly() -> None:
+    """Writes each message of server and workers to stderr as one line with time and process."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(processName)s: %(message)s"))
+    _log.handlers = [handler]
+    _log.setLevel(logging.INFO)
+    _log.propagate = False
+
+
 def main(name: str, settings: Settings) -> None:
     """The process of a worker; it ends when it is told to, or when its parent is gone."""
-    log.plainly()
+    log_plainly()
     tempfile.tempdir = str(settings.scratch)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
