@@ -21,7 +21,6 @@ _CONFIGS = flags.DEFINE_string("configs", "configs", "--train: folder of the con
 
 def main(argv: list[str]) -> None:
     """Shows what the flags ask for."""
-    del argv
     if _TRAIN.value:
         from lumiere_jax.demos.from_nothing import run_demo
 

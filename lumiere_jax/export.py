@@ -30,7 +30,6 @@ _PLAN = flags.DEFINE_string("plan", None, "--output of lumiere_jax.plan, for the
 
 def main(argv: list[str]) -> None:
     """Writes the bundle that the flags describe."""
-    del argv
     from lumiere_jax.checkpoints.exporting import export
     from lumiere_jax.evaluation import card
     from lumiere_jax.planning import report

@@ -21,7 +21,6 @@ _OUTPUT = flags.DEFINE_string("output", None, "Folder for the programs.", requir
 
 def main(argv: list[str]) -> None:
     """Writes the programs."""
-    del argv
     from lumiere_jax.checkpoints import bundle, hub, selection
     from lumiere_jax.inference.pipeline import LumierePipeline
     from lumiere_jax.inference.stablehlo import export_programs

@@ -14,7 +14,6 @@ _OUTPUT = flags.DEFINE_string("output", None, "Directory to make.", required=Tru
 
 def main(argv: list[str]) -> None:
     """Exports what the flags name."""
-    del argv
     from lumiere_jax.open_weights.exporting import export_weights
 
     export_weights(_WORKDIR.value, _OUTPUT.value)

@@ -21,7 +21,6 @@ _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the 
 
 def main(argv: list[str]) -> None:
     """Imports what the flags name."""
-    del argv
     from lumiere_jax.open_weights.importing import import_weights
 
     config = import_weights(_SOURCE.value, _STAGE.value, _WORKDIR.value, _DTYPE.value)

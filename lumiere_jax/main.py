@@ -28,7 +28,6 @@ flags.mark_flag_as_required("config")
 
 def main(argv: list[str]) -> None:
     """Trains the stage that the flags describe."""
-    del argv
     from lumiere_jax.runtime import devices, distributed
     from lumiere_jax.training.reporting import parse_profile_steps
 

@@ -47,7 +47,6 @@ _NETWORKS = {"features": "I3D", "text": "T5 v1.1 XXL"}
 
 def main(argv: list[str]) -> None:
     """Plans what the flags ask for."""
-    del argv
     if (_MODE.value in _NETWORKS) != (_CONFIG.value is None):
         raise UserError(
             "give --config=FILE to plan a stage, or --mode=features or text and no config."

@@ -26,11 +26,7 @@ NUM_SCORED = 64
 
 
 def run_demo(output: str | Path, configs: str | Path = "configs") -> Path:
-    """Does what is not done yet of the demo, in the folder `output`; returns the page's path.
-
-    Raises:
-      UserError: if a folder cannot be used.
-    """
+    """Does what is not done yet of the demo, in the folder `output`; returns the page's path."""
     begin = time.monotonic()
     output = Path(output)
     for index, stage in enumerate(CASCADE):

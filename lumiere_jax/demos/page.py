@@ -25,9 +25,8 @@ th:first-child, td:first-child { text-align: left; } tr + tr { border-top: 1px s
 def write_trained(output: str | Path, scores: dict[str, dict[str, float]]) -> Path:
     """Writes `OUTPUT/index.html` of a cascade that was trained here, and returns its path.
 
-    Args:
-      output: folder of the demo, with `prompts.json`, `videos/` and `runs/`.
-      scores: oracle scores, by row and attribute.
+    In the folder are `prompts.json`, `videos/` and `runs/`; the scores are the oracle's, by row and
+    attribute.
     """
     output = Path(output)
     prompts = json.loads((output / "prompts.json").read_text())
@@ -55,12 +54,8 @@ def write_shown(
 ) -> Path:
     """Writes `OUTPUT/index.html` of what shipped weights made, and returns its path.
 
-    Args:
-      output: folder of the demo, with `videos/`.
-      prompts: of the videos, in their order.
-      size: frames, height and width of a video.
-      fps: frames per second.
-      vocabulary: what else can be asked for, a sentence.
+    `prompts` are those of `videos/` in their order, `size` frames, height and width of a video, and
+    `vocabulary` is a sentence on what else can be asked for.
     """
     frames, height, width = size
     body = f"""<p>Made on this machine by the weights in <code>weights/small</code>: {frames} frames
@@ -85,20 +80,16 @@ def _write(output: Path, title: str, body: str) -> Path:
 <h1>{html.escape(title)}</h1>
 {body}</body></html>
 """
-    path = output / "index.html"
-    write_text(path, page)
-    return path
+    write_text(output / "index.html", page)
+    return output / "index.html"
 
 
 def _clips(prompts: Sequence[str]) -> str:
-    return "\n".join(_clip(i, prompt) for i, prompt in enumerate(prompts))
-
-
-def _clip(index: int, prompt: str) -> str:
-    name = f"videos/{index:02d}"
-    return (
-        f'<figure><video src="{name}.mp4" autoplay loop muted playsinline></video>'
-        f'<figcaption>{html.escape(prompt)} <a href="{name}.gif">GIF</a></figcaption></figure>'
+    return "\n".join(
+        f'<figure><video src="videos/{i:02d}.mp4" autoplay loop muted playsinline></video>'
+        f'<figcaption>{html.escape(prompt)} <a href="videos/{i:02d}.gif">GIF</a></figcaption>'
+        "</figure>"
+        for i, prompt in enumerate(prompts)
     )
 
 

@@ -5,8 +5,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from lumiere_jax.checkpoints import bundle
 from lumiere_jax.data import moving_digits, scene
 from lumiere_jax.data.scene_captions import parse_caption
@@ -31,13 +29,10 @@ PROMPTS = (
 def show(
     output: str | Path, weights: str | Path, prompts: Sequence[str] = (), seed: int = 0
 ) -> Path:
-    """Makes a video of every prompt, and a page, whose path it returns.
+    """Makes a video of every prompt, or of `PROMPTS`, and a page, whose path it returns.
 
-    Args:
-      output: folder for videos and page.
-      weights: bundle with the stages "stunet" and "ssr".
-      prompts: what to show; `PROMPTS` if there are none.
-      seed: of the first video; the others follow.
+    The weights are a bundle with the stages "stunet" and "ssr"; the seed is that of the first
+    video, and the others follow.
 
     Raises:
       UserError: for a prompt that the weights know nothing of, or a bundle that cannot be read.
@@ -58,7 +53,8 @@ def show(
     for i, (prompt, video) in enumerate(zip(prompts, videos, strict=True)):
         for suffix in (".mp4", ".gif"):
             write_viewable(folder / f"{i:02d}{suffix}", video, pipeline.fps, prompt)
-    write_contact_sheet(output / "contact_sheet.png", _small(videos), prompts)
+    every_second = videos[:, ::2, ::2, ::2]  # frame and pixel: a contact sheet is an overview
+    write_contact_sheet(output / "contact_sheet.png", every_second, prompts)
     write_text(output / "prompts.json", json.dumps(prompts, indent=2) + "\n")
     path = page.write_shown(output, prompts, videos.shape[1:4], pipeline.fps, vocabulary())
     print(f"{len(prompts)} videos in {duration(time.monotonic() - begin)}: {folder}")
@@ -90,8 +86,3 @@ def vocabulary() -> str:
         "and one or two digits, as in 'digit 7 is moving left and right and digit 2 is moving up "
         "and down'."
     )
-
-
-def _small(videos: np.ndarray) -> np.ndarray:
-    """Every second frame and pixel: a contact sheet is an overview."""
-    return videos[:, ::2, ::2, ::2]

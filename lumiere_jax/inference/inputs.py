@@ -37,11 +37,7 @@ def read(paths: Mapping[str, str], fps: float) -> dict[str, np.ndarray]:
 
 
 def read_picture(path: str) -> Float[np.ndarray, "height width 3"]:
-    """An image file, upright and on white, float32 in [-1, 1].
-
-    Raises:
-      UserError: if the file is missing, not an image, or damaged.
-    """
+    """An image file, upright and on white, in [-1, 1]; `UserError` if it cannot be read."""
     try:
         return to_float(read_image(Path(path).expanduser()))
     except (OSError, ValueError) as error:
@@ -51,18 +47,14 @@ def read_picture(path: str) -> Float[np.ndarray, "height width 3"]:
 
 
 def read_clip(path: str, fps: float) -> Float[np.ndarray, "time height width 3"]:
-    """A video file at a model's frame rate, float32 in [-1, 1].
-
-    Raises:
-      VideoReadError: if the file is missing, not a video, or damaged.
-    """
+    """A video file at a model's frame rate, in [-1, 1]; `VideoReadError` if it cannot be read."""
     return to_float(read_video(Path(path).expanduser(), fps=fps))
 
 
 def read_region(
     spec: str, fps: float, shape: tuple[int, int, int]
 ) -> Bool[np.ndarray, "time height width"]:
-    """Reads where a picture or video is to change.
+    """Reads where a picture or video is to change; one frame if it is the same in all.
 
     Args:
       spec: a path of an image, white where something is to change, or painted there on a
@@ -71,9 +63,6 @@ def read_region(
         the box moves and grows evenly.
       fps: rate at which the frames are counted.
       shape: frames, height and width of the video; one frame for a picture.
-
-    Returns:
-      The region, of one frame if it is the same in all.
 
     Raises:
       UserError: if there is no such region.
@@ -96,11 +85,7 @@ def read_region(
 def check_region(
     region: Bool[np.ndarray, "time height width"], shape: tuple[int, ...], name: str = "the region"
 ) -> None:
-    """Checks that a region belongs to a video of a shape, and is not empty.
-
-    Raises:
-      UserError: naming the region and what is wrong with it.
-    """
+    """Checks that a region, called `name`, belongs to a video of a shape, and is not empty."""
     frames, height, width = shape[:3]
     if region.shape[1:] != (height, width):
         raise UserError(
@@ -153,8 +138,7 @@ def _boxes(spec: str, shape: tuple[int, int, int]) -> np.ndarray:
         if frame >= shape[0]:
             raise UserError(f"mask {spec!r}: frame {frame} is not among the {shape[0]} frames.")
         keys[frame] = box
-    frames = np.arange(shape[0])
-    moments = sorted(keys)
+    frames, moments = np.arange(shape[0]), sorted(keys)
     sides = np.array([keys[moment] for moment in moments]).T
     left, top, width, height = (np.rint(np.interp(frames, moments, side)) for side in sides)
     y, x = np.arange(shape[1])[:, None], np.arange(shape[2])

@@ -18,14 +18,10 @@ def write_viewable(
     caption: str,
     comment: str = "",
 ) -> None:
-    """Writes a clip in the format of the suffix, enlarged by a whole factor if it is small.
+    """Writes a clip in [-1, 1], enlarged by a whole factor if it is small.
 
-    Args:
-      path: ends with .mp4, .gif or .png (a contact sheet with the caption).
-      video: in [-1, 1].
-      fps: frames per second.
-      caption: what it shows.
-      comment: text to keep in an .mp4.
+    The path ends with .mp4, which keeps the comment, .gif, or .png for a contact sheet with the
+    caption.
     """
     if path.suffix == ".png":
         write_contact_sheet(path, [video], [caption])

@@ -55,12 +55,8 @@ class _Printer:
 class LumierePipeline(Editing, Pretrained):
     """Text to video: a base stage, then any number of super-resolution stages.
 
-    Attributes:
-      base: the base stage, "stunet" (or "t2i" for single images), with its parameters.
-      super_resolution: the stages that follow, each with its parameters.
-      show_progress: whether progress is printed to stderr, where nobody else listens.
-      sampler: `sampler(index, options, num_frames)` of a stage, 0 being the base; the latest ones
-        are kept, with their compiled programs.
+    `sampler(index, options, num_frames)` is that of a stage, 0 being the base; the latest ones are
+    kept, with their compiled programs.
     """
 
     def __init__(
@@ -75,9 +71,9 @@ class LumierePipeline(Editing, Pretrained):
         """Puts stages together.
 
         Args:
-          base: see the class.
-          super_resolution: see the class.
-          show_progress: see the class.
+          base: the base stage, "stunet" (or "t2i" for single images), with its parameters.
+          super_resolution: the stages that follow, each with its parameters.
+          show_progress: whether progress is printed to stderr, where nobody else listens.
           mesh: where to compute, with parameters that are on it already; None: whatever suits
             each batch.
           max_samplers: how many are kept; None for all.
@@ -105,11 +101,8 @@ class LumierePipeline(Editing, Pretrained):
     def with_style(self, workdir: str | Path, alpha: float) -> "LumierePipeline":
         """A pipeline whose base makes images in a style, see `style.interpolate`.
 
-        It shares compiled programs with this one.
-
-        Args:
-          workdir: of a run of the stage "style".
-          alpha: share of the style's weights, in [0, 1].
+        It shares compiled programs with this one. `workdir` is of a run of the stage "style", and
+        `alpha` the share of its weights, in [0, 1].
 
         Raises:
           UserError: if the checkpoint is of another stage or network, or alpha out of range.
@@ -148,7 +141,7 @@ class LumierePipeline(Editing, Pretrained):
         listener: Listener | None = None,
         **options: Any,
     ) -> Videos:
-        """Makes one video for each prompt; the same prompt and seed give the same video.
+        """Makes a video for each prompt, in [-1, 1]; equal prompts and seeds give equal videos.
 
         Args:
           prompts: what to show.
@@ -170,9 +163,6 @@ class LumierePipeline(Editing, Pretrained):
           **options: `num_steps` and `sampler` of every stage, `guidance_scale` and the other fields
             of `SamplingOptions` of the base alone; None for the config's own.
 
-        Returns:
-          The videos, float32 in [-1, 1].
-
         Raises:
           UserError: for an option, prompt or frame count that cannot be used.
         """
@@ -191,12 +181,8 @@ class LumierePipeline(Editing, Pretrained):
             rows = np.minimum(np.arange(begin, begin + batch_size), len(prompts) - 1)
             batch_prompts, batch_seeds = ([x[row] for row in rows] for x in (prompts, seeds))
             text, mask = stage.text_encoder(batch_prompts)
-            inputs = Inputs(
-                text,
-                mask,
-                sample_keys(batch_seeds, 0),
-                **{name: x[rows] for name, x in given.items()},
-            )
+            batch_given = {name: x[rows] for name, x in given.items()}
+            inputs = Inputs(text, mask, sample_keys(batch_seeds, 0), **batch_given)
             listener.start("base", chosen.num_steps)
             video: Array | Videos = sampler(
                 params, inputs, self._mesh, on_step=listener.advance, on_estimate=on_estimate
@@ -212,11 +198,7 @@ class LumierePipeline(Editing, Pretrained):
         return np.concatenate(videos)
 
     def checked_frames(self, num_frames: int | None) -> int:
-        """Frames of a video; None for what the base was trained on.
-
-        Raises:
-          UserError: for a number that the base does not make.
-        """
+        """Frames of a video; `UserError` for a number that the base does not make."""
         stage = self.base[0]
         frames = stage.config.data.num_frames if num_frames is None else num_frames
         check_frames(stage.config, frames)
@@ -247,20 +229,10 @@ class LumierePipeline(Editing, Pretrained):
         guidance_scale: float | None = None,
         listener: Listener | None = None,
     ) -> Float[Array, "batch time large_height large_width 3"]:
-        """Runs one super-resolution stage on any video.
+        """Makes videos in [-1, 1], of any number of frames, `stage.ssr.factor` times as large.
 
-        Args:
-          video: in [-1, 1], of any number of frames.
-          prompts: one for each video.
-          seeds: one for each video.
-          index: which of the super-resolution stages.
-          num_steps: network calls; None for the config's own.
-          sampler: see `__call__`.
-          guidance_scale: None for the config's own.
-          listener: see `__call__`.
-
-        Returns:
-          The video, `stage.ssr.factor` times as high and wide.
+        Runs the super-resolution stage number `index`, with a prompt and a seed for each video.
+        Options that are None are the config's own; for `listener` see `__call__`.
         """
         stage, params = self.super_resolution[index]
         options = SamplingOptions.from_config(

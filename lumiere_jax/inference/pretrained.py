@@ -82,15 +82,10 @@ class Pretrained:
     def save_pretrained(
         self, folder: str | Path, *, dtype: str = "bfloat16", license: str = ""
     ) -> Path:
-        """Writes its stages as a bundle, a style as it is mixed in.
+        """Writes its stages as a bundle, a style as it is mixed in, and returns the folder.
 
-        Args:
-          folder: to make, or of a bundle that is replaced.
-          dtype: of the weights, see `bundle.write`.
-          license: of the weights, see `bundle.write`.
-
-        Returns:
-          The folder.
+        The folder is made, or is of a bundle that is replaced. For `dtype` and `license`, of the
+        weights, see `bundle.write`.
 
         Raises:
           UserError: if `folder` is something else, see `bundle.check_output`.
@@ -115,16 +110,10 @@ class Pretrained:
         private: bool = True,
         token: str | None = None,
     ) -> str:
-        """Uploads its stages as a bundle to a model hub, see `save_pretrained` and `hub.push`.
+        """Uploads its stages as a bundle to a model hub, and returns the commit's address.
 
         What a pipeline does not know is left out: steps of training, and the card's plots and
-        scores. To upload a bundle as it is, call `hub.push`.
-
-        Returns:
-          Address of the commit.
-
-        Raises:
-          UserError: if it cannot be sent.
+        scores. To upload a bundle as it is, call `hub.push`. `UserError` if it cannot be sent.
         """
         hub.check_repository(repository)
         with tempfile.TemporaryDirectory() as temporary:

@@ -18,21 +18,12 @@ NOT_NOTED = (
 
 def compose(command: str, flags: Mapping[str, Any], checkpoints: Sequence[str]) -> str:
     """The note of a video: the command, its flags that are set, and fingerprints of the weights."""
-    note = {
-        "program": f"lumiere_jax {__version__}",
-        "command": command,
-        "flags": dict(flags),
-        "checkpoints": list(checkpoints),
-    }
-    return json.dumps(note, ensure_ascii=False)
+    note = {"program": f"lumiere_jax {__version__}", "command": command, "flags": dict(flags)}
+    return json.dumps(note | {"checkpoints": list(checkpoints)}, ensure_ascii=False)
 
 
 def read(path: str) -> dict[str, Any]:
-    """What `compose` put into a video.
-
-    Raises:
-      UserError: if the file cannot be read, or has no such note.
-    """
+    """What `compose` put into a video; `UserError` if it has no such note."""
     from lumiere_jax.data.video_io import read_comment
 
     with contextlib.suppress(ValueError, TypeError):
@@ -50,10 +41,8 @@ def read(path: str) -> dict[str, Any]:
 def reproducing_command(note: Mapping[str, Any], output: str) -> list[str]:
     """The command that makes a video again.
 
-    A note may come from a stranger: it can neither name another command, nor another output.
-
-    Raises:
-      UserError: if the note names a command that does not make videos.
+    A note may come from a stranger: it can neither name another output, nor another command, which
+    is a `UserError`.
     """
     if note["command"] not in {task.command for task in TASKS.values()}:
         raise UserError(

@@ -43,18 +43,14 @@ def sample_keys(seeds: Sequence[int] | Array, stage_index: int) -> Shaped[Array,
 class StageSampler:
     """Samples clips of one stage; compiled once for each size of a batch and each mesh.
 
-    Attributes:
-      program: `program(params, inputs)`, which is `sample` compiled, on whatever mesh is in use.
+    `program(params, inputs)` is `sample` compiled, on whatever mesh is in use.
     """
 
     def __init__(self, stage: Stage, options: SamplingOptions, num_frames: int | None = None):
         """Compiles nothing yet.
 
-        Args:
-          stage: any stage of the cascade.
-          options: how to sample.
-          num_frames: of a clip; more than were trained are made by MultiDiffusion. None for as many
-            as were trained; super-resolution makes as many as it is given.
+        `num_frames` are those of a clip; more than were trained are made by MultiDiffusion. None
+        for as many as were trained; super-resolution makes as many as it is given.
         """
         self._stage, self._options = stage, options
         self._num_frames = num_frames or stage.config.data.num_frames
@@ -74,7 +70,7 @@ class StageSampler:
         on_step: OnStep | None = None,
         on_estimate: OnEstimate | None = None,
     ) -> Float[Array, "batch time height width 3"]:
-        """Samples a batch, its clips split over devices.
+        """Samples a batch of clips in [-1, 1], split over devices; returns when they are done.
 
         Args:
           params: of the stage; on `mesh`, if one is given.
@@ -84,9 +80,6 @@ class StageSampler:
           on_step: called on the host at every step, to show progress; if it raises, this ends.
           on_estimate: called on the host at every step, in any order, with its log-SNR and some
             frames of the estimated clean clips; likewise.
-
-        Returns:
-          The clips in [-1, 1], when they are done.
 
         Raises:
           UserError: if the options do not fit the stage or the inputs.
@@ -119,11 +112,7 @@ class StageSampler:
     ) -> Float[Array, "batch time height width 3"]:
         """The loop from noise to clips, to be traced: one step is compiled for all noise levels.
 
-        Args:
-          params: of the stage.
-          inputs: see `Inputs`.
-          tells_steps: whether to call `on_step`.
-          tells_estimates: whether to call `on_estimate`.
+        It calls `on_step` if it `tells_steps`, and `on_estimate` if it `tells_estimates`.
         """
         shape, options = self._shape(inputs), self._options
         denoiser = Denoiser.for_inputs(self._stage, options, params, inputs, shape[1])

@@ -40,27 +40,18 @@ SUFFIX = ".stablehlo"
 
 Weights = dict[str, Array]
 Shape = tuple[int | str, ...]
-Input = tuple[Shape, str]
-"""Shape and dtype; the batch is the letter "b"."""
+Input = tuple[Shape, str]  # shape and dtype; the batch is the letter "b"
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A function to export.
+    """A function to export."""
 
-    Attributes:
-      call: `call(weights, **inputs)`, returns a dict of arrays.
-      weights: shapes of the weights.
-      inputs: shape and dtype of each input.
-      stage: whose weights it takes, by its name in the bundle.
-      noise_levels: log-SNR of every step, for the caller of a single step.
-    """
-
-    call: Callable[..., dict[str, Array]]
+    call: Callable[..., dict[str, Array]]  # call(weights, **inputs)
     weights: Mapping[str, jax.ShapeDtypeStruct]
     inputs: Mapping[str, Input]
-    stage: str
-    noise_levels: tuple[float, ...] = ()
+    stage: str  # whose weights it takes, by its name in the bundle
+    noise_levels: tuple[float, ...] = ()  # log-SNR of every step, for the caller of a single step
 
 
 def export_programs(
@@ -72,7 +63,7 @@ def export_programs(
     platforms: Sequence[str] = PLATFORMS,
     stages: Sequence[str] = (),
 ) -> list[Path]:
-    """Writes the denoising step and the whole sampler of every stage, for any batch.
+    """Writes the step and the sampler of every stage, for any batch, and returns the files.
 
     Args:
       pipeline: whose stages, with the sampling options of their configs.
@@ -81,9 +72,6 @@ def export_programs(
       dtype: of the bundle that a program takes its weights from; it computes in that of the config.
       platforms: of "cpu", "tpu", "cuda" and "rocm".
       stages: their names in the bundle, base first; their kinds if not given.
-
-    Returns:
-      The files.
 
     Raises:
       UserError: if `output` is something else, a platform unknown, or the number of frames not
@@ -103,12 +91,8 @@ def export_programs(
             data = bytes(exported.serialize())
             (folder / f"{name}{SUFFIX}").write_bytes(data)
             described[name] = _description(program, exported, data)
-        manifest = {
-            "program": f"lumiere_jax {__version__}",
-            "jax": jax.__version__,
-            "platforms": list(platforms),
-            "programs": described,
-        }
+        made_by = {"program": f"lumiere_jax {__version__}", "jax": jax.__version__}
+        manifest = made_by | {"platforms": list(platforms), "programs": described}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         if output.exists():
             keep_others(output, folder, [path.name for path in output.glob(f"*{SUFFIX}")])

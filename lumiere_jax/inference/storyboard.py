@@ -27,11 +27,7 @@ class Storyboard:
         self._estimates.setdefault(float(log_snr), np.asarray(estimate[0]))
 
     def write(self) -> Path:
-        """Writes a row of frames for at most 12 of the steps, and returns the path.
-
-        Raises:
-          UserError: if it cannot be written.
-        """
+        """Writes rows of frames of up to 12 steps; returns the path, or raises `UserError`."""
         count = len(self._estimates)
         chosen = np.unique(np.linspace(0, count - 1, min(count, _ROWS)).round().astype(int))
         estimates = [estimate for _, estimate in sorted(self._estimates.items())]

@@ -25,16 +25,10 @@ AnyArray = Array | np.ndarray
 def interpolate(
     config: ConfigDict | StageConfig, params: Params, workdir: str | Path, alpha: float
 ) -> Params:
-    """Image weights `alpha · style + (1 - alpha) · original`.
+    """Parameters of a base stage with the image weights `alpha · style + (1 - alpha) · original`.
 
-    Args:
-      config: of the base stage.
-      params: of the base stage.
-      workdir: of the run that was trained on the style.
-      alpha: in [0, 1]; 0 gives every weight back bit for bit.
-
-    Returns:
-      Parameters like `params`.
+    The style is that of a training run in `workdir`; `alpha` is in [0, 1], and 0 gives every weight
+    back bit for bit.
 
     Raises:
       UserError: if the checkpoint is of another stage or network, or alpha out of range.
@@ -49,8 +43,7 @@ def interpolate(
         )
     fields = checkpoint.INHERITED_FIELDS
     checkpoint.check_same_fields(saved.to_dict(), config, fields, workdir, "another style")
-    styled = flatten_dict(merge_lora(found))
-    base = flatten_dict(params)
+    styled, base = flatten_dict(merge_lora(found)), flatten_dict(params)
     image = {path for path in base if not is_temporal(path)}
     differing = image.symmetric_difference(styled) or {
         path
