@@ -49,9 +49,7 @@ class Editing:
         super_resolution: list[tuple[Stage, Params]]
 
         def __call__(self, prompts: Sequence[str], **options: Any) -> np.ndarray: ...  # noqa: D102
-
         def checked_frames(self, num_frames: int | None) -> int: ...  # noqa: D102
-
         def refine_all(self, *arguments: Any) -> Any: ...  # noqa: D102
 
     def animate(
@@ -157,7 +155,7 @@ class Editing:
         begun = made.shape[1]
         for part in range(math.ceil(num_frames / (length - context))):
             part_seeds = [(seed + part * 1_000_003) % 2**32 for seed in seeds]
-            clip = self._continued(made[:, -context:], prompts, length, part_seeds, options)
+            clip = self._continued(made[:, -context:], prompts, part_seeds, options)
             made = np.concatenate([made, clip[:, context:]], axis=1)
         made = made[:, : begun + num_frames]
         if self.super_resolution and not options.get("base_only"):
@@ -169,14 +167,10 @@ class Editing:
         return _told(np.asarray(made), options)
 
     def _continued(
-        self,
-        shown: np.ndarray,
-        prompts: Sequence[str],
-        length: int,
-        seeds: list[int],
-        options: dict[str, Any],
+        self, shown: np.ndarray, prompts: Sequence[str], seeds: list[int], options: dict[str, Any]
     ) -> np.ndarray:
         """Clips of the base that begin with the frames that are shown."""
+        length = self.base[0].config.data.num_frames
         known = np.zeros((len(prompts), length, *shown.shape[2:]), np.float32)
         mask = np.zeros((*known.shape[:-1], 1), bool)
         known[:, : shown.shape[1]], mask[:, : shown.shape[1]] = shown, True
@@ -208,8 +202,7 @@ class Editing:
     def _fitted_region(self, region: np.ndarray) -> np.ndarray:
         """A region `[time, height, width]` at the base's size; it does not shrink."""
         size = self.base[0].config.data.resolution
-        levels = [_fit_region(frame, size) for frame in region]
-        return np.stack(levels) > 255 * _PART_UNKNOWN
+        return np.stack([_fit_region(frame, size) for frame in region]) > 255 * _PART_UNKNOWN
 
     def _fitted_change(self, region: np.ndarray) -> np.ndarray:
         """A region that is to change, see `_fitted_region`, of which something must be left."""

@@ -96,7 +96,9 @@ class LumierePipeline(Editing, Pretrained):
         self.show_progress = show_progress
         self._mesh = mesh
         stages = tuple(stage for stage, _ in (base, *super_resolution))
-        self.sampler = functools.lru_cache(max_samplers)(functools.partial(_sampler, stages))
+        self.sampler = functools.lru_cache(max_samplers)(
+            lambda index, options, num_frames=None: StageSampler(stages[index], options, num_frames)
+        )
 
     def with_style(self, workdir: str | Path, alpha: float) -> "LumierePipeline":
         """A pipeline whose base makes images in a style, see `style.interpolate`.
@@ -274,12 +276,6 @@ class LumierePipeline(Editing, Pretrained):
             given["null_text"] = np.repeat(text, count, 0)
             given["null_mask"] = np.repeat(text_mask, count, 0)
         return given
-
-
-def _sampler(
-    stages: Sequence[Stage], index: int, options: SamplingOptions, num_frames: int | None = None
-) -> StageSampler:
-    return StageSampler(stages[index], options, num_frames)
 
 
 def _checked_prompts(

@@ -80,8 +80,8 @@ def check(options: Request, files: set[str], models: Models, limits: Limits) -> 
         raise UserError("prompt: is empty; say what the video should show.")
     model = models.of(task)
     _check_sampling(asked, model, limits)
-    if "num_frames" in asked:
-        _check_frames(asked["num_frames"], options.task, model, limits)
+    if "num_frames" in asked and options.task != "extend":
+        check_frames(model.config, asked["num_frames"])
     if "style" in task.options:
         asked = {"style": models.styles[0], "alpha": _OWN["alpha"].default} | asked
         if asked["style"] not in models.styles:
@@ -131,10 +131,5 @@ def _check_sampling(asked: dict[str, Any], model: Model, limits: Limits) -> None
     given = {field: asked.get(option.name) for field, option in shared_options().items()}
     options = SamplingOptions.from_config(model.config, **given)
     with_time_power(create_schedule(model.config), options.time_power)  # checks it
-
-
-def _check_frames(frames: int, task: str, model: Model, limits: Limits) -> None:
-    if frames > limits.frames:
+    if (frames := asked.get("num_frames", 0)) > limits.frames:
         raise UserError(f"num_frames: {frames} is more than the {limits.frames} of this server.")
-    if task != "extend":
-        check_frames(model.config, frames)

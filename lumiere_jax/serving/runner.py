@@ -73,7 +73,8 @@ class Runner:
             given = uploads.read(files, pipeline.fps, self._settings.scratch)
             videos = self._call(pipeline, jobs, given, watch)
         except UserError as error:
-            raise JobError(self._without_paths(str(error))) from error
+            told = str(error).replace(str(self._settings.bundle), "…")
+            raise JobError(told.replace(str(self._settings.scratch), "…")) from error
         watch.finishing()
         fps = pipeline.fps
         return [self._encoded(video, fps, job) for job, video in zip(jobs, videos, strict=True)]
@@ -131,8 +132,3 @@ class Runner:
             path = Path(folder) / "video.mp4"
             write_viewable(path, video, fps, job.options["prompt"], note)
             return path.read_bytes()
-
-    def _without_paths(self, message: str) -> str:
-        for folder in (self._settings.bundle, self._settings.scratch):
-            message = message.replace(str(folder), "…")
-        return message

@@ -76,13 +76,10 @@ def read(files: Mapping[str, bytes], fps: float, scratch: Path) -> dict[str, np.
         try:
             return inputs.read(paths, fps)
         except UserError as error:
-            raise UploadError(_without_paths(str(error), folder)) from error
+            told = str(error).replace(f"{folder}/", "").replace(folder, "the server")
+            raise UploadError(told) from error
         except Exception as error:
             raise UploadError("a file is damaged and cannot be decoded.") from error
-
-
-def _without_paths(message: str, folder: str) -> str:
-    return message.replace(f"{folder}/", "").replace(folder, "the server")
 
 
 def _is_picture(content: bytes) -> bool:
