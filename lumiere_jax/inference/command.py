@@ -1,6 +1,7 @@
 """The commands that make videos: their flags, the files they write, and the notes in these."""
 
 import dataclasses
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -231,10 +232,7 @@ def _requests() -> list[Request]:
     prompts = read_prompts(_PROMPT.value, _PROMPTS_FILE.value)
     prompts = [prompt for prompt in prompts for _ in range(_SAMPLES.value)]
     paths = output_paths(_OUTPUT.value, _FORMATS.value, len(prompts), _writes_folder())
-    return [
-        Request(prompt, _SEED.value + i, files)
-        for i, (prompt, files) in enumerate(zip(prompts, paths, strict=True))
-    ]
+    return list(map(Request, prompts, itertools.count(_SEED.value), paths))
 
 
 def _expected(checkpoints: list[str]) -> list[str]:
@@ -256,10 +254,8 @@ def _task_arguments(task: Task, fps: float) -> dict[str, Any]:
     """The task's own arguments of the method; its files are read now."""
     from lumiere_jax.inference import inputs
 
-    values = flags.FLAGS
-    given: dict[str, Any] = {name: values[name].value for name in task.options}
-    paths = {name: str(values[name].value) for name in task.files}
-    return given | inputs.read(paths, fps)
+    paths = {name: str(flags.FLAGS[name].value) for name in task.files}
+    return {name: flags.FLAGS[name].value for name in task.options} | inputs.read(paths, fps)
 
 
 def _given_flags() -> dict[str, Any]:

@@ -102,9 +102,8 @@ class Supervisor:
     def _bury(self, slot: "_Slot", code: int, now: float) -> None:
         """Gives the jobs of a dead worker to others, and says when the next one starts."""
         seconds = slot.wait(now, is_planned=code == worker.EXIT_REPLACE)
-        _log.warning(
-            "worker %s ended with code %s; the next one starts in %g s", slot.name, code, seconds
-        )
+        told = "worker %s ended with code %s; the next one starts in %g s"
+        _log.warning(told, slot.name, code, seconds)
         slot.process = None
         self._lose(slot.name)
 
