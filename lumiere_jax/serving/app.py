@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException  # FastAPI raises it, and none of its own
 
 import lumiere_jax
+from lumiere_jax.cascade.frames import frame_multiple
 from lumiere_jax.inference.tasks import FILES, TASKS
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.serving import replies, requests, uploads
@@ -154,8 +155,8 @@ class _Routes:
             return await anyio.to_thread.run_sync(self._accept, task, asked, files)
 
     def _check_files(self, task: str, files: dict[str, bytes]) -> None:
-        model, settings = self._models.of(TASKS[task]), self._settings
-        least = 1 if task == "extend" else model.multiple
+        model, settings = self._models.by_base[TASKS[task].base], self._settings
+        least = 1 if task == "extend" else frame_multiple(model.config)
         uploads.check(files, model.fps, least, settings.limits, settings.scratch)
 
     def _accept(self, task: str, asked: dict[str, Any], files: dict[str, bytes]) -> Job:

@@ -5,7 +5,6 @@ import itertools
 from pathlib import Path
 
 from lumiere_jax.cascade.config import StageConfig
-from lumiere_jax.cascade.frames import frame_multiple
 from lumiere_jax.checkpoints import bundle, selection
 from lumiere_jax.inference.tasks import TASKS, Task
 from lumiere_jax.runtime.errors import UserError
@@ -27,11 +26,6 @@ class Model:
     def frames(self) -> int:
         """Frames of a clip in training."""
         return self.config.data.num_frames
-
-    @property
-    def multiple(self) -> int:
-        """See `frame_multiple`."""
-        return frame_multiple(self.config)
 
     @property
     def sizes(self) -> list[int]:
@@ -63,10 +57,6 @@ class Models:
             for name, task in TASKS.items()
             if task.base in self.by_base and ("style" not in task.options or self.styles)
         }
-
-    def of(self, task: Task) -> Model:
-        """The cascade for a task."""
-        return self.by_base[task.base]
 
     @classmethod
     def read(cls, folder: Path, *, distilled: bool = False) -> "Models":

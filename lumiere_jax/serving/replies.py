@@ -7,10 +7,11 @@ from fastapi import Response
 from pydantic import BaseModel, Field
 
 import lumiere_jax
+from lumiere_jax.cascade.frames import frame_multiple
 from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.inference.tasks import COMMON, OPTIONS, Task
 from lumiere_jax.runtime.options import Option
-from lumiere_jax.serving.model import Model, Models
+from lumiere_jax.serving.model import Models
 from lumiere_jax.serving.settings import Limits, Settings
 from lumiere_jax.serving.states import DONE, State
 from lumiere_jax.serving.store import Job
@@ -142,7 +143,7 @@ def info(models: Models, settings: Settings, needs_key: bool) -> Info:
         program=f"lumiere_jax {lumiere_jax.__version__}",
         license=models.license,
         needs_key=needs_key,
-        tasks={name: _task(task, models.of(task)) for name, task in models.tasks.items()},
+        tasks={name: _task(task, models) for name, task in models.tasks.items()},
         options={option.name: _option(option, settings.limits) for option in OPTIONS},
         styles=list(models.styles),
         limits=LimitsReply(
@@ -165,7 +166,8 @@ def _option(option: Option, limits: Limits) -> OptionReply:
     )
 
 
-def _task(task: Task, model: Model) -> TaskReply:
+def _task(task: Task, models: Models) -> TaskReply:
+    model = models.by_base[task.base]
     defaults = SamplingOptions.from_config(model.config)
     return TaskReply(
         about=task.about,
@@ -173,7 +175,7 @@ def _task(task: Task, model: Model) -> TaskReply:
         options=["prompt", *COMMON, *task.options],
         fps=model.fps,
         frames=model.frames,
-        frames_multiple=model.multiple,
+        frames_multiple=frame_multiple(model.config),
         sizes=model.sizes,
         steps=defaults.num_steps,
         guidance_scale=defaults.guidance_scale,

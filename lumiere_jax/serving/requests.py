@@ -78,7 +78,7 @@ def check(options: Request, files: set[str], models: Models, limits: Limits) -> 
         asked[name] = _text(name, asked[name], limits.prompt)
     if not asked["prompt"]:
         raise UserError("prompt: is empty; say what the video should show.")
-    model = models.of(task)
+    model = models.by_base[task.base]
     _check_sampling(asked, model, limits)
     if "num_frames" in asked and options.task != "extend":
         check_frames(model.config, asked["num_frames"])

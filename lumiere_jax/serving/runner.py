@@ -49,7 +49,7 @@ class Runner:
 
     def stages(self, job: Job) -> int:
         """How many stages a job goes through."""
-        model = self._models.of(TASKS[job.task])
+        model = self._models.by_base[TASKS[job.task].base]
         following = 0 if job.options.get("base_only") else len(model.refining)
         if job.task != "extend":
             return 1 + following
