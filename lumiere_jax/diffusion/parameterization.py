@@ -7,7 +7,6 @@ from jaxtyping import ArrayLike, Float
 
 from lumiere_jax.diffusion.schedule import alpha_sigma
 from lumiere_jax.runtime.arrays import Array
-from lumiere_jax.runtime.errors import UserError
 
 Kind = Literal["v", "epsilon", "x0"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -46,11 +45,6 @@ def to_x0(kind: Kind, prediction: Clip, z: Clip, log_snr: LogSnr) -> Clip:
     return convert(prediction, z, log_snr, kind, "x0")
 
 
-def to_epsilon(kind: Kind, prediction: Clip, z: Clip, log_snr: LogSnr) -> Clip:
-    """Noise as implied by a prediction of this kind at `z`; see `convert`."""
-    return convert(prediction, z, log_snr, kind, "epsilon")
-
-
 def convert(prediction: Clip, z: Clip, log_snr: LogSnr, source: Kind, target: Kind) -> Clip:
     """Restates a prediction of one kind as another, exactly.
 
@@ -74,9 +68,3 @@ def convert(prediction: Clip, z: Clip, log_snr: LogSnr, source: Kind, target: Ki
             return (prediction - sigma * z) / alpha
         case _:
             return (alpha * z - prediction) / sigma
-
-
-def check_kind(kind: str) -> None:
-    """Raises a `UserError` that names the known kinds if `kind` is none of them."""
-    if kind not in KINDS:
-        raise UserError(f"unknown parameterization {kind!r}: use one of {', '.join(KINDS)}")

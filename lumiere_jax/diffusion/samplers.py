@@ -51,38 +51,18 @@ class Sampler(NamedTuple):
     step: Callable[[Samples, Any, Estimate, Step, Keys], tuple[Samples, Any]]
 
 
-def ddim(eta: jax.typing.ArrayLike = 0.0) -> Sampler:
-    """DDIM (arXiv 2010.02502, equations 12 and 16).
-
-    `eta` is the share of fresh noise, and may be traced; the Python number 0 is deterministic and
-    draws none, 1 equals `ancestral`.
-    """
-    return _stateless(functools.partial(_ddim, eta=eta))
-
-
-def ancestral() -> Sampler:
-    """DDPM (arXiv 2006.11239, equations 6 and 7) with the posterior variance."""
-    return _stateless(_ancestral)
-
-
-def ddpm() -> Sampler:
-    """DDPM with the variance that the network has learned (arXiv 2102.09672, equation 15)."""
-    return _stateless(_ddpm)
-
-
-def dpmpp_2m() -> Sampler:
-    """DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2), first order in the first and last step.
-
-    Its state is the estimate of the step before.
-    """
-    return Sampler(jnp.zeros_like, _dpmpp_2m)
-
-
 def create(name: SamplerName, eta: jax.typing.ArrayLike = 0.0) -> Sampler:
-    """The sampler of that name; `eta` is of "ddim" alone."""
-    if name == "ddim":
-        return ddim(eta)
-    return {"ancestral": ancestral, "dpmpp_2m": dpmpp_2m, "ddpm": ddpm}[name]()
+    """The sampler of that name.
+
+    `eta` is of "ddim" alone: the share of fresh noise, which may be traced; the Python number 0 is
+    deterministic and draws none, 1 equals "ancestral".
+    """
+    if name == "dpmpp_2m":  # its state is the estimate of the step before
+        return Sampler(jnp.zeros_like, _dpmpp_2m)
+    moves: dict[str, Callable[..., Samples]] = {
+        "ddim": functools.partial(_ddim, eta=eta), "ancestral": _ancestral, "ddpm": _ddpm,
+    }  # fmt: skip
+    return _stateless(moves[name])
 
 
 def sampling_steps(
@@ -131,9 +111,10 @@ def _stateless(move: Callable[[Samples, Estimate, Step, Keys], Samples]) -> Samp
 def _ddim(
     z: Samples, estimate: Estimate, step: Step, keys: Keys, *, eta: jax.typing.ArrayLike
 ) -> Samples:
-    """DDIM: keeps the implied noise but for a fresh part of standard deviation `eta` times DDPM's.
+    """DDIM (arXiv 2010.02502, equations 12 and 16).
 
-    In log-SNRs the posterior variance is `sigma_next^2 fresh` with
+    It keeps the implied noise but for a fresh part of standard deviation `eta` times DDPM's. In
+    log-SNRs the posterior variance is `sigma_next^2 fresh` with
     `fresh = 1 - exp(log_snr - log_snr_next)`.
     """
     if isinstance(eta, int | float) and eta == 0:
@@ -148,7 +129,7 @@ def _ddim(
 
 
 def _ancestral(z: Samples, estimate: Estimate, step: Step, keys: Keys) -> Samples:
-    """DDPM: a draw from the posterior of z_next given z and x0."""
+    """DDPM (arXiv 2006.11239, equations 6 and 7): a draw from the posterior given z and x0."""
     _, sigma_next = alpha_sigma(step.log_snr_next)
     fresh = -jnp.expm1(step.log_snr - step.log_snr_next)
     noise = normal(keys, step.number + 1, z.shape)
@@ -156,7 +137,7 @@ def _ancestral(z: Samples, estimate: Estimate, step: Step, keys: Keys) -> Sample
 
 
 def _ddpm(z: Samples, estimate: Estimate, step: Step, keys: Keys) -> Samples:
-    """DDPM with a learned variance."""
+    """DDPM with the variance that the network has learned (arXiv 2102.09672, equation 15)."""
     if estimate.fraction is None:
         raise UserError("sampler 'ddpm' needs a learned variance; use 'ancestral' without.")
     mean = _posterior_mean(z, estimate.x0, step)
@@ -179,7 +160,10 @@ def _posterior_mean(z: Samples, x0: Samples, step: Step) -> Samples:
 def _dpmpp_2m(
     z: Samples, previous_x0: Samples, estimate: Estimate, step: Step, keys: Keys
 ) -> tuple[Samples, Samples]:
-    """DPM-Solver++(2M): the x0 estimate is extrapolated linearly in log-SNR from two steps."""
+    """DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2), first order in the first and last step.
+
+    The x0 estimate is extrapolated linearly in log-SNR from two steps.
+    """
     _, sigma = alpha_sigma(step.log_snr)
     alpha_next, sigma_next = alpha_sigma(step.log_snr_next)
     x0 = estimate.x0 + step.correction * (estimate.x0 - previous_x0)

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-from lumiere_jax.cascade.frames import frame_multiple
+from lumiere_jax.cascade.config import frame_multiple
 from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.data.video_io import resize_and_crop, to_float, to_uint8
 from lumiere_jax.inference.inputs import check_region

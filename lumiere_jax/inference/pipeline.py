@@ -9,8 +9,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
+from lumiere_jax.cascade.config import check_frames
 from lumiere_jax.cascade.denoising import Inputs
-from lumiere_jax.cascade.frames import check_frames
 from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.checkpoints import checkpoint

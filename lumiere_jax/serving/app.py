@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException  # FastAPI raises it, and none of its own
 
 import lumiere_jax
-from lumiere_jax.cascade.frames import frame_multiple
+from lumiere_jax.cascade.config import frame_multiple
 from lumiere_jax.inference.tasks import FILES, TASKS
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.serving import replies, requests, uploads

@@ -7,7 +7,7 @@ from fastapi import Response
 from pydantic import BaseModel, Field
 
 import lumiere_jax
-from lumiere_jax.cascade.frames import frame_multiple
+from lumiere_jax.cascade.config import frame_multiple
 from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.inference.tasks import COMMON, OPTIONS, Task
 from lumiere_jax.runtime.options import Option

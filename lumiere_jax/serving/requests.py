@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from lumiere_jax.cascade.frames import check_frames
+from lumiere_jax.cascade.config import check_frames
 from lumiere_jax.cascade.sampling_options import SamplingOptions, shared_options
 from lumiere_jax.cascade.stage import create_schedule
 from lumiere_jax.diffusion.schedule import with_time_power

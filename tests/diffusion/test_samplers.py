@@ -226,4 +226,4 @@ def test_a_sampler_without_its_variance_is_refused():
     step = jax.tree.map(lambda x: x[0], samplers.sampling_steps(CosineSchedule(), 4))
     with pytest.raises(UserError, match="'ddpm' needs a learned variance; use 'ancestral'"):
         z = jnp.zeros((1, 1))
-        samplers.ddpm().step(z, (), samplers.Estimate(z), step, split(1))
+        samplers.create("ddpm").step(z, (), samplers.Estimate(z), step, split(1))
