@@ -45,9 +45,8 @@ def is_stage(folder: str | Path) -> bool:
 def check_output(output: str | Path, names: Collection[str], dtype: str) -> None:
     """Makes sure that a bundle of the stages `names` can be written, before anything is loaded.
 
-    Raises:
-      UserError: if `output` is something else or in a bucket, or holds other stages, which would
-        be lost, or if the dtype is unknown.
+    A `UserError` if the dtype is unknown, or `output` is something else or in a bucket, or holds
+    other stages, which would be lost.
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} is unknown; choose from {', '.join(DTYPES)}.")
@@ -93,28 +92,21 @@ def write(
     finish: Callable[[Path], None] = lambda folder: None,
     stored: Mapping[str, dict[str, np.ndarray]] | None = None,
 ) -> None:
-    """Writes a whole bundle, or nothing.
+    """Writes a whole bundle, or nothing; a `UserError` if it cannot, see `check_output`.
 
     Args:
       stages: name -> config, parameters and step of a trained stage; None where it is not known.
-      output: folder to make, see `check_output`; of a bundle that is replaced, other files stay.
+      output: folder to make; of a bundle that is replaced, other files stay.
       shares: name of a stage -> name of the one whose equal parameters it leaves out, or None.
-      dtype: of the weights, "bfloat16", "float32", or "int8": kernels by `quantization.quantize`
-        and all else in bfloat16.
+      dtype: of `DTYPES`; "int8": kernels by `quantization.quantize`, all else in bfloat16.
       license: of the weights; an SPDX identifier or a sentence.
       finish: adds files to the folder, before it is at its place.
       stored: arrays of stages that come from a bundle of this dtype, see `stored_arrays`: int8
         must not be rounded a second time.
-
-    Raises:
-      UserError: see `check_output`, and if it cannot be written.
     """
     check_output(output, stages, dtype)
     output, stored = Path(output), stored or {}
-    cast = {
-        name: stored[name] if name in stored else _as_stored(params, dtype)
-        for name, (_, params, _) in stages.items()
-    }
+    cast = {n: stored.get(n) or _as_stored(params, dtype) for n, (_, params, _) in stages.items()}
     with written_folder(output) as folder:
         described = {}
         for name, (config, params, step) in stages.items():
@@ -178,7 +170,7 @@ def _digest(file: Path) -> str:
 
 def _as_stored(params: Params, dtype: str) -> dict[str, np.ndarray]:
     """Arrays as they are in a file."""
-    arrays = {SEPARATOR.join(path): np.asarray(leaf) for path, leaf in flatten_dict(params).items()}
+    arrays = {name: np.asarray(leaf) for name, leaf in flatten_dict(params, sep=SEPARATOR).items()}
     if dtype != "int8":
         return {name: array.astype(jnp.dtype(dtype)) for name, array in arrays.items()}
     stored = {}
@@ -222,10 +214,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 
 
 def read(folder: str | Path) -> tuple[dict[str, Any], Params, int | None]:
-    """Reads a stage of a bundle, `BUNDLE/STAGE`.
-
-    Returns:
-      Config, parameters (float32, on the host) and step of training.
+    """Config, parameters (float32, on the host) and step of a stage of a bundle, `BUNDLE/STAGE`.
 
     Raises:
       UserError: if a file is missing, truncated or altered, or the bundle of another version.
@@ -235,13 +224,10 @@ def read(folder: str | Path) -> tuple[dict[str, Any], Params, int | None]:
     arrays = quantization.dequantize(stored_arrays(folder))
     found = sum(array.size for array in arrays.values())
     if found != entry["parameters"]:
-        raise manifest.broken(
-            folder / WEIGHTS, f"holds {found:,} of {entry['parameters']:,} parameters"
-        )
-    params = {
-        tuple(name.split(SEPARATOR)): array.astype(np.float32) for name, array in arrays.items()
-    }
-    return with_defaults(entry["config"]), unflatten_dict(params), entry["step"]
+        problem = f"holds {found:,} of {entry['parameters']:,} parameters"
+        raise manifest.broken(folder / WEIGHTS, problem)
+    params = {name: array.astype(np.float32) for name, array in arrays.items()}
+    return with_defaults(entry["config"]), unflatten_dict(params, SEPARATOR), entry["step"]
 
 
 def stored_arrays(folder: str | Path) -> dict[str, np.ndarray]:
@@ -253,10 +239,9 @@ def stored_arrays(folder: str | Path) -> dict[str, np.ndarray]:
     except OSError as error:
         raise manifest.broken(file, f"cannot be read ({error.strerror})") from error
     if digest != entry["sha256"]:
+        is_whole = size == entry["bytes"]
         problem = f"has {size} bytes in place of {entry['bytes']}"
-        if size == entry["bytes"]:
-            problem = "is not what its checksum says"
-        raise manifest.broken(file, problem)
+        raise manifest.broken(file, "is not what its checksum says" if is_whole else problem)
     try:
         arrays = load_file(file)  # `load` knows no bfloat16
     except SafetensorError as error:

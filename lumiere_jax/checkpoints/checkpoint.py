@@ -114,14 +114,8 @@ class Checkpointer:
         """Reads the newest checkpoint that is not damaged, onto any mesh and number of hosts.
 
         A damaged checkpoint is reported and set aside in `WORKDIR/damaged_checkpoints`, and the
-        one before it is used.
-
-        Args:
-          state: shapes of the state to restore into, each with the sharding it is to have.
-          config: of this run; the checkpoint must be of the same stage and network.
-
-        Raises:
-          UserError: if the checkpoint is of another stage or network, or none can be read.
+        one before it is used. `state` are the shapes to restore into, each with the sharding it is
+        to have. A checkpoint of another stage or network than the run's is a `UserError`.
         """
         for step in reversed(self.steps()):
             place, damage = self._manager.directory / str(step), None
@@ -195,14 +189,10 @@ def check_same_fields(
       saved: the checkpoint's config.
       config: of this run.
       prefixes: of the fields, such as "model.", that must be equal in both.
-      place: where the checkpoint is, for the message.
-      otherwise: what else to choose, for the message.
-
-    Raises:
-      UserError: naming the first field that differs, and both values.
+      place: where the checkpoint is.
+      otherwise: what the `UserError`, which names the first field that differs, proposes.
     """
-    there = flatten_dict(dict(saved), sep=".")
-    here = flatten_dict(config.to_dict(), sep=".")
+    there, here = flatten_dict(dict(saved), sep="."), flatten_dict(config.to_dict(), sep=".")
     for field in sorted(set(here) | set(there)):
         # A field that is newer than a checkpoint counts as not set.
         was, is_now = there.get(field, ""), here.get(field, "")
@@ -226,9 +216,6 @@ def check_same_data(saved: Mapping[str, Any], config: ConfigDict, place: str | P
     """Refuses to continue with other data than a checkpoint was trained on, unless told to.
 
     A config that is older than fingerprints passes.
-
-    Raises:
-      UserError: naming both fingerprints.
     """
     was, now = (data.get("fingerprint") for data in (saved.get("data", {}), config.data))
     if was and now and was != now and not config.data.allow_other:
@@ -289,7 +276,7 @@ def _read(place: epath.Path, shapes: Any) -> Any:
 
 
 def load(workdir: str | Path, mesh: Mesh | None = None) -> tuple[ConfigDict, Params, int | None]:
-    """Reads the newest checkpoint of a run for inference or to initialize the next stage.
+    """Reads the newest checkpoint of a run, or a stage of a bundle, as the next stage needs it.
 
     Args:
       workdir: the run's workdir, or a stage of a bundle.
@@ -297,11 +284,8 @@ def load(workdir: str | Path, mesh: Mesh | None = None) -> tuple[ConfigDict, Par
         device of this process.
 
     Returns:
-      The run's config, its parameters (the EMA of the trained ones, and the frozen ones) and
-      the step; None if a bundle does not know it.
-
-    Raises:
-      UserError: if there is no complete checkpoint, or it cannot be read.
+      The config, the parameters (the EMA of the trained ones, and the frozen ones) and the step;
+      None if a bundle does not know it. No checkpoint that can be read is a `UserError`.
     """
     if bundle.is_stage(workdir):
         config, arrays, step = bundle.read(workdir)

@@ -31,8 +31,8 @@ def export(
       workdirs: each "WORKDIR" or "NAME=WORKDIR"; without a name, that of its stage.
       output: folder of the bundle.
       dtype: of the weights, see `bundle.write`.
-      license: of the weights; an SPDX identifier or a sentence. If it is not given, that of the
-        bundles that stages come from or that is replaced.
+      license: see `bundle.write`; "": that of the bundles that stages come from or that is
+        replaced.
       evaluation: protocol card for the model card, as text, see `evaluation.card.read`.
       plans: what the TPU compiler said of the stages, see `planning.report.read`.
 
@@ -53,7 +53,7 @@ def export(
     for name, workdir in places.items():
         config, params, step = checkpoint.load(workdir)
         stages[name], kinds[name] = (config.to_dict(), params, step), config.stage
-        if _is_stored_as(workdir, dtype):
+        if bundle.is_stage(workdir) and bundle.dtype(Path(workdir).resolve().parent) == dtype:
             stored[name] = bundle.stored_arrays(workdir)
     shares = {name: _before(name, kinds) for name in stages}
     lost: list[str] = []
@@ -65,10 +65,6 @@ def export(
     bundle.write(stages, output, shares, dtype, license, finish, stored)
     missing = f"\nno longer in the card: {' and '.join(lost)}; give it again" if lost else ""
     return describe(output) + missing
-
-
-def _is_stored_as(workdir: str, dtype: str) -> bool:
-    return bundle.is_stage(workdir) and bundle.dtype(Path(workdir).resolve().parent) == dtype
 
 
 def _inherited_license(places: Iterable[str], output: Path) -> str:

@@ -36,11 +36,7 @@ def find(place: str | Path, *, revision: str | None = None, token: str | None = 
 
 
 def check_repository(name: str) -> None:
-    """Makes sure that a name can be one of a repository.
-
-    Raises:
-      UserError: if it cannot.
-    """
+    """Makes sure that a name can be one of a repository; a `UserError` otherwise."""
     if not _REPOSITORY.fullmatch(name):
         raise UserError(f"{name!r} is not a repository; give OWNER/NAME.")
 
@@ -48,16 +44,13 @@ def check_repository(name: str) -> None:
 def push(
     folder: str | Path, repository: str, *, private: bool = True, token: str | None = None
 ) -> str:
-    """Uploads a bundle as one commit, and creates the repository if there is none.
+    """Uploads a bundle as one commit, whose address it returns.
 
     Args:
       folder: the bundle; it is read first, so that no broken one is sent.
-      repository: "OWNER/NAME".
+      repository: "OWNER/NAME"; it is created if there is none.
       private: whether a repository that is created is private.
       token: of the hub; None for the one that `hf auth login` keeps.
-
-    Returns:
-      Address of the commit.
 
     Raises:
       UserError: if the bundle is broken, or cannot be sent.
@@ -66,8 +59,7 @@ def push(
     folder = Path(folder)
     for name in bundle.entries(folder):
         bundle.read(folder / name)
-    hub = _library()
-    api = hub.HfApi(token=token)
+    api = _library().HfApi(token=token)
     with _errors(f"{folder} cannot be sent to {repository}"):
         api.create_repo(repository, private=private, exist_ok=True)
         commit = api.upload_folder(

@@ -13,10 +13,9 @@ _OWN_FIELDS = ("parent", "name", "dtype", "remat", "inflated", "in_channels")
 
 
 def source_of(variant: str | None) -> str:
-    """The workdir that the variant "from=WORKDIR" of a config names, or "" for other variants.
+    """The workdir that the variant "from=WORKDIR" of a config names, "" for other variants.
 
-    Raises:
-      UserError: if it names none.
+    A variant that names none is a `UserError`.
     """
     if variant is None or not variant.startswith(PREFIX):
         return ""
@@ -26,14 +25,9 @@ def source_of(variant: str | None) -> str:
 
 
 def inherit(config: ConfigDict, workdir: str) -> None:
-    """Sets the fields of a stage to those of the stage before: its sizes, schedule and text.
+    """Sets the fields of an inflated stage to those of the stage before: sizes, schedule and text.
 
-    Args:
-      config: of an inflated stage, changed in place; it starts from `workdir`.
-      workdir: with a checkpoint of the stage before, trained here or imported.
-
-    Raises:
-      UserError: if there is no checkpoint, or one of another stage.
+    `workdir` has a checkpoint of that, trained here or imported; a `UserError` if not.
     """
     saved, expected = checkpoint.load_config(workdir), STAGES[config.stage]
     if saved.stage != expected:
@@ -59,13 +53,8 @@ def inherit(config: ConfigDict, workdir: str) -> None:
 def check_same_network(saved: ConfigDict, config: StageConfig, place: str) -> None:
     """Makes sure that the image network of two stages computes the same with the same parameters.
 
-    Args:
-      saved: config of the stage before, whose checkpoint is in `place`.
-      config: of the stage that is inflated from it.
-      place: for the message.
-
-    Raises:
-      UserError: naming the first field that differs.
+    `saved` is the config of the stage before, whose checkpoint is in `place`; a `UserError` names
+    the first field that differs.
     """
     before, after = create_network(saved.model), create_network(config.model)
     for field in dataclasses.fields(before):

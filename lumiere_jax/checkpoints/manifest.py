@@ -50,11 +50,7 @@ def checksum(values: Mapping[str, Any]) -> str:
 
 
 def read(bundle: Path) -> Manifest:
-    """The manifest of a bundle.
-
-    Raises:
-      UserError: if there is none, or it is of another version, altered, or not as it should be.
-    """
+    """The manifest of a bundle; a `UserError` if it is of another version, altered, or not one."""
     place = bundle / MANIFEST
     try:
         manifest = json.loads(place.read_text(encoding="utf-8"))

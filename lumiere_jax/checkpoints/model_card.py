@@ -32,8 +32,7 @@ def write(
 ) -> list[str]:
     """Writes the card of a bundle, see `text`, unless somebody has written one.
 
-    Returns:
-      What the former card had that this one has not: "the evaluation", "the plan".
+    Returns what the former card had that this one has not: "the evaluation", "the plan".
     """
     place = folder / bundle.CARD
     former = place.read_text(encoding="utf-8", errors="replace") if place.is_file() else ""

@@ -22,8 +22,7 @@ def is_kernel(name: str, array: np.ndarray) -> bool:
 def scale_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape of the scales of a kernel: those of each output channel, and of each layer if stacked.
 
-    Args:
-      shape: `[height, width, in, out]` or `[in, out]`; with one more axis in front, of layers.
+    Kernels are `[height, width, in, out]` or `[in, out]`, with one more axis in front of layers.
     """
     layers = shape[:1] if len(shape) in (3, 5) else ()
     return (*layers, *[1] * (len(shape) - len(layers) - 1), shape[-1])
@@ -32,8 +31,7 @@ def scale_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 def quantize(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rounds a kernel, symmetrically about 0, to int8; returns it and its float32 scales.
 
-    Raises:
-      UserError: if qwix is not installed.
+    Without qwix that is a `UserError`.
     """
     try:
         import qwix

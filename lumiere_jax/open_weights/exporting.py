@@ -32,14 +32,8 @@ _DTYPES = {np.dtype(np.float32): "F32", np.dtype(ml_dtypes.bfloat16): "BF16"}
 def export_weights(workdir: str | Path, output: str | Path, quiet: bool = False) -> None:
     """Writes `unet`, `scheduler` and `model_index.json` to a new directory.
 
-    Args:
-      workdir: with a checkpoint of stage "t2i" or "t2i_ssr"; the newest is taken, with the EMA of
-        trained parameters.
-      output: the directory.
-      quiet: no progress.
-
-    Raises:
-      UserError: if `diffusers` has no such network or schedule, or `output` exists.
+    They are of the newest checkpoint, of stage "t2i" or "t2i_ssr", with the EMA of trained
+    parameters. If `output` exists, or `diffusers` has no such network, that is a `UserError`.
     """
     place = epath.Path(output)
     if place.exists():
@@ -50,9 +44,8 @@ def export_weights(workdir: str | Path, output: str | Path, quiet: bool = False)
     if temporary.exists():  # of an export that was interrupted
         temporary.rmtree()
     _write_json(temporary / "unet" / "config.json", network)
-    _write_json(
-        temporary / "scheduler" / "scheduler_config.json", scheduler_config.describe(config)
-    )
+    schedule = temporary / "scheduler" / "scheduler_config.json"
+    _write_json(schedule, scheduler_config.describe(config))
     index = {name: [None, None] for name in _ABSENT} | {
         "_class_name": _PIPELINES[config.stage],
         "_diffusers_version": VERSION,
@@ -102,8 +95,8 @@ def _write_tensors(
     as JSON, and the arrays in the order and at the places that it says.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, our_path in sorted((names.torch_name(p, levels), p) for p in arrays):
+    end, named = 0, sorted((names.torch_name(p, levels), p) for p in arrays)
+    for name, our_path in named:
         array = arrays[our_path]
         begin, end = end, end + array.nbytes
         header[name] = {
@@ -115,7 +108,7 @@ def _write_tensors(
     text += b" " * (-len(text) % 8)  # arrays begin at multiples of 8
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for _, our_path in sorted((names.torch_name(p, levels), p) for p in arrays):
+        for _, our_path in named:
             values = names.to_torch(our_path, np.asarray(arrays[our_path]))
             file.write(np.ascontiguousarray(values).tobytes())
             progress.advance()

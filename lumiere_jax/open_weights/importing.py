@@ -31,23 +31,16 @@ _FACTOR = 4  # of stage II, from 64 to 256 pixels a side
 
 
 def import_weights(
-    source: str | Path,
-    stage: str,
-    workdir: str | Path,
-    dtype: str = "float32",
-    quiet: bool = False,
+    source: str | Path, stage: str, workdir: str | Path, dtype: str = "float32", quiet: bool = False
 ) -> ConfigDict:
     """Writes a checkpoint with the weights of a directory, one array after the other.
 
     Args:
       source: directory with `unet` and `scheduler`.
       stage: "t2i" (stage I) or "ssr" (stage II).
-      workdir: of the new run; it gets a checkpoint of step 0.
+      workdir: of the new run; it gets a checkpoint of step 0, whose config is returned.
       dtype: of the parameters, and of the computation: "float32" or "bfloat16".
       quiet: no progress.
-
-    Returns:
-      The checkpoint's config.
 
     Raises:
       UserError: if the directory is not of that stage, does not have exactly the tensors that its
@@ -60,9 +53,8 @@ def import_weights(
         )
     config = read_config(source, stage, dtype)
     tensors = TensorFiles(source / "unet", STEM)
-    tree = _deferred(
-        tensors, config, Progress("importing", len(tensors.names()), "arrays", quiet=quiet)
-    )
+    progress = Progress("importing", len(tensors.names()), "arrays", quiet=quiet)
+    tree = _deferred(tensors, config, progress)
     final, temporary = place / checkpoint.FOLDER / "0", place / ".importing"
     if temporary.exists():  # of an import that was interrupted
         temporary.rmtree()
@@ -77,11 +69,7 @@ def import_weights(
 
 
 def read_config(source: Path, stage: str, dtype: str) -> ConfigDict:
-    """The config of the stage that a directory becomes.
-
-    Raises:
-      UserError: if it is not of that stage, or something in it is not supported.
-    """
+    """The config of the stage that a directory becomes; a `UserError` if it is of another one."""
     if stage not in STAGES:
         raise UserError(f"--stage={stage} is unknown; use one of {', '.join(STAGES)}.")
     if not source.is_dir():
@@ -104,9 +92,8 @@ def read_config(source: Path, stage: str, dtype: str) -> ConfigDict:
         noising = source / "image_noising_scheduler" / "scheduler_config.json"
         scheduler_config.check_noising(noising)
         config.model.name = "ssr_unet"
-        crop = unet.sample_size
-        config.ssr.update({"factor": _FACTOR, "crop": crop, "upsampling": "bilinear_corners"})
-        config.ssr.augmentation = 0.25  # step 250 of 1000
+        config.ssr.update({"factor": _FACTOR, "crop": unet.sample_size})
+        config.ssr.update({"upsampling": "bilinear_corners", "augmentation": 0.25})  # 250 of 1000
     return config
 
 
@@ -120,9 +107,8 @@ def _set_text(config: ConfigDict, dim: int, folder: Path) -> None:
 def _check_stage(unet: unet_config.UNetConfig, stage: str, source: Path) -> None:
     """Makes sure of the channels and of what else tells the stages apart."""
     fields = unet.fields
-    found = {(3, False): "t2i", (6, True): "ssr"}.get(
-        (fields["in_channels"], fields["augmentation"])
-    )
+    kinds = {(3, False): "t2i", (6, True): "ssr"}
+    found = kinds.get((fields["in_channels"], fields["augmentation"]))
     if found is None or fields["out_channels"] != 6:
         name = read_json(source / "unet" / "config.json").get("class_embed_type")
         raise UserError(
@@ -145,11 +131,7 @@ def parameter_shapes(config: ConfigDict) -> dict[str, tuple[int, ...]]:
 
 
 def _deferred(tensors: TensorFiles, config: ConfigDict, progress: Progress) -> dict:
-    """The tree of parameters, none of them read yet.
-
-    Raises:
-      UserError: if a tensor is missing, not known, or of the wrong shape.
-    """
+    """The tree of parameters, none of them read yet."""
     levels, dtype = len(config.model.widths), jnp.dtype(config.model.dtype)
     wanted, tree = parameter_shapes(config), {}
     for name in tensors.names():
@@ -201,10 +183,7 @@ class _DeferredHandler(type_handlers.NumpyHandler):
     """Writes one array after the other, each before the next is read."""
 
     async def serialize(
-        self,
-        values: Sequence[Deferred],
-        infos: Sequence[Any],
-        args: Sequence[Any] | None = None,
+        self, values: Sequence[Deferred], infos: Sequence[Any], args: Sequence[Any] | None = None
     ) -> Sequence[Any]:
         args = args or [ocp.SaveArgs()] * len(values)
         for value, info, arg in zip(values, infos, args, strict=True):

@@ -28,21 +28,11 @@ _TOP_LEVEL = {
     "conv_out": "conv_out",
 }
 _IN_BLOCK = {
-    "norm1": "norm_0",
-    "conv1": "conv_0",
-    "time_emb_proj": "modulation",
-    "norm2": "norm_1",
-    "conv2": "conv_1",
-    "conv_shortcut": "shortcut",
-    "group_norm": "norm",
-    "norm_cross": "text_norm",
-    "to_q": "query",
-    "to_k": "key",
-    "to_v": "value",
-    "add_k_proj": "text_key",
-    "add_v_proj": "text_value",
-    "to_out.0": "out",
-}
+    "norm1": "norm_0", "conv1": "conv_0", "time_emb_proj": "modulation", "norm2": "norm_1",
+    "conv2": "conv_1", "conv_shortcut": "shortcut", "group_norm": "norm", "norm_cross": "text_norm",
+    "to_q": "query", "to_k": "key", "to_v": "value", "add_k_proj": "text_key",
+    "add_v_proj": "text_value", "to_out.0": "out",
+}  # fmt: skip
 _KINDS = {
     "resnets": "_{i}_block",
     "attentions": "_{i}_attention",
@@ -66,8 +56,8 @@ def our_path(name: str, ndim: int, levels: int) -> str:
       UserError: if the network has no such parameter.
     """
     module, _, leaf = name.rpartition(".")
-    leaves = {"weight": "scale" if ndim == 1 else "kernel", "bias": "bias"}
-    leaves["positional_embedding"] = "position"
+    weight = "scale" if ndim == 1 else "kernel"
+    leaves = {"weight": weight, "bias": "bias", "positional_embedding": "position"}
     path = _our_module(module, levels)
     if path is None or leaf not in leaves:
         raise UserError(
@@ -78,11 +68,7 @@ def our_path(name: str, ndim: int, levels: int) -> str:
 
 
 def torch_name(path: str, levels: int) -> str:
-    """The name in `diffusers` of a parameter of `UNet`: the inverse of `our_path`.
-
-    Raises:
-      UserError: if `diffusers` has no such parameter.
-    """
+    """The name in `diffusers` of a parameter of `UNet`: the inverse of `our_path`, errors too."""
     module, _, leaf = path.rpartition("/")
     leaf = _TORCH_LEAVES.get(leaf, leaf)
     if module in _TORCH_TOP_LEVEL:
@@ -93,14 +79,9 @@ def torch_name(path: str, levels: int) -> str:
     if not match or match[5] not in _TORCH_IN_BLOCK:
         raise UserError(f"the parameter {path!r} has no place in a network of diffusers.")
     side, level, index, kind, inner = match.groups()
-    if side is None:
-        head = "mid_block"
-    else:
-        head = f"{side}_blocks.{level if side == 'down' else levels - 1 - int(level)}"
-    if index is None:
-        group = f"{side}samplers.0"
-    else:
-        group = f"{'resnets' if kind == 'block' else 'attentions'}.{index}"
+    head = f"{side}_blocks.{_level(side, level, levels)}" if side else "mid_block"
+    groups = {"block": "resnets", "attention": "attentions"}
+    group = f"{groups[kind]}.{index}" if index else f"{side}samplers.0"
     return f"{head}.{group}.{_TORCH_IN_BLOCK[inner]}.{leaf}"
 
 
@@ -131,8 +112,10 @@ def _our_module(module: str, levels: int) -> str | None:
     if not match or match[3] not in _KINDS or match[5] not in _IN_BLOCK:
         return None
     side, index, kind, i, inner = match.groups()
-    if side is None:
-        head = "mid"
-    else:
-        head = f"{side}_{index if side == 'down' else levels - 1 - int(index)}"
+    head = f"{side}_{_level(side, index, levels)}" if side else "mid"
     return head + _KINDS[kind].format(i=i) + "/" + _IN_BLOCK[inner]
+
+
+def _level(side: str, level: str, levels: int) -> int:
+    """A level as the other project counts it, which begins the way up at the bottom."""
+    return int(level) if side == "down" else levels - 1 - int(level)

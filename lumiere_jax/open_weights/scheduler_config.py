@@ -11,30 +11,19 @@ CLASS = "DDPMScheduler"
 
 # What `DDPMScheduler` takes for a field that the file does not have.
 _DEFAULTS: dict[str, Any] = {
-    "num_train_timesteps": 1000,
-    "beta_start": 0.0001,
-    "beta_end": 0.02,
-    "beta_schedule": "linear",
-    "trained_betas": None,
-    "variance_type": "fixed_small",
-    "clip_sample": True,
-    "prediction_type": "epsilon",
-    "thresholding": False,
-    "dynamic_thresholding_ratio": 0.995,
-    "clip_sample_range": 1.0,
-    "sample_max_value": 1.0,
-    "timestep_spacing": "leading",
-    "steps_offset": 0,
-    "rescale_betas_zero_snr": False,
-}
+    "num_train_timesteps": 1000, "beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear",
+    "trained_betas": None, "variance_type": "fixed_small", "clip_sample": True,
+    "prediction_type": "epsilon", "thresholding": False, "dynamic_thresholding_ratio": 0.995,
+    "clip_sample_range": 1.0, "sample_max_value": 1.0, "timestep_spacing": "leading",
+    "steps_offset": 0, "rescale_betas_zero_snr": False,
+}  # fmt: skip
 _FIXED = {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": NUM_TIMESTEPS}
 
 
 def apply(path: Path, config: ConfigDict) -> None:
     """Sets the fields of `config.diffusion` and `config.sampling` that a file speaks of.
 
-    Raises:
-      UserError: if it cannot be read, or has a field or a value that is not supported.
+    A field or a value that is not supported is a `UserError`.
     """
     given = Fields(path, _DEFAULTS)
     for unused in ("beta_start", "beta_end", "clip_sample", "clip_sample_range"):

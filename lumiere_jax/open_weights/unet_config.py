@@ -12,55 +12,26 @@ CLASS = "UNet2DConditionModel"
 
 # What `UNet2DConditionModel` takes for a field that the file does not have.
 _DEFAULTS: dict[str, Any] = {
-    "sample_size": None,
-    "in_channels": 4,
-    "out_channels": 4,
-    "center_input_sample": False,
-    "flip_sin_to_cos": True,
-    "freq_shift": 0,
+    "sample_size": None, "in_channels": 4, "out_channels": 4, "center_input_sample": False,
+    "flip_sin_to_cos": True, "freq_shift": 0,
     "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
     "mid_block_type": "UNetMidBlock2DCrossAttn",
-    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
-    "only_cross_attention": False,
-    "block_out_channels": [320, 640, 1280, 1280],
-    "layers_per_block": 2,
-    "downsample_padding": 1,
-    "mid_block_scale_factor": 1,
-    "dropout": 0.0,
-    "act_fn": "silu",
-    "norm_num_groups": 32,
-    "norm_eps": 1e-5,
-    "cross_attention_dim": 1280,
-    "transformer_layers_per_block": 1,
-    "reverse_transformer_layers_per_block": None,
-    "encoder_hid_dim": None,
-    "encoder_hid_dim_type": None,
-    "attention_head_dim": 8,
-    "num_attention_heads": None,
-    "dual_cross_attention": False,
-    "use_linear_projection": False,
-    "class_embed_type": None,
-    "addition_embed_type": None,
-    "addition_time_embed_dim": None,
-    "num_class_embeds": None,
-    "upcast_attention": False,
-    "resnet_time_scale_shift": "default",
-    "resnet_skip_time_act": False,
-    "resnet_out_scale_factor": 1.0,
-    "time_embedding_type": "positional",
-    "time_embedding_dim": None,
-    "time_embedding_act_fn": None,
-    "timestep_post_act": None,
-    "time_cond_proj_dim": None,
-    "conv_in_kernel": 3,
-    "conv_out_kernel": 3,
-    "projection_class_embeddings_input_dim": None,
-    "attention_type": "default",
-    "class_embeddings_concat": False,
-    "mid_block_only_cross_attention": None,
-    "cross_attention_norm": None,
+    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3, "only_cross_attention": False,
+    "block_out_channels": [320, 640, 1280, 1280], "layers_per_block": 2, "downsample_padding": 1,
+    "mid_block_scale_factor": 1, "dropout": 0.0, "act_fn": "silu", "norm_num_groups": 32,
+    "norm_eps": 1e-5, "cross_attention_dim": 1280, "transformer_layers_per_block": 1,
+    "reverse_transformer_layers_per_block": None, "encoder_hid_dim": None,
+    "encoder_hid_dim_type": None, "attention_head_dim": 8, "num_attention_heads": None,
+    "dual_cross_attention": False, "use_linear_projection": False, "class_embed_type": None,
+    "addition_embed_type": None, "addition_time_embed_dim": None, "num_class_embeds": None,
+    "upcast_attention": False, "resnet_time_scale_shift": "default", "resnet_skip_time_act": False,
+    "resnet_out_scale_factor": 1.0, "time_embedding_type": "positional", "time_embedding_dim": None,
+    "time_embedding_act_fn": None, "timestep_post_act": None, "time_cond_proj_dim": None,
+    "conv_in_kernel": 3, "conv_out_kernel": 3, "projection_class_embeddings_input_dim": None,
+    "attention_type": "default", "class_embeddings_concat": False,
+    "mid_block_only_cross_attention": None, "cross_attention_norm": None,
     "addition_embed_type_num_heads": 64,
-}
+}  # fmt: skip
 # Fields that no field of our U-Net stands for: what it does is the one value here.
 _FIXED: dict[str, Any] = _DEFAULTS | {
     "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
@@ -80,25 +51,15 @@ class UNetConfig:
     text_dim: int  # channels of the text embeddings
     sample_size: int  # width and height, in pixels
 
-    @property
-    def levels(self) -> int:
-        """Of the U-Net."""
-        return len(self.fields["widths"])
-
 
 def read(path: Path) -> UNetConfig:
-    """Reads a `unet/config.json`, every field of it.
-
-    Raises:
-      UserError: if it cannot be read, or has a field or a value that is not supported.
-    """
+    """Reads a `unet/config.json`; a `UserError` if a field or a value of it is not supported."""
     given = Fields(path, _DEFAULTS)
     widths = given.take("block_out_channels")
     sample_size, text_dim = given.number("sample_size"), given.number("encoder_hid_dim")
     given.choose("encoder_hid_dim_type", "text_proj", None)  # None means it where there is a size
     activation = given.choose("act_fn", "gelu", "silu")
     given.choose("time_embedding_act_fn", activation)
-    is_augmented = given.choose("class_embed_type", None, "timestep") is not None
     text_only = given.choose("only_cross_attention", False, True)
     given.choose("mid_block_only_cross_attention", None, text_only)
     divisor = float(given.take("resnet_out_scale_factor"))
@@ -121,7 +82,7 @@ def read(path: Path) -> UNetConfig:
         ],
         "self_attention": not text_only,
         "residual_divisor": divisor,
-        "augmentation": is_augmented,
+        "augmentation": given.choose("class_embed_type", None, "timestep") is not None,
     }
     given.finish(_FIXED)
     return UNetConfig(fields, text_dim, sample_size)
@@ -141,21 +102,14 @@ def _attention_levels(given: Fields) -> tuple[bool, ...]:
 
 
 def describe(network: UNet, text_dim: int, sample_size: int) -> dict[str, Any]:
-    """The `unet/config.json` of a network of ours.
+    """The `unet/config.json` of a network that is not inflated, for text and images of these sizes.
 
-    Args:
-      network: a `UNet` or a `SuperResolutionUNet` that is not inflated.
-      text_dim: channels of the text embeddings.
-      sample_size: width and height, in pixels.
-
-    Raises:
-      UserError: if its text is normalized in a way that `diffusers` does not know.
+    A way to normalize text that `diffusers` does not know is a `UserError`.
     """
     norms = {"group": "group_norm", "layer": "layer_norm"}
     if network.text_norm not in norms:
         raise UserError(f"text_norm {network.text_norm!r} has no counterpart in diffusers.")
     layers = network.layers_per_level
-    features = network.embedding_features
     return {"_class_name": CLASS} | _FIXED | {
         "sample_size": sample_size,
         "in_channels": network.in_channels,
@@ -176,6 +130,6 @@ def describe(network: UNet, text_dim: int, sample_size: int) -> dict[str, Any]:
         "encoder_hid_dim_type": "text_proj",
         "attention_head_dim": network.head_dim,
         "class_embed_type": "timestep" if network.augmentation else None,
-        "time_embedding_dim": features or None,
+        "time_embedding_dim": network.embedding_features or None,
         "addition_embed_type_num_heads": network.pooling_heads,
     }  # fmt: skip

@@ -30,11 +30,7 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Makes one plan, or those of a search, and prints them.
-
-    Raises:
-      UserError: for anything that does not fit together.
-    """
+    """Makes one plan, or those of a search, and prints them."""
     sizes, output = _batches(options.batches, options.mode), options.output
     if output is not None and not Path(output).parent.is_dir():
         raise UserError(f"--output={output}: there is no folder {Path(output).parent}; create it.")

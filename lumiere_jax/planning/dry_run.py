@@ -18,8 +18,7 @@ from lumiere_jax.training.optimizer import create_optimizer
 def print_job(config: ConfigDict) -> None:
     """Prints the resolved config, the mesh, the parameters and the plan of a job, on its devices.
 
-    Raises:
-      UserError: if the job could not start.
+    A job that could not start is a `UserError`.
     """
     stage, mesh = Stage.from_config(config, shapes_only=True), create_mesh(config.mesh)
     devices = start_report(mesh, config.train.batch_size)

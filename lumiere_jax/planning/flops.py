@@ -45,11 +45,7 @@ class Flops:
 
 
 def count(function: Callable[..., Any], *args: Any) -> Flops:
-    """What one call of a function needs, without calling it.
-
-    Args:
-      function: any that JAX can trace.
-      *args: its arguments, or their `jax.ShapeDtypeStruct`.
+    """What one call of a function needs, by its arguments or their `jax.ShapeDtypeStruct`.
 
     Raises:
       ValueError: if the number depends on values: matrix products inside a `while_loop`.
@@ -66,8 +62,7 @@ def training_flops(stage: Stage, batch_size: int) -> Flops:
     is allocated.
     """
     stage = without_remat(stage)
-    encoder = stage.text_encoder
-    shapes_only = ShapesOnly(encoder.dim, encoder.max_length)
+    shapes_only = ShapesOnly(stage.text_encoder.dim, stage.text_encoder.max_length)
     stage = dataclasses.replace(stage, text_encoder=shapes_only)
     key = jax.random.key(0)
     params = jax.eval_shape(stage.init_params, key)
@@ -91,13 +86,12 @@ def without_remat(stage: Stage) -> Stage:
 def batch_shapes(stage: Stage, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of a batch of training data, see `lumiere_jax.data.pipeline`."""
     data, text = stage.config.data, stage.text_encoder
-    size, length = data.resolution, text.max_length
-    clip = (batch_size, data.num_frames, size, size)
+    clip = (batch_size, data.num_frames, data.resolution, data.resolution)
     mask = {"mask": jax.ShapeDtypeStruct((*clip, 1), bool)} if stage.is_conditional else {}
     return mask | {
         "video": jax.ShapeDtypeStruct((*clip, 3), jnp.float32),
-        "text": jax.ShapeDtypeStruct((batch_size, length, text.dim), jnp.float32),
-        "text_mask": jax.ShapeDtypeStruct((batch_size, length), bool),
+        "text": jax.ShapeDtypeStruct((batch_size, text.max_length, text.dim), jnp.float32),
+        "text_mask": jax.ShapeDtypeStruct((batch_size, text.max_length), bool),
     }
 
 
@@ -167,14 +161,8 @@ def valid_taps(
 ) -> int:
     """Pairs of an output position and a kernel tap that meet an element of the input.
 
-    Args:
-      size: of the input, along one spatial axis.
-      kernel: of the kernel.
-      out: of the output.
-      stride: of the window.
-      low: padding before the first element.
-      dilation: distance of neighbouring input elements; zeros lie between them.
-      kernel_dilation: likewise of the kernel's.
+    Sizes, of input, `kernel` and output, are along one spatial axis, `low` is the padding before
+    the first element. Zeros lie between neighbouring elements at a distance of `dilation`.
     """
     taps = np.arange(kernel) * kernel_dilation - low
     total = 0

@@ -9,15 +9,9 @@ from collections.abc import Iterator
 from lumiere_jax.planning.flops import valid_taps
 
 _COLLECTIVES = (
-    "all-gather",
-    "all-reduce",
-    "all-to-all",
-    "collective-broadcast",
-    "collective-permute",
-    "ragged-all-to-all",
-    "reduce-scatter",
-    "send",  # to another slice, or to the host
-)
+    "all-gather", "all-reduce", "all-to-all", "collective-broadcast", "collective-permute",
+    "ragged-all-to-all", "reduce-scatter", "send",  # to another slice, or to the host
+)  # fmt: skip
 _BYTES = {"pred": 1, "bf16": 2, "token": 0}  # all others end in their number of bits
 _ARRAY = re.compile(r"\b([a-z]+[a-z0-9]*)\[([0-9,]*)\]")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
@@ -103,11 +97,8 @@ class Summary:
 def summarize(text: str) -> Summary:
     """Adds up a compiled program, loop bodies as often as they run.
 
-    Args:
-      text: the optimized HLO of one device, as `compiled.as_text()` returns it.
-
-    Raises:
-      ValueError: if it is none.
+    The text is the optimized HLO of one device, as `compiled.as_text()` returns it; a `ValueError`
+    if it is not.
     """
     computations, entry = parse(text)
 
@@ -118,10 +109,9 @@ def summarize(text: str) -> Summary:
         return sum(parts, Summary())
 
     def of_instruction(line: Instruction, place: str, inside_fusion: bool) -> Summary:
+        siblings, called = computations[place], line.called
         cycles = 0 if inside_fusion else line.cycles
-        siblings = computations[place]
         cost = Summary(cycles, _flops(line, siblings), _traffic(line, place, siblings))
-        called = line.called
         if line.opcode == "while":
             trips = _trip_count(line, computations)
             unknown = Summary(unknown_loops=() if trips is not None else (line.name,))
@@ -140,17 +130,12 @@ def summarize(text: str) -> Summary:
 
 
 def parse(text: str) -> tuple[dict[str, Computation], str]:
-    """The computations of a program by name, and the name of the first to run.
-
-    Raises:
-      ValueError: if there is none.
-    """
+    """The computations of a program by name, and the name of the first to run."""
     computations: dict[str, Computation] = {}
     entry, current = None, None
     for line in text.splitlines():
         if line.endswith("{") and not line.startswith(" ") and " = " not in line.split("(")[0]:
-            header = re.match(r"(ENTRY )?%?([\w.\-]+) ?\(", line)
-            if header:
+            if header := re.match(r"(ENTRY )?%?([\w.\-]+) ?\(", line):
                 current = computations.setdefault(header[2], {})
                 entry = header[2] if header[1] else entry
         elif line.startswith("}"):
@@ -241,12 +226,8 @@ def _flops(line: Instruction, siblings: Computation) -> int:
         dict(zip(axes, _shape(type_), strict=True))
         for axes, type_ in zip(names, types, strict=True)
     )
-    taps = math.prod(
-        valid_taps(left[axis], right[axis], out[axis], *numbers)
-        for axis, numbers in zip(
-            sorted(set(out) - {"b", "f"}), _windows(line.attributes), strict=False
-        )
-    )
+    windows = zip(sorted(set(out) - {"b", "f"}), _windows(line.attributes), strict=False)
+    taps = math.prod(valid_taps(left[axis], right[axis], out[axis], *w) for axis, w in windows)
     return 2 * out["b"] * out["f"] * right["i"] * taps
 
 
@@ -267,8 +248,7 @@ def _windows(attributes: str) -> Iterator[tuple[int, int, int, int]]:
 
 def _trip_count(line: Instruction, computations: dict[str, Computation]) -> int | None:
     """How often a loop runs: as annotated, or by its condition `i < constant`, from 0 in ones."""
-    annotated = _TRIPS.search(line.attributes)
-    if annotated:
+    if annotated := _TRIPS.search(line.attributes):
         return int(annotated[1])
     condition = computations[line.called["condition"][0]]
     compared = [x for x in condition.values() if x.opcode == "compare"]

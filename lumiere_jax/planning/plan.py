@@ -20,7 +20,7 @@ from lumiere_jax.planning import hlo, steps
 from lumiere_jax.planning.steps import Mode, Step
 from lumiere_jax.planning.topology import GIB, Target
 from lumiere_jax.runtime.files import write_text
-from lumiere_jax.runtime.progress import Announcement
+from lumiere_jax.runtime.progress import announced
 from lumiere_jax.runtime.sharding import batch_parts, create_mesh
 
 PACKAGE = Path(__file__).parents[1]
@@ -93,15 +93,9 @@ def make_plan(
     num_frames: int | None = None,
     cache: str | Path | None = None,
 ) -> Plan:
-    """Compiles a step for a slice, or finds the plan in the cache.
+    """Compiles a step for a slice, or finds the plan in `cache`, a folder of earlier ones.
 
-    Args:
-      config: see `steps.create`.
-      target: the devices.
-      mode: see `steps.Mode`.
-      name: of the config, for the reader.
-      num_frames: see `steps.create`.
-      cache: folder of earlier plans; None for none.
+    `name` is that of the config, for the reader; all else goes to `steps.create`.
 
     Raises:
       UserError: if the config does not make sense on these devices.
@@ -143,7 +137,7 @@ def _compile(
     }
     begin = time.monotonic()
     try:
-        with Announcement(f"compiling for {target.name}, this can take minutes"):
+        with announced(f"compiling for {target.name}, this can take minutes"):
             compiled = step.compile()
     except Exception as error:
         if not re.search("RESOURCE_EXHAUSTED|[Rr]an out of memory", str(error)):
@@ -221,8 +215,7 @@ def _figures(compiled: jax.stages.Compiled, step: Step, target: Target) -> dict[
         seconds = summary.cycles / chip.clock
         figures |= {"cycles": summary.cycles, "seconds": seconds}
         if seconds:
-            needed = step.model_flops / target.chips
-            figures["utilization"] = needed / (seconds * chip.peak)
+            figures["utilization"] = step.model_flops / target.chips / (seconds * chip.peak)
     return figures
 
 
@@ -243,14 +236,10 @@ def search(
 ) -> list[Plan]:
     """Plans for every remat policy and batch size, the fastest first, then those that do not fit.
 
-    Args:
-      config: what all of them share.
-      target: the devices.
-      plan: makes a plan from a config.
-      batches: clips per device; once one does not fit, larger ones are not tried.
+    `plan` makes one from a config. `batches` are clips per device: once one does not fit, larger
+    ones are not tried.
     """
-    mesh = create_mesh(config.mesh, target.devices)
-    parts = batch_parts(mesh)
+    parts = batch_parts(create_mesh(config.mesh, target.devices))
     plans = []
     for remat in REMAT_POLICIES:
         for batch in sorted(batches):
@@ -282,7 +271,5 @@ def library_versions() -> dict[str, str]:
 
 def sources() -> str:
     """A digest of the package: any of its files may decide what is compiled."""
-    digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    files = b"".join(path.read_bytes() for path in sorted(PACKAGE.rglob("*.py")))
+    return hashlib.sha256(files).hexdigest()

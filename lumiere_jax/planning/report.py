@@ -23,6 +23,8 @@ def text(plan: Plan, clips: int = 0) -> str:
     """A plan, one line for each figure; with the time that a number of `clips` takes."""
     slices = f"{plan.num_slices} × " if plan.num_slices > 1 else ""
     mesh = ", ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
+    loops = ", ".join(plan.unknown_loops)
+    versions = [f"{name} {version}" for name, version in plan.versions.items() if version]
     title = f"{plan.config or 'this config'}: one {_KINDS[plan.mode]} on {slices}{plan.topology}"
     rows = {
         "devices": f"{plan.chips:,} chips; mesh {mesh}",
@@ -34,8 +36,8 @@ def text(plan: Plan, clips: int = 0) -> str:
         "collectives per chip": _collectives(plan),
         "throughput": _throughput(plan),
         f"{clips:,} {_unit(plan)}": _duration(plan, clips) if clips else "",
-        "not counted": _loops(plan),
-        "compiled": f"in {plan.compile_seconds:.0f} s on {plan.date}, {_versions(plan)}",
+        "not counted": f"loops of unknown length count once: {loops}" if loops else "",
+        "compiled": f"in {plan.compile_seconds:.0f} s on {plan.date}, {', '.join(versions)}",
     }
     return "\n".join([title, *(f"  {name:<22}{row}" for name, row in rows.items() if row)])
 
@@ -48,19 +50,12 @@ def table(plans: list[Plan]) -> str:
     notes = []
     for number, plan in enumerate(plans, 1):
         rate, used = plan.clips_a_second, plan.utilization
-        rows.append(
-            (
-                str(number),
-                plan.remat,
-                f"{plan.batch / plan.chips:.3g}",
-                "×".join(str(size) for size in plan.mesh.values()),
-                _gib(plan.needed),
-                "yes" if plan.fits else "no",
-                f"{plan.seconds:.3f}" if plan.seconds else "-",
-                f"{used:.1%}" if used else "-",
-                f"{rate / plan.chips:.3g}" if rate else "-",
-            )
-        )
+        rows.append((
+            str(number), plan.remat, f"{plan.batch / plan.chips:.3g}",
+            "×".join(map(str, plan.mesh.values())), _gib(plan.needed), "yes" if plan.fits else "no",
+            f"{plan.seconds:.3f}" if plan.seconds else "-", f"{used:.1%}" if used else "-",
+            f"{rate / plan.chips:.3g}" if rate else "-",
+        ))  # fmt: skip
         notes += [f"{number}: {line}" for line in plan.advice]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
@@ -87,13 +82,13 @@ def _gib(size: int | None) -> str:
 def _memory(plan: Plan) -> str:
     limit = f" of {_gib(plan.hbm)}" if plan.hbm else ""
     if not plan.fits:
-        state = f"state {_gib(plan.arguments)}"
-        help_ = "; ".join(plan.advice)
-        return f"{_gib(plan.needed)}{limit} GiB ({state}): it does NOT fit. What helps: {help_}"
-    parts = f"arguments {_gib(plan.arguments)}, temporaries {_gib(plan.temporaries)}, " + (
-        f"outputs {_gib(plan.outputs)}, program {_gib(plan.program)}"
-    )
-    return f"{_gib(plan.needed)}{limit} GiB ({parts}){': it fits' if plan.hbm else ''}"
+        return (
+            f"{_gib(plan.needed)}{limit} GiB (state {_gib(plan.arguments)}): it does NOT fit. What "
+            f"helps: {'; '.join(plan.advice)}"
+        )
+    parts = ("arguments", "temporaries", "outputs", "program")
+    sizes = ", ".join(f"{part} {_gib(getattr(plan, part))}" for part in parts)
+    return f"{_gib(plan.needed)}{limit} GiB ({sizes}){': it fits' if plan.hbm else ''}"
 
 
 def _work(plan: Plan) -> str:
@@ -113,13 +108,9 @@ def _time(plan: Plan) -> str:
 
 
 def _collectives(plan: Plan) -> str:
-    if not plan.fits:
-        return ""
-    rows = [
-        f"{t['count']:,} {kind} ({t['bytes'] / 1e6:,.4g} MB)"
-        for kind, t in plan.collectives.items()
-    ]
-    return ", ".join(rows) or "none"
+    kinds = plan.collectives.items()
+    rows = [f"{t['count']:,} {kind} ({t['bytes'] / 1e6:,.4g} MB)" for kind, t in kinds]
+    return ", ".join(rows) or "none" if plan.fits else ""
 
 
 def _throughput(plan: Plan) -> str:
@@ -134,22 +125,8 @@ def _duration(plan: Plan, clips: int) -> str:
     return f"{hours:,.1f} hours, {hours * plan.chips:,.0f} chip-hours" if hours else ""
 
 
-def _loops(plan: Plan) -> str:
-    if not plan.unknown_loops:
-        return ""
-    return f"loops of unknown length count once: {', '.join(plan.unknown_loops)}"
-
-
-def _versions(plan: Plan) -> str:
-    return ", ".join(f"{name} {version}" for name, version in plan.versions.items() if version)
-
-
 def read(place: str | Path) -> list[str]:
-    """Plans as text, from the file that `lumiere_jax.plan --output` wrote.
-
-    Raises:
-      UserError: if it holds something else.
-    """
+    """Plans as text, from the file that `lumiere_jax.plan --output` wrote; else a `UserError`."""
     names = {field.name for field in dataclasses.fields(Plan)}
     try:
         text_lines = Path(place).read_text(encoding="utf-8").splitlines()

@@ -42,8 +42,6 @@ Mode = Literal["train", "sample", "features", "text"]
 """A training step, a denoising step, a batch of I3D's features, or a batch of prompts for T5."""
 
 LUMIERE_FRAMES = 80  # the clip length of the paper
-
-
 FVD_FRAMES = 16
 PROMPT_TOKENS = 128  # of a prompt in the full configs
 
@@ -69,8 +67,8 @@ def create(config: ConfigDict, target: Target, mode: Mode, num_frames: int | Non
       config: of the stage; for "features" and "text", the field "clips_a_device" alone, of clips
         or prompts.
       target: the devices.
-      mode: see `Mode`.
-      num_frames: see `sampling_step` and `feature_step`.
+      mode: of `Mode`.
+      num_frames: of a sampled clip or one for I3D, see `sampling_step`.
 
     Raises:
       UserError: if the config does not make sense on these devices.
@@ -85,11 +83,7 @@ def create(config: ConfigDict, target: Target, mode: Mode, num_frames: int | Non
 
 
 def training_step(config: ConfigDict, target: Target) -> Step:
-    """The training step of a config, as `lumiere_jax.training.train` compiles it.
-
-    Raises:
-      UserError: if the config makes no sense, or its batch or mesh do not fit the devices.
-    """
+    """The training step of a config, as `lumiere_jax.training.train` compiles it."""
     stage, batch_size = Stage.from_config(config, shapes_only=True), config.train.batch_size
     mesh = create_mesh(config.mesh, target.devices)
     check_batch(batch_size, mesh)
@@ -111,15 +105,8 @@ def sampling_step(config: ConfigDict, target: Target, num_frames: int | None = N
     """One denoising step of a config's sampler, guidance and MultiDiffusion included.
 
     Clips are split over "space" into as many parts as possible, and each position of the mesh's
-    other axes has a clip of its own, unless `config.mesh` says otherwise.
-
-    Args:
-      config: of any stage.
-      target: the devices.
-      num_frames: of a clip; None: 80 for the stage "ssr", what the config says for all others.
-
-    Raises:
-      UserError: if the config makes no sense, or its mesh does not fit the devices.
+    other axes has a clip of its own, unless `config.mesh` says otherwise. They have `num_frames`;
+    None: 80 for the stage "ssr", what the config says for all others.
     """
     stage = Stage.from_config(config, shapes_only=True)
     if num_frames is None:
@@ -130,7 +117,6 @@ def sampling_step(config: ConfigDict, target: Target, num_frames: int | None = N
     placed = with_shardings(params, state_shardings(params, mesh))
     inputs = _sampler_inputs(stage, batch_size, num_frames)
     options = SamplingOptions.from_config(config, num_steps=1)
-
     sampler = StageSampler(stage, options, num_frames)
 
     def compile_sampler() -> jax.stages.Compiled:
@@ -167,20 +153,16 @@ def _sampler_inputs(stage: Stage, batch_size: int, num_frames: int) -> Inputs:
     shapes: dict[str, Any] = {"text": text["text"], "text_mask": text["text_mask"], "keys": keys}
     if stage.is_super_resolution:
         size //= stage.ssr.factor
-        shape = (batch_size, num_frames, size, size, 3)
-        shapes["video"] = jax.ShapeDtypeStruct(shape, jnp.float32)
+    clip = (batch_size, num_frames, size, size)
+    if stage.is_super_resolution:
+        shapes["video"] = jax.ShapeDtypeStruct((*clip, 3), jnp.float32)
     if stage.is_conditional:
-        shape = (batch_size, num_frames, size, size, 4)
-        shapes["known"] = jax.ShapeDtypeStruct(shape, jnp.float32)
+        shapes["known"] = jax.ShapeDtypeStruct((*clip, 4), jnp.float32)
     return Inputs(**shapes)
 
 
 def feature_step(clips_a_device: int, target: Target, num_frames: int = FVD_FRAMES) -> Step:
-    """I3D's logits of a batch, as `lumiere_jax.evaluation` compiles it.
-
-    Raises:
-      UserError: if there are too few frames.
-    """
+    """I3D's logits of a batch, as `lumiere_jax.evaluation` compiles it."""
     if num_frames < MIN_FRAMES:
         raise UserError(f"--num_frames={num_frames}: I3D needs {MIN_FRAMES} frames or more.")
     mesh = create_mesh(ConfigDict({"data": -1, "fsdp": 1, "space": 1}), target.devices)

@@ -91,14 +91,9 @@ def parse(name: str) -> tuple[Chip, tuple[int, ...]]:
 
 
 def describe_slice(name: str, num_slices: int = 1) -> Target:
-    """The devices of slices that need not exist, for the compiler.
+    """The devices of slices "v5p:4x4x4" that need not exist, joined by the data-centre network.
 
-    Args:
-      name: such as "v5p:4x4x4".
-      num_slices: slices of that shape, joined by the data-centre network.
-
-    Raises:
-      UserError: if the compiler is missing, or knows no such topology.
+    If the compiler is missing, or knows no such topology, that is a `UserError`.
     """
     chip, sides = parse(name)
     if num_slices < 1:

@@ -18,7 +18,7 @@ from lumiere_jax.preparation.shards import Task
 from lumiere_jax.preparation.workers import Crew
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.preemption import Interruption
-from lumiere_jax.runtime.progress import Announcement, Progress
+from lumiere_jax.runtime.progress import Progress, announced
 from lumiere_jax.text import TextEncoder
 
 
@@ -26,7 +26,7 @@ from lumiere_jax.text import TextEncoder
 def begun(source: str | os.PathLike, output: epath.PathLike, settings: Settings) -> Iterator[Plan]:
     """The plan of an output, which nobody else works on meanwhile, or it is a `UserError`."""
     output = epath.Path(output)
-    with Announcement(f"reading {source}"):
+    with announced(f"reading {source}"):
         videos = read_source(source, settings.test_fraction)
     with contextlib.ExitStack() as stack:
         try:

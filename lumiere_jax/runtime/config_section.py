@@ -25,12 +25,8 @@ class ConfigSection(Mapping[str, Any]):
     def parse(cls, given: Any, place: str = "") -> Self:
         """Makes a section of what a user wrote; missing fields have their defaults.
 
-        Args:
-          given: a mapping, such as an `ml_collections.ConfigDict` or what JSON held.
-          place: path of the section in the whole config, with a dot at its end.
-
-        Raises:
-          UserError: naming a field that is unknown, missing or of the wrong type.
+        `place` is the path of the section in the whole config, with a dot at its end. A field that
+        is unknown, missing or of the wrong type is a `UserError`.
         """
         hints, fields = typing.get_type_hints(cls), dataclasses.fields(typing.cast(Any, cls))
         known = [field.name for field in fields]

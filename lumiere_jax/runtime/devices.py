@@ -39,11 +39,8 @@ def tune_for_small_networks() -> None:
 def keep_compiled_programs() -> str | None:
     """Keeps compiled programs on disk, so that a job that starts again does not compile again.
 
-    JAX_COMPILATION_CACHE_DIR names the folder, local or in a bucket. Where it is not set, it is
-    `CACHE` on accelerators; there is none on the CPU, whose programs belong to one processor type.
-
-    Returns:
-      The folder, or None.
+    Returns the folder, local or in a bucket: JAX_COMPILATION_CACHE_DIR or, on accelerators,
+    `CACHE`; else None, since programs of CPUs belong to one processor type.
     """
     import jax
 

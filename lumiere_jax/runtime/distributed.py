@@ -16,11 +16,8 @@ from orbax.checkpoint import multihost
 
 from lumiere_jax.runtime.errors import EXIT_USER_ERROR, PeerError, Preempted, UserError
 from lumiere_jax.runtime.sharding import batch_parts, check_batch
-from lumiere_jax.runtime.watchdog import peer_errors
+from lumiere_jax.runtime.watchdog import end_at_once, peer_errors
 
-START_TIMEOUT_S = 300
-HEARTBEAT_TIMEOUT_S = 100
-SHUTDOWN_TIMEOUT_S = 120
 _GRACE_S = 30
 
 _barriers = itertools.count()
@@ -37,9 +34,9 @@ def is_configured(environment: Mapping[str, str] = os.environ) -> bool:
 def initialize(
     requested: bool,
     *,
-    start_timeout_s: int = START_TIMEOUT_S,
-    heartbeat_timeout_s: int = HEARTBEAT_TIMEOUT_S,
-    shutdown_timeout_s: int = SHUTDOWN_TIMEOUT_S,
+    start_timeout_s: int = 300,
+    heartbeat_timeout_s: int = 100,
+    shutdown_timeout_s: int = 120,
 ) -> None:
     """Joins the other processes, where there are any; must come before any use of devices.
 
@@ -59,8 +56,8 @@ def initialize(
         return
     settings = cluster_settings(os.environ)
     # JAX does not raise when its time is over: it aborts the process, with a C++ stack trace.
-    text = f"error: {_not_met(settings, f'no answer within {start_timeout_s} s')}\n"
-    timer = threading.Timer(start_timeout_s, _give_up, [text])
+    text = f"error: {_not_met(settings, f'no answer within {start_timeout_s} s')}"
+    timer = threading.Timer(start_timeout_s, end_at_once, [text, EXIT_USER_ERROR])
     timer.daemon = True
     timer.start()
     try:
@@ -113,9 +110,7 @@ def cluster_settings(environment: Mapping[str, str]) -> dict[str, Any]:
     """The arguments of `jax.distributed.initialize` that the JAX_ variables hold.
 
     None without a JAX_COORDINATOR_ADDRESS: JAX asks Cloud TPU, GKE, Slurm and Open MPI by itself.
-
-    Raises:
-      UserError: if they are incomplete or contradictory.
+    Variables that are incomplete or contradictory are a `UserError`.
     """
     address, *numbers = (environment.get(name, "") for name in _VARIABLES)
     if not address or not any(numbers):
@@ -144,11 +139,6 @@ def _not_met(settings: Mapping[str, Any], reason: str) -> str:
         "processes, with JAX_COORDINATOR_ADDRESS, where it is set, the address of process 0 and a "
         "port that is free there and open between the hosts."
     )
-
-
-def _give_up(text: str) -> None:
-    os.write(2, text.encode())
-    os._exit(EXIT_USER_ERROR)
 
 
 def _first_line(error: Exception) -> str:

@@ -72,10 +72,9 @@ def _parse_flags(argv: list[str]) -> list[str]:
         remaining = flags.FLAGS(argv)
     except KeyboardInterrupt:
         sys.exit(_report("interrupted", EXIT_INTERRUPTED))
-    except flags.Error as error:
-        sys.exit(_report(f"{error} (--help lists the flags)", EXIT_USER_ERROR))
-    except (UserError, app.UsageError) as error:
-        sys.exit(_report(str(error), EXIT_USER_ERROR))
+    except (flags.Error, UserError, app.UsageError) as error:
+        hint = " (--help lists the flags)" if isinstance(error, flags.Error) else ""
+        sys.exit(_report(f"{error}{hint}", EXIT_USER_ERROR))
     if flags.FLAGS["verbosity"].using_default_value:
         logging.set_verbosity(logging.WARNING)  # absl shows the INFO of libraries
     return remaining

@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import uuid
@@ -54,10 +55,7 @@ def written_folder(path: str | os.PathLike) -> Iterator[Path]:
     """A folder to fill, which becomes the local folder `path` and replaces a former one.
 
     Folders above it are made. An error or an interruption (SIGINT, SIGTERM) leaves nothing behind,
-    and what was at `path` stays.
-
-    Raises:
-      UserError: if it cannot be written, such as on a full disk, or is in a bucket.
+    and what was at `path` stays. If it cannot be written, that is a `UserError`.
     """
     path = local(path)
     try:
@@ -83,15 +81,11 @@ def written_folder(path: str | os.PathLike) -> Iterator[Path]:
 @contextlib.contextmanager
 def _sigterm_is_raised() -> Iterator[None]:
     """Ends the process at SIGTERM by an exception, unless there is a handler already."""
-
-    def end(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
     mine = threading.current_thread() is threading.main_thread()
     if not mine or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
-    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         yield
     finally:
@@ -115,12 +109,7 @@ def _exchange(temporary: Path, path: Path) -> None:
 
 
 def keep_others(former: Path, folder: Path, but: Collection[str] = ()) -> None:
-    """Copies what a folder holds into the one that replaces it, which keeps what it has.
-
-    Args:
-      former: folder that is to be replaced.
-      folder: what replaces it.
-      but: names of what is not copied.
+    """Copies all but some names of a folder into the one that replaces it and keeps what it has.
 
     Raises:
       UserError: if there is something that is neither a file, a folder nor a link.

@@ -21,22 +21,16 @@ _NOUNS = {int: "an integer", float: "a number", str: "a text"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Option:
-    """An option as users see it: its name is that of the flag, and of the field of a request.
-
-    Attributes:
-      default: None if it is decided elsewhere.
-      above: what every value is above.
-      served_maximum: the largest value that a server takes from its clients, if that is less.
-    """
+    """An option as users see it: its name is that of the flag, and of the field of a request."""
 
     name: str
     type: type
-    default: Any
+    default: Any  # None if it is decided elsewhere
     help: str
     minimum: float | None = None
-    above: float | None = None
+    above: float | None = None  # what every value is above
     maximum: float | None = None
-    served_maximum: float | None = None
+    served_maximum: float | None = None  # the largest that a server takes from clients, if less
     choices: tuple[str, ...] = ()
 
     @property
@@ -94,11 +88,7 @@ def declared(declaration: type) -> Mapping[str, Option]:
 
 
 def check(declaration: type, values: Mapping[str, Any]) -> None:
-    """Checks values, by the names of the fields, against their declaration.
-
-    Raises:
-      UserError: naming the option, and what it must be.
-    """
+    """Checks values, by the names of the fields; a `UserError` names what one must be."""
     options = declared(declaration)
     for field, value in values.items():
         if not options[field].accepts(value):

@@ -57,15 +57,10 @@ class Interruption:
                 _stop(received)
 
     def poll(self) -> None:
-        """Stops here if a signal came.
+        """Stops here if a signal came: `KeyboardInterrupt` after SIGINT, `Preempted` after SIGTERM.
 
         To be called after each step, on every process equally often: the state is then that of
-        the same step everywhere.
-
-        Raises:
-          KeyboardInterrupt: after SIGINT to a process that runs alone.
-          Preempted: after SIGTERM; with many processes after either signal to any of them, at the
-            same call on all.
+        the same step everywhere. Many processes are `Preempted` at the same call by either signal.
         """
         if not self._is_main:
             return

@@ -3,8 +3,11 @@
 (`ReportProgress` of clu logs the rate of a training loop; this is for whoever watches a terminal.)
 """
 
+import contextlib
+import functools
 import sys
 import time
+from collections.abc import Iterator
 from typing import TextIO
 
 
@@ -22,11 +25,6 @@ class Progress:
     """Prints how far something is, its rate and the time left.
 
     A terminal shows one line, which is rewritten; elsewhere a line is printed every 10 seconds.
-
-    Attributes:
-      label: what is going on.
-      total: how many units there are.
-      unit: name of a unit, in the plural.
     """
 
     def __init__(
@@ -38,7 +36,7 @@ class Progress:
         stream: TextIO | None = None,
         quiet: bool = False,
     ):
-        """Starts the clock; `start` units were done before (a resumed run); `quiet` is silent."""
+        """Starts the clock for `total` units; `start` of them were done before (a resumed run)."""
         self.label, self.total, self.unit = label, total, unit
         self._quiet = quiet
         self._stream = stream or sys.stderr
@@ -58,10 +56,9 @@ class Progress:
         line = self.line(now - self._begin, note)
         if self._stream.isatty():
             end = "\n" if done >= self.total else ""
-            self._stream.write(f"\r\x1b[K{line}{end}")
+            print(f"\r\x1b[K{line}", end=end, file=self._stream, flush=True)
         else:
-            self._stream.write(line + "\n")
-        self._stream.flush()
+            print(line, file=self._stream, flush=True)
 
     def advance(self, note: str = "") -> None:
         """Reports that one more unit is done; the clock starts when the first is done."""
@@ -71,8 +68,7 @@ class Progress:
 
     def announce(self, text: str) -> None:
         """Prints what happens before the first unit is done."""
-        self._stream.write(f"{self.label}: {text}\n")
-        self._stream.flush()
+        print(f"{self.label}: {text}", file=self._stream, flush=True)
 
     def line(self, elapsed: float, note: str = "") -> str:
         """The text of the line after `elapsed` seconds."""
@@ -86,22 +82,13 @@ class Progress:
         return f"{text}{', ' + note if note else ''}"
 
 
-class Announcement:
-    """Says what takes long: `with Announcement("compiling, this can take minutes"): ...`."""
-
-    def __init__(self, text: str, stream: TextIO | None = None, quiet: bool = False):
-        """Remembers what to say; nothing if `quiet`."""
-        self._text, self._stream, self._quiet = text, stream or sys.stderr, quiet
-
-    def __enter__(self) -> "Announcement":
-        """Says it."""
-        if not self._quiet:
-            print(f"{self._text} ...", file=self._stream, flush=True)
-        self._begin = time.monotonic()
-        return self
-
-    def __exit__(self, kind: object, value: object, traceback: object) -> None:
-        """Says how long it took, unless it failed."""
-        if kind is None and not self._quiet:
-            took = duration(time.monotonic() - self._begin)
-            print(f"{self._text}: done in {took}", file=self._stream, flush=True)
+@contextlib.contextmanager
+def announced(text: str, stream: TextIO | None = None, quiet: bool = False) -> Iterator[None]:
+    """Says what takes long and, unless it fails, how long it took; nothing if `quiet`."""
+    say = functools.partial(print, file=stream or sys.stderr, flush=True)
+    begin = time.monotonic()
+    if not quiet:
+        say(f"{text} ...")
+    yield
+    if not quiet:
+        say(f"{text}: done in {duration(time.monotonic() - begin)}")

@@ -16,17 +16,10 @@ from safetensors import SafetensorError, safe_open
 from lumiere_jax.runtime.errors import UserError
 
 _DTYPES = {
-    "F64": np.float64,
-    "F32": np.float32,
-    "F16": np.float16,
-    "BF16": ml_dtypes.bfloat16,
-    "I64": np.int64,
-    "I32": np.int32,
-    "I16": np.int16,
-    "I8": np.int8,
-    "U8": np.uint8,
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8,
     "BOOL": np.bool_,
-}
+}  # fmt: skip
 
 
 class TensorFiles:
@@ -35,12 +28,8 @@ class TensorFiles:
     def __init__(self, folder: str | Path, stem: str = "model"):
         """Opens `STEM.safetensors`, or all files that `STEM.safetensors.index.json` names.
 
-        Args:
-          folder: of the model.
-          stem: "model" in folders of transformers, "diffusion_pytorch_model" in those of diffusers.
-
-        Raises:
-          UserError: if a file is missing, damaged, or not what the index says.
+        The stem is "model" in folders of transformers, "diffusion_pytorch_model" in those of
+        diffusers. A file that is missing, damaged, or not what the index says is a `UserError`.
         """
         self.folder = Path(folder).expanduser()
         if not self.folder.is_dir():
@@ -57,7 +46,7 @@ class TensorFiles:
         elif index.is_file():
             self._open_shards(index)
         else:
-            raise UserError(_nothing_found(self.folder, stem))
+            raise _nothing_found(self.folder, stem)
 
     def _open_shards(self, index: Path) -> None:
         weight_map = _weight_map(index)
@@ -104,32 +93,25 @@ class TensorFiles:
     def read_slice(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
         """A part of a tensor; only its bytes are read.
 
-        Args:
-          name: of the tensor.
-          index: slices without a step, one for each of the first axes.
+        The index has slices without a step, one for each of the first axes.
         """
         self.dtype(name)
         part = self._slice(name)
-        bounds = [
-            slice(*bound.indices(size)[:2])
-            for bound, size in zip(index, part.get_shape(), strict=False)
-        ]
+        sizes = zip(index, part.get_shape(), strict=False)
+        bounds = [slice(*bound.indices(size)[:2]) for bound, size in sizes]
         if not bounds:
-            return self._file(name).get_tensor(name)
+            return self._files[name].get_tensor(name)
         if any(bound.start >= bound.stop for bound in bounds):  # safetensors refuses empty ones
             return np.zeros(part.get_shape(), self.dtype(name))[tuple(bounds)]
         return part[tuple(bounds)]
 
-    def _file(self, name: str) -> Any:
+    def _slice(self, name: str) -> Any:
         if name not in self._files:
             raise UserError(
                 f"{self.folder} has no tensor {name!r} among its {len(self._files)}; it holds "
                 "another kind of model, or a part of one."
             )
-        return self._files[name]
-
-    def _slice(self, name: str) -> Any:
-        return self._file(name).get_slice(name)
+        return self._files[name].get_slice(name)
 
 
 def _open(path: Path) -> Any:
@@ -158,12 +140,11 @@ def _weight_map(index: Path) -> dict[str, str]:
     raise UserError(f"{index} is not an index of safetensors files ({problem}); copy it again.")
 
 
-def _nothing_found(folder: Path, stem: str) -> str:
+def _nothing_found(folder: Path, stem: str) -> UserError:
     missing = f"{folder} has neither {stem}.safetensors nor {stem}.safetensors.index.json"
-    pickles = sorted(path.name for path in folder.glob("*.bin"))
-    if pickles:
-        return (
+    if pickles := sorted(path.name for path in folder.glob("*.bin")):
+        return UserError(
             f"{missing}, only {pickles[0]}, a pickle that could run foreign code; save the model "
             "as safetensors with the library it is from: model.save_pretrained(FOLDER)."
         )
-    return f"{missing}; give the folder that holds the weights."
+    return UserError(f"{missing}; give the folder that holds the weights.")

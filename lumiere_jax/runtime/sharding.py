@@ -49,15 +49,9 @@ class MeshConfig(ConfigSection):
 
 
 def create_mesh(config: Mapping[str, int], devices: Sequence[Any] | None = None) -> Mesh:
-    """Arranges devices, by default those of all processes, in a mesh.
+    """Arranges devices, by default those of all processes, in the mesh of a `MeshConfig`.
 
-    Args:
-      config: `config.mesh`: the size of each axis of `AXES`; one of them may be -1, which takes
-        all devices that are left.
-      devices: those to take.
-
-    Raises:
-      UserError: if the sizes do not fit the devices, or the slices of the job.
+    Sizes that do not fit the devices, or the slices of the job, are a `UserError`.
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = _axis_sizes({axis: config[axis] for axis in AXES}, len(devices))
@@ -106,11 +100,8 @@ def local_mesh() -> Mesh:
 def sampling_mesh(batch_size: int, fits: Callable[[int], bool]) -> Mesh:
     """A mesh for sampling: clips over "data" as far as they go, then parts of clips over "space".
 
-    It has as many devices as that keeps busy.
-
-    Args:
-      batch_size: clips sampled together.
-      fits: whether a clip, or its windows, can be split into a number of parts.
+    It has as many devices as that keeps busy; `fits` says whether a clip, or its windows, can be
+    split into a number of parts.
     """
     devices = jax.devices()
     data = math.gcd(batch_size, len(devices))
@@ -159,24 +150,17 @@ def on_every_device(
     Every device computes its own clips as if it were alone, so that the number of devices does not
     change a bit of them.
     """
-    clips = PartitionSpec(mesh.axis_names)
-    in_specs = (PartitionSpec(), clips)
-    return jax.jit(jax.shard_map(apply, mesh=mesh, in_specs=in_specs, out_specs=clips))
+    whole, clips = PartitionSpec(), PartitionSpec(mesh.axis_names)
+    return jax.jit(jax.shard_map(apply, mesh=mesh, in_specs=(whole, clips), out_specs=clips))
 
 
 def parameter_spec(path: str, shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
-    """Where a parameter, or anything that belongs to one, lives.
+    """Where a parameter, or anything that belongs to one, lives on an axis "fsdp" of this size.
 
-    Args:
-      path: with slashes, such as "down_0_0_block/conv_0/kernel"; those of a parameter's optimizer
-        state and EMA end in it.
-      shape: of the array.
-      fsdp: size of the mesh's axis of that name.
-
-    Returns:
-      A spec that splits the output channels (the last axis) over "fsdp", or, where these do not
-      divide evenly, the input channels; nothing for small arrays. Spatial axes of kernels are
-      never split: that would exchange halos of weights.
+    Its path, with slashes ("down_0_0_block/conv_0/kernel"), is what those of its optimizer state
+    and EMA end in. The output channels (the last axis) are split or, where these do not divide
+    evenly, the input channels; small arrays are not, and neither are spatial axes of kernels: that
+    would exchange halos of weights.
     """
     rule = next(rule for pattern, rule in PARAMETER_RULES if re.search(pattern, path))
     if rule == "whole" or fsdp == 1 or math.prod(shape) < _SMALLEST_SPLIT:

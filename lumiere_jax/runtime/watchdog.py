@@ -18,9 +18,8 @@ _ADVICE = (
     "Look at the logs of the other processes for the first error; the same command, given to all "
     "of them, continues from the last checkpoint."
 )
+# Status codes of barriers and connections between processes; computing ends with others.
 _LOST = frozenset({"ABORTED", "CANCELLED", "DEADLINE_EXCEEDED", "UNAVAILABLE"})
-"""Status codes of barriers and connections between processes; computing ends with others."""
-
 # Only the libraries below have no type or code for it: Gloo raises ValueError, NCCL INTERNAL.
 _LOST_TRANSPORT = re.compile(
     r"(UNKNOWN|INTERNAL): (Gloo .* failed|NCCL .*remote process exited)", re.DOTALL
@@ -76,7 +75,7 @@ class Watchdog:
         while not self._is_over.wait(min(self._timeout_s / 4, 5.0)):
             silent = time.monotonic() - self._last
             if silent > self._timeout_s and not self._pauses:
-                _end(self._message(silent))
+                end_at_once(f"\nerror: {self._message(silent)}", EXIT_PEER)
 
     def _message(self, silent_s: float) -> str:
         return (
@@ -109,27 +108,25 @@ def peer_errors() -> Iterator[None]:
         if sign is None:
             raise
         process = f"process {jax.process_index()} of {jax.process_count()}"
-        _end(f"{process} lost another process ({sign}). {_ADVICE}")
+        end_at_once(f"\nerror: {process} lost another process ({sign}). {_ADVICE}", EXIT_PEER)
 
 
-def _end(text: str) -> NoReturn:
+def end_at_once(text: str, exit_code: int) -> NoReturn:
     """Ends the process, past Python's buffers: a thread that hangs may hold their locks."""
-    os.write(2, f"\nerror: {text}\n".encode())
-    os._exit(EXIT_PEER)
+    os.write(2, f"{text}\n".encode())
+    os._exit(exit_code)
 
 
 def peer_sign(error: BaseException) -> str | None:
     """The first line of an error, or of one that led to it, of a lost process; else None."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if _is_of_peer(seen):
-            return str(seen).splitlines()[0]
-        seen = seen.__cause__ or seen.__context__
-    return None
+    if _is_of_peer(error):
+        return str(error).splitlines()[0]
+    earlier = error.__cause__ or error.__context__
+    return peer_sign(earlier) if earlier else None
 
 
 def _is_of_peer(error: BaseException) -> bool:
     if isinstance(error, jax.errors.JaxRuntimeError) and error.error_code_string in _LOST:
         return True
-    transport = isinstance(error, jax.errors.JaxRuntimeError | ValueError)
-    return transport and _LOST_TRANSPORT.match(str(error)) is not None
+    may_be_transport = isinstance(error, jax.errors.JaxRuntimeError | ValueError)
+    return may_be_transport and _LOST_TRANSPORT.match(str(error)) is not None

@@ -19,7 +19,7 @@ from jaxtyping import Int32
 from lumiere_jax.models.parameters import Params
 from lumiere_jax.runtime import distributed
 from lumiere_jax.runtime.errors import UserError
-from lumiere_jax.runtime.progress import Announcement
+from lumiere_jax.runtime.progress import announced
 from lumiere_jax.runtime.safetensors_reading import TensorFiles
 from lumiere_jax.runtime.sharding import (
     by_clip,
@@ -175,7 +175,7 @@ class T5TextEncoder(TextEncoder):
         batch = _prompts_a_device() * mesh.size
         params = t5_weights.load(files, architecture, dtype, mesh)
         text = "compiling the text encoder, this can take minutes"
-        with Announcement(text, quiet=not distributed.is_primary()):
+        with announced(text, quiet=not distributed.is_primary()):
             program = compile_encoder(
                 architecture, dtype, mesh, batch, self.max_length, self._keep_padding
             )

@@ -20,7 +20,7 @@ from lumiere_jax.runtime.distributed import say
 from lumiere_jax.runtime.errors import Preempted, UserError
 from lumiere_jax.runtime.files import write_text
 from lumiere_jax.runtime.preemption import Interruption
-from lumiere_jax.runtime.progress import Announcement
+from lumiere_jax.runtime.progress import announced
 from lumiere_jax.runtime.sharding import create_mesh, global_batch
 from lumiere_jax.runtime.watchdog import Watchdog, peer_errors
 from lumiere_jax.training import samples
@@ -107,7 +107,7 @@ def train(
     # ---- the step, compiled as a whole ----------------------------------------------------
     if first_step < num_steps:
         batch = global_batch(next(batches), mesh)
-        with Announcement(COMPILING, quiet=not distributed.is_primary()):
+        with announced(COMPILING, quiet=not distributed.is_primary()):
             step_function = compile_step(stage, optimizer, mesh, state, batch)
             distributed.wait_for_all("compiled")
 

@@ -3,7 +3,7 @@ import io
 import pytest
 
 from lumiere_jax.runtime import progress
-from lumiere_jax.runtime.progress import Announcement, Progress, duration
+from lumiere_jax.runtime.progress import Progress, announced, duration
 
 
 @pytest.fixture(name="clock")
@@ -90,10 +90,10 @@ def test_compilation_does_not_count_when_advancing(clock):
 
 def test_announcement(clock):
     stream = io.StringIO()
-    with Announcement("compiling", stream):
+    with announced("compiling", stream):
         assert stream.getvalue() == "compiling ...\n"
         clock[0] += 65
     assert stream.getvalue().splitlines()[-1] == "compiling: done in 1 min 05 s"
-    with pytest.raises(ValueError), Announcement("reading", stream):
+    with pytest.raises(ValueError), announced("reading", stream):
         raise ValueError
     assert stream.getvalue().splitlines()[-1] == "reading ..."
