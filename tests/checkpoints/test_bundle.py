@@ -29,6 +29,10 @@ def flat(params):
     return {path: np.asarray(leaf) for path, leaf in flatten_dict(params).items()}
 
 
+def flat_params(place):
+    return flat(checkpoint.load(place)[1])
+
+
 @pytest.fixture(name="made", scope="module")
 def fixture_made(cascade, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundle") / "made"
@@ -52,10 +56,8 @@ def test_every_stage_comes_back_rounded_to_bfloat16(cascade, made, stage):
         assert array.dtype == np.float32 and array.tobytes() == rounded.tobytes(), path
     assert step_read == step
     expected_config.init_from = expected_config.data.folder = ""  # of the machine it was made on
-    assert json.loads(config.to_json()) == json.loads(expected_config.to_json())
-    assert json.loads(checkpoint.load_config(made / stage).to_json()) == json.loads(
-        config.to_json()
-    )
+    for found in (config, checkpoint.load_config(made / stage)):
+        assert json.loads(found.to_json()) == json.loads(expected_config.to_json())
 
 
 def test_what_is_shared_is_there_once(made):
@@ -74,9 +76,7 @@ def test_others_can_read_the_files(made):
 
 def test_float32_is_kept_exactly(cascade, tmp_path):
     export([str(cascade["stunet"])], tmp_path / "exact", "float32")
-    expected, params = (
-        flat(checkpoint.load(place)[1]) for place in (cascade["stunet"], tmp_path / "exact/stunet")
-    )
+    expected, params = flat_params(cascade["stunet"]), flat_params(tmp_path / "exact/stunet")
     assert all(params[path].tobytes() == expected[path].tobytes() for path in expected)
 
 
@@ -93,8 +93,7 @@ def test_sampling_is_that_of_the_rounded_weights(cascade, made):
 
 def test_a_stage_of_a_bundle_starts_a_training(made, tmp_path):
     train(tiny_config("stunet", made / "t2i", train__num_steps=1), tmp_path / "run")
-    frozen = flat(checkpoint.load(made / "t2i")[1])
-    trained = flat(checkpoint.load(tmp_path / "run")[1])
+    frozen, trained = flat_params(made / "t2i"), flat_params(tmp_path / "run")
     assert all(trained[path].tobytes() == array.tobytes() for path, array in frozen.items())
 
 
@@ -131,10 +130,8 @@ def test_stages_by_other_names_share_with_no_ring(cascade, tmp_path):
         "stunet": "t2i", "t2i": "image", "image": None,
     }  # fmt: skip
     for name, stage in places.items():
-        expected, params = (
-            flat(checkpoint.load(p)[1]) for p in (cascade[stage], tmp_path / "b" / name)
-        )
-        for path, array in expected.items():
+        params = flat_params(tmp_path / "b" / name)
+        for path, array in flat_params(cascade[stage]).items():
             assert params[path].tobytes() == array.astype(ml_dtypes.bfloat16).astype("f4").tobytes()
     export([f"stunet={cascade['stunet_conditional']}"], tmp_path / "one")
     assert bundle.entries(tmp_path / "one")["stunet"]["shares"] is None
@@ -189,7 +186,7 @@ def test_a_bundle_that_cannot_be_read_is_not_replaced(cascade, copy):
         (alter, "t2i/weights.safetensors is not what its checksum says"),
         (lambda copy: (copy / "t2i" / bundle.WEIGHTS).unlink(), "t2i/weights.* cannot be read"),
         (
-            lambda copy: (copy / bundle.MANIFEST).write_text("{"),
+            lambda copy: (copy / "manifest.json").write_text("{"),
             "manifest.json is not the manifest",
         ),
         (set_version, "version 99 of the format, and this program reads 2; use the newer program"),
@@ -201,12 +198,12 @@ def test_broken_files_are_named(copy, damage, message):
         checkpoint.load(copy / "stunet")
 
 
-def of_stage(field, value, stage="stunet"):
-    return lambda manifest: manifest["stages"][stage].update({field: value})
+def of_stage(field, value):
+    return lambda manifest: manifest["stages"]["stunet"].update({field: value})
 
 
-def without(stage, field):
-    return lambda manifest: manifest["stages"][stage].pop(field)
+def without(field):
+    return lambda manifest: manifest["stages"]["stunet"].pop(field)
 
 
 @pytest.mark.parametrize(
@@ -215,8 +212,8 @@ def without(stage, field):
         (lambda manifest: manifest.pop("stages"), "'stages' is missing"),
         (lambda manifest: manifest.update(stages=[]), r"'stages' is \[\]"),
         (lambda manifest: manifest.update(stages={}), "it has no stages"),
-        (without("stunet", "config"), "stage 'stunet': 'config' is missing"),
-        (without("stunet", "shares"), "stage 'stunet': 'shares' is missing"),
+        (without("config"), "stage 'stunet': 'config' is missing"),
+        (without("shares"), "stage 'stunet': 'shares' is missing"),
         (of_stage("shares", "stunet"), "stage 'stunet' shares with itself"),
         (of_stage("shares", "stunet_conditional"), "shares with itself"),
         (of_stage("shares", "../../x"), r"'stunet' shares with '../../x', which is not there"),
@@ -236,9 +233,8 @@ def test_manifests_of_another_shape(copy, change, problem):
     manifest = json.loads((copy / bundle.MANIFEST).read_text())
     change(manifest)
     write_manifest(copy, manifest)
-    with pytest.raises(
-        UserError, match=rf"manifest.json is not the manifest of a bundle .*{problem}"
-    ):
+    message = rf"manifest.json is not the manifest of a bundle .*{problem}"
+    with pytest.raises(UserError, match=message):
         checkpoint.load(copy / "stunet")
 
 

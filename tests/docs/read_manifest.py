@@ -4,7 +4,7 @@ import sys
 
 import yaml
 
-from tests.launch.jobset_schema import check_jobset
+from tests.launch.jobset import check_jobset
 
 if __name__ == "__main__":
     check_jobset(yaml.safe_load(sys.stdin))

@@ -12,24 +12,15 @@ SIZE = 32
 TEXT_DIM = 32
 TEXT_LENGTH = 7
 COMMON = dict(
-    sample_size=SIZE,
-    layers_per_block=1,
-    block_out_channels=(32, 64),
-    attention_head_dim=8,
-    cross_attention_dim=32,
-    encoder_hid_dim=TEXT_DIM,
-    addition_embed_type="text",
-    addition_embed_type_num_heads=2,
-    act_fn="gelu",
-    time_embedding_act_fn="gelu",
+    sample_size=SIZE, layers_per_block=1, block_out_channels=(32, 64), attention_head_dim=8,
+    cross_attention_dim=32, encoder_hid_dim=TEXT_DIM, addition_embed_type="text",
+    addition_embed_type_num_heads=2, act_fn="gelu", time_embedding_act_fn="gelu",
     cross_attention_norm="group_norm",
     down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
     up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
     mid_block_type="UNetMidBlock2DSimpleCrossAttn",
-    resnet_time_scale_shift="scale_shift",
-    resnet_skip_time_act=True,
-    out_channels=6,
-)
+    resnet_time_scale_shift="scale_shift", resnet_skip_time_act=True, out_channels=6,
+)  # fmt: skip
 STAGE_ONE = COMMON | {"in_channels": 3}
 # As scripts/convert_if.py of diffusers describes stage II.
 STAGE_TWO = COMMON | {
@@ -48,13 +39,10 @@ PARTS |= dict(watermarker=None, requires_safety_checker=False)
 def scheduler(sample_max_value: float) -> diffusers.DDPMScheduler:
     """As scripts/convert_if.py of diffusers has it."""
     return diffusers.DDPMScheduler(
-        variance_type="learned_range",
-        beta_schedule="squaredcos_cap_v2",
-        prediction_type="epsilon",
-        thresholding=True,
-        dynamic_thresholding_ratio=0.95,
+        variance_type="learned_range", beta_schedule="squaredcos_cap_v2",
+        prediction_type="epsilon", thresholding=True, dynamic_thresholding_ratio=0.95,
         sample_max_value=sample_max_value,
-    )
+    )  # fmt: skip
 
 
 def stage_one(**fields) -> diffusers.IFPipeline:
@@ -85,16 +73,10 @@ def embeddings(batch: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 def write_text_encoder(folder: Path) -> torch.nn.Module:
     """A tiny T5 v1.1 encoder whose tokens are bytes; returns the torch network."""
     config = transformers.T5Config(
-        vocab_size=384,
-        d_model=TEXT_DIM,
-        d_kv=8,
-        d_ff=48,
-        num_layers=2,
-        num_heads=4,
-        feed_forward_proj="gated-gelu",
-        tokenizer_class="ByT5Tokenizer",
+        vocab_size=384, d_model=TEXT_DIM, d_kv=8, d_ff=48, num_layers=2, num_heads=4,
+        feed_forward_proj="gated-gelu", tokenizer_class="ByT5Tokenizer",
         tie_word_embeddings=False,
-    )
+    )  # fmt: skip
     torch.manual_seed(0)
     encoder = transformers.T5EncoderModel(config).eval()
     encoder.save_pretrained(folder)

@@ -5,6 +5,7 @@ import json
 import diffusers
 import jax
 import numpy as np
+import optax
 import pytest
 import torch
 
@@ -23,13 +24,9 @@ def images(pipeline, name):
     text, null = deepfloyd.embeddings(1)
     low = {"image": torch.linspace(-1, 1, 192).reshape(1, 3, 8, 8)} if name == "ssr" else {}
     return pipeline(
-        prompt_embeds=text,
-        negative_prompt_embeds=null,
-        num_inference_steps=3,
-        generator=torch.Generator().manual_seed(3),
-        output_type="pt",
-        **low,
-    )[0]
+        prompt_embeds=text, negative_prompt_embeds=null, num_inference_steps=3,
+        generator=torch.Generator().manual_seed(3), output_type="pt", **low,
+    )[0]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["t2i", "ssr"])
@@ -63,30 +60,17 @@ def random_checkpoint(workdir, **fields):
     stage = Stage.from_config(tiny_config(fields.pop("stage", "t2i"), **fields))
     params = jax.jit(stage.init_params)(jax.random.key(0))
     saver = checkpoint.Checkpointer(workdir, keep_last=1, keep_best=0)
-    optimizer = stage_optimizer()
-    saver.save(create_state(params, {}, optimizer), stage.config)
+    saver.save(create_state(params, {}, optax.sgd(0.1)), stage.config)
     saver.close()
     return stage, params
 
 
-def stage_optimizer():
-    import optax
-
-    return optax.sgd(0.1)
-
-
 def test_network_that_was_trained_here(tmp_path):
     stage, params = random_checkpoint(
-        tmp_path / "run",
-        diffusion__schedule="discrete",
-        diffusion__prediction="epsilon",
-        diffusion__learned_variance=True,
-        diffusion__log_snr_shift=0.0,
-        model__out_channels=6,
-        model__widths=(32, 32),
-        model__text_features=32,
-        model__attention_levels=(False, True),
-    )
+        tmp_path / "run", diffusion__schedule="discrete", diffusion__prediction="epsilon",
+        diffusion__learned_variance=True, diffusion__log_snr_shift=0.0, model__out_channels=6,
+        model__widths=(32, 32), model__text_features=32, model__attention_levels=(False, True),
+    )  # fmt: skip
     export_weights(tmp_path / "run", tmp_path / "out", quiet=True)
     loaded = diffusers.IFPipeline.from_pretrained(tmp_path / "out").unet
     rng = np.random.default_rng(0)

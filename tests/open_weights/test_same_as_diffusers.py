@@ -90,6 +90,14 @@ def with_null_text(stage, null):
     return dataclasses.replace(stage, text_encoder=_Embedded(null.numpy()))
 
 
+def assert_same_images(actual, pipeline, text, null, **options):
+    """Compares with what the pipeline makes of the embeddings of prompts and of the null text."""
+    embeddings = {"prompt_embeds": text, "negative_prompt_embeds": null}
+    expected = pipeline(**embeddings, num_inference_steps=STEPS, output_type="pt", **options)[0]
+    assert np.std(as_images(expected)) > 0.1
+    np.testing.assert_allclose(actual[:, 0], as_images(expected), atol=1e-3)
+
+
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 def test_images_are_those_of_the_pipeline_of_stage_one(guidance, pipelines, workdirs, monkeypatch):
     stage, params = load(workdirs["t2i"])
@@ -102,15 +110,7 @@ def test_images_are_those_of_the_pipeline_of_stage_one(guidance, pipelines, work
     actual = StageSampler(with_null_text(stage, null), options, 1).program(params, inputs)
     modules = ["pipelines.deepfloyd_if.pipeline_if", "schedulers.scheduling_ddpm"]
     _Recorded(monkeypatch, modules, [draw(keys, i, shape) for i in range(STEPS)])
-    expected = pipelines["t2i"](
-        prompt_embeds=text,
-        negative_prompt_embeds=null,
-        num_inference_steps=STEPS,
-        guidance_scale=guidance,
-        output_type="pt",
-    )[0]
-    assert np.std(as_images(expected)) > 0.1
-    np.testing.assert_allclose(actual[:, 0], as_images(expected), atol=1e-3)
+    assert_same_images(actual, pipelines["t2i"], text, null, guidance_scale=guidance)
 
 
 @pytest.mark.parametrize("name", ["ddim", "dpmpp_2m"])
@@ -137,12 +137,4 @@ def test_images_are_those_of_the_pipeline_of_stage_two(pipelines, workdirs, monk
     modules = ["pipelines.deepfloyd_if.pipeline_if_superresolution", "schedulers.scheduling_ddpm"]
     streams = [0, 2**31, *range(1, STEPS)]  # the image, the augmentation, the steps
     _Recorded(monkeypatch, modules, [draw(keys, i, shape) for i in streams])
-    expected = pipelines["ssr"](
-        image=as_tensor(low[:, 0]),
-        prompt_embeds=text,
-        negative_prompt_embeds=null,
-        num_inference_steps=STEPS,
-        output_type="pt",
-    )[0]
-    assert np.std(as_images(expected)) > 0.1
-    np.testing.assert_allclose(actual[:, 0], as_images(expected), atol=1e-3)
+    assert_same_images(actual, pipelines["ssr"], text, null, image=as_tensor(low[:, 0]))

@@ -2,15 +2,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from lumiere_jax.planning import hlo
 from lumiere_jax.planning.flops import count
-from lumiere_jax.planning.hlo import (
-    Summary,
-    Traffic,
-    num_bytes,
-    parse,
-    parse_instruction,
-    summarize,
-)
+from lumiere_jax.planning.hlo import Summary, Traffic, num_bytes, parse_instruction, summarize
 
 # Shortened from what the TPU's compiler prints; the names are its own.
 PROGRAM = """\
@@ -187,6 +181,6 @@ def test_what_the_compiler_of_this_machine_prints():
     text = jax.jit(gradients).lower(*args).compile().as_text()
     summary = summarize(text)
     assert summary.unknown_loops == () and summary.collectives == {}
-    computations, entry = parse(text)
+    computations, entry = hlo.parse(text)
     assert any(line.opcode == "while" for line in computations[entry].values())
     assert summary.flops == count(gradients, *args).total

@@ -10,15 +10,13 @@ import pytest
 
 from tests.warm_python import REPOSITORY, python
 
+TINY, SLICE = "--config=configs/t2i.py:tiny", "--topology=v5e:2x2"
 NARROW = (
-    "--config.model.widths=(8,)",
-    "--config.model.embedding_features=8",
-    "--config.model.head_dim=8",
-    "--config.model.groups=4",
-    "--config.model.attention_levels=(False,)",
-    "--config.model.text_features=16",
+    "--config.model.widths=(8,)", "--config.model.embedding_features=8",
+    "--config.model.head_dim=8", "--config.model.groups=4",
+    "--config.model.attention_levels=(False,)", "--config.model.text_features=16",
     "--config.optimizer.name=adafactor",
-)
+)  # fmt: skip
 needs_compiler = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
     reason="the TPU's compiler is not installed: pip install -e '.[tpu]'",
@@ -37,7 +35,7 @@ def run(*arguments, program=None):
 @needs_compiler
 def test_training_step_of_four_chips_that_are_not_there(tmp_path):
     arguments = (
-        "--config=configs/t2i.py:tiny", "--topology=v5e:2x2", "--clips=1000",
+        TINY, SLICE, "--clips=1000",
         f"--cache={tmp_path}/cache", f"--output={tmp_path}/plans.jsonl",
         "--config.train.batch_size=4", "--config.mesh.data=2", "--config.mesh.fsdp=2", *NARROW,
     )  # fmt: skip
@@ -63,32 +61,14 @@ def test_training_step_of_four_chips_that_are_not_there(tmp_path):
     assert json.loads(again.stdout) == plan
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        (),
-        ("--config=configs/t2i.py:tiny", "--mode=features"),
-        ("--config=configs/t2i.py:tiny", "--mode=text"),
-    ],
-)
-def test_a_stage_or_features(arguments):
-    result = run("--topology=v5e:2x2", *arguments)
-    assert result.returncode == 2 and "give --config=FILE to plan a stage, or" in result.stderr
-
-
 @needs_compiler
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--topology=v5e:3x3", *NARROW), "no topology v5e:3x3"),
-        (
-            ("--topology=v5e:2x2", "--config.train.batch_size=6", *NARROW),
-            "train.batch_size=6 is not divisible by 4",
-        ),
-    ],
+    ("topology", "batch_size", "message"),
+    [("3x3", 4, "no topology v5e:3x3"), ("2x2", 6, "train.batch_size=6 is not divisible by 4")],
 )
-def test_what_cannot_be_compiled(arguments, message):
-    result = run("--config=configs/t2i.py:tiny", *arguments, program=sys.executable)
+def test_what_cannot_be_compiled(topology, batch_size, message):
+    flags = (f"--topology=v5e:{topology}", f"--config.train.batch_size={batch_size}", *NARROW)
+    result = run(TINY, *flags, program=sys.executable)
     assert result.returncode == 2 and message in result.stderr
     assert "Traceback" not in result.stderr
 
@@ -96,14 +76,17 @@ def test_what_cannot_be_compiled(arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--topology=v9:2x2",), "--topology=v9:2x2 is not a chip"),
-        (("--topology=v5e:2x2", "--search", "--mode=sample"), "--search tries ways to train"),
-        (("--topology=v5e:2x2", "--search", "--batches=x"), "--batches=x must be numbers"),
-        (("--topology=v5e:2x2", "--output=nowhere/x"), "there is no folder nowhere"),
-        ((), "topology"),
+        ((TINY, "--topology=v9:2x2"), "--topology=v9:2x2 is not a chip"),
+        ((TINY, SLICE, "--search", "--mode=sample"), "--search tries ways to train"),
+        ((TINY, SLICE, "--search", "--batches=x"), "--batches=x must be numbers"),
+        ((TINY, SLICE, "--output=nowhere/x"), "there is no folder nowhere"),
+        ((TINY,), "topology"),
+        ((SLICE,), "give --config=FILE to plan a stage, or"),
+        ((SLICE, TINY, "--mode=features"), "give --config=FILE to plan a stage, or"),
+        ((SLICE, TINY, "--mode=text"), "give --config=FILE to plan a stage, or"),
     ],
 )
 def test_mistakes(arguments, message):
-    result = run("--config=configs/t2i.py:tiny", *arguments)
+    result = run(*arguments)
     assert result.returncode == 2 and message in result.stderr
     assert "Traceback" not in result.stderr

@@ -1,6 +1,7 @@
 """One process, and what the environment says of others; tests/pod starts real ones."""
 
 from types import SimpleNamespace
+from unittest import mock
 
 import jax
 import numpy as np
@@ -11,11 +12,7 @@ from lumiere_jax.runtime import distributed
 from lumiere_jax.runtime.errors import PeerError, Preempted, UserError
 from lumiere_jax.runtime.sharding import AXES
 
-POD = {
-    "JAX_COORDINATOR_ADDRESS": "10.0.0.1:1234",
-    "JAX_NUM_PROCESSES": "4",
-    "JAX_PROCESS_ID": "3",
-}
+POD = {"JAX_COORDINATOR_ADDRESS": "10.0.0.1:1234", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "3"}
 
 
 @pytest.mark.parametrize(
@@ -64,7 +61,7 @@ def test_incomplete_settings_are_told(name, value, message):
 @pytest.fixture(name="started")
 def fixture_started(monkeypatch):
     """The arguments of the calls of `jax.distributed.initialize`, which does nothing."""
-    for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
+    for name in POD:
         monkeypatch.delenv(name, raising=False)
     calls = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda **settings: calls.append(settings))
@@ -90,26 +87,21 @@ def test_environment_starts_without_the_flag(started, monkeypatch):
     assert started[0]["process_id"] == 3
 
 
-def test_flag_without_a_cluster_is_told(monkeypatch):
-    def fail(**settings):
-        raise ValueError("coordinator_address should be defined.")
-
-    monkeypatch.setattr(jax.distributed, "initialize", fail)
-    for name in POD:
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(UserError, match="no cluster was found .*leave --distributed out"):
-        distributed.initialize(True)
-
-
-def test_processes_that_do_not_meet_are_told(monkeypatch):
-    def fail(**settings):
-        raise RuntimeError("Failed to recognize coordinator address w-0")
-
-    monkeypatch.setattr(jax.distributed, "initialize", fail)
-    for name, value in POD.items():
+@pytest.mark.parametrize(
+    ("environment", "error", "message"),
+    [
+        ({}, ValueError("coordinator_address should be defined."),
+         "no cluster was found .*leave --distributed out"),
+        (POD, RuntimeError("Failed to recognize coordinator address w-0"),
+         "process 3 of 4 did not meet .*10.0.0.1:1234.*w-0"),
+    ],
+)  # fmt: skip
+def test_a_start_that_fails_is_told(started, monkeypatch, environment, error, message):
+    monkeypatch.setattr(jax.distributed, "initialize", mock.Mock(side_effect=error))
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match="process 3 of 4 did not meet .*10.0.0.1:1234.*w-0"):
-        distributed.initialize(False)
+    with pytest.raises(UserError, match=message):
+        distributed.initialize(not environment)
 
 
 def test_one_process_agrees_with_itself(capsys):
@@ -121,10 +113,8 @@ def test_one_process_agrees_with_itself(capsys):
 
 
 def test_shutdown_that_fails_is_told(monkeypatch):
-    def fail():
-        raise RuntimeError("DEADLINE_EXCEEDED: Barrier timed out.\nmore")
-
-    monkeypatch.setattr(jax.distributed, "shutdown", fail)
+    error = RuntimeError("DEADLINE_EXCEEDED: Barrier timed out.\nmore")
+    monkeypatch.setattr(jax.distributed, "shutdown", mock.Mock(side_effect=error))
     with pytest.raises(PeerError, match=r"\(DEADLINE_EXCEEDED: Barrier timed out\.\)"):
         distributed.shutdown()
 

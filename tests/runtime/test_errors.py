@@ -132,10 +132,7 @@ def test_interrupt_that_python_drops_comes_again(binary):
 
 @pytest.mark.parametrize(
     ("what", "code", "message"),
-    [
-        ("preempted", 75, "preempted: step 7 is saved\n"),
-        ("peer", 76, "error: process 1 is gone\n"),
-    ],
+    [("preempted", 75, "preempted: step 7 is saved\n"), ("peer", 76, "error: process 1 is gone\n")],
 )
 def test_end_that_the_same_command_continues(binary, what, code, message):
     process = start(binary, f"--do={what}")

@@ -22,14 +22,10 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0, "0 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min 00 s"),
-        (185, "3 min 05 s"),
-        (3599.7, "1 h 00 min"),
-        (7810, "2 h 10 min"),
+        (0, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (185, "3 min 05 s"),
+        (3599.7, "1 h 00 min"), (7810, "2 h 10 min"),
     ],
-)
+)  # fmt: skip
 def test_duration(seconds, text):
     assert duration(seconds) == text
 
