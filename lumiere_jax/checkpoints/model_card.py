@@ -130,18 +130,16 @@ def _training(entries: Mapping[str, StageEntry]) -> str:
         widths = ", ".join(str(width) for width in model.get("widths", ()))
         frames = 1 if config["stage"] in IMAGE_STAGES else data["num_frames"]
         parts = [part["name"] for part in data.get("mixture", ())] or [data["name"]]
-        rows.append(
-            (
-                f"`{name}`",
-                f"{model['name']}, widths {widths}; {frames} × {data['resolution']}²",
-                f"{config['text']['name']}, {config['text']['dim']} features",
-                f"{diffusion['prediction']}, {diffusion['schedule']}, log-SNR shift "
-                f"{diffusion['log_snr_shift']:g}",
-                " and ".join(parts),
-                f"{entry['step'] or 'unknown'} × {config['train']['batch_size']}",
-                f"{config['optimizer']['name']}, {config['optimizer']['learning_rate']:g}",
-            )
-        )
+        rows.append((
+            f"`{name}`",
+            f"{model['name']}, widths {widths}; {frames} × {data['resolution']}²",
+            f"{config['text']['name']}, {config['text']['dim']} features",
+            f"{diffusion['prediction']}, {diffusion['schedule']}, log-SNR shift "
+            f"{diffusion['log_snr_shift']:g}",
+            " and ".join(parts),
+            f"{entry['step'] or 'unknown'} × {config['train']['batch_size']}",
+            f"{config['optimizer']['name']}, {config['optimizer']['learning_rate']:g}",
+        ))  # fmt: skip
     return _table(rows)
 
 

@@ -12,21 +12,14 @@ class Fields:
     """The fields of one config, each to be taken once."""
 
     def __init__(self, path: Path, defaults: Mapping[str, Any]):
-        """Reads a file.
+        """Reads a file, whose fields must be among `defaults`; any other is a `UserError`.
 
-        Args:
-          path: of the file.
-          defaults: all fields there may be, and what `diffusers` takes for those that are absent.
-            Names that begin with "_" are about the file and are left out.
-
-        Raises:
-          UserError: if it cannot be read, or has a field that `defaults` does not name.
+        The defaults are what `diffusers` takes for fields that are absent. Names that begin with
+        "_" are about the file and are left out.
         """
         self.path = path
-        given = read_json(path)
-        given = {name: value for name, value in given.items() if not name.startswith("_")}
-        unknown = sorted(set(given) - set(defaults))
-        if unknown:
+        given = {n: value for n, value in read_json(path).items() if not n.startswith("_")}
+        if unknown := sorted(set(given) - set(defaults)):
             raise UserError(
                 f"{path} has the field {unknown[0]!r} (value {given[unknown[0]]!r}), which is not "
                 "known, so what it means for the network is not either; import DeepFloyd IF's "

@@ -160,18 +160,16 @@ def _advise(config: ConfigDict, step: Step, mode: Mode, hbm: float | None) -> li
     """What helps a step that did not fit, the most promising first; `hbm`: bytes of a device."""
     if mode in ("features", "text"):
         return [f"take fewer {'clips' if mode == 'features' else 'prompts'} per device: --batches"]
-    mesh, advice = step.mesh.shape, []
-    state_is_large = hbm is not None and step.held > _LARGE_SHARE * hbm
+    mesh, advice, parts = step.mesh.shape, [], batch_parts(step.mesh)
     if mode == "train" and config.model.get("remat", "none") != "full":
         policies = ", ".join(REMAT_POLICIES)
         advice.append(f"recompute more: --config.model.remat=full (policies: {policies})")
-    parts = batch_parts(step.mesh)
     if mode == "train" and step.batch > parts:
         advice.append(
             f"take fewer than {step.batch // parts} clips per device: "
             f"--config.train.batch_size={parts} at least"
         )
-    if state_is_large:
+    if hbm is not None and step.held > _LARGE_SHARE * hbm:
         advice.append(
             f"split parameters and optimizer state, {step.held / 2**30:.1f} GiB per device, over "
             f"more devices: --config.mesh.fsdp={_next_split(mesh['fsdp'], parts)}"

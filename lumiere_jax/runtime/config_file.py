@@ -12,11 +12,7 @@ from lumiere_jax.runtime.errors import UserError
 
 
 def load(file: str | Path) -> ConfigDict:
-    """The config that `get_config` of `FILE` or `FILE:VARIANT` returns.
-
-    Raises:
-      UserError: if the file cannot be read, or fails.
-    """
+    """The config that `get_config` of `FILE` or `FILE:VARIANT` returns; else a `UserError`."""
     path, *variant = str(file).split(":", 1)
     try:
         content = runpy.run_path(path)

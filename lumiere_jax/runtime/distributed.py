@@ -184,11 +184,10 @@ def wait_for_all(what: str, timeout_s: int = 3600) -> None:
 
 
 def start_report(mesh: Mesh, batch_size: int) -> str:
-    """Says how a global batch is spread over a mesh, and makes sure that it can be.
+    """Says how a global batch is spread over a mesh.
 
-    Raises:
-      UserError: if processes have different numbers of devices, the mesh leaves some out, or the
-        batch or the mesh cannot be split evenly.
+    If processes have different numbers of devices, the mesh leaves some out, or the batch or the
+    mesh cannot be split evenly, that is a `UserError`.
     """
     devices, processes = jax.devices(), jax.process_count()
     counts = np.bincount([device.process_index for device in devices], minlength=processes)
