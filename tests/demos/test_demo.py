@@ -36,7 +36,7 @@ def test_the_shown_prompts_can_be_shown(prompt):
         ("digit eleven", "digit eleven.*They know small, large"),
         (
             "a red circle moving left and a blue square moving up on a black background",
-            "one shape a video",
+            "a single shape in a video",
         ),
     ],
 )

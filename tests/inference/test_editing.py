@@ -31,7 +31,7 @@ class Recording(LumierePipeline):
         self.calls = [*getattr(self, "calls", []), options | {"known": known}]
         size = SIZE if options.get("base_only") else 2 * SIZE
         made = np.full((len(prompts), num_frames or FRAMES, size, size, 3), MADE, np.float32)
-        self._given(len(prompts), num_frames or FRAMES, known, options.get("initial"))
+        self._given(len(prompts), num_frames or FRAMES, "", known, options.get("initial"))
         return made if finish is None else finish(made)
 
 

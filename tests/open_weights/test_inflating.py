@@ -138,10 +138,11 @@ def test_super_resolution_has_a_gradient_for_every_temporal_convolution(inflated
 
 def test_cascade_samples(trained, workdirs, sources):
     folder = sources["t2i"] / "text_encoder"
-    pipeline = LumierePipeline.from_checkpoints(
-        trained, [workdirs["ssr"]], show_progress=False, text_folder=folder
-    )
-    pipeline.super_resolution[0][0].config.ssr.factor = 2
+    loaded = LumierePipeline.from_checkpoints(trained, [workdirs["ssr"]], text_folder=folder)
+    stage, params = loaded.super_resolution[0]
+    config = dataclasses.replace(stage.config, ssr=dataclasses.replace(stage.ssr, factor=2))
+    stage = dataclasses.replace(stage, config=config)
+    pipeline = LumierePipeline(loaded.base, [(stage, params)], show_progress=False)
     videos = pipeline(["A red circle"], seeds=[1], num_steps=2)
     assert videos.shape == (1, FRAMES, 64, 64, 3)
     assert np.all(np.abs(videos) <= 1) and np.std(videos) > 0.05
