@@ -63,9 +63,9 @@ settings.register_profile("lumiere", deadline=None, derandomize=True, print_blob
 settings.load_profile("lumiere")
 
 
-@pytest.fixture(name="any_batch")
-def fixture_any_batch():
-    """Annotations are not checked: programs are exported for batches without a number."""
+@pytest.fixture(name="without_annotations")
+def fixture_without_annotations():
+    """Annotations are not checked: for batches without a number, and what users may get wrong."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

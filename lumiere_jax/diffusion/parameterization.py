@@ -7,6 +7,7 @@ from jaxtyping import ArrayLike, Float
 
 from lumiere_jax.diffusion.schedule import alpha_sigma
 from lumiere_jax.runtime.arrays import Array
+from lumiere_jax.runtime.errors import UserError
 
 Kind = Literal["v", "epsilon", "x0"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -31,7 +32,9 @@ def target(kind: Kind, x0: Clip, noise: Clip, log_snr: LogSnr) -> Clip:
     """What a network of this kind should output for clean data and the noise that was added.
 
     `v = alpha noise - sigma x0` is of Salimans & Ho, arXiv 2202.00512, section 4.
+    An unknown kind is a `UserError`.
     """
+    _check_kind(kind)
     if kind == "x0":
         return x0
     if kind == "epsilon":
@@ -51,7 +54,10 @@ def convert(prediction: Clip, z: Clip, log_snr: LogSnr, source: Kind, target: Ki
     Every conversion is affine in the prediction with weights that depend on the noise level
     alone, hence averages over windows and guidance commute with it. Dividing by a vanishing
     alpha (from "epsilon" near pure noise) or sigma (from "x0" near clean data) loses precision.
+    An unknown kind is a `UserError`.
     """
+    _check_kind(source)
+    _check_kind(target)
     if source == target:
         return prediction
     alpha, sigma = alpha_sigma(expand_to(log_snr, z))
@@ -68,3 +74,8 @@ def convert(prediction: Clip, z: Clip, log_snr: LogSnr, source: Kind, target: Ki
             return (prediction - sigma * z) / alpha
         case _:
             return (alpha * z - prediction) / sigma
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in KINDS:
+        raise UserError(f"unknown parameterization {kind!r}: use one of {', '.join(KINDS)}")

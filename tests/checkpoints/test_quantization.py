@@ -76,7 +76,7 @@ def test_int8_is_not_rounded_twice(cascade, made, tmp_path):
         assert files[0].read_bytes() == files[1].read_bytes(), stage
 
 
-def test_programs_take_int8(made, tmp_path, any_batch):
+def test_programs_take_int8(made, tmp_path, without_annotations):
     pipeline = LumierePipeline.from_pretrained(made, show_progress=False)
     stablehlo.export_programs(pipeline, tmp_path / "p", dtype=bundle.dtype(made), platforms=["cpu"])
     call = jax.export.deserialize((tmp_path / "p/stunet_sampler.stablehlo").read_bytes()).call

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from lumiere_jax.diffusion import parameterization
 from lumiere_jax.diffusion.parameterization import KINDS
+from lumiere_jax.runtime.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +65,11 @@ def test_clean_data_and_noise_are_found_again(kind):
 def test_a_scalar_noise_level_holds_for_the_whole_batch():
     x0, noise, z, _ = noisy_sample(np.array([0.7, 0.7]), 0)
     np.testing.assert_allclose(parameterization.add_noise(x0, noise, jnp.array(0.7)), z, atol=1e-12)
+
+
+def test_unknown_kinds_are_refused(without_annotations):
+    x = jnp.zeros((1, 2))
+    with pytest.raises(UserError, match="unknown parameterization 'eps'.*v, epsilon, x0"):
+        parameterization.target("eps", x, x, jnp.zeros(1))
+    with pytest.raises(UserError, match="unknown parameterization 'score'"):
+        parameterization.convert(x, x, jnp.zeros(1), "v", "score")

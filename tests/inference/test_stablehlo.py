@@ -99,7 +99,7 @@ def test_a_program_is_for_all_platforms_and_holds_no_weights(bundle, made):
     assert (made / "stunet_sampler.stablehlo").stat().st_size < max(largest, 500_000)
 
 
-def test_a_conditional_stage_takes_what_is_known(cascade, tmp_path, any_batch):
+def test_a_conditional_stage_takes_what_is_known(cascade, tmp_path, without_annotations):
     pipeline = LumierePipeline.from_checkpoints(cascade["stunet_conditional"], show_progress=False)
     made = stablehlo.export_programs(
         pipeline, tmp_path / "p", platforms=["cpu"], stages=["my_base"]
