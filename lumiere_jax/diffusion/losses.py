@@ -1,6 +1,6 @@
 """The loss of a prediction and its weights, and what is drawn for a training clip."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,10 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from lumiere_jax.diffusion import discrete, parameterization
 from lumiere_jax.diffusion.parameterization import Kind, expand_to
 from lumiere_jax.diffusion.schedule import Schedule
+from lumiere_jax.runtime.errors import UserError
 
 Weighting = Literal["plain", "sigmoid", "balanced"]
+WEIGHTINGS: tuple[str, ...] = get_args(Weighting)
 SIGMOID_BIAS = 2.0
 
 
@@ -50,7 +52,11 @@ def diffusion_loss(
       learned_variance: the prediction has twice the channels, and the loss is L_hybrid of arXiv
         2102.09672 (equation 16): the squared error, and 0.001 times the variational bound, which
         teaches the variance alone. Needs a `DiscreteSchedule` and "epsilon".
+
+    An unknown kind or weighting is a `UserError`.
     """
+    if weighting not in WEIGHTINGS:
+        raise UserError(f"unknown loss weighting {weighting!r}: use one of {', '.join(WEIGHTINGS)}")
     log_snr = schedule.log_snr(time)
     goal = parameterization.target(kind, x0, noise, log_snr)
     bound: ArrayLike = 0.0

@@ -6,6 +6,7 @@ import pytest
 from lumiere_jax.diffusion import losses
 from lumiere_jax.diffusion.parameterization import KINDS
 from lumiere_jax.diffusion.schedule import CosineSchedule
+from lumiere_jax.runtime.errors import UserError
 
 SCHEDULE = CosineSchedule(shift=-1.0)
 
@@ -167,3 +168,9 @@ def test_augmentation_is_the_noise_of_cosine_time():
         atol=1e-9,
     )
     np.testing.assert_allclose(actual[2], noise[2], atol=1e-12)
+
+
+def test_unknown_weighting_is_refused(without_annotations):
+    x, time = jnp.ones((1, 1)), jnp.ones(1)
+    with pytest.raises(UserError, match="unknown loss weighting 'snr'"):
+        losses.diffusion_loss(x, x, x, time, schedule=SCHEDULE, kind="v", weighting="snr")
