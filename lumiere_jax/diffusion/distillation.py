@@ -12,7 +12,7 @@ the last step, to clean data, where r is infinite, it is the teacher's last esti
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ from lumiere_jax.diffusion.schedule import Schedule
 from lumiere_jax.runtime.errors import UserError
 
 StudentWeighting = Literal["plain", "truncated_snr"]
+STUDENT_WEIGHTINGS: tuple[str, ...] = get_args(StudentWeighting)
 
 
 def visited_log_snrs(
@@ -127,7 +128,13 @@ def student_loss(
 
     The weighting "plain" is the mean squared error of the predicted kind; "truncated_snr" that of
     x0, times the signal-to-noise ratio but at least 1 (arXiv 2202.00512, section 4).
+    An unknown kind or weighting is a `UserError`.
     """
+    if weighting not in STUDENT_WEIGHTINGS:
+        raise UserError(
+            f"distillation.weighting {weighting!r} is unknown; use one of "
+            f"{', '.join(STUDENT_WEIGHTINGS)}."
+        )
     target, prediction = jax.lax.stop_gradient(target), prediction.astype(z.dtype)
     if weighting == "plain":
         goal = parameterization.convert(target, z, log_snr, "x0", kind)

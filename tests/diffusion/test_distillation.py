@@ -229,3 +229,9 @@ def test_the_teacher_is_no_part_of_the_gradient_and_its_own_student_has_no_loss(
     assert jax.grad(loss)(1.1, 0.7) == 0
     assert abs(jax.grad(loss, 1)(1.1, 0.7)) > 0.01
     np.testing.assert_allclose(loss(0.9, 0.9), 0, atol=1e-8)
+
+
+def test_unknown_weighting(without_annotations):
+    x = jnp.zeros((1, 2))
+    with pytest.raises(UserError, match="weighting 'snr' is unknown; use one of plain, truncated"):
+        student_loss(x, x, x, jnp.zeros(1), kind="x0", weighting="snr")
