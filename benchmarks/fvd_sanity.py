@@ -23,7 +23,9 @@ from absl import flags
 from scipy import ndimage
 
 from lumiere_jax.data.moving_shapes import MovingShapes
-from lumiere_jax.data.video_io import probe_video, read_video, to_uint8
+from lumiere_jax.data.pixels import to_uint8
+from lumiere_jax.data.video_io import read_video
+from lumiere_jax.data.video_timing import probe_video
 from lumiere_jax.evaluation.networks import FeatureNetwork, i3d_network
 from lumiere_jax.evaluation.profiles import PROFILES
 from lumiere_jax.metrics.frechet import Moments, frechet_distance, symmetric_root

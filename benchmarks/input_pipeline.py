@@ -25,7 +25,7 @@ import numpy as np
 from absl import flags
 
 from lumiere_jax.data import pipeline, sources
-from lumiere_jax.data.video_io import VideoInfo, probe_video
+from lumiere_jax.data.video_timing import VideoInfo, probe_video
 from lumiere_jax.runtime import errors
 from lumiere_jax.text import HashedTextEncoder
 

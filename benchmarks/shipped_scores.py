@@ -22,8 +22,8 @@ from shipped_clips import Cell, Shipped, identities
 
 from lumiere_jax.checkpoints import bundle, selection
 from lumiere_jax.data.moving_shapes import MovingShapes
+from lumiere_jax.data.pixels import to_uint8
 from lumiere_jax.data.scene_captions import attributes, parse_caption
-from lumiere_jax.data.video_io import to_uint8
 from lumiere_jax.evaluation import networks
 from lumiere_jax.evaluation.profiles import profile
 from lumiere_jax.metrics import digit_oracle, oracle

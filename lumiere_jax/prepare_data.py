@@ -61,8 +61,8 @@ def main(argv: list[str]) -> None:
     """Prepares what the flags describe, or what is left of it."""
     del argv
     from lumiere_jax import text
+    from lumiere_jax.data.pixels import as_size
     from lumiere_jax.data.prepared_format import Settings, Thresholds
-    from lumiere_jax.data.video_io import as_size
     from lumiere_jax.preparation import report, run
 
     _refuse_ignored_flags()

@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter, ImageOps
 
 from lumiere_jax.data.image_folder import ImageFolder
 from lumiere_jax.data.moving_shapes import MovingShapes
-from lumiere_jax.data.video_io import resize_and_crop, to_float, to_uint8
+from lumiere_jax.data.pixels import resize_and_crop, to_float, to_uint8
 from lumiere_jax.runtime.files import written
 
 DRAWN_PIXELS = 64  # drawn so large, and scaled down after it

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from lumiere_jax.data.folder import CaptionedFolder
+from lumiere_jax.data.pixels import Frames, Picture, as_size, resize_and_crop
 from lumiere_jax.data.source import HoldsFrames, check_clip, choose_caption, fingerprint
-from lumiere_jax.data.video_io import Frames, Picture, as_size, resize_and_crop
 from lumiere_jax.runtime.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")

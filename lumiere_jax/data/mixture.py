@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lumiere_jax.data.pixels import Frames, Video
 from lumiere_jax.data.source import Embedding, HoldsFrames, Source, StoresText, fingerprint
-from lumiere_jax.data.video_io import Frames, Video
 from lumiere_jax.runtime.errors import UserError
 
 SLOTS = 1000

@@ -17,9 +17,9 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 from scipy import ndimage
 
+from lumiere_jax.data.pixels import Video
 from lumiere_jax.data.procedural import ProceduralSource
 from lumiere_jax.data.source import fingerprint
-from lumiere_jax.data.video_io import Video
 from lumiere_jax.runtime.errors import UserError
 
 MOTIONS = ("left and right", "up and down")

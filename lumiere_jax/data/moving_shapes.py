@@ -14,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
+from lumiere_jax.data.pixels import Video
 from lumiere_jax.data.procedural import ProceduralSource
 from lumiere_jax.data.scene import (
     BACKGROUND_COLOURS,
@@ -27,7 +28,6 @@ from lumiere_jax.data.scene import (
 )
 from lumiere_jax.data.scene_captions import all_combinations, describe, parse_caption
 from lumiere_jax.data.source import fingerprint
-from lumiere_jax.data.video_io import Video
 
 __all__ = ["MovingShapes", "Scene", "SceneObject", "is_held_out", "parse_caption", "render"]
 

@@ -16,9 +16,9 @@ from jaxtyping import Bool, Num
 from lumiere_jax.data.flips import names_a_side
 from lumiere_jax.data.mixture import Mixture
 from lumiere_jax.data.order import batch_order
+from lumiere_jax.data.pixels import to_float
 from lumiere_jax.data.source import HoldsFrames, Source, StoresText
 from lumiere_jax.data.sources import TextEncoder, check_size, check_text
-from lumiere_jax.data.video_io import to_float
 from lumiere_jax.runtime.errors import UserError
 
 tf.config.set_visible_devices([], "GPU")  # the accelerators belong to JAX

@@ -12,9 +12,9 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 from etils import epath
 
+from lumiere_jax.data.pixels import Frames, as_size
 from lumiere_jax.data.prepared_format import Index, Record, Shard, open_reader
 from lumiere_jax.data.source import Embedding, HoldsFrames, check_clip, choose_start, fingerprint
-from lumiere_jax.data.video_io import Frames, as_size
 from lumiere_jax.runtime.errors import UserError
 
 _OPEN_FILES = 256

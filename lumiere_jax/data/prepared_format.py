@@ -17,7 +17,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from etils import epath
 from jaxtyping import Float32
 
-from lumiere_jax.data.video_io import Frames
+from lumiere_jax.data.pixels import Frames
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.files import write_text
 

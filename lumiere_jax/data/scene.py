@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float, Float32
 
-from lumiere_jax.data.video_io import Video
+from lumiere_jax.data.pixels import Video
 
 SHAPES = ("circle", "square", "triangle", "diamond", "ring", "cross")
 

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from lumiere_jax.data.video_io import Frames, Video, to_float
+from lumiere_jax.data.pixels import Frames, Video, to_float
 from lumiere_jax.runtime.errors import UserError
 
 SPLITS = ("train", "test")

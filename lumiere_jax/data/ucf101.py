@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from lumiere_jax.data.pixels import Frames, as_size, resize_and_crop
 from lumiere_jax.data.source import HoldsFrames, check_choice, check_clip, choose_start, fingerprint
 from lumiere_jax.data.ucf101_classes import classes
 from lumiere_jax.data.ucf101_videos import UcfVideo, find_files, find_records
-from lumiere_jax.data.video_io import Frames, as_size, frames_in, resize_and_crop
+from lumiere_jax.data.video_timing import frames_in
 from lumiere_jax.runtime.errors import UserError
 
 RATE = 25.0

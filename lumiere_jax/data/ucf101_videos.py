@@ -17,8 +17,10 @@ import tensorflow as tf
 from PIL import Image
 
 from lumiere_jax.data.folder import examine_all
+from lumiere_jax.data.pixels import Frames
 from lumiere_jax.data.ucf101_classes import classes
-from lumiere_jax.data.video_io import Frames, VideoInfo, VideoReadError, probe_video, read_video
+from lumiere_jax.data.video_io import read_video
+from lumiere_jax.data.video_timing import VideoInfo, VideoReadError, probe_video
 from lumiere_jax.runtime.errors import UserError
 
 LISTS = "ucfTrainTestlist"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lumiere_jax.data.folder import CaptionedFolder, find_files
+from lumiere_jax.data.pixels import Frames, as_size
 from lumiere_jax.data.source import (
     HoldsFrames,
     check_clip,
@@ -15,14 +16,8 @@ from lumiere_jax.data.source import (
     choose_start,
     fingerprint,
 )
-from lumiere_jax.data.video_io import (
-    Frames,
-    VideoInfo,
-    VideoReadError,
-    as_size,
-    probe_video,
-    read_video,
-)
+from lumiere_jax.data.video_io import read_video
+from lumiere_jax.data.video_timing import VideoInfo, VideoReadError, probe_video
 from lumiere_jax.runtime.errors import UserError
 
 SUFFIXES = (".mp4", ".webm", ".mov", ".avi", ".gif", ".mkv", ".m4v")

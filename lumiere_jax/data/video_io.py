@@ -1,12 +1,10 @@
-"""Videos and pictures, from files and to files; whatever FFmpeg does for this project is here.
+"""Videos and pictures, from files and to files.
 
-What a file's frames are, when each is shown and which way up, is decided in the first half alone:
-by `VideoInfo`, `_shown_frames` and `_RGBConverter`. Files that are written appear only when they
-are complete.
+Which frames a file has and when each is shown is decided in `video_timing`, and how it looks in
+`video_frames`. Files that are written appear only when they are complete.
 """
 
 import contextlib
-import dataclasses
 import math
 import os
 import textwrap
@@ -16,246 +14,35 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.container import InputContainer
-from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from etils import epath
-from jaxtyping import Float32, Num, UInt8
+from jaxtyping import Float32
 from PIL import Image, ImageDraw, ImageFont
 
+from lumiere_jax.data.pixels import Frames, Picture, Video, to_uint8
+from lumiere_jax.data.video_frames import RGBConverter
+from lumiere_jax.data.video_timing import (
+    VideoInfo,
+    VideoReadError,
+    open_video,
+    probe_video,
+    shown_frames,
+)
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.files import written
-
-Picture = UInt8[np.ndarray, "height width 3"]
-Frames = UInt8[np.ndarray, "time height width 3"]
-"""A clip as bytes."""
-Video = Float32[np.ndarray, "time height width 3"]
-"""A clip in [-1, 1]."""
-
-MAX_PIXELS = 2**26  # of a frame, as 8192×8192; decoding more takes gigabytes for a damaged header
-
-# --- Pixels ------------------------------------------------------------------------------------
-
-
-def to_uint8(frames: Num[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
-    """Maps floats in [-1, 1], clipped, to bytes 0..255."""
-    scaled = (np.clip(np.asarray(frames, np.float32), -1.0, 1.0) + 1.0) * 127.5
-    return np.rint(scaled).astype(np.uint8)
-
-
-def to_float(frames: Num[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
-    """Maps bytes 0..255 to [-1, 1]; the inverse of `to_uint8`."""
-    return np.asarray(frames).astype(np.float32) / np.float32(127.5) - np.float32(1.0)
-
-
-def as_size(resolution: int | Sequence[int]) -> tuple[int, int]:
-    """(height, width) of a resolution: both at once, or the side of a square."""
-    if isinstance(resolution, int):
-        return resolution, resolution
-    height, width = resolution
-    return height, width
-
-
-def resize_and_crop(frame: Picture, size: tuple[int, int]) -> Picture:
-    """Scales a frame until it just covers `size`, (height, width), and keeps the centre.
-
-    Bicubic, with the filter widened when shrinking (antialiased). Scale and crop are one operation,
-    so a crop may begin between two pixels and stays exactly central.
-    """
-    height, width = frame.shape[:2]
-    if (height, width) == tuple(size):
-        return frame
-    scale = max(size[0] / height, size[1] / width)
-    left, top = (width - size[1] / scale) / 2, (height - size[0] / scale) / 2
-    # Rounding must not put the box outside the image by 1e-14: Pillow refuses that.
-    box = (max(left, 0.0), max(top, 0.0), min(width - left, width), min(height - top, height))
-    image = Image.fromarray(frame).resize((size[1], size[0]), Image.Resampling.BICUBIC, box=box)
-    return np.asarray(image)
-
 
 # --- Reading -----------------------------------------------------------------------------------
 
 
-class VideoReadError(UserError):
-    """A video file that cannot be decoded, with its `path` and the `reason` in words."""
-
-    def __init__(self, path: str | os.PathLike, reason: str):
-        super().__init__(f"cannot read video {path}: {reason}")
-        self.path, self.reason = Path(path), reason
-
-
-def frames_in(seconds: float, fps: float) -> int:
-    """How many frames a duration has; a tenth of a frame is forgiven, as containers round times."""
-    return math.floor(seconds * fps + 0.1)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class VideoInfo:
-    """The times of a video, in seconds."""
-
-    duration: float  # from the first frame's appearance to the last one's disappearance
-    frame_period: float  # the usual time between two frames
-    start_time: float  # timestamp of the first frame; all other times count from it
-
-    @property
-    def fps(self) -> float:
-        """The file's own rate in frames per second."""
-        return 1 / self.frame_period
-
-    def num_frames(self, fps: float) -> int:
-        """How many frames the video has when resampled to `fps` frames per second."""
-        return max(1, frames_in(self.duration, fps))
-
-
-@contextlib.contextmanager
-def _open_video(path: str | os.PathLike) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """A file and its first video stream; any error of FFmpeg's becomes a `VideoReadError`."""
-    try:
-        with av.open(os.fspath(path), metadata_errors="replace") as container:
-            if not container.streams.video:
-                raise VideoReadError(path, "it has no video stream")
-            stream = container.streams.video[0]
-            if stream.width * stream.height > MAX_PIXELS:
-                raise VideoReadError(
-                    path, f"frames of {stream.width}×{stream.height} are more than 8192×8192 pixels"
-                )
-            yield container, stream
-    except (av.error.FFmpegError, OSError) as error:
-        raise VideoReadError(path, getattr(error, "strerror", None) or str(error)) from error
-
-
-def _timed_frames(
-    container: InputContainer, stream: VideoStream
-) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Decoded frames with their timestamps in seconds; a missing one continues the last."""
-    period = float(1 / stream.average_rate) if stream.average_rate else 0.04
-    time = -period
-    for packet in container.demux(stream):
-        # Half a packet, at the end of a truncated file, would take whole frames along with it.
-        for frame in () if packet.is_corrupt else packet.decode():
-            time = time + period if frame.time is None else frame.time
-            yield time, frame
-
-
-def probe_video(path: str | os.PathLike) -> VideoInfo:
-    """Reads the timestamps of all frames of a file, and decodes the first frame only.
-
-    The header is not trusted: a truncated file often promises more than it holds. A file without a
-    frame that can be decoded is a `VideoReadError`.
-    """
-    with _open_video(path) as opened:
-        start_time, _ = next(_timed_frames(*opened), (None, None))
-        if start_time is None:
-            raise VideoReadError(path, "it has no frames")
-    with _open_video(path) as (container, stream):
-        info = timing(stream, container.demux(stream), start_time)
-    if info is None:
-        raise VideoReadError(path, "it has no complete frames")
-    return info
-
-
-def timing(
-    stream: VideoStream, packets: Iterable[av.Packet], start_time: float = 0.0
-) -> VideoInfo | None:
-    """What the timestamps of all packets of a stream say, without decoding; None without packets.
-
-    `start_time` is the timestamp of the first frame, in seconds.
-    """
-    found: list[tuple[int, int]] = []
-    for packet in packets:
-        if packet.size and not packet.is_corrupt and not packet.is_discard:
-            time = packet.dts if packet.pts is None else packet.pts
-            found.append((len(found) if time is None else time, packet.duration or 0))
-    if not found:
-        return None
-    found.sort()
-    unit = _time_unit(stream)
-    times = np.array([time for time, _ in found], np.float64) * unit
-    gaps = np.diff(times)
-    fallback = float(1 / stream.average_rate) if stream.average_rate else 0.04
-    # The short gaps: in a variable rate, the long ones are frames that were held.
-    period = float(np.percentile(gaps[gaps > 0], 10)) if (gaps > 0).any() else fallback
-    duration = times[-1] - times[0] + (found[-1][1] * unit or period)
-    return VideoInfo(duration=float(duration), frame_period=period, start_time=start_time)
-
-
-def _time_unit(thing: VideoStream | av.VideoFrame) -> float:
-    """Seconds of a unit of its timestamps, which everything that was read from a file has."""
-    assert thing.time_base is not None
-    return float(thing.time_base)
-
-
-def _shown_frames(
-    path: str | os.PathLike,
-    container: InputContainer,
-    stream: VideoStream,
-    info: VideoInfo,
-    times: Sequence[float],
-) -> Iterator[av.VideoFrame]:
-    """The frame nearest to each of the ascending `times` (seconds from the first frame).
-
-    Precisely: the frame on the screen half a frame period later. At a constant rate that is the
-    nearest frame; at a variable rate a frame that is held for long is not left too early.
-    """
-    none: tuple[float, av.VideoFrame | None] = (math.inf, None)
-    targets = [info.start_time + time + info.frame_period / 2 for time in times]
-    if targets[0] > 1.0 and stream.time_base:  # less is not worth looking for a key frame
-        with contextlib.suppress(av.error.FFmpegError):
-            container.seek(math.floor(targets[0] / stream.time_base), stream=stream)
-    frames = _timed_frames(container, stream)
-    time, frame = next(frames, none)
-    if time > targets[0] and times[0] > 0:  # the container could not seek: from the beginning
-        container.seek(0)
-        frames = _timed_frames(container, stream)
-        time, frame = next(frames, none)
-    next_time, next_frame = next(frames, none)
-    for target in targets:
-        while next_time <= target:
-            time, frame = next_time, next_frame
-            next_time, next_frame = next(frames, none)
-        held = (frame.duration or 0) * _time_unit(frame) if frame is not None else 0.0
-        if next_frame is None and target > time + max(held, info.frame_period) * 1.5 + 1e-3:
-            frame = None
-        if frame is None:
-            raise VideoReadError(path, f"no frame at {target - info.start_time:.2f} s; damaged?")
-        yield frame
-
-
-class _RGBConverter:
-    """From decoded frames to RGB, upright, with square pixels and of one size.
-
-    FFmpeg converts and scales in one pass, and straight to the small size: converting a whole frame
-    to RGB first takes longer than decoding it. Shrinking averages over areas, enlarging is bicubic.
-    """
-
-    def __init__(self, pixel_aspect: Fraction | None, size: tuple[int, int] | None):
-        """Takes the stream's pixel aspect, and the (height, width) to cover; None: as it is."""
-        self._pixel_aspect, self._size = float(pixel_aspect or 1), size
-        self._reformatter = VideoReformatter()  # keeps its tables from frame to frame
-
-    def __call__(self, frame: av.VideoFrame) -> Picture:
-        turns = round(frame.rotation / 90)
-        height, width = frame.height, max(round(frame.width * self._pixel_aspect), 1)
-        size = (height, width) if self._size is None else self._size[:: -1 if turns % 2 else 1]
-        scale = max(size[0] / height, size[1] / width)
-        scaled = [max(round(height * scale), size[0]), max(round(width * scale), size[1])]
-        method = Interpolation.AREA if scale < 1 else Interpolation.BICUBIC
-        image = self._reformatter.reformat(
-            frame, scaled[1], scaled[0], "rgb24", interpolation=method
-        ).to_ndarray()
-        top, left = (scaled[0] - size[0]) // 2, (scaled[1] - size[1]) // 2
-        return np.rot90(image[top : top + size[0], left : left + size[1]], turns)
-
-
 def read_comment(path: str | os.PathLike) -> str:
     """The text that a file was written with, or ""; a `VideoReadError` if it is no video."""
-    with _open_video(path) as (container, _):
+    with open_video(path) as (container, _):
         return container.metadata.get("comment", "")
 
 
 def coding(path: str | os.PathLike) -> tuple[str, str | None]:
     """Names of a file's codec and pixel format, as ("h264", "yuv420p")."""
-    with _open_video(path) as (_, stream):
+    with open_video(path) as (_, stream):
         return stream.codec_context.name, stream.codec_context.pix_fmt
 
 
@@ -270,14 +57,16 @@ def read_video(
 ) -> Frames:
     """Decodes a video resampled to `fps`: frame n is the one nearest to the time n / fps.
 
-    Works on timestamps, so that variable rates are right; a rotation noted by a phone is applied.
+    Works on times, so that variable rates are right. Frames are upright, as a phone notes, with
+    square pixels, deinterlaced, on white where transparent, and SDR, see `video_frames`.
 
     Args:
       path: any file FFmpeg reads (MP4, WebM, MOV, AVI, GIF, MKV ...).
       fps: frames per second of the result.
       start: first frame of the result, counted at `fps`.
       num_frames: None for all to the end.
-      size: (height, width) to just cover, and to crop to around the centre; None keeps the size.
+      size: (height, width) to just cover, and to crop to around the centre; None keeps the
+        size of the first frame of the file.
       info: from `probe_video`, when the caller has it already.
 
     Raises:
@@ -315,15 +104,12 @@ def read_frames(
         wanted = f"frames {start} to {start + num_frames - 1}"
         raise VideoReadError(path, f"{wanted} asked, but it has {available} at {fps:g} fps")
     times = [n / fps for n in range(start, start + num_frames)]
+    to_rgb = RGBConverter(size or info.size)
     shown = None
-    with _open_video(path) as (container, stream):
-        stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = num_threads
-        to_rgb = _RGBConverter(stream.sample_aspect_ratio, size)
-        for frame in _shown_frames(path, container, stream, info, times):
-            if frame is not shown:
-                shown, image = frame, to_rgb(frame)
-            yield image
+    for frame, stream in shown_frames(path, info, times, num_threads):
+        if frame is not shown:
+            shown, image = frame, to_rgb(frame, stream)
+        yield image
 
 
 # --- Writing -----------------------------------------------------------------------------------

@@ -10,15 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from lumiere_jax.data.folder import examine_all
+from lumiere_jax.data.pixels import Frames, resize_and_crop
 from lumiere_jax.data.video_folder import find_videos
-from lumiere_jax.data.video_io import (
-    Frames,
-    VideoInfo,
-    VideoReadError,
-    probe_video,
-    read_video,
-    resize_and_crop,
-)
+from lumiere_jax.data.video_io import read_video
+from lumiere_jax.data.video_timing import VideoInfo, VideoReadError, probe_video
 from lumiere_jax.runtime.errors import UserError
 
 POSITIONS = ("center", "first", "random")

@@ -13,7 +13,8 @@ import jax
 import numpy as np
 from jaxtyping import Float32
 
-from lumiere_jax.data.video_io import Frames, VideoReadError
+from lumiere_jax.data.pixels import Frames
+from lumiere_jax.data.video_timing import VideoReadError
 from lumiere_jax.evaluation.clips import ClipRule, VideoSet
 from lumiere_jax.evaluation.networks import FeatureNetwork
 from lumiere_jax.metrics.frechet import Moments

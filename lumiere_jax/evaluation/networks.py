@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float32
 
-from lumiere_jax.data.video_io import Frames
+from lumiere_jax.data.pixels import Frames
 from lumiere_jax.evaluation.profiles import Profile
 from lumiere_jax.metrics import c3d, i3d, i3d_weights
 from lumiere_jax.metrics.preprocessing import prepare

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from lumiere_jax.cascade.config import frame_multiple
 from lumiere_jax.cascade.sampling_options import SamplingOptions
-from lumiere_jax.data.video_io import resize_and_crop, to_float, to_uint8
+from lumiere_jax.data.pixels import resize_and_crop, to_float, to_uint8
 from lumiere_jax.inference.inputs import check_region
 from lumiere_jax.inference.tasks import VideoOptions
 from lumiere_jax.runtime.errors import UserError

@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 from etils import epath
 
+from lumiere_jax.data.pixels import Frames
 from lumiere_jax.data.prepared_format import Settings
-from lumiere_jax.data.video_io import Frames, VideoReadError, frames_in, probe_video, read_frames
+from lumiere_jax.data.video_io import read_frames
+from lumiere_jax.data.video_timing import VideoReadError, frames_in, probe_video
 from lumiere_jax.preparation.filters import find_cuts, reject
 from lumiere_jax.preparation.manifest import Video
 

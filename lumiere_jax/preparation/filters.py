@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from jaxtyping import Float64
 
+from lumiere_jax.data.pixels import Frames, Picture
 from lumiere_jax.data.prepared_format import Thresholds
-from lumiere_jax.data.video_io import Frames, Picture
 
 CUT_RATIO = 2.0
 NEIGHBOURS = 2  # steps on either side of one

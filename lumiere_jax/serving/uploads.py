@@ -14,7 +14,7 @@ import av
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from lumiere_jax.data.video_io import VideoInfo, timing
+from lumiere_jax.data.video_timing import VideoInfo, timing
 from lumiere_jax.inference import inputs
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.serving.settings import Limits

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lumiere_jax.data.video_io import to_uint8
+from lumiere_jax.data.pixels import to_uint8
 
 _PREVIEW_PIXELS = 128  # height at which a frame is shown
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from lumiere_jax.data.pixels import to_float
 from lumiere_jax.data.video_folder import SUFFIXES
 from lumiere_jax.data.video_folder import find_videos as all_videos
-from lumiere_jax.data.video_io import coding, probe_video, read_video, to_float, write_mp4
+from lumiere_jax.data.video_io import coding, read_video, write_mp4
+from lumiere_jax.data.video_timing import probe_video
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.files import written
 

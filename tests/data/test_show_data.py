@@ -4,9 +4,9 @@ import numpy as np
 from PIL import Image
 
 from lumiere_jax.data.image_folder import ImageFolder
+from lumiere_jax.data.pixels import to_uint8
 from lumiere_jax.data.sources import create_source
 from lumiere_jax.data.video_folder import VideoFolder
-from lumiere_jax.data.video_io import to_uint8
 from tests.inference.running import run
 from tests.tiny_runs import example_config
 

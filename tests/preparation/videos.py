@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lumiere_jax.data import video_io
+from lumiere_jax.data import pixels, video_io
 from lumiere_jax.data.prepared_format import Settings
 from lumiere_jax.preparation import run
 
@@ -33,7 +33,7 @@ def static(num_frames=24, seed=0):
 def write(path, frames, fps=8):
     """Writes frames, without much loss where the ending of the name allows it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    video_io.write_video(path, video_io.to_float(frames), fps)
+    video_io.write_video(path, pixels.to_float(frames), fps)
     return path
 
 

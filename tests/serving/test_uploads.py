@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lumiere_jax.data.video_io import to_uint8, write_gif, write_mp4
+from lumiere_jax.data.pixels import to_uint8
+from lumiere_jax.data.video_io import write_gif, write_mp4
 from lumiere_jax.serving import uploads
 from lumiere_jax.serving.settings import Limits
 from lumiere_jax.serving.uploads import UploadError

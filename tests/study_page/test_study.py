@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lumiere_jax.data.video_io import probe_video, read_video, write_gif
+from lumiere_jax.data.video_io import read_video, write_gif
+from lumiere_jax.data.video_timing import probe_video
 from lumiere_jax.metrics.user_study import arrange
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.study_page import command, making, prompts, report, showing
