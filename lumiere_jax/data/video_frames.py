@@ -3,8 +3,8 @@
 import collections
 import math
 import struct
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, cast
 
 import av
 import av.filter
@@ -26,14 +26,14 @@ HD_HEIGHT, HD_WIDTH = 720, 1280
 """From this size on, a video that does not name its colours is taken for BT.709, as players do."""
 
 _UNSPECIFIED = 2
-_TRANSFERS = {ColorTrc.ARIB_STD_B67: "HLG", ColorTrc.SMPTE2084: "PQ"}
-_WIDE = {ColorPrimaries.BT2020: "BT.2020", ColorPrimaries.SMPTE432: "Display P3"}
+_TRANSFERS: dict[int, str] = {ColorTrc.ARIB_STD_B67: "HLG", ColorTrc.SMPTE2084: "PQ"}
+_WIDE: dict[int, str] = {ColorPrimaries.BT2020: "BT.2020", ColorPrimaries.SMPTE432: "Display P3"}
 _SDR_WHITE = 203.0  # cd/m² of diffuse white in HDR: ITU-R BT.2408, section 2
 _HDR_PEAK = 1000.0  # cd/m² of the display that HLG's system gamma of 1.2 is for: ITU-R BT.2100
 _KNEE = 0.75  # of SDR's white; below it nothing is compressed
 _SDR_GAMMA = 2.4  # ITU-R BT.1886
 # Linear light of other primaries to that of BT.709, by the chromaticities of the standards.
-_TO_BT709 = {
+_TO_BT709: dict[int, Float32[np.ndarray, "3 3"]] = {
     ColorPrimaries.BT2020: np.array(
         [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]],
         np.float32,
@@ -60,7 +60,7 @@ def orientation(frame: av.VideoFrame) -> tuple[int, bool]:
 
     From the display matrix that cameras store; its angle is rounded to quarter turns.
     """
-    matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
+    matrix = cast(Mapping, frame.side_data).get(SideData.DISPLAYMATRIX)
     if matrix is None:
         return 0, False
     a, b, _, c, d, *_ = struct.unpack("<9i", bytes(matrix)[:36])

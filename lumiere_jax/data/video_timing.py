@@ -19,8 +19,8 @@ from typing import NamedTuple, Protocol
 
 import av
 import numpy as np
-from av.codec.context import CodecContext
 from av.container import InputContainer
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 from jaxtyping import Float64
 
@@ -244,12 +244,13 @@ def decoded(
                 yield frame
 
 
-def _decoder(stream: VideoStream) -> CodecContext:
+def _decoder(stream: VideoStream) -> VideoCodecContext:
     """What decodes a stream: with its transparency, if it has any."""
     context = stream.codec_context
     if stream.metadata.get("alpha_mode") != "1" or context.name not in _ALPHA_DECODERS:
         return context
     with_alpha = av.CodecContext.create(_ALPHA_DECODERS[context.name], "r")
+    assert isinstance(with_alpha, VideoCodecContext)
     with_alpha.extradata = context.extradata
     return with_alpha
 
