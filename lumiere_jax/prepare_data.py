@@ -40,7 +40,9 @@ _MIN_BRIGHTNESS = flags.DEFINE_float(
     "min_brightness", 16.0, "Lowest mean luma of a clip, in levels of 0 to 255; 0 keeps dark clips."
 )
 _MIN_MOTION = flags.DEFINE_float(
-    "min_motion", 0.5, "Lowest mean change between frames, in levels; 0 keeps static clips."
+    "min_motion",
+    0.5,
+    "Lowest mean change between frames, in levels; 0 keeps static clips, if data.max_repeats is 1.",
 )
 _CUT_THRESHOLD = flags.DEFINE_float(
     "cut_threshold", 40.0, "Lowest score of a shot cut, in levels; 0 keeps clips with cuts."
@@ -61,6 +63,7 @@ def main(argv: list[str]) -> None:
     """Prepares what the flags describe, or what is left of it."""
     del argv
     from lumiere_jax import text
+    from lumiere_jax.data.limits import Limits
     from lumiere_jax.data.pixels import as_size
     from lumiere_jax.data.prepared_format import Settings, Thresholds
     from lumiere_jax.preparation import report, run
@@ -77,6 +80,11 @@ def main(argv: list[str]) -> None:
         videos_per_shard=_VIDEOS_PER_SHARD.value,
         thresholds=Thresholds(
             brightness=_MIN_BRIGHTNESS.value, motion=_MIN_MOTION.value, cut=_CUT_THRESHOLD.value
+        ),
+        limits=Limits(
+            min_size=config.data.min_size,
+            min_rate=config.data.min_rate,
+            max_repeats=config.data.max_repeats,
         ),
         text_fingerprint=encoder.fingerprint if encoder else None,
     )

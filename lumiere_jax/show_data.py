@@ -23,13 +23,15 @@ flags.mark_flag_as_required("config")
 def main(argv: list[str]) -> None:
     """Writes the clips."""
     del argv
-    from lumiere_jax.data.sources import create_source
+    from lumiere_jax.data.sources import create_source, report
     from lumiere_jax.data.video_io import write_contact_sheet, write_image
     from lumiere_jax.inference.outputs import view_scale, write_viewable
     from lumiere_jax.runtime.files import written
 
     data, folder = _CONFIG.value.data, Path(_OUTPUT.value)
     source = create_source(data, _SPLIT.value)
+    if told := report(source):
+        print(told)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -27,6 +27,9 @@ class DataConfig(ConfigSection):
     seed: int = 0  # moving_shapes, moving_digits: of the whole source
     folder: str = ""  # of all other sources
     captions: str = ""  # folders: CSV or JSONL file; empty looks into the folder
+    min_size: int = 0  # folders: shorter side of a file in pixels; 0: as asked, so none is enlarged
+    min_rate: float = 0.9  # folders: least frame rate of a video, as share of `fps`; 0 takes any
+    max_repeats: float = 0.25  # folders: share of a clip's frames that repeat the last; 1 takes any
     clip: str = "random"  # of longer videos: "random" or "center" part
     cache_bytes: int = 2**29  # video_folder: memory that decoded videos may take
     fold: int = 1  # ucf101: 1, 2 or 3

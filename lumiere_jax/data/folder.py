@@ -34,10 +34,16 @@ class FolderReport:
     folder: str  # that was searched
     used: int = 0  # how many files are used
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)  # reason by file
+    treated: dict[str, str] = dataclasses.field(default_factory=dict)  # what is done to a file
+    limits: str = ""  # that files must keep
 
     def __str__(self) -> str:
         head = f"{self.folder}: {self.used} videos used, {len(self.skipped)} skipped"
-        return "\n".join([head, *(f"  {name}: {why}" for name, why in self.skipped.items())])
+        if self.limits:
+            head += f" ({self.limits})"
+        skipped = [f"  {name}: {why}" for name, why in self.skipped.items()]
+        treated = [f"  {name}: used, {how}" for name, how in self.treated.items()]
+        return "\n".join([head, *skipped, *treated])
 
     def summary(self) -> str:
         """One line: how many were skipped for which kind of reason."""

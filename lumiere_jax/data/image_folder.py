@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from lumiere_jax.data.folder import CaptionedFolder
+from lumiere_jax.data.limits import Limits
 from lumiere_jax.data.pixels import Frames, Picture, as_size, resize_and_crop
 from lumiere_jax.data.source import HoldsFrames, check_clip, choose_caption, fingerprint
 from lumiere_jax.runtime.errors import UserError
@@ -32,6 +33,7 @@ class ImageFolder(HoldsFrames):
         num_frames: int = 1,
         split: str = "train",
         captions: str | os.PathLike | None = None,
+        min_size: int = 0,
     ):
         """Finds and checks the images; arguments are the fields of `DataConfig`.
 
@@ -45,9 +47,11 @@ class ImageFolder(HoldsFrames):
                 "stages t2i and t2i_ssr"
             )
         self._size = height, width = as_size(resolution)
+        self._limits = Limits(min_size=min_size)
         self._folder = CaptionedFolder(folder, split, captions, SUFFIXES, self._examine)
         self._folder.check_not_empty("image", f"{height}×{width} pixels")
         self._pictures, self.report = self._folder.files, self._folder.report
+        self.report.limits = self._limits.describe(self._size)
 
     def __len__(self) -> int:
         return len(self._pictures)
@@ -75,9 +79,7 @@ class ImageFolder(HoldsFrames):
             height, width = read_image(path).shape[:2]
         except (OSError, ValueError) as error:
             return f"broken: {str(error).splitlines()[0]}"
-        if height < self._size[0] or width < self._size[1]:
-            return f"too small: {width}×{height} pixels"
-        return height, width
+        return self._limits.too_small((height, width), self._size) or (height, width)
 
 
 def read_image(path: str | os.PathLike) -> Picture:

@@ -17,6 +17,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from etils import epath
 from jaxtyping import Float32
 
+from lumiere_jax.data.limits import Limits
 from lumiere_jax.data.pixels import Frames
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.files import write_text
@@ -25,6 +26,8 @@ FORMAT_VERSION = 1  # of the records and files; another one means other fingerpr
 DATASET = "prepared"
 FILE_FORMAT = "array_record"
 INDEX_FILE = "index.json"
+# Of what was prepared before there were limits.
+_NO_LIMITS: dict[str, Any] = {"min_size": 1, "min_rate": 0.0, "max_repeats": 1.0}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,7 @@ class Settings:
     test_fraction: float = 0.01  # share of the videos that goes into the split "test"
     videos_per_shard: int = 0  # videos whose clips share a file; 0 chooses by their number
     thresholds: Thresholds = Thresholds()  # of the filters
+    limits: Limits = Limits()  # for files and clips
     text_fingerprint: str | None = None  # of the encoder of stored embeddings; None: none are
 
     def __post_init__(self) -> None:
@@ -77,8 +81,12 @@ class Settings:
     def from_json(cls, values: dict[str, Any]) -> "Settings":
         """The settings of a plan or an index."""
         height, width = values["resolution"]
-        thresholds = Thresholds(**values["thresholds"])
-        return cls(**values | {"resolution": (height, width), "thresholds": thresholds})
+        parts: dict[str, Any] = {
+            "resolution": (height, width),
+            "thresholds": Thresholds(**values["thresholds"]),
+            "limits": Limits(**values.get("limits", _NO_LIMITS)),
+        }
+        return cls(**values | parts)
 
 
 @dataclasses.dataclass(frozen=True, order=True)

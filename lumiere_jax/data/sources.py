@@ -78,6 +78,18 @@ def _mixture(data: DataConfig, split: str) -> Mixture:
     return Mixture(sources, weights)
 
 
+def report(source: Source) -> str:
+    """Which files a source leaves out, each with the reason; empty where it has no files."""
+    if isinstance(source, Mixture):
+        return "\n".join(filter(None, map(report, source.sources)))
+    if isinstance(source, VideoFolder | ImageFolder):
+        return str(source.report)
+    if isinstance(source, Ucf101) and source.left_out:
+        head = f"ucf101: {len(source)} videos used, {len(source.left_out)} skipped"
+        return "\n".join([head, *(f"  {name}: {why}" for name, why in source.left_out.items())])
+    return ""
+
+
 def check_size(source: Source, batch_size: int) -> None:
     """Refuses a source that cannot fill one global batch."""
     if len(source) < batch_size:

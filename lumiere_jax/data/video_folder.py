@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lumiere_jax.data.folder import CaptionedFolder, find_files
+from lumiere_jax.data.limits import Limits, changes
 from lumiere_jax.data.pixels import Frames, as_size
 from lumiere_jax.data.source import (
     HoldsFrames,
@@ -45,6 +46,9 @@ class VideoFolder(HoldsFrames):
         captions: str | os.PathLike | None = None,
         clip: str = "random",
         cache_bytes: int = 2**29,
+        min_size: int = 0,
+        min_rate: float = 0.9,
+        max_repeats: float = 0.25,
     ):
         """Finds, probes and filters the videos; arguments are the fields of `DataConfig`.
 
@@ -53,10 +57,15 @@ class VideoFolder(HoldsFrames):
         check_clip("video_folder", split, clip)
         self.num_frames, self.fps, self.clip = num_frames, fps, clip
         self._size = as_size(resolution)
+        self._limits = Limits(min_size=min_size, min_rate=min_rate, max_repeats=max_repeats)
         self._folder = CaptionedFolder(folder, split, captions, SUFFIXES, self._examine)
         self._folder.note_missing()
         self._folder.check_not_empty("video", f"{num_frames} frames at {fps:g} fps")
         self._videos, self.report = self._folder.files, self._folder.report
+        self.report.limits = self._limits.describe(self._size, fps)
+        for video in self._videos:
+            if video.facts.treated:
+                self.report.treated[video.path.name] = ", ".join(video.facts.treated)
         total = sum(video.facts.num_frames(fps) for video in self._videos)
         fits = 3 * self._size[0] * self._size[1] * total <= cache_bytes
         self._cache: dict[int, Frames] | None = {} if fits else None
@@ -103,12 +112,23 @@ class VideoFolder(HoldsFrames):
         """What a file is, or the reason why it cannot be used."""
         try:
             info = probe_video(path)
+            available = info.num_frames(self.fps)
+            if available < self.num_frames:
+                return f"too short: {available} of {self.num_frames} frames at {self.fps:g} fps"
+            small = self._limits.too_small(info.size, self._size)
+            return small or self._limits.too_slow(info, self.fps) or self._look(path, info)
         except VideoReadError as error:
             return f"broken: {error.reason}"
-        available = info.num_frames(self.fps)
-        if available >= self.num_frames:
+
+    def _look(self, path: Path, info: VideoInfo) -> VideoInfo | str:
+        """What a file is, unless the clip in its middle repeats its frames."""
+        if self._limits.max_repeats == 1:
             return info
-        return f"too short: {available} of {self.num_frames} frames at {self.fps:g} fps"
+        start = (info.num_frames(self.fps) - self.num_frames) // 2
+        frames = read_video(
+            path, fps=self.fps, start=start, num_frames=self.num_frames, size=self._size, info=info
+        )
+        return self._limits.repeating(changes(frames)) or info
 
 
 def find_videos(folder: Path) -> list[Path]:

@@ -65,8 +65,8 @@ def orientation(frame: av.VideoFrame) -> tuple[int, bool]:
         return 0, False
     a, b, _, c, d, *_ = struct.unpack("<9i", bytes(matrix)[:36])
     is_mirrored = a * d - b * c < 0
-    # The matrix takes (x, y) to (ax + cy, bx + dy), with y downwards; x decides the turn.
-    angle = math.atan2(-b, a) if not is_mirrored else math.atan2(b, -a)
+    # (x, y) becomes (ax + cy, bx + dy), with y downwards; mirroring changes the sign of a and c.
+    angle = math.atan2(-b, -a if is_mirrored else a)
     return round(angle / (math.pi / 2)) % 4, is_mirrored
 
 

@@ -31,6 +31,7 @@ MAX_PIXELS = 2**26  # of a frame, as 8192×8192; decoding more takes gigabytes f
 MAX_HOLD = 10.0
 """Seconds that a frame is shown at most: a longer gap between timestamps is a cut, not a pause."""
 
+_SHORTEST = 1e-3  # seconds that a frame is shown at least; less is no time that can be believed
 _ROUNDING = 0.00105  # seconds by which timestamps in milliseconds are off, and a little more
 _FALLBACK_RATE = 25.0
 _MARGINS = (0.0, 2.0, 20.0)  # seconds before a frame at which a key frame is looked for
@@ -237,11 +238,19 @@ def decoded(
     """
     decoder = _decoder(stream)
     for packet in container.demux(stream):
-        # Half a packet, at the end of a truncated file, would take whole frames along with it.
-        for frame in () if packet.is_corrupt else decoder.decode(packet if packet.size else None):
+        frames = () if _is_half(packet) else decoder.decode(packet if packet.size else None)
+        for frame in frames:
             is_start = is_start or frame.key_frame
             if is_start:
                 yield frame
+
+
+def _is_half(packet: av.Packet) -> bool:
+    """Whether it is the end of a truncated file, which would take whole frames along with it.
+
+    In a transport stream (MPEG-TS) it is one after which others were lost, and is decoded.
+    """
+    return packet.is_corrupt and "mpegts" not in _formats(packet.stream)
 
 
 def _decoder(stream: VideoStream) -> VideoCodecContext:
@@ -278,7 +287,7 @@ class _Packets(NamedTuple):
         codec, has_b_vops = stream.codec_context.name, False
         values: tuple[list, list, list] = [], [], []
         for packet in packets:
-            if not packet.size or packet.is_corrupt or packet.is_discard:
+            if not packet.size or _is_half(packet) or packet.is_discard:
                 continue
             if codec == "vp8" and not bytes(packet)[0] & 0x10:  # only for others to refer to
                 continue
@@ -296,6 +305,9 @@ class _Packets(NamedTuple):
             return False
         known = np.array([time for time in self.decoded if time is not None], np.int64)
         if (np.diff(known) < 0).any():
+            return False
+        steps = np.diff(np.sort(np.array(self.shown, np.int64))) * time_unit(stream)
+        if len(steps) and np.median(steps) < _SHORTEST:
             return False
         context, formats = stream.codec_context, _formats(stream)
         if formats & _SPARSE_FORMATS:
@@ -360,7 +372,7 @@ def _either(shown: int | None, decoded: int | None) -> int | None:
 def nominal_period(stream: VideoStream) -> float:
     """Seconds of a frame as the file states it, if that is credible."""
     for rate in _stated_rates(stream):
-        if 1 / MAX_HOLD <= rate <= 1000:
+        if 1 / MAX_HOLD <= rate <= 1 / _SHORTEST:
             return 1 / rate
     return 1 / _FALLBACK_RATE
 
@@ -458,7 +470,7 @@ def _decoded_steps(
         if len(places) != len(marks):
             return np.full(len(steps), nominal)
         steps = np.diff(np.array(sorted(places), np.float64)) * unit
-    is_good = (steps > 0) & (steps <= MAX_HOLD)
+    is_good = (steps >= _SHORTEST) & (steps <= MAX_HOLD)
     return np.where(is_good, steps, usual(steps[is_good]) if is_good.any() else nominal)
 
 
@@ -480,8 +492,27 @@ def probe_video(path: str | os.PathLike) -> VideoInfo:
             raise VideoReadError(path, "it has no complete frames")
         is_ordered = found.are_ordered(stream)
         info = _timing(stream, found, first) if is_ordered else None
+        stated = _stated_duration(path, container, stream)
     info = info or _counted_by_decoding(path, found)
+    if stated is not None and info.duration < 0.98 * stated - 0.2:
+        treated += (f"truncated: {info.duration:.2f} of {stated:.2f} s can be read",)
     return dataclasses.replace(info, size=size, treated=treated)
+
+
+def _stated_duration(
+    path: str | os.PathLike, container: InputContainer, stream: VideoStream
+) -> float | None:
+    """Seconds that a file was to have, where it can be told that its end is missing."""
+    formats = _formats(stream)
+    if "mov" in formats:
+        end = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
+        is_cut = end > os.path.getsize(path)
+        return stream.duration * time_unit(stream) if is_cut and stream.duration else None
+    if "avi" in formats and stream.frames:
+        return stream.frames * nominal_period(stream)
+    if "matroska" in formats and container.duration:
+        return container.duration / av.time_base
+    return None
 
 
 # --- Frames at given times ---------------------------------------------------------------------

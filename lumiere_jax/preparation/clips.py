@@ -68,6 +68,10 @@ def _clips_of_file(path: Path, video: Video, settings: Settings) -> Iterator[Cli
     """The clips of a file that is there."""
     length, fps = settings.num_frames, settings.fps
     info = probe_video(path)
+    limits = settings.limits
+    if reason := limits.too_small(info.size, settings.resolution) or limits.too_slow(info, fps):
+        yield Rejection(reason)
+        return
     first = math.ceil((video.start or 0.0) * fps - 0.1)  # a tenth of a frame is forgiven
     last = info.num_frames(fps)
     if video.end is not None:
@@ -115,6 +119,7 @@ def _windows(
             end = (number + 1) / settings.fps
             start = (number + 1 - settings.num_frames) / settings.fps
             reason = reject(clip, changes[1:], settings.thresholds)
+            reason = reason or settings.limits.repeating(changes[1:])
             yield Rejection(reason, start, end) if reason else Clip(clip, start)
             window, changes = [], []
 

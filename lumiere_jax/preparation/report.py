@@ -8,6 +8,7 @@ from typing import Any
 
 from etils import epath
 
+from lumiere_jax.data.limits import Limits
 from lumiere_jax.data.prepared_format import (
     DATASET,
     FILE_FORMAT,
@@ -112,7 +113,7 @@ def describe(output: epath.PathLike) -> str:
 def _head(report: dict[str, Any]) -> str:
     settings, clips = report["settings"], report["clips"]
     height, width = settings["resolution"]
-    thresholds = settings["thresholds"]
+    thresholds, limits = settings["thresholds"], Limits(**settings["limits"])
     return (
         f"{report['videos']} videos of {report['source']}\n"
         f"{clips['train']} clips to train with and {clips['test']} to test with, each of "
@@ -121,6 +122,7 @@ def _head(report: dict[str, Any]) -> str:
         f"rejected clips: {_counts(report['clips_by_reason'])}\n"
         f"thresholds (levels of 0 to 255): brightness {thresholds['brightness']:g}, motion "
         f"{thresholds['motion']:g}, cut {thresholds['cut']:g}\n"
+        f"limits: {limits.describe((height, width), settings['fps'])}\n"
         f"text embeddings: {settings['text_fingerprint'] or 'not stored'}\n"
         f"fingerprint: {report['fingerprint']}"
     )

@@ -16,12 +16,12 @@ ENCODERS = {
     "mov": ["libx264", "mpeg4", "prores_ks", "mjpeg"],
     "mkv": ["libx264", "mpeg4", "libvpx-vp9", "ffv1", "mpeg2video", "mjpeg"],
     "webm": ["libvpx", "libvpx-vp9", "libsvtav1"],
-    "avi": ["libx264", "mpeg4", "mjpeg", "ffv1", "msmpeg4", "huffyuv"],
+    "avi": ["libx264", "mpeg4", "mjpeg", "ffv1", "huffyuv"],
     "ts": ["libx264", "mpeg2video", "libx265"],
     "m2ts": ["libx264", "mpeg2video"],
     "mpg": ["mpeg2video", "mpeg1video"],
     "flv": ["libx264", "flv"],
-    "wmv": ["wmv2", "msmpeg4"],
+    "wmv": ["wmv2"],
     "3gp": ["mpeg4", "libx264"],
     "nut": ["libx264", "mpeg4"],
     "h264": ["libx264"],
@@ -55,6 +55,13 @@ def numbers(video: np.ndarray) -> list[int]:
     return [number(frame) for frame in video]
 
 
+# (a, b, c, d) of display matrices: all turns and mirrorings; (x, y) is shown at (ax + cy, bx + dy).
+MATRICES = [
+    (1, 0, 0, 1), (-1, 0, 0, 1), (1, 0, 0, -1), (-1, 0, 0, -1),
+    (0, 1, 1, 0), (0, 1, -1, 0), (0, -1, 1, 0), (0, -1, -1, 0),
+]  # fmt: skip
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a file is stored."""
@@ -68,6 +75,7 @@ class Recipe:
     start: float = 0.0  # seconds of the first timestamp
     cut: int = 0  # so many frames are cut off by copying the stream from there: an edit list
     dropped: tuple[int, ...] = ()  # numbers of frames that were never recorded
+    matrix: tuple[int, int, int, int] = (1, 0, 0, 1)  # see `MATRICES`
     width: int = 64
     height: int = 48
     options: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -116,6 +124,9 @@ def _encode(path: Path, recipe: Recipe) -> None:
         stream = container.add_stream(recipe.encoder, rate=rate, options=options)
         stream.width, stream.height = recipe.width, recipe.height
         stream.pix_fmt = formats.get(recipe.encoder, "yuv420p")
+        if recipe.matrix != MATRICES[0]:
+            a, b, c, d = (value << 16 for value in recipe.matrix)
+            stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
         stream.bit_rate = 2_000_000
         stream.codec_context.time_base = 1 / rate
         offset = round(recipe.start * rate)

@@ -61,7 +61,7 @@ def test_what_cannot_be_used_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
     skipped = ImageFolder(tmp_path, resolution=16).report.skipped
     reasons = {
-        "small.png": "too small: 60×8 pixels",
+        "small.png": "too small: 60×8 of 16×16 pixels",
         "cut.png": "broken: ",
         "empty.jpg": "broken: cannot identify",
         "text.webp": "broken: cannot identify",
