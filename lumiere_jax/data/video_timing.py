@@ -405,7 +405,7 @@ def usual(steps: Float64[np.ndarray, " step"]) -> float:
     the rate; the mean of all would take pauses along.
     """
     steps = steps[steps > 0]
-    near = [steps[abs(steps / at - 1) <= 0.3] for at in np.quantile(steps, (0.5, 0.25, 0.1, 0.75))]
+    near = [steps[abs(steps / at - 1) <= 0.45] for at in np.quantile(steps, (0.5, 0.25, 0.1, 0.75))]
     return float(np.mean(max(near, key=len)))
 
 
