@@ -1,5 +1,6 @@
 """Settings of the process that every test shares; they must be made before JAX is imported."""
 
+import gc
 import os
 import shutil
 import signal
@@ -23,6 +24,8 @@ _ENVIRONMENT = {
     "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
     "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1 "
     "--xla_force_host_platform_device_count=1",
+    # Where in the source an operation comes from is looked up for each, and read by nobody.
+    "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",
     # Two test processes on two cores: more threads would only wait for each other.
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -33,6 +36,9 @@ _ENVIRONMENT = {
 }
 for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
+
+# Tracing makes millions of objects that live on: looking for garbage took an eighth of the time.
+gc.set_threshold(100_000, 20, 20)
 
 # The annotations of these rooms are checked at every call, with the shapes of arrays; outside of
 # tests they cost nothing. It comes before the first import of what it names.
@@ -116,17 +122,20 @@ def fixture_open_page(browser):
     assert not errors
 
 
-# The slowest first, or one process would end long after the other; every other one of the first few
-# needs the cascade, or both would wait for it.
+# The slowest first, or one process would end long after the other. The first trains the cascade,
+# for which the other process would wait: it gets the next four, which do without.
 _FIRST = (
-    "test_train.py", "test_eight_devices_training.py", "test_pages_training.py", "test_training.py",
-    "test_pages_making.py", "test_own_videos.py", "test_pages_beyond.py", "test_processes.py",
-    "test_serve.py", "test_eval.py", "test_plan.py", "test_plan_command.py", "test_playground.py",
-    "test_eight_devices_sampling.py", "test_style_interpolation.py", "test_verbs.py",
+    "test_train.py", "test_training.py", "test_eight_devices_training.py", "test_own_videos.py",
+    "test_processes.py", "test_pages_training.py", "test_serve.py", "test_distill.py",
+    "test_pages_making.py", "test_peers.py", "test_pages_beyond.py", "test_playground.py",
+    "test_inflating.py", "test_i3d.py", "test_eval.py", "test_eight_devices_sampling.py",
+    "test_temporal_downsampling.py", "test_verbs.py", "test_plan.py", "test_plan_command.py",
+    "test_style_interpolation.py",
 )  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the files that take minutes in the order of `_FIRST`."""
+    gc.freeze()  # what was imported stays
     ranks = {name: rank for rank, name in enumerate(_FIRST)}
     items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))

@@ -221,6 +221,7 @@ def _main() -> None:
         __import__(name)
     gc.collect()
     gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
     folder = Path(sys.argv[1])
     if (job := _serve(folder)) is not None:
         _end(job)

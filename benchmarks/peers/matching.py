@@ -1,6 +1,7 @@
 """Space-time U-Nets with as many FLOPs, or parameters, as another network."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -34,8 +35,8 @@ def widths_of(finest: int) -> list[int]:
 def _counted(finest: int, shape: tuple[int, ...], length: int, dim: int) -> tuple[int, int]:
     fields = _FAMILY | {"widths": widths_of(finest)}
     params = _params(fields, shape, length, dim)
-    count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    return flops_of(fields, shape, length, dim)["forward"], count
+    operations = flops.count(_forward(fields), params, *_inputs(shape, length, dim))
+    return operations.total, sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def matched(
@@ -77,12 +78,8 @@ def flops_of(
       dim: channels of the text.
       frozen: whether temporal parameters alone train.
     """
-    network, params = create(fields), _params(fields, shape, length, dim)
+    params, forward = _params(fields, shape, length, dim), _forward(fields)
     clips, times, text = _inputs(shape, length, dim)
-
-    def forward(params: Any, clips: Any, times: Any, text: Any) -> Any:
-        return network.apply({"params": params}, clips, times, text)
-
     trainable, rest = partition(params, lambda path: not frozen or is_temporal(path))
 
     def gradient(trainable: Any, rest: Any, clips: Any, times: Any, text: Any) -> Any:
@@ -95,6 +92,11 @@ def flops_of(
         "forward": flops.count(forward, params, clips, times, text).total,
         "train": flops.count(gradient, trainable, rest, clips, times, text).total,
     }
+
+
+def _forward(fields: dict[str, Any]) -> Callable[..., Any]:
+    network = create(fields)
+    return lambda params, *given: network.apply({"params": params}, *given)
 
 
 def _inputs(shape: tuple[int, ...], length: int, dim: int) -> tuple[Any, ...]:

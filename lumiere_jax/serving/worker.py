@@ -26,6 +26,7 @@ from lumiere_jax.serving.watch import Watch
 EXIT_REPLACE = 3  # of a worker that may be broken, or runs a program that cannot be stopped
 EXIT_UNABLE = 4  # of a worker that could not load the weights; the next one should wait
 _POLL_SECONDS = 0.2
+_RETRY_SECONDS = 2.0  # after an error of the database
 _REPORT_SECONDS = 0.5
 _SIGN_SECONDS = 2.0
 _STOP_SECONDS = 20.0  # for a program to end after it was told to
@@ -79,7 +80,7 @@ class Worker:
             except SQLAlchemyError as error:
                 _log.warning("the database cannot be reached, will try again: %s", error)
                 is_unsure = True
-                time.sleep(2.0)
+                time.sleep(_RETRY_SECONDS)
                 continue
             if job is None:
                 time.sleep(_POLL_SECONDS)

@@ -9,6 +9,7 @@ import torch
 from lumiere_jax.metrics import i3d, i3d_weights
 from lumiere_jax.metrics.preprocessing import prepare
 from tests.metrics.i3d_torch import TorchI3D
+from tests.quick_jit import quick_jit
 
 GOLDEN = json.loads((Path(__file__).parent / "fvd_golden.json").read_text())
 
@@ -51,5 +52,5 @@ def test_network_equals_pytorch_on_other_sizes(weights):
     clip = np.random.default_rng(0).uniform(-1, 1, (1, 19, 224, 230, 3)).astype(np.float32)
     with torch.inference_mode():
         expected = TorchI3D(weights).eval()(torch.tensor(clip).permute(0, 4, 1, 2, 3)).numpy()
-    got = i3d.I3D().apply({"params": i3d.fold(weights)}, clip)
+    got = quick_jit(i3d.I3D().apply)({"params": i3d.fold(weights)}, clip)
     np.testing.assert_allclose(got, expected, atol=1e-4)

@@ -56,7 +56,7 @@ def test_training_step_of_four_chips_that_are_not_there(tmp_path):
     # Gradients of all trained parameters meet, at least once, in float32 or bfloat16.
     assert sum(t["bytes"] for t in reduced if t) >= 2 * plan["trainable"] / 2
 
-    again = run(*arguments, "--json", program=sys.executable)
+    again = run(*arguments, "--json")
     assert again.returncode == 0 and "compiling" not in again.stderr
     assert json.loads(again.stdout) == plan
 

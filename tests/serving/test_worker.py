@@ -103,8 +103,9 @@ class Setting:
 
 
 @pytest.fixture(name="setting")
-def fixture_setting(tmp_path):
+def fixture_setting(tmp_path, monkeypatch):
     setting = Setting(tmp_path)
+    monkeypatch.setattr("lumiere_jax.serving.worker._RETRY_SECONDS", 0.1)
     yield setting
     setting.stop()
     setting.database.close()

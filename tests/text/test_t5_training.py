@@ -21,6 +21,8 @@ from lumiere_jax.training.train import train
 from tests.text.tiny_t5 import write_tiny_t5
 from tests.tiny_runs import example_config, metric, tiny_config
 
+SMALLEST = {"model__widths": (8,), "model__attention_levels": (False,)}
+
 
 def t5_config(folder, stage="t2i", **fields):
     fields = {
@@ -30,7 +32,7 @@ def t5_config(folder, stage="t2i", **fields):
         "text__max_length": 12,
         "train__num_steps": 2,
     } | fields
-    return tiny_config(stage, **fields)
+    return tiny_config(stage, **SMALLEST | fields)
 
 
 @pytest.fixture(name="run", scope="module")
@@ -140,7 +142,7 @@ def test_other_weights_are_refused(run, tmp_path):
     with pytest.raises(UserError, match=message):
         train(t5_config(tmp_path / "other", train__num_steps=3), tmp_path / "resumed")
     with pytest.raises(UserError, match=r"has text.dim=16, but this run asks for \d+"):
-        train(tiny_config("t2i"), tmp_path / "resumed")
+        train(tiny_config("t2i", **SMALLEST), tmp_path / "resumed")
     inflated = t5_config(tmp_path / "other", "stunet", init_from=str(run / "t2i"))
     with pytest.raises(UserError, match="other weights of the text encoder.*--config.init_from"):
         train(inflated, tmp_path / "stunet")

@@ -241,7 +241,8 @@ def test_a_mixture_is_trained_and_resumed_but_not_on_other_data(tmp_path, capsys
     def run(num_steps, size=70, **fields):
         shapes = {"name": "moving_shapes", "max_objects": 2, "weight": 3}
         mixture = (shapes, {"name": "moving_shapes", "size": size})
-        fields = {"data__name": "mixture", "data__mixture": mixture, "data__flip": True} | fields
+        data = {"data__name": "mixture", "data__mixture": mixture, "data__flip": True}
+        fields = SMALLEST | data | fields
         return train(tiny_config("t2i", train__num_steps=num_steps, **fields), tmp_path / "mixed")
 
     run(2)

@@ -20,6 +20,7 @@ from peers import processes, table  # noqa: E402
 SHAPE = (2, 4, 16, 16, 3)
 SETTING = ["--batch=2", "--frames=4", "--size=16"]
 TINY = matching._FAMILY | {"widths": matching.widths_of(matching._STEP)}
+SHALLOW = TINY | {"widths": [16, 32], "attention_levels": [False, True]}
 
 
 @pytest.mark.parametrize("what", ["flops", "parameters"])
@@ -58,7 +59,7 @@ def test_training_temporal_weights_alone_takes_fewer_operations():
 
 
 def test_a_worker_answers_and_its_peak_only_rises():
-    with processes.stunet_worker(SETTING, fields=json.dumps(TINY)) as worker:
+    with processes.stunet_worker(SETTING, fields=json.dumps(SHALLOW)) as worker:
         assert worker.hello["parameters"] > 100_000
         answers = [worker.ask(name) for name in ("forward", "sample", "train", "train")]
     assert all(answer["seconds"] > 0 for answer in answers)
@@ -67,7 +68,7 @@ def test_a_worker_answers_and_its_peak_only_rises():
 
 
 def test_a_worker_that_dies_between_runs_is_an_error_and_no_end():
-    with processes.stunet_worker(SETTING, fields=json.dumps(TINY)) as worker:
+    with processes.stunet_worker(SETTING, fields=json.dumps(SHALLOW)) as worker:
         worker._process.kill()
         assert worker.ask("forward") == {"error": "its process ended with exit code -9"}
         assert "ended with exit code" in worker.ask("train")["error"]
