@@ -10,13 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from lumiere_jax.data.captions import (
-    FILE_NAMES,
-    find_captions_file,
-    read_caption_beside,
-    read_captions_file,
-    real_path,
-)
+from lumiere_jax.data.captions import FILE_NAMES
+from lumiere_jax.data.file_kinds import usual
+from lumiere_jax.data.listing import SUFFIXES, Listing
 from lumiere_jax.data.source import SPLITS
 from lumiere_jax.runtime.errors import UserError
 
@@ -46,9 +42,11 @@ class FolderReport:
         return "\n".join([head, *skipped, *treated])
 
     def summary(self) -> str:
-        """One line: how many were skipped for which kind of reason."""
+        """One line: how many were skipped for which kind of reason, and one of them."""
         kinds = collections.Counter(reason.split(":")[0] for reason in self.skipped.values())
-        return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()) or "none found"
+        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+        example = "".join(f", as {name}: {why}" for name, why in list(self.skipped.items())[:1])
+        return f"{counts}{example}" or "none found"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +71,7 @@ class CaptionedFolder(Generic[Facts]):
         root: str | os.PathLike,
         split: str,
         captions: str | os.PathLike | None,
-        suffixes: Sequence[str],
+        kind: str,
         examine: Callable[[Path], Facts | str],
     ):
         """Finds and examines the files; a `UserError` if there is no such folder.
@@ -84,46 +82,41 @@ class CaptionedFolder(Generic[Facts]):
           split: "train" or "test".
           captions: CSV or JSONL file; if empty the first of `captions.FILE_NAMES` in the folder.
             Files that it does not list may have a `.txt` file beside them.
-          suffixes: that names of files end in.
+          kind: "video" or "image".
           examine: what is to be known about a file, or the reason why it cannot be used.
         """
         whole = Path(root).expanduser()
-        self.folder, self._suffixes = _split_folder(whole, split), suffixes
+        self.folder, self._kind = _split_folder(whole, split), kind
         given = Path(captions).expanduser() if captions else None
-        self._listed_in = given or find_captions_file([self.folder, whole])
-        self._listed = read_captions_file(self._listed_in) if self._listed_in else {}
+        self._listing = Listing(self.folder, kind, whole, given)
         self.report = FolderReport(str(self.folder))
         self.files = list(self._usable(examine))
         self.report.used = len(self.files)
+        self.report.skipped |= self._listing.left_out
+        for path in self._listing.missing:
+            where = f"listed in {self._listing.table.name}" if self._listing.table else ""
+            self.report.skipped[str(path)] = f"missing: {where}"
 
     def _usable(self, examine: Callable[[Path], Facts | str]) -> Iterator[CaptionedFile[Facts]]:
         """The files of use; the others go into the report."""
-        paths = find_files(self.folder, self._suffixes)
-        for path, facts in zip(paths, examine_all(examine, paths), strict=True):
-            captions = self._listed.get(real_path(path)) or read_caption_beside(path)
-            if not isinstance(facts, str) and captions:
-                yield CaptionedFile(path, facts, tuple(captions), path.stat().st_size)
+        listed = self._listing.captions
+        for path, facts in zip(listed, examine_all(examine, list(listed)), strict=True):
+            if not isinstance(facts, str) and listed[path]:
+                yield CaptionedFile(path, facts, listed[path], path.stat().st_size)
             else:
                 reason = facts if isinstance(facts, str) else "without a caption"
-                self.report.skipped[str(path.relative_to(self.folder))] = reason
+                self.report.skipped[self._listing.name(path)] = reason
 
-    def note_missing(self) -> None:
-        """Reports captions of the captions file that belong to no file of the folder."""
-        for path in self._listed:
-            inside = path.is_relative_to(real_path(self.folder))
-            where = f"listed in {self._listed_in.name}" if self._listed_in else ""
-            if not path.exists():
-                self.report.skipped[str(path)] = f"missing: {where}"
-            elif inside and path.suffix.lower() not in self._suffixes:
-                self.report.skipped[str(path)] = f"not a video: {where}"
-
-    def check_not_empty(self, kind: str, needs: str) -> None:
+    def check_not_empty(self, needs: str) -> None:
         """Refuses a folder without any file of use."""
         if not self.files:
+            kind, suffixes = self._kind, usual(SUFFIXES[self._kind])
+            nothing_listed = self._listing.nothing_listed()
             raise UserError(
-                f"no usable {kind} in {self.folder} ({self.report.summary()}); it needs {kind}s "
-                f"({' '.join(self._suffixes)}) of at least {needs}, with captions in one of "
-                f"{', '.join(FILE_NAMES)} or in .txt files beside them"
+                f"no usable {kind} in {self.folder} ({self.report.summary()}"
+                f"{'; ' * bool(nothing_listed)}{nothing_listed}); it needs {kind}s ({suffixes}) of "
+                f"at least {needs}, with captions in one of {', '.join(FILE_NAMES)} or in .txt "
+                "files beside them"
             )
 
     def names(self) -> list[list[object]]:
@@ -144,16 +137,6 @@ def _split_folder(root: Path, split: str) -> Path:
     if others:
         raise UserError(f"{root} has a folder {others[0]} but none named {split}; make one")
     return root
-
-
-def find_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    """All files below with one of these endings, sorted.
-
-    Hidden ones, as of a write that is not complete, are left out; links that lead nowhere are not,
-    so that they are reported. Links to folders are not followed.
-    """
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes)
-    return sorted(path for path in found if not path.is_dir() and not path.name.startswith("."))
 
 
 def examine_all(examine: Callable[[In], Out], items: Sequence[In]) -> Iterator[Out]:

@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from lumiere_jax.data.file_kinds import VIDEO_SUFFIXES, has_suffix
 from lumiere_jax.data.folder import CaptionedFolder
 from lumiere_jax.data.limits import Limits
 from lumiere_jax.data.pixels import Frames, Picture, as_size, resize_and_crop
 from lumiere_jax.data.source import HoldsFrames, check_clip, choose_caption, fingerprint
 from lumiere_jax.runtime.errors import UserError
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 class ImageFolder(HoldsFrames):
@@ -48,8 +47,8 @@ class ImageFolder(HoldsFrames):
             )
         self._size = height, width = as_size(resolution)
         self._limits = Limits(min_size=min_size)
-        self._folder = CaptionedFolder(folder, split, captions, SUFFIXES, self._examine)
-        self._folder.check_not_empty("image", f"{height}×{width} pixels")
+        self._folder = CaptionedFolder(folder, split, captions, "image", self._examine)
+        self._folder.check_not_empty(f"{height}×{width} pixels")
         self._pictures, self.report = self._folder.files, self._folder.report
         self.report.limits = self._limits.describe(self._size)
 
@@ -76,10 +75,17 @@ class ImageFolder(HoldsFrames):
     def _examine(self, path: Path) -> tuple[int, int] | str:
         """The size of an image, or the reason why it cannot be used."""
         try:
+            if has_suffix(path, VIDEO_SUFFIXES) and _moves(path):
+                return "a video, not an image"
             height, width = read_image(path).shape[:2]
         except (OSError, ValueError) as error:
             return f"broken: {str(error).splitlines()[0]}"
         return self._limits.too_small((height, width), self._size) or (height, width)
+
+
+def _moves(path: Path) -> bool:
+    with Image.open(path) as file:
+        return getattr(file, "is_animated", False)
 
 
 def read_image(path: str | os.PathLike) -> Picture:
@@ -96,6 +102,8 @@ def read_image(path: str | os.PathLike) -> Picture:
         raise ValueError(f"too many pixels ({error})") from error
     except (SyntaxError, EOFError) as error:  # Pillow's for some damaged files
         raise OSError(f"damaged ({error})") from error
+    if image.mode == "F":
+        raise ValueError("its pixels are fractions; convert it to 8 or 16 bits")
     if image.mode.startswith("I"):  # 16 bits
         image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype("u1"))
     if image.has_transparency_data:

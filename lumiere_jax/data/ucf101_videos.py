@@ -1,9 +1,11 @@
 """The videos of UCF101 on a disk: the official files, or the records that TFDS makes of them.
 
-Officially: `UCF-101/CLASS/v_CLASS_gXX_cYY.avi` and `ucfTrainTestlist/`. The TFDS builder `ucf101`
+Officially: `UCF-101/CLASS/v_CLASS_gXX_cYY.avi` and `ucfTrainTestlist/`, where the videos may have
+been converted to another format. The TFDS builder `ucf101`
 prepares records of JPEG frames and a label.
 """
 
+import collections
 import dataclasses
 import functools
 import io
@@ -16,6 +18,9 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from lumiere_jax.data import same_clip
+from lumiere_jax.data.file_kinds import VIDEO_SUFFIXES
+from lumiere_jax.data.finding import find_files as find_all
 from lumiere_jax.data.folder import examine_all
 from lumiere_jax.data.pixels import Frames
 from lumiere_jax.data.ucf101_classes import classes
@@ -23,6 +28,7 @@ from lumiere_jax.data.video_io import read_video
 from lumiere_jax.data.video_timing import VideoInfo, VideoReadError, probe_video
 from lumiere_jax.runtime.errors import UserError
 
+VIDEOS = "UCF-101"
 LISTS = "ucfTrainTestlist"
 LISTS_ARCHIVE = "UCF101TrainTestSplits-RecognitionTask.zip"
 VIDEO_ARCHIVES = ("UCF101.rar", "UCF101_videos.zip")
@@ -51,13 +57,13 @@ def find_files(root: Path, split: str, fold: int) -> Found:
     what is missing, and how to get it.
     """
     labels = {action.name.casefold(): label for label, action in enumerate(classes())}
-    known = {path.name.casefold(): path for path in root.rglob("*.avi")}
+    known = _known(root)
     if not known:
         _explain_missing_videos(root)
     videos: list[UcfVideo] = []
     left_out: dict[str, str] = {}
     listed = sorted(_listed(root, f"{split}list{fold:02d}.txt"), key=str.casefold)
-    paths = [known.get(Path(name).name.casefold(), root / name) for name in listed]
+    paths = [_the_one(name, known.get(_key(name), [root / name])) for name in listed]
     for name, path, info in zip(listed, paths, examine_all(_probe, paths), strict=True):
         label = labels.get(Path(name).parent.name.casefold())
         if label is None:
@@ -68,6 +74,40 @@ def find_files(root: Path, split: str, fold: int) -> Found:
         read = functools.partial(_read_file, path, info)
         videos.append(UcfVideo(path.name, label, info.num_frames(info.fps), read))
     return videos, left_out
+
+
+def _known(root: Path) -> dict[str, list[Path]]:
+    """The files of each video at the best of the places and formats that hold it."""
+    found = collections.defaultdict[str, list[Path]](list)
+    for path in find_all(root, VIDEO_SUFFIXES):
+        found[_key(path)].append(path)
+    for name, paths in found.items():
+        ranks = {path: _rank(path.relative_to(root)) for path in paths}
+        best = (path for path in paths if ranks[path] == min(ranks.values()))
+        found[name] = list(same_clip.once(best))
+    return found
+
+
+def _key(name: str | Path) -> str:
+    return Path(name).stem.casefold()
+
+
+def _rank(path: Path) -> tuple[int, bool]:
+    """`UCF-101/CLASS/FILE`, or the root for it, comes before all others, and AVI first there."""
+    folders = [part.casefold() for part in path.parts[:-1]]
+    action = [name.casefold() for name in path.stem.split("_")[1:2]]
+    is_official = folders == [VIDEOS.casefold(), *action]
+    return 0 if is_official else 1 if folders == action else 2, path.suffix.lower() != ".avi"
+
+
+def _the_one(name: str, paths: list[Path]) -> Path:
+    """The file of a video; a `UserError` if there are several, of which none is the official."""
+    if len(paths) > 1:
+        raise UserError(
+            f"ucf101: there are {len(paths)} copies of {Path(name).name}: "
+            f"{', '.join(map(str, paths))}; keep one, or put the right ones into {VIDEOS}/CLASS"
+        )
+    return paths[0]
 
 
 def _read_file(path: Path, info: VideoInfo, first: int, count: int) -> Frames:
@@ -117,8 +157,8 @@ def _explain_missing_videos(root: Path) -> None:
             f"{packed[0]}`"
         )
     raise UserError(
-        f"ucf101: {root} holds no .avi file; give the folder that holds UCF-101, or the data_dir "
-        "of TFDS, in which there is a folder ucf101"
+        f"ucf101: {root} holds no .avi file and no other video; give the folder that holds "
+        "UCF-101, or the data_dir of TFDS, in which there is a folder ucf101"
     )
 
 

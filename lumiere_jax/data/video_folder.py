@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lumiere_jax.data.folder import CaptionedFolder, find_files
+from lumiere_jax.data.folder import CaptionedFolder
 from lumiere_jax.data.limits import Limits, changes
 from lumiere_jax.data.pixels import Frames, as_size
 from lumiere_jax.data.source import (
@@ -20,8 +20,6 @@ from lumiere_jax.data.source import (
 from lumiere_jax.data.video_io import read_video
 from lumiere_jax.data.video_timing import VideoInfo, VideoReadError, probe_video
 from lumiere_jax.runtime.errors import UserError
-
-SUFFIXES = (".mp4", ".webm", ".mov", ".avi", ".gif", ".mkv", ".m4v")
 
 
 class VideoFolder(HoldsFrames):
@@ -58,9 +56,8 @@ class VideoFolder(HoldsFrames):
         self.num_frames, self.fps, self.clip = num_frames, fps, clip
         self._size = as_size(resolution)
         self._limits = Limits(min_size=min_size, min_rate=min_rate, max_repeats=max_repeats)
-        self._folder = CaptionedFolder(folder, split, captions, SUFFIXES, self._examine)
-        self._folder.note_missing()
-        self._folder.check_not_empty("video", f"{num_frames} frames at {fps:g} fps")
+        self._folder = CaptionedFolder(folder, split, captions, "video", self._examine)
+        self._folder.check_not_empty(f"{num_frames} frames at {fps:g} fps")
         self._videos, self.report = self._folder.files, self._folder.report
         self.report.limits = self._limits.describe(self._size, fps)
         for video in self._videos:
@@ -129,8 +126,3 @@ class VideoFolder(HoldsFrames):
             path, fps=self.fps, start=start, num_frames=self.num_frames, size=self._size, info=info
         )
         return self._limits.repeating(changes(frames)) or info
-
-
-def find_videos(folder: Path) -> list[Path]:
-    """All videos of a folder and those below it, see `find_files`."""
-    return find_files(folder, SUFFIXES)

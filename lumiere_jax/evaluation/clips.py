@@ -5,17 +5,22 @@ import hashlib
 import os
 import random
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from lumiere_jax.data import same_clip
+from lumiere_jax.data.file_kinds import VIDEO_SUFFIXES, usual
+from lumiere_jax.data.finding import composed, find_files, not_found
 from lumiere_jax.data.folder import examine_all
 from lumiere_jax.data.pixels import Frames, resize_and_crop
-from lumiere_jax.data.video_folder import find_videos
+from lumiere_jax.data.text_file import NotText, read_text
 from lumiere_jax.data.video_io import read_video
 from lumiere_jax.data.video_timing import VideoInfo, VideoReadError, probe_video
+from lumiere_jax.runtime.distributed import say
 from lumiere_jax.runtime.errors import UserError
 
+_LONGEST_LIST = 2**28  # characters
 POSITIONS = ("center", "first", "random")
 
 
@@ -107,7 +112,7 @@ class VideoSet:
     label: str  # "real" or "generated", for messages
     folder: Path  # that they are in
     names: tuple[str, ...]  # their paths below the folder, sorted
-    left_out: dict[str, str]  # reason by name, of those that cannot be used
+    left_out: dict[str, str]  # reason by name, of those that cannot be used, or are there twice
     fps: tuple[float, float]  # lowest and highest rate of the files themselves
 
     @property
@@ -133,6 +138,8 @@ def find(
 ) -> VideoSet:
     """Finds the videos of a folder and those below it, and makes sure that each can give a clip.
 
+    A clip in several formats counts once, see `same_clip`, which is told in one line.
+
     Args:
       label: see `VideoSet`.
       folder: that holds them.
@@ -148,33 +155,45 @@ def find(
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise UserError(f"{label} videos: there is no folder {root}.")
-    names = [path.relative_to(root).as_posix() for path in find_videos(root)]
+    names = [path.relative_to(root).as_posix() for path in find_files(root, VIDEO_SUFFIXES)]
     if listed is not None:
         names = _listed(names, Path(listed), root)
+    names, left_out = _once(names)
+    if left_out:
+        name, reason = next(iter(left_out.items()))
+        say(f"{label} videos: {len(left_out)} left out in {root} ({name}: {reason})")
     if most is not None and most < len(names):
         # The first ones of a sorted list would be the first classes.
         names = sorted(random.Random(seed).sample(names, most))
     if not names:
-        raise UserError(f"{label} videos: {root} holds none (MP4, WebM, MOV, AVI, GIF, MKV).")
+        raise UserError(f"{label} videos: {root} holds none ({usual(VIDEO_SUFFIXES)}).")
     probed = examine_all(lambda name: _probe(root / name, rule), names)
     rates: dict[str, float] = {}
-    left_out: dict[str, str] = {}
+    unusable: dict[str, str] = {}
     for count, (name, result) in enumerate(zip(names, probed, strict=True)):
         if isinstance(result, str):
-            left_out[name] = result
+            unusable[name] = result
         else:
             rates[name] = round(result, 2)
         if count % 100 == 0:
             poll()
-    if left_out and not (skip_unusable and rates):
-        shown = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:3])
+    if unusable and not (skip_unusable and rates):
+        shown = "; ".join(f"{name}: {reason}" for name, reason in list(unusable.items())[:3])
         raise UserError(
-            f"{label} videos: {len(left_out)} of {len(names)} in {root} cannot be used ({shown}"
-            f"{'; …' if len(left_out) > 3 else ''}). Repair or remove them, ask for fewer frames, "
+            f"{label} videos: {len(unusable)} of {len(names)} in {root} cannot be used ({shown}"
+            f"{'; …' if len(unusable) > 3 else ''}). Repair or remove them, ask for fewer frames, "
             "or leave them out with --skip_unusable."
         )
     fps = min(rates.values()), max(rates.values())
+    left_out |= unusable
     return VideoSet(label=label, folder=root, names=tuple(rates), left_out=left_out, fps=fps)
+
+
+def _once(names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """One name of each clip, and the reason by name of the others."""
+    clips = same_clip.once(PurePosixPath(name) for name in names)
+    left_out = {str(copy): same_clip.reason(used) for used, same in clips.items() for copy in same}
+    return [str(used) for used in clips], left_out
 
 
 def _probe(path: Path, rule: ClipRule) -> float | str:
@@ -187,14 +206,19 @@ def _probe(path: Path, rule: ClipRule) -> float | str:
 
 def _listed(names: Sequence[str], path: Path, root: Path) -> list[str]:
     try:
-        lines = path.expanduser().read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path.expanduser(), _LONGEST_LIST)
+    except NotText as error:
         raise UserError(f"list of videos {path} cannot be read: {error}.") from error
-    known, lines = set(names), [line.strip() for line in lines if line.strip()]
+    # A list of UCF101 also means its videos in another format.
+    known = {composed(Path(name).with_suffix("")): name for name in reversed(names)}
+    known |= {composed(name): name for name in names}
+    lines = [composed(line.strip()) for line in text.splitlines() if line.strip()]
     wanted = {line if line in known else line.split()[0] for line in lines}
-    if missing := sorted(wanted - known):
+    found = {name: known.get(name) or known.get(str(Path(name).with_suffix(""))) for name in wanted}
+    if missing := sorted(name for name in wanted if not found[name]):
+        near = not_found(root / missing[0], [root / name for name in names])
         raise UserError(
             f"list of videos {path}: {len(missing)} of {len(wanted)} are not in {root}, as "
-            f"{missing[0]!r}; give the folder that the paths of the list start from."
+            f"{missing[0]!r} ({near}); give the folder that the paths of the list start from."
         )
-    return sorted(wanted)
+    return sorted(filter(None, found.values()))

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 from PIL import Image, ImageOps
 
+from lumiere_jax.data.file_kinds import VIDEO_SUFFIXES
 from lumiere_jax.data.image_folder import read_image
 from lumiere_jax.data.pixels import to_float
-from lumiere_jax.data.video_folder import SUFFIXES as VIDEO_SUFFIXES
 from lumiere_jax.data.video_io import read_video
 from lumiere_jax.runtime.errors import UserError
 

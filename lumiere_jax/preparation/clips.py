@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from etils import epath
 
+from lumiere_jax.data.finding import stored
 from lumiere_jax.data.pixels import Frames
 from lumiere_jax.data.prepared_format import Settings
 from lumiere_jax.data.video_io import read_frames
@@ -128,6 +129,8 @@ def _windows(
 def _local_file(root: str, path: str) -> Iterator[Path | None]:
     """The video as a file of this machine, for as long as it is used; None if there is none."""
     whole = epath.Path(path if "://" in path else os.path.join(root, path))
+    if "://" not in str(whole):
+        whole = epath.Path(stored(Path(whole)))
     if not whole.exists():
         yield None
     elif "://" not in str(whole):

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -13,22 +12,17 @@ from typing import Any
 
 from etils import epath
 
-from lumiere_jax.data.captions import (
-    CAPTION_COLUMNS,
-    PATH_COLUMNS,
-    any_of,
-    check_columns,
-    find_captions_file,
-    read_caption_beside,
-    read_captions_file,
-    read_rows,
-    real_path,
-)
+from lumiere_jax.data.captions import CAPTION_COLUMNS, PATH_COLUMNS
+from lumiere_jax.data.file_kinds import VIDEO_SUFFIXES, usual
+from lumiere_jax.data.finding import composed, first_files, not_found, stored
+from lumiere_jax.data.listing import Listing
 from lumiere_jax.data.source import SPLITS
-from lumiere_jax.data.video_folder import SUFFIXES, find_videos
+from lumiere_jax.data.table import any_of, check_columns, named, read_rows
+from lumiere_jax.data.time_columns import TimeColumns
 from lumiere_jax.runtime.errors import UserError
 
-MANIFEST_SUFFIXES = (".csv", ".jsonl", ".parquet")
+MANIFEST_SUFFIXES = (".csv", ".jsonl", ".parquet", ".tsv")
+_SUFFIXES_TOLD = f"{any_of(MANIFEST_SUFFIXES[:-1])}, or {MANIFEST_SUFFIXES[-1]}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,6 +53,8 @@ class Source:
 
     root: str  # folder that relative paths start from
     videos: list[Video]  # in the order of the manifest, or of the sorted paths of a folder
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)  # reason by file of a folder
+    columns: str = ""  # which columns of a manifest are used, and as what
 
 
 def read_source(path: str | os.PathLike, test_fraction: float) -> Source:
@@ -71,8 +67,9 @@ def read_source(path: str | os.PathLike, test_fraction: float) -> Source:
     Args:
       path: a folder, or a file, which may be in a bucket ("gs://BUCKET/NAME"), with a column (key)
         named as one of `captions.PATH_COLUMNS`, one of `captions.CAPTION_COLUMNS` and, if wanted,
-        `start` and `end` in seconds. Relative paths in it start from its own folder. Several lines
-        with the same path, start and end are several captions of the same clips.
+        times, as `start` and `end` in seconds or what `time_columns` knows. Relative paths in it
+        start from its own folder. Several lines with the same path, start and end are several
+        captions of the same clips.
       test_fraction: share of the videos that goes into the split "test".
 
     Raises:
@@ -82,26 +79,41 @@ def read_source(path: str | os.PathLike, test_fraction: float) -> Source:
         return _read_remote(epath.Path(path), test_fraction)
     path = Path(path).expanduser()
     if path.is_dir():
-        root, videos = path, _read_folder(path, test_fraction)
+        source = _read_folder(path, test_fraction)
     elif path.suffix.lower() in MANIFEST_SUFFIXES:
-        root, videos = path.parent, _read_manifest(path, test_fraction)
+        source = _read_manifest(path, test_fraction)
     elif path.exists():
-        raise UserError(f"source {path}: a manifest's name must end in {any_of(MANIFEST_SUFFIXES)}")
+        raise UserError(f"source {path}: a manifest's name must end in {_SUFFIXES_TOLD}")
     else:
         raise UserError(f"source {path}: there is no such folder or manifest")
-    if not videos:
+    if not source.videos:
+        left_out = "".join(f"; {name}: {why}" for name, why in list(source.left_out.items())[:3])
         raise UserError(
-            f"source {path} has no videos: a folder needs files ending in {any_of(SUFFIXES)}, a "
-            "manifest a line for each"
+            f"source {path} has no videos: a folder needs videos ({usual(VIDEO_SUFFIXES)}), a "
+            f"manifest a line for each{left_out}"
         )
-    return Source(str(real_path(root)), videos)
+    return source
+
+
+def check_found(source: Source) -> None:
+    """Refuses a source of which not one video is there; what is in buckets is not looked for."""
+    paths = [video.path for video in source.videos]
+    if "://" in source.root or any("://" in path for path in paths):
+        return
+    if not any(os.path.lexists(stored(Path(source.root, path))) for path in paths):
+        wanted = os.path.join(source.root, paths[0])
+        raise UserError(
+            f"not one of the {len(paths)} videos is there: "
+            f"{not_found(wanted, first_files(Path(source.root)))}; relative paths start from "
+            f"{source.root}"
+        )
 
 
 def _read_remote(path: epath.Path, test_fraction: float) -> Source:
     """Reads a manifest in a bucket; relative paths in it start from its folder there."""
     if path.suffix.lower() not in MANIFEST_SUFFIXES or not path.exists():
         raise UserError(
-            f"source {path}: there is no such file, or none ending in {any_of(MANIFEST_SUFFIXES)}; "
+            f"source {path}: there is no such file, or none ending in {_SUFFIXES_TOLD}; "
             "of videos in a bucket, give a manifest and not their folder"
         )
     with tempfile.TemporaryDirectory() as folder:
@@ -111,46 +123,64 @@ def _read_remote(path: epath.Path, test_fraction: float) -> Source:
 
 def choose_split(path: str, test_fraction: float) -> str:
     """The split of a video: "test" for the share of all paths whose hash is lowest."""
-    number = int.from_bytes(hashlib.sha256(os.fsencode(path)).digest()[:8], "big")
+    number = int.from_bytes(hashlib.sha256(os.fsencode(composed(path))).digest()[:8], "big")
     return "test" if number < test_fraction * 2**64 else "train"
 
 
-def _read_folder(root: Path, test_fraction: float) -> list[Video]:
+def _read_folder(root: Path, test_fraction: float) -> Source:
     """The videos below a folder, with the captions that belong to them."""
-    captions_file = find_captions_file([root])
-    listed = read_captions_file(captions_file) if captions_file else {}
+    listing = Listing(root, "video")
+    nothing_listed = listing.nothing_listed()
+    if nothing_listed and not any(listing.captions.values()):
+        raise UserError(f"source {root}: no video has a caption; {nothing_listed}")
     split_folders = [name for name in SPLITS if (root / name).is_dir()]
-    missing = [path for path in listed if not path.exists()]  # they are rejected, with that reason
-    videos = []
-    for path in [*find_videos(root), *missing]:
-        captions = listed.get(real_path(path)) or read_caption_beside(path)
-        base = next((b for b in (root, real_path(root)) if path.is_relative_to(b)), None)
+    captions = listing.captions | listing.missing  # which are rejected, with that reason
+    real_root, videos = Path(os.path.realpath(root)), []
+    for path, texts in captions.items():
+        base = next((b for b in (root, real_root) if path.is_relative_to(b)), None)
         name = (path.relative_to(base) if base else path).as_posix()
         first = name.split("/")[0]
         split = first if first in split_folders else choose_split(name, test_fraction)
-        videos.append(Video(name, tuple(captions), split))
-    return videos
+        videos.append(Video(name, texts, split))
+    return Source(str(real_root), videos, listing.left_out)
 
 
-def _read_manifest(path: Path, test_fraction: float) -> list[Video]:
+def _read_manifest(path: Path, test_fraction: float) -> Source:
     """The clips of a manifest; lines for the same clips become one with several captions."""
     captions: dict[tuple[str, float | None, float | None], list[str]] = {}
+    names: dict[str, str] = {}  # of one file, which may be spelled in two ways
+    columns: dict[tuple[str, ...], TimeColumns] = {}
     for line, row in _rows(path):
         where = f"manifest {path}, line {line}"
         name = _text(where, row, PATH_COLUMNS)
         if not name:
             raise UserError(f"{where}: the path is empty")
-        start, end = (_seconds(where, row, key) for key in ("start", "end"))
-        if end is not None and end <= (begin := start or 0.0):
-            raise UserError(f"{where}: end is {end:g} s, which is not after start, {begin:g} s")
+        keys = tuple(row)
+        if keys not in columns:
+            columns[keys] = TimeColumns.among(where, keys)
+        start, end = columns[keys].span(where, row)
         caption = _text(where, row, CAPTION_COLUMNS)
-        known = captions.setdefault((name, start, end), [])
+        key = names.setdefault(composed(name), name), start, end
+        known = captions.setdefault(key, [])
         if caption and caption not in known:
             known.append(caption)
-    return [
+    videos = [
         Video(name, tuple(known), choose_split(name, test_fraction), start, end)
         for (name, start, end), known in captions.items()
     ]
+    return Source(os.path.realpath(path.parent), videos, columns=_told(columns))
+
+
+def _told(columns: dict[tuple[str, ...], TimeColumns]) -> str:
+    """Which columns of a manifest are used, and which are not."""
+    used: dict[str, str] = {}
+    for names, times in columns.items():
+        for choice in (PATH_COLUMNS, CAPTION_COLUMNS):
+            used |= {name: name for name in choice if name in names}
+        used |= {name: f"{name} ({meaning})" for name, meaning in times.told().items()}
+    others = {name: None for names in columns for name in names if name and name not in used}
+    told = f"columns used: {', '.join(used.values())}"
+    return told + (f"; not used: {', '.join(others)}" if others else "")
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -165,10 +195,15 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         with parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            check_columns(f"manifest {path}", names, columns)
-            used = [n for n in names if n in {*PATH_COLUMNS, *CAPTION_COLUMNS, "start", "end"}]
+            keys = dict(zip(names, named(f"manifest {path}", names), strict=True))
+            check_columns(f"manifest {path}", list(keys.values()), columns)
+            times = TimeColumns.among(f"manifest {path}", list(keys.values())).told()
+            used = [n for n in names if keys[n] in {*PATH_COLUMNS, *CAPTION_COLUMNS, *times}]
             batches = (batch.to_pylist() for batch in file.iter_batches(columns=used))
-            yield from enumerate(itertools.chain.from_iterable(batches), start=1)
+            rows = itertools.chain.from_iterable(batches)
+            unused: dict[str, Any] = dict.fromkeys(keys.values())  # not read, but told of
+            read = (unused | {keys[name]: row[name] for name in used} for row in rows)
+            yield from enumerate(read, start=1)
     except OSError as error:
         raise UserError(f"manifest {path} cannot be read: {error}") from error
     except pyarrow.ArrowException as error:
@@ -185,19 +220,3 @@ def _text(where: str, row: dict[str, Any], names: tuple[str, ...]) -> str:
     if names is PATH_COLUMNS:
         return value.strip()
     return " ".join(value.encode(errors="replace").decode().split())  # half a character is none
-
-
-def _seconds(where: str, row: dict[str, Any], key: str) -> float | None:
-    """A time, which may be absent."""
-    value = row.get(key)
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return None
-    try:
-        seconds = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        seconds = math.nan
-    if isinstance(value, float) and math.isnan(value):  # how Parquet files of pandas say "none"
-        return None
-    if not 0 <= seconds < math.inf:
-        raise UserError(f"{where}: {key} is {value!r}, not a time in seconds")
-    return seconds

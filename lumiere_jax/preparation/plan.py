@@ -34,6 +34,8 @@ class Plan:
     shard_size: int  # videos of a shard; the last one of a split may have fewer
     num_videos: dict[str, int]  # split -> how many
     offsets: dict[str, list[int]]  # split -> first byte of each shard in its list, and the end
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)  # see `Source`
+    columns: str = ""  # see `Source`
 
     def shards(self) -> Iterator[Shard]:
         """All shards, in order."""
@@ -93,7 +95,9 @@ def make_plan(output: epath.PathLike, source: Source, settings: Settings) -> Pla
             f"{output} was begun with other videos or captions than {source.root} has now: choose "
             "another --output"
         )
-    return dataclasses.replace(plan, root=source.root)
+    return dataclasses.replace(
+        plan, root=source.root, left_out=source.left_out, columns=source.columns
+    )
 
 
 def _write_plan(output: epath.Path, source: Source, settings: Settings) -> Plan:
@@ -116,6 +120,8 @@ def _write_plan(output: epath.Path, source: Source, settings: Settings) -> Plan:
         "shard_size": size,
         "num_videos": {split: len(videos) for split, videos in by_split.items()},
         "offsets": offsets,
+        "left_out": source.left_out,
+        "columns": source.columns,
     }
     head = {"format": FORMAT_VERSION, "settings": settings.to_json()}
     write_text(output / FOLDER / _FILE, json.dumps(head | values) + "\n")

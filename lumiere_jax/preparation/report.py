@@ -87,6 +87,8 @@ def _report(plan: Plan, index: Index, summaries: list[Summary]) -> dict[str, Any
         "clips": {split: index.num_clips(split) for split in SPLITS},
         "fingerprint": index.fingerprint,
         "settings": plan.settings.to_json(),
+        "columns": plan.columns,
+        "left_out": plan.left_out,
         "files_by_reason": _by_kind(files),
         "clips_by_reason": _by_kind(clips),
         "rejected_files": files,
@@ -115,7 +117,7 @@ def _head(report: dict[str, Any]) -> str:
     height, width = settings["resolution"]
     thresholds, limits = settings["thresholds"], Limits(**settings["limits"])
     return (
-        f"{report['videos']} videos of {report['source']}\n"
+        f"{report['videos']} videos of {report['source']}{_columns_and_left_out(report)}\n"
         f"{clips['train']} clips to train with and {clips['test']} to test with, each of "
         f"{settings['num_frames']} frames of {height} x {width} pixels at {settings['fps']:g} fps\n"
         f"rejected files: {_counts(report['files_by_reason'])}\n"
@@ -128,9 +130,18 @@ def _head(report: dict[str, Any]) -> str:
     )
 
 
+def _columns_and_left_out(report: dict[str, Any]) -> str:
+    """What the source holds besides the videos, each on a line of its own."""
+    columns, left_out = report.get("columns"), len(report.get("left_out", ()))
+    return (f"\n{columns}" if columns else "") + (f"\nleft out: {left_out}" if left_out else "")
+
+
 def _write_report_text(path: epath.Path, report: dict[str, Any]) -> None:
     """The report for people: every rejected file, then every rejected clip, with its reason."""
     text = _head(report) + "\n"
+    if report["left_out"]:
+        lines = [f"  {name}: {reason}" for name, reason in report["left_out"].items()]
+        text += "\n".join(["\nLeft out:", *lines]) + "\n"
     for kind in ("files", "clips"):
         entries = report[f"rejected_{kind}"]
         lines = [f"  {entry['path']}{_part(entry)}: {entry['reason']}" for entry in entries]

@@ -11,7 +11,7 @@ from etils import epath
 from lumiere_jax.data.prepared_format import DATASET, Index, Settings, Shard
 from lumiere_jax.data.source import SPLITS
 from lumiere_jax.preparation import shards
-from lumiere_jax.preparation.manifest import read_source
+from lumiere_jax.preparation.manifest import check_found, read_source
 from lumiere_jax.preparation.plan import FOLDER, Plan, make_plan
 from lumiere_jax.preparation.report import finish, read_summaries
 from lumiere_jax.preparation.shards import Task
@@ -28,6 +28,9 @@ def begun(source: str | os.PathLike, output: epath.PathLike, settings: Settings)
     output = epath.Path(output)
     with announced(f"reading {source}"):
         videos = read_source(source, settings.test_fraction)
+        check_found(videos)
+    if videos.columns:
+        print(videos.columns)
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(_locked(output))

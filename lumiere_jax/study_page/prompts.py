@@ -3,8 +3,12 @@
 from pathlib import Path, PurePosixPath
 
 from lumiere_jax.data.captions import CAPTION_COLUMNS, PATH_COLUMNS, read_table
-from lumiere_jax.data.video_folder import SUFFIXES
+from lumiere_jax.data.file_kinds import VIDEO_SUFFIXES, has_suffix
+from lumiere_jax.data.finding import composed
+from lumiere_jax.data.text_file import NotText, read_text
 from lumiere_jax.runtime.errors import UserError
+
+_LONGEST = 2**24  # characters of a file
 
 
 def read(path: Path) -> dict[str, str]:
@@ -28,8 +32,8 @@ def read(path: Path) -> dict[str, str]:
 
 def _lines(path: Path) -> list[tuple[str, str]]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path, _LONGEST).splitlines()
+    except NotText as error:
         raise UserError(f"the prompts {path} cannot be read ({error})") from error
     prompts = [" ".join(line.split()) for line in lines if line.strip()]
     return [(f"{i:04d}", prompt) for i, prompt in enumerate(prompts)]
@@ -37,8 +41,8 @@ def _lines(path: Path) -> list[tuple[str, str]]:
 
 def _rows(path: Path) -> list[tuple[str, str]]:
     rows = read_table(path, ("name", *PATH_COLUMNS), ("prompt", *CAPTION_COLUMNS))
-    named = [(PurePosixPath(name.strip()), prompt) for name, prompt in rows]
+    named = [(PurePosixPath(composed(name)), prompt) for name, prompt in rows]
     return [
-        (str(name.with_suffix("") if name.suffix.lower() in SUFFIXES else name), prompt)
+        (str(name.with_suffix("") if has_suffix(name, VIDEO_SUFFIXES) else name), prompt)
         for name, prompt in named
     ]

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from lumiere_jax.data import same_clip
+from lumiere_jax.data.file_kinds import VIDEO_SUFFIXES, usual
+from lumiere_jax.data.finding import composed, find_files
 from lumiere_jax.data.pixels import to_float
-from lumiere_jax.data.video_folder import SUFFIXES
-from lumiere_jax.data.video_folder import find_videos as all_videos
 from lumiere_jax.data.video_io import coding, read_video, write_mp4
 from lumiere_jax.data.video_timing import probe_video
 from lumiere_jax.runtime.errors import UserError
@@ -18,7 +19,6 @@ from lumiere_jax.runtime.files import written
 
 # What Chromium, Firefox and Safari all play.
 _PLAYED = {".mp4": ("h264",), ".m4v": ("h264",), ".webm": ("vp8", "vp9")}
-_PREFERENCE = (".mp4", ".webm", ".m4v")
 
 Writer = Callable[[Path], None]
 
@@ -26,23 +26,16 @@ Writer = Callable[[Path], None]
 def find_videos(folder: Path) -> dict[str, Path]:
     """The videos of a folder and those below it, by relative path without the ending.
 
-    Where one name has several endings, the one that browsers play is taken. A `UserError` if there
-    is no video.
+    Where one name has several endings, `same_clip` says which is taken. A `UserError` if there is
+    no video.
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; give one that holds videos")
-    found: dict[str, Path] = {}
-    for path in sorted(all_videos(folder), key=lambda path: (_rank(path), path)):
-        if path.is_file():
-            found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
-    if not found:
-        raise UserError(f"{folder} has no video ({' '.join(SUFFIXES)})")
-    return found
-
-
-def _rank(path: Path) -> int:
-    suffix = path.suffix.lower()
-    return _PREFERENCE.index(suffix) if suffix in _PREFERENCE else len(_PREFERENCE)
+    files = [path for path in find_files(folder, VIDEO_SUFFIXES) if path.is_file()]
+    if not files:
+        raise UserError(f"{folder} has no video ({usual(VIDEO_SUFFIXES)})")
+    paths = same_clip.once(files)
+    return {composed(path.relative_to(folder).with_suffix("").as_posix()): path for path in paths}
 
 
 def shown_as(path: Path, seed: int, method: str) -> tuple[str, Writer]:

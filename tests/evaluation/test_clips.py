@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lumiere_jax.data.video_io import write_lossless
+from lumiere_jax.data.video_io import write_lossless, write_video
 from lumiere_jax.data.video_timing import VideoReadError
 from lumiere_jax.evaluation.clips import ClipRule, find
 from lumiere_jax.runtime.errors import UserError
@@ -103,6 +103,36 @@ def test_sets_are_sorted_listed_and_drawn(folder, tmp_path):
     listed.write_text("c/none.avi 3\n")
     with pytest.raises(UserError, match="1 of 1 are not in .*'c/none.avi'"):
         find("real", folder, rule, listed=listed)
+
+
+def test_a_clip_in_several_formats_is_scored_once(tmp_path, capsys):
+    for name in ("0000.mp4", "0000.gif", "step/0000.gif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_video(tmp_path / name, np.zeros((8, 16, 16, 3), np.float32), 8)
+    (tmp_path / "contact_sheet.png").touch()
+    rule = ClipRule(num_frames=4)
+    videos = find("generated", tmp_path, rule)
+    assert videos.names == ("0000.mp4", "step/0000.gif")
+    assert videos.left_out == {"0000.gif": "repeated: the same clip as 0000.mp4"}
+    told = capsys.readouterr()
+    assert (told.out + told.err).count("1 left out") == 1
+    (tmp_path / "list.txt").write_text("0000.gif\n")  # a list decides
+    assert find("real", tmp_path, rule, listed=tmp_path / "list.txt").names == ("0000.gif",)
+
+
+@pytest.mark.parametrize(
+    "line", ["caf\u00e9/v_a.avi 3", "cafe\u0301/v_a.mkv", "caf\u00e9/v_a.mkv 3"]
+)
+def test_lists_mean_files_of_another_format_and_form(tmp_path, line):
+    (tmp_path / "cafe\u0301").mkdir()
+    path = tmp_path / "cafe\u0301" / "v_a.mkv"
+    write_lossless(path, np.zeros((8, 16, 16, 3), np.float32), 8)
+    (tmp_path / "list.txt").write_text(line, encoding="utf-8")
+    videos = find("real", tmp_path, ClipRule(num_frames=4), listed=tmp_path / "list.txt")
+    assert videos.names == ("cafe\u0301/v_a.mkv",)
+    (tmp_path / "list.txt").write_bytes("café".encode("cp1252"))
+    with pytest.raises(UserError, match="list.txt cannot be read: list.txt is not UTF-8 text"):
+        find("real", tmp_path, ClipRule(num_frames=4), listed=tmp_path / "list.txt")
 
 
 def test_unusable_files_stop_or_are_left_out_by_name(folder):

@@ -6,7 +6,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from lumiere_jax.preparation.manifest import Video, choose_split, read_source
+from lumiere_jax.preparation.manifest import Video, check_found, choose_split, read_source
 from lumiere_jax.runtime.errors import UserError
 from tests.preparation.videos import make_folder
 
@@ -75,6 +75,115 @@ def test_malformed_manifests_say_which_line(tmp_path, name, text, message):
     (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError, match=message):
         read_source(tmp_path / name, 0.0)
+
+
+def read_one(tmp_path, row, suffix=".jsonl"):
+    (video,) = read_source(write_manifest(tmp_path / f"m{suffix}", [row]), 0.0).videos
+    return video.start, video.end
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize(
+    "times, expected",
+    [
+        ({"start_time": 1.5, "end_time": 3}, (1.5, 3)),
+        ({"Start": 1.5, " END ": 3}, (1.5, 3)),
+        ({"startTime": "00:01:02.5", "endTime": "1:05"}, (62.5, 65)),
+        ({"time_start": "00:00:01,500", "time_end": "01:00:00"}, (1.5, 3600)),
+        ({"t_start": 1.5, "t_end": 3.0}, (1.5, 3)),
+        ({"start_ms": 1500, "end_ms": 3000}, (1.5, 3)),
+        ({"begin (sec)": 1.5, "stop (sec)": 3}, (1.5, 3)),
+        ({"start": 1.5, "duration": 1.5}, (1.5, 3)),
+        ({"clip_start": 1.5, "clip_end": 3, "duration": 99}, (1.5, 3)),
+        ({"start-seconds": 1.5, "end-seconds": ""}, (1.5, None)),
+        (
+            {"duration": 99, "video_length": 99, "upload_time": "2020", "num_frames": 9},
+            (None, None),
+        ),
+    ],
+)
+def test_times_are_read_by_whatever_name_is_plain(tmp_path, times, expected, suffix):
+    row = {"path": "a.mp4", "caption": "x"} | times
+    assert read_one(tmp_path, row, suffix) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "times, message",
+    [
+        ({"start_frame": 3, "end_frame": 9}, "the column start_frame does not count seconds"),
+        ({"timestamps": "[0, 1]"}, "the column timestamps looks like times, but"),
+        ({"time": 3}, "the column time looks like times"),
+        ({"start": 1, "start_ms": 1000}, "start and start_ms both tell the start"),
+        ({"start": "00:00:01:12"}, "start is '00:00:01:12', not a time in seconds or as 00:01:02"),
+        ({"start": "00:75"}, "start is '00:75', not a time"),
+        ({"start": "1,5"}, "start is '1,5', not a time"),
+        ({"start": 5, "duration": 0}, "end is 5 s, which is not after start"),
+        ({"Start": 1, "start ": 2}, "two columns are named start"),
+    ],
+)
+def test_times_whose_meaning_is_not_plain_are_refused(tmp_path, times, message):
+    with pytest.raises(UserError, match=message):
+        read_one(tmp_path, {"path": "a.mp4", "caption": "x"} | times)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_the_columns_that_are_used_and_those_that_are_not_are_told(tmp_path, suffix):
+    row = {"id": "7", "Path": "a.mp4", "caption": "x", "start_ms": 5, "end": 1.0, "duration": 1.0}
+    source = read_source(write_manifest(tmp_path / f"m{suffix}", [row]), 0.0)
+    assert source.columns == (
+        "columns used: path, caption, start_ms (start in milliseconds), end (end in seconds); not "
+        "used: id, duration"
+    )
+
+
+@pytest.mark.parametrize(
+    "text, encoding",
+    [
+        ("path,caption,start\na.mp4,un café,1.5\n", "utf-8-sig"),
+        ("path,caption,start\na.mp4,un café,1.5\n", "utf-16"),
+        ("path;caption;start\r\na.mp4;un café;1.5\r\n", "utf-8"),
+        ('sep=;\r\n"Path";"Caption";"start"\r\na.mp4;"un café";1.5\r\n', "utf-8"),
+        ("path\tcaption\tstart\na.mp4\tun café\t1.5\n", "utf-16"),
+    ],
+)
+def test_what_spreadsheets_write_is_read(tmp_path, text, encoding):
+    for name in ("m.csv", "m.tsv"):
+        (tmp_path / name).write_bytes(text.encode(encoding))
+        video = Video("a.mp4", ("un café",), "train", 1.5)
+        assert read_source(tmp_path / name, 0.0).videos == [video]
+
+
+def test_one_file_in_two_spellings_is_one_video(tmp_path):
+    rows = [{"path": f"caf{e}.mp4", "caption": e} for e in ("\u00e9", "e\u0301")]
+    (video,) = read_source(write_manifest(tmp_path / "m.jsonl", rows), 0.0).videos
+    assert video.captions == ("\u00e9", "e\u0301")
+    assert choose_split("\u00e9", 0.5) == choose_split("e\u0301", 0.5)
+
+
+def test_a_source_of_which_no_video_is_there_is_told_the_nearest_file(tmp_path):
+    make_folder(tmp_path / "videos")
+    rows = [{"path": f"clips/{name}.mp4", "caption": "x"} for name in ("good_a", "dark")]
+    source = read_source(write_manifest(tmp_path / "m.jsonl", rows), 0.0)
+    near = tmp_path / "videos" / "good_a.mp4"
+    with pytest.raises(UserError, match=f"no file .*clips/good_a.mp4; the nearest is {near};"):
+        check_found(source)
+    rows.append({"path": "videos/dark.mp4", "caption": "x"})
+    check_found(read_source(write_manifest(tmp_path / "m.jsonl", rows), 0.0))
+    for path in (tmp_path / "videos").rglob("*.txt"):
+        path.unlink()
+    (tmp_path / "videos" / "captions.csv").write_text("path,caption\nclips/good_a.mp4,x\n")
+    with pytest.raises(UserError, match=f"no video has a caption; captions.csv: .* is {near}"):
+        read_source(tmp_path / "videos", 0.0)
+
+
+def test_what_is_left_out_of_a_folder_is_known(tmp_path):
+    make_folder(tmp_path)
+    (tmp_path / "good_a.gif").write_bytes(b"GIF89a")
+    (tmp_path / "dark.txt").write_bytes(b"caf\xe9")
+    left_out = read_source(tmp_path, 0.0).left_out
+    assert left_out["good_a.gif"] == "repeated: the same clip as good_a.mp4"
+    assert left_out["dark.mp4"].startswith("its caption cannot be read: dark.txt is not UTF-8")
+    assert len(left_out) == 2
 
 
 def test_other_mistakes_are_told(tmp_path):

@@ -1,0 +1,127 @@
+"""What a folder of captioned files holds: its videos or images, their captions, and the rest."""
+
+import collections
+import os
+from pathlib import Path
+
+from lumiere_jax.data import same_clip
+from lumiere_jax.data.captions import (
+    FILE_NAMES,
+    find_captions_file,
+    read_caption,
+    read_captions_file,
+)
+from lumiere_jax.data.file_kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES, has_suffix, other_kind
+from lumiere_jax.data.finding import all_files, composed, is_hidden, not_found, place
+from lumiere_jax.data.text_file import NotText
+
+_MOST_NAMED = 8  # files of another kind that are named one by one
+SUFFIXES = {"video": VIDEO_SUFFIXES, "image": IMAGE_SUFFIXES}
+
+
+class Listing:
+    """The files of one kind in a folder or below it, before any of them is opened.
+
+    `captions` has those that can be used as far as their names tell, sorted, with their captions,
+    of which there may be none; `left_out` names the others and what else is in the folder, each
+    with its reason; `missing` has the paths of the captions file that lead nowhere, and their
+    captions.
+    """
+
+    def __init__(
+        self, folder: Path, kind: str, whole: Path | None = None, table: Path | None = None
+    ):
+        """Lists a folder; a `UserError` if it or its captions file cannot be read.
+
+        Args:
+          folder: that holds the files.
+          kind: "video" or "image".
+          whole: the folder with all splits, of which `folder` is one.
+          table: the captions file; None looks for one of `captions.FILE_NAMES`, in `folder` first.
+        """
+        self.folder, self.kind, whole = folder, kind, whole or folder
+        self.table = table or find_captions_file([folder, whole])
+        self._listed = read_captions_file(self.table) if self.table else {}
+        self._paths = all_files(folder)
+        self._texts = {self._stem(path): path for path in self._paths if _is_text(path)}
+        found = [path for path in self._paths if has_suffix(path, SUFFIXES[kind])]
+        self._places = {path: place(path) for path in found}
+        self.captions: dict[Path, tuple[str, ...]] = {}
+        self.left_out: dict[str, str] = {}
+        clips = same_clip.once(found) if kind == "video" else dict.fromkeys(found, list[Path]())
+        for path, copies in clips.items():
+            self._take(path, copies)
+        self._note_others(found)
+        self.missing = self._note_listed(whole)
+
+    def name(self, path: Path) -> str:
+        """A path as reports have it."""
+        return str(path.relative_to(self.folder))
+
+    def nothing_listed(self) -> str:
+        """Says what was looked for if not one path of the captions file leads anywhere, or ""."""
+        if not self._listed or len(self.missing) < len(self._listed):
+            return ""
+        assert self.table is not None
+        return f"{self.table.name}: {not_found(next(iter(self.missing)), self._paths)}"
+
+    def _take(self, path: Path, copies: list[Path]) -> None:
+        """Notes a file with its captions, and those that hold the same."""
+        self.left_out |= {self.name(copy): same_clip.reason(path) for copy in copies}
+        listed = (self._listed.get(self._places[same]) for same in (path, *copies))
+        captions, text = next(filter(None, listed), []), self._texts.get(self._stem(path))
+        try:
+            self.captions[path] = tuple(captions or (read_caption(text) if text else []))
+        except NotText as error:
+            self.left_out[self.name(path)] = f"its caption cannot be read: {error}"
+
+    def _note_others(self, found: list[Path]) -> None:
+        """Notes what is neither of the kind nor a caption; many of one ending together."""
+        captioned = {self._stem(path) for path in found}
+        kinds = collections.defaultdict[tuple[str, str], list[str]](list)
+        for path in self._paths:
+            is_caption = _is_text(path) and self._stem(path) in captioned
+            if path not in self._places and not is_caption and not self._is_table(path):
+                kinds[path.suffix.lower(), other_kind(path, self.kind)].append(self.name(path))
+        for (suffix, reason), names in kinds.items():
+            if len(names) > _MOST_NAMED:
+                ending = f"ending in {suffix}" if suffix else "without an ending"
+                names = [f"{len(names)} files {ending} ({names[0]} …)"]
+            self.left_out |= dict.fromkeys(names, reason)
+
+    def _note_listed(self, whole: Path) -> dict[Path, tuple[str, ...]]:
+        """Notes lines of the captions file that belong to no file; gives those that are missing."""
+        known = set(self._places.values())
+        if whole != self.folder:
+            known |= {place(path) for path in all_files(whole)}
+        missing: dict[Path, tuple[str, ...]] = {}
+        for name, captions in self._listed.items():
+            listed = Path(name)
+            if name not in known and not os.path.exists(listed):
+                missing[listed] = tuple(captions)
+            elif reason := self._reason_unused(listed, name in known, whole):
+                assert self.table is not None
+                self.left_out[name] = f"{reason}: listed in {self.table.name}"
+        return missing
+
+    def _reason_unused(self, listed: Path, is_known: bool, whole: Path) -> str:
+        """Why a file of the captions file, which is there, is not read; "" if it is."""
+        if not listed.is_relative_to(place(whole)):
+            return "" if is_known else f"outside of {whole}"
+        if not listed.is_relative_to(place(self.folder)):
+            return ""  # of another split
+        if not has_suffix(listed, SUFFIXES[self.kind]):
+            return f"not a{'n' * (self.kind == 'image')} {self.kind}"
+        parts = listed.relative_to(place(self.folder)).parts
+        return "hidden, by its name or a folder's" if any(map(is_hidden, parts)) else ""
+
+    def _is_table(self, path: Path) -> bool:
+        is_other = path.name.lower() in FILE_NAMES and path.parent == self.folder
+        return is_other or (self.table is not None and place(path) == place(self.table))
+
+    def _stem(self, path: Path) -> str:
+        return composed(path.with_suffix(""))
+
+
+def _is_text(path: Path) -> bool:
+    return has_suffix(path, (".txt",))
