@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lumiere_jax.data.pixels import Frames
+from lumiere_jax.data.pixels import Frames, Picture
 from lumiere_jax.data.video_timing import VideoInfo
 from lumiere_jax.runtime.errors import UserError
 
@@ -67,9 +67,11 @@ class Limits:
         return f"{told}, at least {rate}, at most {self.max_repeats:.0%} repeated frames"
 
 
+def change(old: Picture, new: Picture) -> float:
+    """Mean absolute difference of two frames, in levels."""
+    return float(np.mean(np.maximum(old, new) - np.minimum(old, new), dtype=np.float64))
+
+
 def changes(frames: Frames) -> list[float]:
-    """Mean absolute difference of each frame to the one before, in levels; one less than frames."""
-    return [
-        float(np.mean(np.maximum(old, new) - np.minimum(old, new), dtype=np.float64))
-        for old, new in zip(frames[:-1], frames[1:], strict=True)
-    ]
+    """The `change` of each frame from the one before; one less than frames."""
+    return [change(old, new) for old, new in zip(frames[:-1], frames[1:], strict=True)]

@@ -27,7 +27,7 @@ DATASET = "prepared"
 FILE_FORMAT = "array_record"
 INDEX_FILE = "index.json"
 # Of what was prepared before there were limits.
-_NO_LIMITS: dict[str, Any] = {"min_size": 1, "min_rate": 0.0, "max_repeats": 1.0}
+NO_LIMITS: dict[str, Any] = {"min_size": 1, "min_rate": 0.0, "max_repeats": 1.0}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ class Settings:
         parts: dict[str, Any] = {
             "resolution": (height, width),
             "thresholds": Thresholds(**values["thresholds"]),
-            "limits": Limits(**values.get("limits", _NO_LIMITS)),
+            "limits": Limits(**values.get("limits", NO_LIMITS)),
         }
         return cls(**values | parts)
 

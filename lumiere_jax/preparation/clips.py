@@ -29,6 +29,7 @@ class Clip:
 
     frames: Frames
     start: float
+    treated: tuple[str, ...] = ()  # what was done to its video, as "HDR (HLG), tone-mapped to SDR"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +93,10 @@ def _clips_of_file(path: Path, video: Video, settings: Settings) -> Iterator[Cli
     )
     num_clips = 0
     for found in _windows(find_cuts(frames, settings.thresholds.cut), first, settings):
+        if isinstance(found, Clip):
+            num_clips += 1
+            found = dataclasses.replace(found, treated=info.treated)
         yield found
-        num_clips += isinstance(found, Clip)
         if num_clips and num_clips == settings.max_clips_per_video:
             return
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from jaxtyping import Float64
 
+from lumiere_jax.data.limits import change
 from lumiere_jax.data.pixels import Frames, Picture
 from lumiere_jax.data.prepared_format import Thresholds
 
@@ -25,11 +26,6 @@ def brightness(frames: Frames) -> float:
     """Mean luma (BT.601) of a clip: 0 is black and 255 white."""
     # A mean for each channel is enough, since luma is linear in them.
     return float(frames.mean(axis=(0, 1, 2), dtype=np.float64) @ _LUMA)
-
-
-def change(old: Picture, new: Picture) -> float:
-    """Mean absolute difference of two frames."""
-    return float(np.mean(np.maximum(old, new) - np.minimum(old, new), dtype=np.float64))
 
 
 def colours(frame: Picture) -> Histogram:

@@ -3,6 +3,7 @@
 import collections
 import hashlib
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,6 +14,7 @@ from lumiere_jax.data.prepared_format import (
     DATASET,
     FILE_FORMAT,
     FORMAT_VERSION,
+    NO_LIMITS,
     Index,
     Settings,
     Shard,
@@ -91,6 +93,7 @@ def _report(plan: Plan, index: Index, summaries: list[Summary]) -> dict[str, Any
         "left_out": plan.left_out,
         "files_by_reason": _by_kind(files),
         "clips_by_reason": _by_kind(clips),
+        "treated_files": {path: what for v in summaries for path, what in v.treated.items()},
         "rejected_files": files,
         "rejected_clips": clips,
     }
@@ -107,6 +110,12 @@ def _counts(by_reason: dict[str, int]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in by_reason.items()) or "none"
 
 
+def _treated(files: dict[str, str]) -> str:
+    """In words, as "3 HDR (HLG), tone-mapped to SDR"."""
+    counts = collections.Counter(re.sub(r"[\d.]+ of [\d.]+ s", "a part", w) for w in files.values())
+    return "; ".join(f"{count} {what}" for what, count in counts.most_common()) or "none"
+
+
 def describe(output: epath.PathLike) -> str:
     """The head of the report of a finished output."""
     return _head(json.loads((epath.Path(output) / REPORT_JSON).read_text()))
@@ -115,13 +124,14 @@ def describe(output: epath.PathLike) -> str:
 def _head(report: dict[str, Any]) -> str:
     settings, clips = report["settings"], report["clips"]
     height, width = settings["resolution"]
-    thresholds, limits = settings["thresholds"], Limits(**settings["limits"])
+    thresholds, limits = settings["thresholds"], Limits(**settings.get("limits", NO_LIMITS))
     return (
         f"{report['videos']} videos of {report['source']}{_columns_and_left_out(report)}\n"
         f"{clips['train']} clips to train with and {clips['test']} to test with, each of "
         f"{settings['num_frames']} frames of {height} x {width} pixels at {settings['fps']:g} fps\n"
         f"rejected files: {_counts(report['files_by_reason'])}\n"
         f"rejected clips: {_counts(report['clips_by_reason'])}\n"
+        f"used, but changed: {_treated(report.get('treated_files', {}))}\n"
         f"thresholds (levels of 0 to 255): brightness {thresholds['brightness']:g}, motion "
         f"{thresholds['motion']:g}, cut {thresholds['cut']:g}\n"
         f"limits: {limits.describe((height, width), settings['fps'])}\n"
@@ -142,6 +152,9 @@ def _write_report_text(path: epath.Path, report: dict[str, Any]) -> None:
     if report["left_out"]:
         lines = [f"  {name}: {reason}" for name, reason in report["left_out"].items()]
         text += "\n".join(["\nLeft out:", *lines]) + "\n"
+    if treated := report["treated_files"]:
+        lines = [f"  {path}: {what}" for path, what in treated.items()]
+        text += "\n".join(["\nUsed, but changed:", *lines]) + "\n"
     for kind in ("files", "clips"):
         entries = report[f"rejected_{kind}"]
         lines = [f"  {entry['path']}{_part(entry)}: {entry['reason']}" for entry in entries]

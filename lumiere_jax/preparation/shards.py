@@ -72,6 +72,7 @@ class Summary:
     sha256: str = ""  # of the records in order
     # Path, start, end and reason: of each video that gave no clip, and of each clip left out.
     rejected_files: list[dict[str, Any]] = field(default_factory=list)
+    treated: dict[str, str] = field(default_factory=dict)  # what was done to a video, by its path
     rejected_clips: list[dict[str, Any]] = field(default_factory=list)
 
     @staticmethod
@@ -134,6 +135,8 @@ def _write_records(
                 continue
             if record_format is None:
                 record_format = RecordFormat(found.frames.shape, text[0].shape[1] if text else None)
+            if found.treated:
+                summary.treated[video.path] = ", ".join(found.treated)
             record = Record(found.frames, video.captions, video.path, found.start, text)
             serialized = record_format.serialize(record)
             writer.write(serialized)

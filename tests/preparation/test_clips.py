@@ -2,9 +2,12 @@ import numpy as np
 import pytest
 
 from lumiere_jax.data import video_io
+from lumiere_jax.data.limits import Limits
 from lumiere_jax.data.prepared_format import Thresholds
 from lumiere_jax.preparation.clips import Clip, Rejection, find_clips
 from lumiere_jax.preparation.manifest import Video
+from tests.data.numbered_videos import Recipe
+from tests.data.numbered_videos import write as made
 from tests.preparation.videos import REAL_CLIPS, make_folder, moving, settings, write
 
 NO_FILTERS = Thresholds(brightness=0, motion=0, cut=0)
@@ -26,6 +29,33 @@ def test_clips_follow_each_other_and_are_the_frames_of_the_video():
     for n, clip in enumerate(found):
         np.testing.assert_array_equal(clip.frames, whole[16 * n : 16 * n + 16])
         assert clip.start == pytest.approx(16 * n / 12.5, abs=1e-9)
+
+
+def test_small_slow_and_repeating_videos_are_rejected(tmp_path):
+    write(tmp_path / "slow.mp4", moving(40), fps=4)
+    write(tmp_path / "doubled.mp4", moving(20).repeat(2, axis=0))
+    write(tmp_path / "large.mp4", moving(16, height=64, width=64))
+    assert reasons(clips_of(tmp_path, "slow.mp4")) == [
+        "too slow: 4 of 7.2 frames a second (data.min_rate)"
+    ]
+    found = reasons(clips_of(tmp_path, "doubled.mp4"))
+    assert "clip" not in found and any(reason.startswith("repeated frames: ") for reason in found)
+    assert reasons(clips_of(tmp_path, "large.mp4", resolution=(80, 80))) == [
+        "too small: 64×64 of 80×80 pixels (data.min_size)"
+    ]
+    limits = Limits(min_size=1, min_rate=0, max_repeats=1)
+    for name in ("slow.mp4", "doubled.mp4", "large.mp4"):
+        assert "clip" in reasons(clips_of(tmp_path, name, limits=limits, thresholds=NO_FILTERS))
+
+
+def test_what_is_done_to_a_video_is_told(tmp_path):
+    recipe = Recipe(suffix="mkv", num_frames=96, rate=8, options={"crf": "5"})
+    whole = made(tmp_path / "whole.mkv", recipe).read_bytes()
+    (tmp_path / "half.mkv").write_bytes(whole[: len(whole) * 2 // 3])
+    clips = [c for c in clips_of(tmp_path, "half.mkv") if isinstance(c, Clip)]
+    assert clips
+    for clip in clips:
+        assert clip.treated[0].startswith("truncated: ") and "of 12.00 s" in clip.treated[0]
 
 
 def test_clips_begin_at_cuts():
