@@ -38,6 +38,9 @@ RUN = {
 UNET = {"model.attention_levels": (False, False), "model.text_features": 16}
 SSR = {"model.num_blocks": (1, 1), "model.strides": (2, 2)}
 VIDEO = {"train.eval_every": 2, "train.sample_every": STEPS, "optimizer.name": "muon"}
+# For `tiny_config`: a network of one level; a run that neither evaluates nor samples.
+SMALLEST = {"model__widths": (8,), "model__attention_levels": (False,)}
+ONE_STEP = {"train__num_steps": 1, "train__eval_every": 0, "train__sample_every": 0}
 
 
 def overrides(stage: str) -> dict[str, Any]:

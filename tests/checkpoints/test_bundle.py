@@ -19,7 +19,7 @@ from lumiere_jax.runtime.sharding import create_mesh
 from lumiere_jax.training.train import train
 from tests.inference.running import run
 from tests.manifests import write_manifest
-from tests.tiny_runs import tiny_config
+from tests.tiny_runs import ONE_STEP, tiny_config
 
 SHIPPED = ("t2i", "stunet", "stunet_conditional", "ssr", "style")
 PROMPT = "a large red circle moving right"
@@ -92,7 +92,7 @@ def test_sampling_is_that_of_the_rounded_weights(cascade, made):
 
 
 def test_a_stage_of_a_bundle_starts_a_training(made, tmp_path):
-    train(tiny_config("stunet", made / "t2i", train__num_steps=1), tmp_path / "run")
+    train(tiny_config("stunet", made / "t2i", **ONE_STEP), tmp_path / "run")
     frozen, trained = flat_params(made / "t2i"), flat_params(tmp_path / "run")
     assert all(trained[path].tobytes() == array.tobytes() for path, array in frozen.items())
 

@@ -6,11 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from tests.pod.local_processes import LocalPod
-from tests.tiny_runs import metric, saved_arrays, training_command
+from tests.tiny_runs import SMALLEST, metric, saved_arrays, training_command
 
-SMALLEST = {
-    "model__widths": (8,),
-    "model__attention_levels": (False,),
+FIELDS = SMALLEST | {
     "train__batch_size": 8,
     "train__num_steps": 12,
     "train__checkpoint_every": 6,
@@ -22,7 +20,7 @@ SMALLEST = {
 
 
 def command(workdir: Path, **fields) -> list[str]:
-    return training_command("t2i", workdir, **SMALLEST | fields)
+    return training_command("t2i", workdir, **FIELDS | fields)
 
 
 def run(workdir: Path, logs: Path, processes: int, devices: int, **fields) -> LocalPod:

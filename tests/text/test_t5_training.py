@@ -19,9 +19,7 @@ from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.training.step import training_loss
 from lumiere_jax.training.train import train
 from tests.text.tiny_t5 import write_tiny_t5
-from tests.tiny_runs import example_config, metric, tiny_config
-
-SMALLEST = {"model__widths": (8,), "model__attention_levels": (False,)}
+from tests.tiny_runs import SMALLEST, example_config, metric, tiny_config
 
 
 def t5_config(folder, stage="t2i", **fields):

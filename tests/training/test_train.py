@@ -24,6 +24,8 @@ from lumiere_jax.training import train as training
 from lumiere_jax.training.reporting import NonFiniteError
 from lumiere_jax.training.train import train
 from tests.tiny_runs import (
+    ONE_STEP,
+    SMALLEST,
     STEPS,
     assert_same_arrays,
     metric,
@@ -33,7 +35,6 @@ from tests.tiny_runs import (
 )
 
 REPOSITORY = Path(__file__).parents[2]
-SMALLEST = {"model__widths": (8,), "model__attention_levels": (False,)}
 KILLED_RUN = SMALLEST | {"train__num_steps": 16, "train__checkpoint_every": 4}
 
 
@@ -227,7 +228,7 @@ def test_run_that_cannot_start(cascade, tmp_path, stage, fields, message):
 
 @pytest.mark.parametrize("name", ["t2i", "stunet", "ssr"])
 def test_a_run_starts_from_the_weights_of_another_of_its_stage(cascade, tmp_path, capsys, name):
-    config = tiny_config(name, cascade[name], train__num_steps=1, optimizer__learning_rate=0.0)
+    config = tiny_config(name, cascade[name], optimizer__learning_rate=0.0, **ONE_STEP)
     state = train(config, tmp_path / "further")
     assert f"initializing from step {STEPS} of {cascade[name]}" in capsys.readouterr().out
     expected = flatten_dict(checkpoint.load(cascade[name])[1])
