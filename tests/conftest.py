@@ -47,7 +47,7 @@ _ROOMS = [
     "diffusion.losses", "diffusion.low_resolution", "diffusion.multidiffusion",
     "diffusion.parameterization", "diffusion.samplers", "diffusion.schedule", "inference.pipeline",
     "inference.sampling", "inference.stablehlo", "inference.storyboard", "inference.style",
-    "inference.editing", "inference.inputs",
+    "inference.editing", "inference.inputs", "inference.regions",
     "inference.outputs", "metrics", "models", "text.t5_network",
     "training.step",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from lumiere_jax.data.file_kinds import VIDEO_SUFFIXES, has_suffix
 from lumiere_jax.data.folder import CaptionedFolder
 from lumiere_jax.data.limits import Limits
-from lumiere_jax.data.pixels import Frames, Picture, as_size, resize_and_crop
+from lumiere_jax.data.pixels import RGBA, Frames, Picture, as_size, resize_and_crop
 from lumiere_jax.data.source import HoldsFrames, check_clip, choose_caption, fingerprint
 from lumiere_jax.runtime.errors import UserError
 
@@ -93,10 +93,26 @@ def read_image(path: str | os.PathLike) -> Picture:
 
     An `OSError` if it is missing or damaged, a `ValueError` if it is too large to decode safely.
     """
+    image = _upright(path)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB"))
+
+
+def read_image_with_alpha(path: str | os.PathLike, formats: tuple[str, ...]) -> RGBA:
+    """As `read_image`, but with its transparency, and of some of Pillow's formats only."""
+    image = _upright(path, formats)
+    if not image.has_transparency_data:
+        image = image.convert("RGB")
+    return np.asarray(image.convert("RGBA"))
+
+
+def _upright(path: str | os.PathLike, formats: tuple[str, ...] | None = None) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
+            with Image.open(path, formats=formats) as file:
                 image: Image.Image = ImageOps.exif_transpose(file)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ValueError(f"too many pixels ({error})") from error
@@ -106,7 +122,4 @@ def read_image(path: str | os.PathLike) -> Picture:
         raise ValueError("its pixels are fractions; convert it to 8 or 16 bits")
     if image.mode.startswith("I"):  # 16 bits
         image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype("u1"))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(image.convert("RGB"))
+    return image

@@ -7,6 +7,8 @@ from jaxtyping import Float32, Num, UInt8
 from PIL import Image
 
 Picture = UInt8[np.ndarray, "height width 3"]
+RGBA = UInt8[np.ndarray, "height width 4"]
+"""A picture with its transparency, as straight alpha."""
 Frames = UInt8[np.ndarray, "time height width 3"]
 """A clip as bytes."""
 Video = Float32[np.ndarray, "time height width 3"]

@@ -1,4 +1,7 @@
-"""From decoded frames to RGB: upright, square pixels, on white, without combing, in SDR."""
+"""From decoded frames to RGB: upright, square pixels, on white, without combing, in SDR.
+
+Frames of masks keep their transparency, see `RGBConverter`.
+"""
 
 import collections
 import math
@@ -163,21 +166,30 @@ class RGBConverter:
     to RGB first takes longer than decoding it. Shrinking averages over areas, enlarging is bicubic.
     """
 
-    def __init__(self, size: tuple[int, int]):
-        """Takes the (height, width) to just cover, and to crop to around the centre."""
-        self._size = size
+    def __init__(self, size: tuple[int, int], *, with_alpha: bool = False):
+        """Takes the (height, width) to just cover, and to crop to around the centre.
+
+        `with_alpha` gives straight alpha as a fourth channel, in place of a white ground.
+        """
+        self._size, self._with_alpha = size, with_alpha
         self._reformatter = VideoReformatter()  # keeps its tables from frame to frame
 
-    def __call__(self, frame: av.VideoFrame, stream: VideoStream) -> Picture:
+    def __call__(
+        self, frame: av.VideoFrame, stream: VideoStream
+    ) -> UInt8[np.ndarray, "height width channels"]:
         """A frame of a stream, upright."""
         turns, is_mirrored = orientation(frame)
         height, width = _square_size(frame, stream)
         size = self._size[:: -1 if turns % 2 else 1]
         scale = max(size[0] / height, size[1] / width)
         scaled = max(round(height * scale), size[0]), max(round(width * scale), size[1])
-        if _has_alpha(frame):
+        if _has_alpha(frame) and not self._with_alpha:
             frame = av.VideoFrame.from_ndarray(self._on_white(frame), "rgb24")
-        image = self._rgb(frame, scaled, Interpolation.AREA if scale < 1 else Interpolation.BICUBIC)
+        interpolation = Interpolation.AREA if scale < 1 else Interpolation.BICUBIC
+        image = self._rgb(frame, scaled, interpolation)
+        if self._with_alpha:
+            alpha = self._pixels(frame, scaled, interpolation, "rgba")[..., 3]
+            image = np.dstack([image, alpha])
         top, left = (scaled[0] - size[0]) // 2, (scaled[1] - size[1]) // 2
         image = np.rot90(image[top : top + size[0], left : left + size[1]], turns)
         return image[:, ::-1] if is_mirrored else image

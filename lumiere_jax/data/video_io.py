@@ -5,6 +5,7 @@ Which frames a file has and when each is shown is decided in `video_timing`, and
 """
 
 import contextlib
+import itertools
 import math
 import os
 import textwrap
@@ -16,7 +17,7 @@ import av
 import numpy as np
 from av.video.stream import VideoStream
 from etils import epath
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from lumiere_jax.data.pixels import Frames, Picture, Video, to_uint8
@@ -24,6 +25,7 @@ from lumiere_jax.data.video_frames import RGBConverter
 from lumiere_jax.data.video_timing import (
     VideoInfo,
     VideoReadError,
+    decoded,
     open_video,
     probe_video,
     shown_frames,
@@ -44,6 +46,12 @@ def coding(path: str | os.PathLike) -> tuple[str, str | None]:
     """Names of a file's codec and pixel format, as ("h264", "yuv420p")."""
     with open_video(path) as (_, stream):
         return stream.codec_context.name, stream.codec_context.pix_fmt
+
+
+def is_still(path: str | os.PathLike) -> bool:
+    """Whether a video has one frame only, for however long it is shown."""
+    with open_video(path) as (container, stream):
+        return len(list(itertools.islice(decoded(container, stream), 2))) < 2
 
 
 def read_video(
@@ -94,17 +102,19 @@ def read_frames(
     size: tuple[int, int] | None,
     info: VideoInfo,
     num_threads: int,
-) -> Iterator[Picture]:
+    with_alpha: bool = False,
+) -> Iterator[UInt8[np.ndarray, "height width channels"]]:
     """The frames of `read_video`, one after the other; a frame that is held comes more than once.
 
-    `num_threads` are the decoder's; 0 for one per core.
+    `num_threads` are the decoder's; 0 for one per core. `with_alpha` gives RGBA, with straight
+    alpha, in place of a white ground.
     """
     available = info.num_frames(fps)
     if start < 0 or num_frames < 1 or start + num_frames > available:
         wanted = f"frames {start} to {start + num_frames - 1}"
         raise VideoReadError(path, f"{wanted} asked, but it has {available} at {fps:g} fps")
     times = [n / fps for n in range(start, start + num_frames)]
-    to_rgb = RGBConverter(size or info.size)
+    to_rgb = RGBConverter(size or info.size, with_alpha=with_alpha)
     shown = None
     for frame, stream in shown_frames(path, info, times, num_threads):
         if frame is not shown:

@@ -161,6 +161,11 @@ class VideoInfo:
         """The file's own rate in frames per second."""
         return 1 / self.frame_period
 
+    @property
+    def own_frames(self) -> int:
+        """How many frames the file has, if its rate is constant."""
+        return round(self.duration / self.frame_period)
+
     def num_frames(self, fps: float) -> int:
         """How many frames the video has when resampled to `fps` frames per second."""
         return max(1, frames_in(self.duration, fps))
@@ -256,7 +261,8 @@ def _is_half(packet: av.Packet) -> bool:
 def _decoder(stream: VideoStream) -> VideoCodecContext:
     """What decodes a stream: with its transparency, if it has any."""
     context = stream.codec_context
-    if stream.metadata.get("alpha_mode") != "1" or context.name not in _ALPHA_DECODERS:
+    notes = {name.lower(): value for name, value in stream.metadata.items()}  # a tag is in capitals
+    if notes.get("alpha_mode") != "1" or context.name not in _ALPHA_DECODERS:
         return context
     with_alpha = av.CodecContext.create(_ALPHA_DECODERS[context.name], "r")
     assert isinstance(with_alpha, VideoCodecContext)

@@ -1,6 +1,7 @@
 """The commands that make videos: their flags, the files they write, and the notes in these."""
 
 import dataclasses
+import functools
 import itertools
 import sys
 from collections.abc import Callable, Sequence
@@ -255,7 +256,9 @@ def _task_arguments(task: Task, fps: float) -> dict[str, Any]:
     from lumiere_jax.inference import inputs
 
     paths = {name: str(flags.FLAGS[name].value) for name in task.files}
-    return {name: flags.FLAGS[name].value for name in task.options} | inputs.read(paths, fps)
+    tell = functools.partial(print, file=sys.stderr, flush=True)
+    own = {name: flags.FLAGS[name].value for name in task.options}
+    return own | inputs.read(paths, fps, tell)
 
 
 def _given_flags() -> dict[str, Any]:

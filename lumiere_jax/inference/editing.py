@@ -7,6 +7,7 @@ are known.
 
 import functools
 import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from scipy import ndimage
 from lumiere_jax.cascade.config import frame_multiple
 from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.data.pixels import resize_and_crop, to_float, to_uint8
-from lumiere_jax.inference.inputs import check_region
+from lumiere_jax.inference.regions import check_region, in_words
 from lumiere_jax.inference.tasks import VideoOptions
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.options import check
@@ -47,6 +48,7 @@ class Editing:
     if TYPE_CHECKING:  # what the pipeline has
         base: tuple[Stage, Params]
         super_resolution: list[tuple[Stage, Params]]
+        show_progress: bool
 
         def __call__(self, prompts: Sequence[str], **options: Any) -> np.ndarray: ...  # noqa: D102
         def checked_frames(self, num_frames: int | None) -> int: ...  # noqa: D102
@@ -81,6 +83,7 @@ class Editing:
         mask[0] = True
         known = np.repeat(picture, frames, axis=0)[None], mask[None]
         finish = _pasting(image[None], region[None], feather) if paste else None
+        self._say_region(region[None])
         return self(prompts, known=known, finish=finish, **options)
 
     def inpaint(
@@ -95,6 +98,7 @@ class Editing:
         mask = ~self._fitted_change(region)[..., None]
         finish = _pasting(video, region, feather) if paste else None
         known = small[None], mask[None]
+        self._say_region(region)
         return self(prompts, known=known, num_frames=len(video), finish=finish, **options)
 
     def outpaint(
@@ -176,6 +180,11 @@ class Editing:
         known[:, : shown.shape[1]], mask[:, : shown.shape[1]] = shown, True
         options = options | {"base_only": True, "num_frames": length, "on_batch": None}
         return self(prompts, known=(known, mask), seeds=seeds, **options)
+
+    def _say_region(self, region: Region) -> None:
+        """What was understood of a mask can be seen before hours of work."""
+        if self.show_progress:
+            print(f"region: {in_words(region)}", file=sys.stderr, flush=True)
 
     def _whole_frames(self, video: np.ndarray) -> np.ndarray:
         """As many frames of a video, from the first, as the base can make."""

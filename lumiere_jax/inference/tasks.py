@@ -55,8 +55,9 @@ COMMON = ("negative_prompt", "seed", *(o.name for o in shared_options().values()
 FILES = {
     "image": "The picture: a PNG, JPEG or WebP file.",
     "video": "The video to start from.",
-    "mask": "The region that changes: a picture or video, white there; a box X,Y,WIDTH,HEIGHT; or "
-    "a moving box FRAME:X,Y,WIDTH,HEIGHT;FRAME:X,Y,WIDTH,HEIGHT;….",
+    "mask": "The region that changes: a picture, animated or not, or a video, white there, or "
+    "painted there on a transparent background; a box X,Y,WIDTH,HEIGHT; or a moving box "
+    "FRAME:X,Y,WIDTH,HEIGHT;FRAME:X,Y,WIDTH,HEIGHT;….",
 }
 """Files that tasks take, each with a sentence of help."""
 

@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException  # FastAPI raises it, and none of
 
 import lumiere_jax
 from lumiere_jax.cascade.config import frame_multiple
+from lumiere_jax.inference.regions import in_words
 from lumiere_jax.inference.tasks import FILES, TASKS
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.serving import replies, requests, uploads
@@ -151,13 +152,22 @@ class _Routes:
             raise _later("too many files are being uploaded; try again later")
         async with self._decoders:
             files = {name: await file.read() for name, file in given.items()}
-            await anyio.to_thread.run_sync(self._check_files, task, files)
-            return await anyio.to_thread.run_sync(self._accept, task, asked, files)
+            told = await anyio.to_thread.run_sync(self._check_files, task, files)
+            return await anyio.to_thread.run_sync(self._accept, task, asked | told, files)
 
-    def _check_files(self, task: str, files: dict[str, bytes]) -> None:
+    def _check_files(self, task: str, files: dict[str, bytes]) -> dict[str, str]:
+        """Checks files; what was understood of a mask, to be shown among the options."""
         model, settings = self._models.by_base[TASKS[task].base], self._settings
         least = 1 if task == "extend" else frame_multiple(model.config)
-        uploads.check(files, model.fps, least, settings.limits, settings.scratch)
+        notes: list[str] = []
+        given = uploads.check(
+            files, model.fps, least, settings.limits, settings.scratch, notes.append
+        )
+        if "region" not in given:
+            return {}
+        region = given["region"]
+        moving = region if region.ndim == 3 else region[None]
+        return {"region": "; ".join([in_words(moving), *notes])}
 
     def _accept(self, task: str, asked: dict[str, Any], files: dict[str, bytes]) -> Job:
         key, limit = requests.batch_key(task, asked), self._settings.limits.queue

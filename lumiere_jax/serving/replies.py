@@ -43,7 +43,10 @@ class JobReply(BaseModel):
     id: str
     task: str
     state: State
-    options: dict[str, Any] = Field(description="As they were accepted, with the seed.")
+    options: dict[str, Any] = Field(
+        description="As they were accepted, with the seed; and `region`: how much of the frame the "
+        "mask was found to cover."
+    )
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None

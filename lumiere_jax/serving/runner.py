@@ -86,7 +86,7 @@ class Runner:
         # Batches of 3 and 4 share a program: sizes are powers of two.
         missing = 2 ** math.ceil(math.log2(len(jobs))) - len(jobs)
         options = {_NAMES.get(name, name): value for name, value in first.options.items()}
-        for name in ("prompt", "seed", "style", "alpha"):
+        for name in ("prompt", "seed", "style", "alpha", "region"):
             options.pop(name, None)
         options.update(given)
         method = pipeline if TASKS[first.task].from_text else getattr(pipeline, first.task)
@@ -127,7 +127,8 @@ class Runner:
     def _encoded(self, video: np.ndarray, fps: float, job: Job) -> bytes:
         task = TASKS[job.task]
         # No paths in the note: those of the server are nobody's business.
-        note = provenance.compose(task.command, job.options, self._fingerprints[task.base])
+        flags = {name: value for name, value in job.options.items() if name != "region"}
+        note = provenance.compose(task.command, flags, self._fingerprints[task.base])
         with tempfile.TemporaryDirectory(dir=self._settings.scratch) as folder:
             path = Path(folder) / "video.mp4"
             write_viewable(path, video, fps, job.options["prompt"], note)

@@ -7,13 +7,14 @@ that were checked.
 
 import io
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import av
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from lumiere_jax.data.animated_picture import animation_info
 from lumiere_jax.data.video_timing import VideoInfo, timing
 from lumiere_jax.inference import inputs
 from lumiere_jax.runtime.errors import UserError
@@ -34,28 +35,31 @@ class UploadError(UserError):
 
 
 def check(
-    files: Mapping[str, bytes], fps: float, least_frames: int, limits: Limits, scratch: Path
+    files: Mapping[str, bytes],
+    fps: float,
+    least_frames: int,
+    limits: Limits,
+    scratch: Path,
+    tell: Callable[[str], None] = lambda note: None,
 ) -> dict[str, np.ndarray]:
     """Checks and reads the files "image", "video" and "mask", see `read`.
 
-    A video must have `least_frames` frames at the model's frame rate `fps`.
+    A video must have `least_frames` frames at the model's frame rate `fps`. `tell` is called with
+    what may not have been meant so.
 
     Raises:
       UploadError: naming the file and what is wrong with it.
     """
     for name, content in files.items():
         try:
-            if name == "video" or (name == "mask" and not _is_picture(content)):
-                _check_video(name, content, fps, limits)
-            else:
-                _check_picture(name, content, limits)
+            _check_file(name, content, fps, limits)
         except UserError:
             raise
         except MemoryError as error:
             raise UploadError(f"{name}: is too large to be decoded; make it smaller.") from error
         except Exception as error:  # decoders raise all kinds of errors for damaged files
             raise UploadError(f"{name}: is damaged, or not a picture or video.") from error
-    arrays = read(files, fps, scratch)
+    arrays = read(files, fps, scratch, tell)
     if "video" in arrays and len(arrays["video"]) < least_frames:
         raise UploadError(
             f"video: has {len(arrays['video'])} frames at {fps:g} fps; at least {least_frames} are "
@@ -64,30 +68,51 @@ def check(
     return arrays
 
 
-def read(files: Mapping[str, bytes], fps: float, scratch: Path) -> dict[str, np.ndarray]:
+def read(
+    files: Mapping[str, bytes],
+    fps: float,
+    scratch: Path,
+    tell: Callable[[str], None] = lambda note: None,
+) -> dict[str, np.ndarray]:
     """Decodes files that were checked, see `inputs.read`."""
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         paths = {}
         for name, content in files.items():
-            is_video = name == "video" or (name == "mask" and not _is_picture(content))
-            path = Path(folder) / (f"{name}.mp4" if is_video else f"{name}.png")
+            kind, _ = ("", 0) if name == "video" else _picture_kind(content)
+            path = Path(folder) / f"{name}.{kind.lower() or 'mp4'}"
             path.write_bytes(content)
             paths[name] = str(path)
+
+        def without_folder(text: str) -> str:
+            return text.replace(f"{folder}/", "").replace(folder, "the server")
+
         try:
-            return inputs.read(paths, fps)
+            return inputs.read(paths, fps, lambda note: tell(without_folder(note)))
         except UserError as error:
-            told = str(error).replace(f"{folder}/", "").replace(folder, "the server")
-            raise UploadError(told) from error
+            raise UploadError(without_folder(str(error))) from error
         except Exception as error:
             raise UploadError("a file is damaged and cannot be decoded.") from error
 
 
-def _is_picture(content: bytes) -> bool:
+def _picture_kind(content: bytes) -> tuple[str, int]:
+    """Pillow's name of a picture's format, and its number of frames; "" and 0 if it is none."""
     try:
-        with Image.open(io.BytesIO(content), formats=PICTURES):
-            return True
+        with Image.open(io.BytesIO(content), formats=PICTURES) as picture:
+            return picture.format or "", getattr(picture, "n_frames", 1)
     except Exception:
-        return False
+        return "", 0
+
+
+def _check_file(name: str, content: bytes, fps: float, limits: Limits) -> None:
+    kind, frames = _picture_kind(content)
+    if name == "video" or (name == "mask" and not kind):
+        _check_video(name, content, fps, limits, _DEMUXERS)
+    elif name == "image" or frames < 2:
+        _check_picture(name, content, limits)
+    elif kind == "PNG":
+        _check_video(name, content, fps, limits, "apng")
+    else:
+        _check_animation(name, content, fps, limits)
 
 
 def _check_picture(name: str, content: bytes, limits: Limits) -> None:
@@ -109,6 +134,23 @@ def _check_picture(name: str, content: bytes, limits: Limits) -> None:
         ) from error
 
 
+def _check_animation(name: str, content: bytes, fps: float, limits: Limits) -> None:
+    """Decodes all frames of an animated WebP, within the limits."""
+    with Image.open(io.BytesIO(content), formats=["WEBP"]) as picture:
+        width, height = picture.size
+        _check_pixels(name, width, height, limits)
+        _check_work(name, getattr(picture, "n_frames", 1), width * height, limits)
+        _check_length(name, animation_info(picture), width * height, fps, limits)
+
+
+def _check_work(name: str, frames: int, pixels: int, limits: Limits) -> None:
+    if frames > _MAX_PACKETS or frames * pixels > limits.decoded_pixels:
+        raise UploadError(
+            f"{name}: has too many frames of this size to decode; make it shorter, smaller or "
+            "slower."
+        )
+
+
 def _check_pixels(name: str, width: int, height: int, limits: Limits) -> None:
     if width * height > limits.pixels:
         raise UploadError(
@@ -117,10 +159,10 @@ def _check_pixels(name: str, width: int, height: int, limits: Limits) -> None:
         )
 
 
-def _check_video(name: str, content: bytes, fps: float, limits: Limits) -> None:
+def _check_video(name: str, content: bytes, fps: float, limits: Limits, demuxers: str) -> None:
     """Decodes all frames, one after another, within the limits."""
     # Playlists and other formats that make FFmpeg open files and addresses are not listed.
-    options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": ""}
+    options = {"format_whitelist": demuxers, "protocol_whitelist": ""}
     try:
         container = av.open(io.BytesIO(content), "r", options=options, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError) as error:
@@ -157,14 +199,11 @@ def _check_packets(
 
     def counted(packets: Iterable[av.Packet]) -> Iterator[av.Packet]:
         scans = 0
-        for count, packet in enumerate((p for p in packets if p.size), 1):
-            scans += max(bytes(packet).count(_SCAN), 1) if is_jpeg else 1
-            if count > _MAX_PACKETS or scans * pixels > limits.decoded_pixels:
-                raise UploadError(
-                    f"{name}: has too many frames of this size to decode; make it shorter, smaller "
-                    "or slower."
-                )
-            yield packet
+        for packet in packets:
+            if packet.size:
+                scans += max(bytes(packet).count(_SCAN), 1) if is_jpeg else 1
+                _check_work(name, scans, pixels, limits)
+                yield packet
 
     with av.open(io.BytesIO(content), "r", options=options, metadata_errors="replace") as container:
         stream = container.streams.video[0]

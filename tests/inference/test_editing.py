@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from lumiere_jax.inference.editing import padded_to_square, paste_back
-from lumiere_jax.inference.inputs import check_region
 from lumiere_jax.inference.pipeline import LumierePipeline
+from lumiere_jax.inference.regions import check_region
 from lumiere_jax.runtime.errors import UserError
 
 FRAMES, SIZE = 8, 16

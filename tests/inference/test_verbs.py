@@ -1,6 +1,7 @@
 """The commands of editing, each from files to a file, and their mistakes."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,8 @@ def test_from_files_to_a_file(cascade, files, tmp_path, verb):
     code, stdout, stderr = run(verb, *arguments, **common, **named, steps=2, seed=3)
     assert code == 0, stderr
     assert stdout == f"{output}\n"
+    has_region = verb in ("cinemagraph", "inpaint", "outpaint")
+    assert len(re.findall(r"^region: \d+\.\d% of the frame$", stderr, re.M)) == has_region
     assert size_and_frames(output) == (128, 128, frames)
     note = json.loads(read_comment(output))
     assert note["command"] == verb and note["flags"]["seed"] == 3
@@ -123,6 +126,7 @@ def test_a_sweep_of_styles_and_a_storyboard(cascade, tmp_path):
 MISTAKES = [
     ("inpaint", {"video": "clip.mkv", "mask": "low_mask.png"}, "is 48×20 pixels and the picture"),
     ("inpaint", {"video": "clip.mkv", "mask": "long_mask.mkv"}, "11 frames at 8 fps and the vid"),
+    ("inpaint", {"video": "clip.mkv", "mask": "0,0,48,32"}, "covers all of the frame"),
     ("inpaint", {"video": "one_frame.mkv", "mask": "mask.png"}, "the video has 1 frames"),
     ("animate", {"image": "text.png"}, "text.png cannot be read"),
     ("extend", {"video": "clip.mkv", "num_frames": 4, "context": 8}, "context=8"),
@@ -132,7 +136,7 @@ MISTAKES = [
 @pytest.mark.parametrize(("verb", "named", "message"), MISTAKES)
 def test_mistake_is_told_in_one_line(cascade, files, tmp_path, verb, named, message):
     paths = {"image", "video", "mask"}
-    named = {k: files / v if k in paths else v for k, v in named.items()}
+    named = {k: files / v if k in paths and "." in str(v) else v for k, v in named.items()}
     output = tmp_path / "made.mp4"
     common = {"base": cascade["stunet_conditional"], "prompt": PROMPT, "output": output}
     code, stdout, stderr = run(verb, **common, **named)

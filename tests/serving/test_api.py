@@ -7,6 +7,7 @@ import time
 
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 
 from lumiere_jax.serving.store import Store
 from tests.serving.live import PROMPT
@@ -40,6 +41,22 @@ def test_a_job_from_its_begin_to_its_end(site):
     assert job["state"] == "done" and job["video_bytes"] == 3 and job["finished_at"]
     reply = site.client.get(job["video_url"].removeprefix("/api/v1"))
     assert reply.content == b"MP4" and reply.headers["content-type"] == "video/mp4"
+
+
+def test_what_was_understood_of_a_mask_is_told(site, tmp_path):
+    files = {"image": picture(), "mask": mask()}
+    job = site.post(files, task="cinemagraph").json()
+    assert job["options"]["region"] == "16.7% of the frame"
+    assert site.client.get(job["url"].removeprefix("/api/v1")).json()["options"] == job["options"]
+    painted = Image.new("RGBA", (48, 32))
+    painted.paste((0, 0, 0, 255), (4, 4, 20, 20))
+    painted.save(tmp_path / "mask.png")
+    files["mask"] = (tmp_path / "mask.png").read_bytes()
+    region = site.post(files, task="cinemagraph").json()["options"]["region"]
+    assert region.startswith("16.7% of the frame; mask mask.png: its black parts are to change too")
+    files["mask"] = mask(box=(0, 0, 48, 32))
+    reply = site.post(files, task="cinemagraph")
+    assert reply.status_code == 422 and "covers all of the frame" in reply.json()["detail"]
 
 
 def test_a_seed_is_drawn_where_none_is_given(site):

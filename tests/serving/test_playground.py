@@ -7,7 +7,9 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
+from lumiere_jax.data.image_folder import read_image
 from lumiere_jax.data.video_io import read_video, write_video
 
 PROMPT = "a large red circle moving right"
@@ -140,7 +142,26 @@ def test_a_painted_region(page, files, tmp_path, name, given):
     mask = sent_mask(page)
     assert mask.shape == (16, 24) and set(np.unique(mask)) == {0, 255}
     assert mask[2, 2] == 255 and mask[-2, -2] == 0
-    assert len(make(page, tmp_path)) == 8
+    made = make(page, tmp_path)
+    assert len(made) == 8
+    assert_only_changed(made, frames_of(files[given]), mask > 0)
+    assert re.search(r"region\n\d+\.\d% of the frame", page.locator("#details").inner_text())
+
+
+def frames_of(path):
+    """Of a video, or of a picture that stands still."""
+    is_video = path.suffix == ".mp4"
+    return read_video(path, fps=8) if is_video else np.repeat(read_image(path)[None], 8, axis=0)
+
+
+def assert_only_changed(made, source, painted):
+    """In the central square, and but for the soft border of a region and a codec's noise."""
+    factor, square = made.shape[1] // 16, slice(4, 20)
+    small = made.reshape(8, 16, factor, 16, factor, 3).mean(axis=(2, 4))
+    changed = np.abs(small - source[:, :, square]).max(axis=-1)[1:]
+    near = ndimage.binary_dilation(painted[:, square], iterations=4)
+    assert (~near).sum() > 40 and changed[:, ~near].max() < 24
+    assert np.median(changed[:, painted[:, square]]) > 24
 
 
 def sent_mask(page):

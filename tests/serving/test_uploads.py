@@ -1,5 +1,6 @@
 """Files from strangers: what is taken, and that nothing else does harm."""
 
+import dataclasses
 import io
 import zlib
 from fractions import Fraction
@@ -14,6 +15,7 @@ from lumiere_jax.data.video_io import write_gif, write_mp4
 from lumiere_jax.serving import uploads
 from lumiere_jax.serving.settings import Limits
 from lumiere_jax.serving.uploads import UploadError
+from tests.inference.drawn_masks import LOSSY, MOVING, PAINTS, STILLS, write_mask
 
 LIMITS = Limits(pixels=10_000, seconds=4, frames=24, video_pixels=200_000)
 
@@ -73,6 +75,37 @@ def test_masks(check, tmp_path):
     write_mp4(tmp_path / "m.mp4", moving, 8)
     arrays = check(video=video(tmp_path), mask=(tmp_path / "m.mp4").read_bytes())
     assert arrays["region"].shape == (10, 32, 48) and arrays["region"][:, :12].all()
+
+
+@pytest.mark.parametrize("paint", PAINTS)
+@pytest.mark.parametrize("kind", STILLS + MOVING)
+def test_masks_of_all_kinds(check, tmp_path, kind, paint):
+    drawn = np.zeros((1 if kind in STILLS else 10, 32, 48), bool)
+    for number, frame in enumerate(drawn):
+        frame[8:24, 2 * number + 4 : 2 * number + 20] = True
+    content = write_mask(tmp_path, kind, paint, drawn, 8).read_bytes()
+    region = check(video=video(tmp_path), mask=content)["region"]
+    assert region.shape == drawn.shape
+    assert (region != drawn).mean() < (0.01 if kind in LOSSY else 1e-9)
+
+
+@pytest.mark.parametrize("kind", ["apng", "animated webp"])
+def test_animations_are_within_the_limits_too(tmp_path, kind):
+    drawn = np.zeros((12, 32, 48), bool)
+    for number, frame in enumerate(drawn):
+        frame[8:24, 2 * number + 4 : 2 * number + 20] = True
+    others = {"video": video(tmp_path)}
+    content = write_mask(tmp_path, kind, "red on clear", drawn, 4).read_bytes()
+    for limits, message in (
+        ({"pixels": 48 * 32 - 1}, "has 48×32 pixels"),
+        ({"seconds": 2.9}, "is 3.0 s long; at most 2.9 s"),
+        ({"frames": 23}, "has 24 frames at the model's 8 fps; at most 23"),
+        ({"video_pixels": 48 * 32 * 23}, "24 frames of 0.0015 million pixels"),
+        ({"decoded_pixels": 48 * 32 * 11}, "too many frames of this size to decode"),
+    ):
+        limits = dataclasses.replace(LIMITS, **limits)
+        with pytest.raises(UploadError, match=f"^mask: .*{message}"):
+            uploads.check({"mask": content} | others, 8, 2, limits, tmp_path)
 
 
 @pytest.mark.parametrize(

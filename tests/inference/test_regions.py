@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from lumiere_jax.data.video_io import write_lossless
-from lumiere_jax.inference.inputs import read_region
+from lumiere_jax.inference.regions import read_region
 from lumiere_jax.runtime.errors import UserError
 
 SHAPE = (8, 20, 30)
