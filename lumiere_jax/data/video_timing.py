@@ -34,6 +34,7 @@ MAX_HOLD = 10.0
 _SHORTEST = 1e-3  # seconds that a frame is shown at least; less is no time that can be believed
 _ROUNDING = 0.00105  # seconds by which timestamps in milliseconds are off, and a little more
 _FALLBACK_RATE = 25.0
+_FEW = 8  # frames that tell whether packets are frames
 _MARGINS = (0.0, 2.0, 20.0)  # seconds before a frame at which a key frame is looked for
 _RATES = [Fraction(n * 1000, d) for n in (24, 25, 30, 48, 50, 60, 120) for d in (1000, 1001)]
 # Containers that say when each frame is shown. Of others FFmpeg may guess it, wrongly where frames
@@ -206,6 +207,8 @@ def _in_words(path: str | os.PathLike, error: Exception) -> str:
             begin = file.read(12)
     except OSError:
         return reason
+    if not begin:
+        return "it is empty (0 bytes)"
     if begin[4:8] in (b"ftyp", b"mdat", b"wide", b"free") and not _has_index(path):
         return (
             "it is truncated: its index (moov), which such a file ends with, is missing, so that "
@@ -487,22 +490,36 @@ def probe_video(path: str | os.PathLike) -> VideoInfo:
     frame that can be decoded is a `VideoReadError`.
     """
     with open_video(path) as (container, stream):
-        frame = next(decoded(container, stream), None)
+        frames = decoded(container, stream)
+        frame = next(frames, None)
         if frame is None:
             raise VideoReadError(path, "it has no frames")
         first = None if frame.pts is None else frame.pts * time_unit(stream)
         size, treated = shown_size(frame, stream), treatments(frame, stream)
+        few = [frame, *itertools.islice(frames, _FEW if frame.interlaced_frame else 0)]
+        stamps = [one.pts * time_unit(stream) for one in few if one.pts is not None]
     with open_video(path) as (container, stream):
         found = _Packets.of(stream, container.demux(stream))
         if not found.shown:
             raise VideoReadError(path, "it has no complete frames")
         is_ordered = found.are_ordered(stream)
         info = _timing(stream, found, first) if is_ordered else None
+        if info and holds_fields(info.frame_period, stamps):
+            info = None
         stated = _stated_duration(path, container, stream)
     info = info or _counted_by_decoding(path, found)
     if stated is not None and info.duration < 0.98 * stated - 0.2:
         treated += (f"truncated: {info.duration:.2f} of {stated:.2f} s can be read",)
     return dataclasses.replace(info, size=size, treated=treated)
+
+
+def holds_fields(packet_period: float, stamps: Sequence[float]) -> bool:
+    """Whether packets hold a field each, as of some camcorders, and frames are half as many.
+
+    `stamps` are the times of the first few frames, in seconds.
+    """
+    steps = np.diff(np.array(stamps, np.float64))
+    return bool((steps > 0).any()) and packet_period < 0.6 * usual(steps)
 
 
 def _stated_duration(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lumiere_jax.data.video_io import read_video
-from lumiere_jax.data.video_timing import VideoReadError, probe_video, usual
+from lumiere_jax.data.video_timing import VideoReadError, holds_fields, probe_video, usual
 from tests.data.numbered_videos import Recipe, number, numbers, picture, write
 
 
@@ -170,6 +170,12 @@ def test_sizes_that_change_midway_become_the_first(tmp_path):
     assert video.shape == (48, 48, 64, 3) and numbers(video) == list(range(48))
     later = read_video(path, fps=24, start=30, num_frames=2)
     assert later.shape == (2, 48, 64, 3) and number(later[0]) == 30
+
+
+def test_packets_that_are_fields_are_not_taken_for_frames():
+    frames = [n / 25 + 1.4 for n in range(8)]
+    assert holds_fields(1 / 50, frames)
+    assert not holds_fields(1 / 25, frames) and not holds_fields(1 / 25, frames[:1])
 
 
 def test_the_first_moving_stream_is_read(tmp_path):
