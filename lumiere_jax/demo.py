@@ -10,13 +10,14 @@ devices.tune_for_small_networks()  # before JAX is loaded
 from absl import flags  # noqa: E402
 
 from lumiere_jax.runtime import errors  # noqa: E402
+from lumiere_jax.runtime.path_flags import define_path  # noqa: E402
 
-_OUTPUT = flags.DEFINE_string("output", "demo", "Folder for videos and index.html.")
-_WEIGHTS = flags.DEFINE_string("weights", "weights/small", "Bundle of the shipped weights.")
+_OUTPUT = define_path("output", "demo", "Folder for videos and index.html.")
+_WEIGHTS = define_path("weights", "weights/small", "Bundle of the shipped weights.")
 _PROMPT = flags.DEFINE_multi_string("prompt", [], "What to show; can be given several times.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the first video; the others follow.", lower_bound=0)
 _TRAIN = flags.DEFINE_bool("train", False, "Train the tiny cascade from nothing instead.")
-_CONFIGS = flags.DEFINE_string("configs", "configs", "--train: folder of the config files.")
+_CONFIGS = define_path("configs", "configs", "--train: folder of the config files.")
 
 
 def main(argv: list[str]) -> None:

@@ -9,6 +9,7 @@ from absl import flags
 from lumiere_jax.cascade.sampling_options import define_sampling_flags
 from lumiere_jax.runtime import errors
 from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.path_flags import define_path, define_paths
 
 if TYPE_CHECKING:
     from lumiere_jax.evaluation.clips import ClipRule
@@ -19,22 +20,22 @@ if TYPE_CHECKING:
 TASKS = ["folders", "ucf101_zero_shot", "held_out"]
 ASPECT_OF_UCF101 = "4:3"
 
-flags.DEFINE_string("output", None, "Folder of the card; an interrupted run continues there.")
+define_path("output", None, "Folder of the card; an interrupted run continues there.")
 flags.DEFINE_enum("task", "folders", TASKS, "What to generate first.")
 
 # --- Videos that exist ---
-flags.DEFINE_list("generated", [], "Folders of generated videos, one per repeat.")
-flags.DEFINE_string("real", None, "Folder of real videos.")
-flags.DEFINE_string("real_list", None, "Text file: which of them to use, like trainlist01.txt.")
-flags.DEFINE_string("real_statistics", None, "Saved statistics, in place of --real.")
-flags.DEFINE_string("save_statistics", None, "Where to save the statistics of --real.")
+define_paths("generated", [], "Folders of generated videos, one per repeat.")
+define_path("real", None, "Folder of real videos.")
+define_path("real_list", None, "Text file: which of them to use, like trainlist01.txt.")
+define_path("real_statistics", None, "Saved statistics, in place of --real.")
+define_path("save_statistics", None, "Where to save the statistics of --real.")
 flags.DEFINE_integer("max_real", None, "Use at most this many real videos, at random.", 2)
 flags.DEFINE_integer("max_generated", None, "Use at most this many generated ones, at random.", 2)
 flags.DEFINE_bool("skip_unusable", False, "Skip files that cannot be used, and list them.")
 
 # --- Videos to generate ---
-flags.DEFINE_string("base", None, "Workdir of the base stage.")
-flags.DEFINE_list("ssr", [], "Workdirs of the super-resolution stages, in order.")
+define_path("base", None, "Workdir of the base stage.")
+define_paths("ssr", [], "Workdirs of the super-resolution stages, in order.")
 flags.DEFINE_bool("base_only", False, "Leave super-resolution out.")
 flags.DEFINE_string("preset", "lumiere", "ucf101_zero_shot: lumiere, make_a_video or svd.")
 flags.DEFINE_integer("max_per_class", None, "Videos per class of UCF101, for a trial.", 1)
@@ -45,7 +46,7 @@ _SAMPLING = define_sampling_flags()
 flags.DEFINE_integer("sample_frames", None, "Frames of generated videos.")
 flags.DEFINE_integer("batch_size", 8, "Videos per batch.", 1)
 flags.DEFINE_enum("video_format", "mkv", ["mkv", "mp4"], "mkv is lossless.")
-flags.DEFINE_string("text_folder", None, "Folder of the T5 encoder, if it moved since training.")
+define_path("text_folder", None, "Folder of the T5 encoder, if it moved since training.")
 flags.DEFINE_bool("distributed", False, "This is one process of a job on several hosts.")
 flags.DEFINE_integer("fsdp", 1, "Devices that share one copy of the parameters.")
 flags.DEFINE_integer("space", 1, "Devices that share one clip.")
@@ -67,9 +68,9 @@ flags.DEFINE_string("crop", None, "In place of the profile's: squash or center."
 flags.DEFINE_integer("ddof", None, "In place of the profile's: 1 (N - 1) or 0 (N).")
 flags.DEFINE_float("bn_epsilon", None, "In place of the profile's: 1e-3 or 1e-5.")
 flags.DEFINE_integer("bootstrap", 20, "Bootstrap draws for the error of FVD; 0 for none.", 0)
-flags.DEFINE_string("i3d_weights", None, "In place of those of the extra [eval].")
-flags.DEFINE_string("c3d_weights", None, "conv3d_deepnetA_ucf.npz, for IS.")
-flags.DEFINE_string("c3d_mean", None, "mean2.npz, for IS.")
+define_path("i3d_weights", None, "In place of those of the extra [eval].")
+define_path("c3d_weights", None, "conv3d_deepnetA_ucf.npz, for IS.")
+define_path("c3d_mean", None, "mean2.npz, for IS.")
 flags.DEFINE_integer("is_splits", 1, "Splits of the Inception Score.", 1)
 flags.DEFINE_float("is_epsilon", 0.0, "1e-20 in TGANv2, 1e-7 in TGAN; 0 is exact.")
 flags.mark_flags_as_required(["output"])
@@ -177,7 +178,7 @@ def _task() -> "Task":
 
 
 def _path(value: str | None) -> Path | None:
-    return None if value is None else Path(value).expanduser()
+    return None if value is None else Path(value)
 
 
 def _fps(text: str) -> float | None:

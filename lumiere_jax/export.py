@@ -11,6 +11,7 @@ README.md is a model card; `--evaluation` and `--plan` add what was measured and
 from absl import flags
 
 from lumiere_jax.runtime import errors
+from lumiere_jax.runtime.path_flags import define_path
 
 _STAGE = flags.DEFINE_multi_string(
     "stage",
@@ -18,14 +19,14 @@ _STAGE = flags.DEFINE_multi_string(
     "WORKDIR of a stage, or NAME=WORKDIR where its name is not to be the stage's.",
     required=True,
 )
-_OUTPUT = flags.DEFINE_string("output", None, "Folder of the bundle.", required=True)
+_OUTPUT = define_path("output", None, "Folder of the bundle.", required=True)
 _DTYPE = flags.DEFINE_string("dtype", "bfloat16", "Of the weights: bfloat16, float32 or int8.")
 _LICENSE = flags.DEFINE_string(
     "license", "", "Of the weights: an SPDX identifier, as in Apache-2.0, or a sentence."
 )
 flags.DEFINE_alias("licence", "license")
-_EVALUATION = flags.DEFINE_string("evaluation", None, "--output of lumiere_jax.eval, for the card.")
-_PLAN = flags.DEFINE_string("plan", None, "--output of lumiere_jax.plan, for the card.")
+_EVALUATION = define_path("evaluation", None, "--output of lumiere_jax.eval, for the card.")
+_PLAN = define_path("plan", None, "--output of lumiere_jax.plan, for the card.")
 
 
 def main(argv: list[str]) -> None:

@@ -7,16 +7,17 @@ for CPU, TPU and CUDA at once and any batch (docs/bundles.md). The weights stay 
 from absl import flags
 
 from lumiere_jax.runtime import errors
+from lumiere_jax.runtime.path_flags import define_path
 
-_BUNDLE = flags.DEFINE_string("bundle", None, "The bundle: a folder, or OWNER/NAME.", required=True)
+_BUNDLE = define_path("bundle", None, "The bundle: a folder, or OWNER/NAME.", required=True)
 _BASE = flags.DEFINE_string("base", None, "Name or kind of its base, if not `stunet`.")
 _DISTILLED = flags.DEFINE_bool("distilled", False, "Take the stages of few steps.")
 _NUM_FRAMES = flags.DEFINE_integer("num_frames", None, "Frames of a video.", lower_bound=1)
 _PLATFORMS = flags.DEFINE_list("platforms", ["cpu", "tpu", "cuda"], "Where the programs can run.")
-_TEXT_FOLDER = flags.DEFINE_string(
+_TEXT_FOLDER = define_path(
     "text_folder", None, "Folder of the T5 encoder, where it is not where it was in training."
 )
-_OUTPUT = flags.DEFINE_string("output", None, "Folder for the programs.", required=True)
+_OUTPUT = define_path("output", None, "Folder for the programs.", required=True)
 
 
 def main(argv: list[str]) -> None:

@@ -4,12 +4,11 @@ Turns an image checkpoint of DeepFloyd IF's kind, imported or trained here, into
 `diffusers` loads and samples from.
 """
 
-from absl import flags
-
 from lumiere_jax.runtime import errors
+from lumiere_jax.runtime.path_flags import define_path
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Workdir with a checkpoint.", required=True)
-_OUTPUT = flags.DEFINE_string("output", None, "Directory to make.", required=True)
+_WORKDIR = define_path("workdir", None, "Workdir with a checkpoint.", required=True)
+_OUTPUT = define_path("output", None, "Directory to make.", required=True)
 
 
 def main(argv: list[str]) -> None:

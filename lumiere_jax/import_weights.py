@@ -8,14 +8,13 @@ sampled from and inflated. docs/open_weights.md goes on from there.
 from absl import flags
 
 from lumiere_jax.runtime import errors
+from lumiere_jax.runtime.path_flags import define_path
 
-_SOURCE = flags.DEFINE_string("source", None, "Directory with unet/ and scheduler/.", required=True)
+_SOURCE = define_path("source", None, "Directory with unet/ and scheduler/.", required=True)
 _STAGE = flags.DEFINE_enum(
     "stage", None, ["t2i", "ssr"], "t2i for stage I, ssr for stage II.", required=True
 )
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder to make, for --config.init_from.", required=True
-)
+_WORKDIR = define_path("workdir", None, "Folder to make, for --config.init_from.", required=True)
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the parameters.")
 
 

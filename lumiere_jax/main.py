@@ -6,9 +6,10 @@ With `configs/distill.py` it distils a trained one, in several rounds.
 from absl import flags
 
 from lumiere_jax.runtime import config_file, errors
+from lumiere_jax.runtime.path_flags import define_path
 
 _CONFIG = config_file.define_flag("File of configs/, with a variant after a colon.")
-_WORKDIR = flags.DEFINE_string(
+_WORKDIR = define_path(
     "workdir",
     None,
     "Folder for checkpoints, metrics and samples; the same one resumes.",

@@ -18,6 +18,7 @@ from ml_collections import config_flags
 from lumiere_jax.planning import topology
 from lumiere_jax.runtime import config_file, errors
 from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.path_flags import define_path
 
 _CONFIG = config_file.define_flag("File of configs/, with a variant after a colon.")
 _TOPOLOGY = flags.DEFINE_string(
@@ -39,8 +40,8 @@ _BATCHES = flags.DEFINE_list(
     "batches", ["1", "2", "4", "8"], "Clips on each device, for --search or I3D; prompts for T5."
 )
 _JSON = flags.DEFINE_bool("json", False, "Print JSON, one line for each plan, instead of text.")
-_OUTPUT = flags.DEFINE_string("output", None, "File that gets a line of JSON for every plan.")
-_CACHE = flags.DEFINE_string("cache", ".cache/plan", "Folder of earlier plans; empty for none.")
+_OUTPUT = define_path("output", None, "File that gets a line of JSON for every plan.")
+_CACHE = define_path("cache", ".cache/plan", "Folder of earlier plans; empty for none.")
 
 _NETWORKS = {"features": "I3D", "text": "T5 v1.1 XXL"}
 

@@ -16,11 +16,12 @@ from ml_collections import config_flags
 
 from lumiere_jax.runtime import config_file, errors
 from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.path_flags import define_path
 
-_SOURCE = flags.DEFINE_string(
+_SOURCE = define_path(
     "source", None, "Folder of videos, or manifest: CSV, JSONL, Parquet.", required=True
 )
-_OUTPUT = flags.DEFINE_string("output", None, "Folder to write; created if missing.", required=True)
+_OUTPUT = define_path("output", None, "Folder to write; created if missing.", required=True)
 _CONFIG = config_file.define_flag(
     "Config that will train on the clips: its data and text decide what is stored."
 )

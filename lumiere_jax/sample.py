@@ -12,10 +12,11 @@ from absl import flags
 from lumiere_jax.inference import command, provenance
 from lumiere_jax.runtime import errors
 from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.path_flags import define_path
 
 command.define_flags("text_to_video")
-_DESCRIBE = flags.DEFINE_string("describe", None, "An .mp4: print how it was made, and stop.")
-_REPRODUCE = flags.DEFINE_string("reproduce", None, "An .mp4: make it again, at --output.")
+_DESCRIBE = define_path("describe", None, "An .mp4: print how it was made, and stop.")
+_REPRODUCE = define_path("reproduce", None, "An .mp4: make it again, at --output.")
 
 
 def main(argv: Sequence[str]) -> None:

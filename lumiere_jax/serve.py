@@ -13,12 +13,13 @@ from absl import flags
 from lumiere_jax.runtime import errors
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.options import declared, define_flag
+from lumiere_jax.runtime.path_flags import define_path
 from lumiere_jax.serving.settings import Limits, Settings
 
-_BUNDLE = flags.DEFINE_string(
+_BUNDLE = define_path(
     "bundle", None, "Weights: a folder, or OWNER/NAME of a model hub.", required=True
 )
-_DATA = flags.DEFINE_string("data", "serve-data", "Folder of the queue and of temporary files.")
+_DATA = define_path("data", "serve-data", "Folder of the queue and of temporary files.")
 _DATABASE = flags.DEFINE_string(
     "database",
     None,
@@ -31,7 +32,7 @@ _WORKERS = flags.DEFINE_integer(
     "workers", 1, "Processes that make videos; 0 for a server alone.", 0, 64
 )
 _WORKER_ONLY = flags.DEFINE_bool("worker_only", False, "Only make videos; do not serve.")
-_API_KEY_FILE = flags.DEFINE_string(
+_API_KEY_FILE = define_path(
     "api_key_file", None, "File of API keys, one per line; submitting and cancelling need one."
 )
 _ALLOWED_HOSTS = flags.DEFINE_list(

@@ -12,9 +12,10 @@ from absl import flags
 
 from lumiere_jax.runtime import config_file, errors
 from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.path_flags import define_path
 
 _CONFIG = config_file.define_flag("File of configs/, with a variant after a colon.")
-_OUTPUT = flags.DEFINE_string("output", None, "Folder to write to.", required=True)
+_OUTPUT = define_path("output", None, "Folder to write to.", required=True)
 _COUNT = flags.DEFINE_integer("count", 8, "Clips, from the first one.", lower_bound=1)
 _SPLIT = flags.DEFINE_enum("split", "test", ["train", "test"], "Split of the data set.")
 flags.mark_flag_as_required("config")

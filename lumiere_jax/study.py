@@ -13,19 +13,18 @@ from absl import flags
 
 from lumiere_jax.runtime import errors
 from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.path_flags import define_path, define_paths
 
 _MODE = flags.DEFINE_enum(
     "mode", "serve", ["serve", "export", "results"], "Serve, write static files, or evaluate."
 )
-_OUTPUT = flags.DEFINE_string(
-    "output", None, "Folder of the study; created if missing.", required=True
-)
-_OURS = flags.DEFINE_string("ours", None, "Folder with the videos of this model.")
-_BASELINE = flags.DEFINE_list("baseline", [], "Folders with videos of the same names.")
+_OUTPUT = define_path("output", None, "Folder of the study; created if missing.", required=True)
+_OURS = define_path("ours", None, "Folder with the videos of this model.")
+_BASELINE = define_paths("baseline", [], "Folders with videos of the same names.")
 _BASELINE_NAMES = flags.DEFINE_list(
     "baseline_names", [], "Names in the results; by default those of the folders."
 )
-_PROMPTS = flags.DEFINE_string(
+_PROMPTS = define_path(
     "prompts", None, "CSV or JSONL with name and prompt, or text, one prompt a line (0000, 0001 …)."
 )
 _TITLE = flags.DEFINE_string("title", "Which video is better?", "Heading of the page.")
@@ -37,7 +36,7 @@ _PAIRS_PER_RATER = flags.DEFINE_integer(
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to serve at; 0.0.0.0 for all interfaces.")
 _PORT = flags.DEFINE_integer("port", 8000, "Port to serve at.", lower_bound=0, upper_bound=65535)
 _POST_URL = flags.DEFINE_string("post_url", None, "Where an exported page sends its answers.")
-_ANSWERS = flags.DEFINE_list("answers", [], "Files of answers, or folders of them, for results.")
+_ANSWERS = define_paths("answers", [], "Files of answers, or folders of them, for results.")
 _MAX_WRONG_CHECKS = flags.DEFINE_integer(
     "max_wrong_checks", 1, "Raters with more wrong answers to checks are left out.", lower_bound=0
 )

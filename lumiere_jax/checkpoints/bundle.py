@@ -39,7 +39,10 @@ SEPARATOR = "."
 
 def is_stage(folder: str | Path) -> bool:
     """Whether a folder is a stage of a bundle."""
-    return "://" not in str(folder) and (Path(folder).resolve().parent / MANIFEST).is_file()
+    return (
+        "://" not in str(folder)
+        and (Path(folder).expanduser().resolve().parent / MANIFEST).is_file()
+    )
 
 
 def check_output(output: str | Path, names: Collection[str], dtype: str) -> None:
@@ -105,7 +108,7 @@ def write(
         must not be rounded a second time.
     """
     check_output(output, stages, dtype)
-    output, stored = Path(output), stored or {}
+    output, stored = Path(output).expanduser(), stored or {}
     cast = {n: stored.get(n) or _as_stored(params, dtype) for n, (_, params, _) in stages.items()}
     with written_folder(output) as folder:
         described = {}
@@ -195,22 +198,22 @@ def _without(arrays: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> di
 
 def entries(bundle: str | Path) -> dict[str, StageEntry]:
     """What a bundle says of each of its stages, by name; a `UserError` if it is none."""
-    return manifest.read(Path(bundle))["stages"]
+    return manifest.read(Path(bundle).expanduser())["stages"]
 
 
 def license(bundle: str | Path) -> str:
     """The license of a bundle's weights, "" if it states none."""
-    return manifest.read(Path(bundle))["licence"]
+    return manifest.read(Path(bundle).expanduser())["licence"]
 
 
 def dtype(bundle: str | Path) -> str:
     """The dtype of a bundle's weights, one of `DTYPES`."""
-    return manifest.read(Path(bundle))["dtype"]
+    return manifest.read(Path(bundle).expanduser())["dtype"]
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
     """The config of a stage of a bundle."""
-    return with_defaults(_entry(Path(folder).resolve())["config"])
+    return with_defaults(_entry(Path(folder).expanduser().resolve())["config"])
 
 
 def read(folder: str | Path) -> tuple[dict[str, Any], Params, int | None]:
@@ -219,7 +222,7 @@ def read(folder: str | Path) -> tuple[dict[str, Any], Params, int | None]:
     Raises:
       UserError: if a file is missing, truncated or altered, or the bundle of another version.
     """
-    folder = Path(folder).resolve()
+    folder = Path(folder).expanduser().resolve()
     entry = _entry(folder)
     arrays = quantization.dequantize(stored_arrays(folder))
     found = sum(array.size for array in arrays.values())
@@ -232,7 +235,7 @@ def read(folder: str | Path) -> tuple[dict[str, Any], Params, int | None]:
 
 def stored_arrays(folder: str | Path) -> dict[str, np.ndarray]:
     """Arrays of a stage as they are in the files, its own and those that it shares."""
-    folder = Path(folder).resolve()
+    folder = Path(folder).expanduser().resolve()
     entry, file = _entry(folder), folder / WEIGHTS
     try:
         size, digest = file.stat().st_size, _digest(file)

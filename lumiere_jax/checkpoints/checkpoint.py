@@ -55,7 +55,7 @@ class _Manager(ocp.CheckpointManager):
 
 
 def _checkpoint_folder(workdir: str | Path) -> epath.Path:
-    path = epath.Path(workdir)
+    path = epath.Path(workdir).expanduser()
     return (path if "://" in str(workdir) else path.resolve()) / FOLDER
 
 

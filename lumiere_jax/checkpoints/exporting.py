@@ -1,5 +1,6 @@
 """From the workdirs of a cascade to a bundle."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def export(
     if len(places) < len(workdirs):
         raise UserError("two stages have one name; name one of them: --stage=NAME=WORKDIR.")
     bundle.check_output(output, places, dtype)
-    license = license or _inherited_license(places.values(), Path(output))
+    license = license or _inherited_license(places.values(), Path(output).expanduser())
     model_card.check_license(license)
     stages, kinds, stored = {}, {}, {}
     for name, workdir in places.items():
@@ -83,6 +84,7 @@ def _inherited_license(places: Iterable[str], output: Path) -> str:
 
 def _named(given: str) -> tuple[str, str]:
     """Name and workdir of a stage, from "WORKDIR" or "NAME=WORKDIR"."""
+    given = os.path.expanduser(given)
     name, equals, workdir = given.partition("=")
     if equals and not _exists(given):  # a folder's name may hold "="
         if not name.isidentifier() or len(name) > _LONGEST or name == model_card.LOSSES:
@@ -90,7 +92,7 @@ def _named(given: str) -> tuple[str, str]:
                 f"--stage={given:.200}: {name[:_LONGEST]!r} is not a name for a stage; use at most "
                 f"{_LONGEST} letters and digits, but not {model_card.LOSSES!r}."
             )
-        return name, workdir
+        return name, os.path.expanduser(workdir)
     return checkpoint.load_config(given).stage, given
 
 

@@ -23,7 +23,7 @@ def find(place: str | Path, *, revision: str | None = None, token: str | None = 
     Raises:
       UserError: if there is neither, or it cannot be fetched.
     """
-    folder = Path(place)
+    folder = Path(place).expanduser()
     if not folder.is_dir():
         if not _REPOSITORY.fullmatch(str(place)):
             raise UserError(f"there is no folder {place}; give a bundle, or OWNER/NAME of the hub.")
@@ -56,7 +56,7 @@ def push(
       UserError: if the bundle is broken, or cannot be sent.
     """
     check_repository(repository)
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     for name in bundle.entries(folder):
         bundle.read(folder / name)
     api = _library().HfApi(token=token)

@@ -29,7 +29,7 @@ def write(workdir: str | Path, title: str) -> epath.Path | None:
         axes.legend(frameon=False)
     axes.set(xlabel="step", ylabel="loss", title=title, yscale="log")
     axes.grid(alpha=0.3, which="both")
-    path = epath.Path(workdir) / FILE
+    path = epath.Path(workdir).expanduser() / FILE
     with written(path) as temporary:
         figure.savefig(temporary, dpi=130, format="png")
     plt.close(figure)

@@ -24,7 +24,7 @@ def choose(
     Raises:
       UserError: if the bundle has no such base, or several.
     """
-    folder, entries = Path(folder), bundle.entries(folder)
+    folder, entries = Path(folder).expanduser(), bundle.entries(folder)
     kinds = {name: entry["config"]["stage"] for name, entry in entries.items()}
     bases = {name: kind for name, kind in kinds.items() if kind in BASES}
     if base in bases and not distilled:

@@ -128,7 +128,7 @@ def read_frames(
 @contextlib.contextmanager
 def _atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary name beside `path`, renamed to it when all went well."""
-    folder = epath.Path(path).parent
+    folder = epath.Path(path).expanduser().parent
     if not folder.is_dir():
         raise UserError(f"cannot write {path}: there is no folder {folder}; create it first")
     try:

@@ -28,7 +28,7 @@ NUM_SCORED = 64
 def run_demo(output: str | Path, configs: str | Path = "configs") -> Path:
     """Does what is not done yet of the demo, in the folder `output`; returns the page's path."""
     begin = time.monotonic()
-    output = Path(output)
+    output = Path(output).expanduser()
     for index, stage in enumerate(CASCADE):
         print(f"\n== {index + 1}/{len(CASCADE) + 1}: training stage {stage} ==", flush=True)
         train(stage_config(stage, configs, output), output / "runs" / stage)
@@ -44,7 +44,7 @@ def run_demo(output: str | Path, configs: str | Path = "configs") -> Path:
 
 def stage_config(stage: str, configs: str | Path, output: Path) -> ConfigDict:
     """The tiny config of a stage, within the demo's folder."""
-    path = Path(configs) / f"{stage}.py"
+    path = Path(configs).expanduser() / f"{stage}.py"
     if not path.is_file():
         raise UserError(f"there is no {path}; run the demo from the project's root.")
     config = config_file.load(f"{path}:tiny")

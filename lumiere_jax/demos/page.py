@@ -28,7 +28,7 @@ def write_trained(output: str | Path, scores: dict[str, dict[str, float]]) -> Pa
     In the folder are `prompts.json`, `videos/` and `runs/`; the scores are the oracle's, by row and
     attribute.
     """
-    output = Path(output)
+    output = Path(output).expanduser()
     prompts = json.loads((output / "prompts.json").read_text())
     plots = "\n".join(
         f'<figure class="plot"><img src="runs/{stage}/loss.png" alt="loss of stage {stage}">'
@@ -69,7 +69,7 @@ super-resolution with temporal MultiDiffusion.</p>
 animate a picture, inpaint a region or change the style: <code>docs/editing.md</code>. To
 train from nothing on this machine: <code>make demo-train</code>.</p>
 """
-    return _write(Path(output), "Videos by the shipped weights", body)
+    return _write(Path(output).expanduser(), "Videos by the shipped weights", body)
 
 
 def _write(output: Path, title: str, body: str) -> Path:

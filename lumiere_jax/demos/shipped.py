@@ -38,7 +38,7 @@ def show(
       UserError: for a prompt that the weights know nothing of, or a bundle that cannot be read.
     """
     begin = time.monotonic()
-    output, weights = Path(output), Path(weights)
+    output, weights = Path(output).expanduser(), Path(weights).expanduser()
     prompts = list(prompts) or list(PROMPTS)
     for prompt in prompts:
         check_prompt(prompt)

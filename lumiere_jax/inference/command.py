@@ -15,6 +15,7 @@ from lumiere_jax.inference import provenance
 from lumiere_jax.inference.tasks import FILES, TASKS, Task, VideoOptions
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.options import declared, define_flag
+from lumiere_jax.runtime.path_flags import define_path, define_paths
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,15 +23,15 @@ if TYPE_CHECKING:
 
     from lumiere_jax.inference.pipeline import LumierePipeline
 
-_BASE = flags.DEFINE_string("base", None, "Workdir of the base stage's training run.")
-_SSR = flags.DEFINE_list("ssr", [], "Workdirs of the super-resolution stages, in order.")
-_BUNDLE = flags.DEFINE_string(
+_BASE = define_path("base", None, "Workdir of the base stage's training run.")
+_SSR = define_paths("ssr", [], "Workdirs of the super-resolution stages, in order.")
+_BUNDLE = define_path(
     "bundle", None, "Bundle with all stages, in place of --base and --ssr: a folder or OWNER/NAME."
 )
 _DISTILLED = flags.DEFINE_bool("distilled", False, "Use the bundle's distilled stages.")
 _PROMPT = flags.DEFINE_string("prompt", None, "What the video should show.")
-_PROMPTS_FILE = flags.DEFINE_string("prompts_file", None, "Text file with one prompt per line.")
-_OUTPUT = flags.DEFINE_string(
+_PROMPTS_FILE = define_path("prompts_file", None, "Text file with one prompt per line.")
+_OUTPUT = define_path(
     "output",
     None,
     "File to write: .mp4, .gif or .png (a contact sheet); a folder with --prompts_file or "
@@ -41,11 +42,11 @@ _SEED = define_flag(
     declared(VideoOptions)["seed"], default=0, help="Seed of the first video; each next adds 1."
 )
 _SAMPLES = flags.DEFINE_integer("samples", 1, "Videos per prompt.", lower_bound=1)
-_STORYBOARD = flags.DEFINE_string(
+_STORYBOARD = define_path(
     "storyboard", None, "PNG to write: what the base stage estimated at each step."
 )
-_STYLE = flags.DEFINE_string("style_checkpoint", None, "Workdir of a training run of a style.")
-_TEXT_FOLDER = flags.DEFINE_string(
+_STYLE = define_path("style_checkpoint", None, "Workdir of a training run of a style.")
+_TEXT_FOLDER = define_path(
     "text_folder", None, "Folder of the T5 encoder, if it moved since training."
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Videos per batch.", lower_bound=1)
@@ -80,7 +81,7 @@ def define_flags(task: str) -> None:
     """Defines the flags of a task for the calling module, and lists the shared ones in its help."""
     flags.adopt_module_key_flags(sys.modules[__name__])
     for name in TASKS[task].files:
-        flags.DEFINE_string(name, None, FILES[name], required=True)
+        define_path(name, None, FILES[name], required=True)
     for option in TASKS[task].declared():
         if option.name in TASKS[task].required:
             flags.mark_flag_as_required(define_flag(option))

@@ -99,7 +99,7 @@ class Pretrained:
             model_card.write(written, name=Path(folder).resolve().name)
 
         bundle.write(stages, folder, {}, dtype, license, finish)
-        return Path(folder)
+        return Path(folder).expanduser()
 
     def push_to_hub(
         self,

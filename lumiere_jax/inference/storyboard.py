@@ -15,7 +15,7 @@ class Storyboard:
 
     def __init__(self, path: str):
         """Takes the PNG to write."""
-        self._path = Path(path)
+        self._path = Path(path).expanduser()
         self._estimates: dict[float, np.ndarray] = {}
 
     def __call__(

@@ -133,10 +133,11 @@ def _mean_clip(mean: np.ndarray, path: str | Path) -> np.ndarray:
 
 
 def _read(path: str | Path) -> dict[str, np.ndarray]:
-    if not Path(path).is_file():
+    path = Path(path).expanduser()
+    if not path.is_file():
         raise UserError(f"C3D: {path} does not exist; {_WHERE}.")
     try:
-        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return dict(file)
     except (OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"C3D: {path} cannot be read ({error}); {_WHERE}.") from error

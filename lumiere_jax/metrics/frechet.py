@@ -97,7 +97,10 @@ class Moments:
     def load(cls, path: str | Path) -> tuple["Moments", dict[str, str]]:
         """Reads what `save` wrote, moments and notes; a `UserError` if that is not there."""
         try:
-            with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            with (
+                Path(path).expanduser().open("rb") as opened,
+                np.load(opened, allow_pickle=False) as file,
+            ):
                 notes = {k.removeprefix("note_"): str(file[k]) for k in file if "note_" in k}
                 return cls(int(file["count"]), file["total"], file["products"]), notes
         except (OSError, TypeError, ValueError, KeyError, zipfile.BadZipFile) as error:

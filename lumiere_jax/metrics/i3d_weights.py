@@ -52,7 +52,7 @@ def load(path: str | Path | None = None, cache: str | Path | None = None) -> dic
     """
     if path is None:
         return _from_package(Path(cache) if cache else default_cache())
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.is_file() and path.suffix == ".safetensors":
         return _checked(_read_safetensors(path), path)
     if path.with_name(path.name + ".index").is_file():

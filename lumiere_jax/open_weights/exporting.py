@@ -35,7 +35,7 @@ def export_weights(workdir: str | Path, output: str | Path, quiet: bool = False)
     They are of the newest checkpoint, of stage "t2i" or "t2i_ssr", with the EMA of trained
     parameters. If `output` exists, or `diffusers` has no such network, that is a `UserError`.
     """
-    place = epath.Path(output)
+    place = epath.Path(output).expanduser()
     if place.exists():
         raise UserError(f"--output={output} exists already; choose another, or remove it.")
     network = _describe(checkpoint.load_config(workdir), workdir)

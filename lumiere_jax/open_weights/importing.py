@@ -46,7 +46,7 @@ def import_weights(
       UserError: if the directory is not of that stage, does not have exactly the tensors that its
         config asks for, or `workdir` exists.
     """
-    place, source = epath.Path(workdir), Path(source).expanduser()
+    place, source = epath.Path(workdir).expanduser(), Path(source).expanduser()
     if (place / checkpoint.FOLDER).exists():
         raise UserError(
             f"--workdir={workdir} has checkpoints already; choose another, or remove it."

@@ -103,7 +103,7 @@ def make_plan(
     versions = library_versions()
     key = [config.to_dict(), target.name, target.num_slices, mode, num_frames, versions, sources()]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=list).encode()).hexdigest()
-    place = Path(cache) / f"{digest[:32]}.json" if cache else None
+    place = Path(cache).expanduser() / f"{digest[:32]}.json" if cache else None
     if place is not None and place.exists():
         return dataclasses.replace(Plan(**json.loads(place.read_text())), config=name)
     step = steps.create(config, target, mode, num_frames)

@@ -129,7 +129,7 @@ def read(place: str | Path) -> list[str]:
     """Plans as text, from the file that `lumiere_jax.plan --output` wrote; else a `UserError`."""
     names = {field.name for field in dataclasses.fields(Plan)}
     try:
-        text_lines = Path(place).read_text(encoding="utf-8").splitlines()
+        text_lines = Path(place).expanduser().read_text(encoding="utf-8").splitlines()
         # Version 0.1.0 spelt one of the names otherwise.
         lines = [json.loads(line.replace('"utilisation"', '"utilization"')) for line in text_lines]
         plans = [Plan(**{k: v for k, v in line.items() if k in names}) for line in lines]

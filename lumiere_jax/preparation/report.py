@@ -118,7 +118,7 @@ def _treated(files: dict[str, str]) -> str:
 
 def describe(output: epath.PathLike) -> str:
     """The head of the report of a finished output."""
-    return _head(json.loads((epath.Path(output) / REPORT_JSON).read_text()))
+    return _head(json.loads((epath.Path(output).expanduser() / REPORT_JSON).read_text()))
 
 
 def _head(report: dict[str, Any]) -> str:

@@ -25,7 +25,7 @@ from lumiere_jax.text import TextEncoder
 @contextlib.contextmanager
 def begun(source: str | os.PathLike, output: epath.PathLike, settings: Settings) -> Iterator[Plan]:
     """The plan of an output, which nobody else works on meanwhile, or it is a `UserError`."""
-    output = epath.Path(output)
+    output = epath.Path(output).expanduser()
     with announced(f"reading {source}"):
         videos = read_source(source, settings.test_fraction)
         check_found(videos)

@@ -1,5 +1,6 @@
 """Config files, and the flag `--config=FILE:VARIANT`, whose fields other flags override."""
 
+import os
 import runpy
 import traceback
 from pathlib import Path
@@ -15,7 +16,7 @@ def load(file: str | Path) -> ConfigDict:
     """The config that `get_config` of `FILE` or `FILE:VARIANT` returns; else a `UserError`."""
     path, *variant = str(file).split(":", 1)
     try:
-        content = runpy.run_path(path)
+        content = runpy.run_path(os.path.expanduser(path))
         if "get_config" not in content:
             raise UserError(f"--config={file}: the file has no function get_config.")
         config = content["get_config"](*variant)

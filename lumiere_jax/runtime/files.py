@@ -27,7 +27,7 @@ def written(path: str | os.PathLike) -> Iterator[Path]:
     ("gs://BUCKET/NAME") it is in a temporary folder, and is uploaded: a bucket shows only whole
     objects.
     """
-    place = epath.Path(path)
+    place = epath.Path(path).expanduser()
     if "://" in str(path):
         with tempfile.TemporaryDirectory() as folder:
             temporary = Path(folder) / place.name
@@ -47,7 +47,7 @@ def local(path: str | os.PathLike) -> Path:
     """A path of this machine; a `UserError` in a bucket, where no folder can be renamed."""
     if "://" in str(path):
         raise UserError(f"{path} is in a bucket; write a local folder, and copy it there.")
-    return Path(path)
+    return Path(path).expanduser()
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """The database of the queue: SQLite in a file, or PostgreSQL by its URL."""
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -130,6 +131,8 @@ def _parse(url: str) -> sa.URL:
         raise UserError(f"--database is {kind!r}; use sqlite:///FILE or postgresql://….")
     if kind == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise UserError("--database=sqlite:/// needs a file that the workers can share; name one.")
+    if kind == "sqlite" and parsed.database:
+        parsed = parsed.set(database=os.path.expanduser(parsed.database))
     return parsed
 
 

@@ -40,7 +40,7 @@ def rounds(config: ConfigDict, workdir: str | Path) -> list[tuple[ConfigDict, ep
     config says so. `init_from` is the teacher, and the workdir of the last student. Without a
     teacher, or with numbers of steps that do not fit one another, it is a `UserError`.
     """
-    settings, last = _checked(config), epath.Path(workdir)
+    settings, last = _checked(config), epath.Path(workdir).expanduser()
     teacher, scale, found = config.init_from, settings.guidance_scale, []
     all_steps = [settings.start_steps, *settings.steps]
     for number, (before, after) in enumerate(itertools.pairwise(all_steps), 1):

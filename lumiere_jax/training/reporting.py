@@ -144,7 +144,11 @@ class ProfilerWindow:
 
     def __init__(self, workdir: str | Path, steps: tuple[int, int] | None):
         """Profiles `steps`, first and last, into `WORKDIR/profile`; nothing if None."""
-        self._folder, self._steps, self._running = epath.Path(workdir) / "profile", steps, False
+        self._folder, self._steps, self._running = (
+            epath.Path(workdir).expanduser() / "profile",
+            steps,
+            False,
+        )
 
     def before(self, step: int) -> None:
         """Starts the profiler if `step` is the first of the window."""

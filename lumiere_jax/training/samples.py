@@ -32,7 +32,7 @@ def write_training_samples(
     All processes of the mesh compute, the first one writes. The folder, which is returned, then
     holds `samples.png` and, of each clip of more than one frame, an MP4 and a GIF.
     """
-    folder = epath.Path(workdir) / "samples" / f"{step:08d}"
+    folder = epath.Path(workdir).expanduser() / "samples" / f"{step:08d}"
     if isinstance(stage, SuperResolutionStage):
         prompts, videos = _refined(stage, params, mesh)
     else:

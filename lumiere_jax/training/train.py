@@ -178,7 +178,7 @@ def check_one_round(config: DistillationConfig | None) -> None:
 
 def make_workdir(place: str | Path) -> epath.Path:
     """Makes the folder of a run, local or in a bucket; a `UserError` if it cannot be used."""
-    path = epath.Path(place)
+    path = epath.Path(place).expanduser()
     probe = path / f".probe-{jax.process_index()}"
     try:
         path.mkdir(parents=True, exist_ok=True)
