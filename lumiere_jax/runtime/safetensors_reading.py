@@ -6,6 +6,7 @@ every device of a mesh gets its own part of a model that is larger than the host
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ class TensorFiles:
         """Opens `STEM.safetensors`, or all files that `STEM.safetensors.index.json` names.
 
         The stem is "model" in folders of transformers, "diffusion_pytorch_model" in those of
-        diffusers. A file that is missing, damaged, or not what the index says is a `UserError`.
+        diffusers. Where these are missing, the parts `STEM-00001-of-0000N.safetensors` are read
+        without an index, or else the only variant that there is, as `STEM.fp16.safetensors`. A file
+        that is missing, damaged, or not what the index says is a `UserError`.
         """
         self.folder = Path(folder).expanduser()
         if not self.folder.is_dir():
@@ -37,16 +40,51 @@ class TensorFiles:
                 f"there is no folder {self.folder}; give one with {stem}.safetensors, or with "
                 f"{stem}.safetensors.index.json and the files that it names."
             )
-        single = self.folder / f"{stem}.safetensors"
-        index = self.folder / f"{stem}.safetensors.index.json"
         self._files: dict[str, Any] = {}
+        if self._open_model(stem):
+            return
+        variants = _variants(self.folder, stem)
+        if len(variants) > 1:
+            raise UserError(
+                f"{self.folder} has no {stem}.safetensors, but the variants {', '.join(variants)}; "
+                f"make a folder with one of them, as {stem}.safetensors."
+            )
+        if not variants or not self._open_model(f"{stem}.{variants[0]}"):
+            raise _nothing_found(self.folder, stem)
+
+    def _open_model(self, stem: str) -> bool:
+        """Opens the files with that stem, a variant included; False if there are none."""
+        name, *variant = stem.split(".")
+        single = self.folder / f"{stem}.safetensors"
+        ends = ["index.json", *(f"index.{word}.json" for word in variant)]
+        places = [self.folder / f"{stem}.safetensors.{ends[0]}"]
+        places += [self.folder / f"{name}.safetensors.{end}" for end in ends[1:]]
+        index = next((place for place in places if place.is_file()), None)
+        parts = sorted(self.folder.glob(f"{stem}-*-of-*.safetensors"))
         if single.is_file():
             opened = _open(single)
             self._files = dict.fromkeys(opened.keys(), opened)
-        elif index.is_file():
+        elif index:
             self._open_shards(index)
-        else:
-            raise _nothing_found(self.folder, stem)
+        elif parts:
+            self._open_parts(stem, parts)
+        return single.is_file() or bool(index or parts)
+
+    def _open_parts(self, stem: str, parts: list[Path]) -> None:
+        """Opens the parts of a model that has no index."""
+        count, digits = len(parts), len(parts[0].stem.rpartition("-")[2])
+        ends = (f"{n:0{digits}}-of-{count:0{digits}}" for n in range(1, count + 1))
+        pairs = zip(parts, (f"{stem}-{end}.safetensors" for end in ends), strict=True)
+        if wrong := [part.name for part, name in pairs if part.name != name]:
+            raise UserError(
+                f"{self.folder} has {count} parts of {stem} and no index, and {wrong[0]} is none of "
+                f"{count}; copy all files of one model into the folder."
+            )
+        for part in parts:
+            opened = _open(part)
+            if twice := self._files.keys() & opened.keys():
+                raise UserError(f"{part} and another part both have the tensor {min(twice)!r}.")
+            self._files |= dict.fromkeys(opened.keys(), opened)
 
     def _open_shards(self, index: Path) -> None:
         weight_map = _weight_map(index)
@@ -138,6 +176,18 @@ def _weight_map(index: Path) -> dict[str, str]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         problem = f"{type(error).__name__}: {error}"
     raise UserError(f"{index} is not an index of safetensors files ({problem}); copy it again.")
+
+
+def _variants(folder: Path, stem: str) -> list[str]:
+    """Names of the variants of a model, as "fp16" of `model.fp16.safetensors`."""
+    forms = (
+        rf"{stem}\.([^.-]+)(?:-\d+-of-\d+)?\.safetensors(?:\.index\.json)?",
+        rf"{stem}\.safetensors\.index\.([^.]+)\.json",
+    )
+    names = [path.name for path in folder.iterdir()]
+    return sorted(
+        {found[1] for form in forms for name in names if (found := re.fullmatch(form, name))}
+    )
 
 
 def _nothing_found(folder: Path, stem: str) -> UserError:

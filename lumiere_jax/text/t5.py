@@ -30,6 +30,7 @@ from lumiere_jax.runtime.sharding import (
 )
 from lumiere_jax.text import t5_weights, tokenizers
 from lumiere_jax.text.encoder import Embeddings, Mask, TextEncoder, check_prompts
+from lumiere_jax.text.t5_folder import find_encoder
 from lumiere_jax.text.t5_network import Architecture, T5Encoder, read_architecture
 
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -58,7 +59,8 @@ class T5TextEncoder(TextEncoder):
         """Checks the settings.
 
         Args:
-          folder: with `config.json`, the weights as safetensors, and `spiece.model`.
+          folder: with `config.json`, the weights as safetensors, and `spiece.model`; or that of a
+            pipeline of diffusers, see `t5_folder`.
           dim: what `config.json` calls `d_model`.
           max_length: tokens of a prompt, the end of text included.
           dtype: of the matrices and their products, "float32" or "bfloat16".
@@ -143,7 +145,7 @@ class T5TextEncoder(TextEncoder):
         """Files, architecture, tokenizer and fingerprint of the weights, all checked."""
         if not self.folder:
             raise UserError(_NO_FOLDER.format(size="XXL " if self.dim == 4096 else ""))
-        folder = Path(self.folder).expanduser()
+        folder = find_encoder(Path(self.folder).expanduser())
         architecture = read_architecture(folder / "config.json")
         if architecture.d_model != self.dim:
             raise UserError(

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Float32, Int
 from lumiere_jax.models.layers import Dense
 from lumiere_jax.runtime.arrays import Array
 from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.text.t5_folder import KINDS, encoder_beside
 
 FEED_FORWARDS = ("relu", "gated-gelu")
 
@@ -54,8 +55,11 @@ def read_architecture(path: Path) -> Architecture:
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no description of a model ({error}); copy it again.") from error
-    if kind not in ("t5", "mt5"):  # UMT5 has a relative bias in every block
-        raise UserError(f"{path} describes a model of type {kind!r}; t5 and mt5 are supported.")
+    if kind not in KINDS:
+        beside = encoder_beside(path.parent)
+        hint = f"; the T5 of this pipeline is in {beside}" if beside else ""
+        supported = f"{' and '.join(KINDS)} are supported"
+        raise UserError(f"{path} describes a model of type {kind!r}; {supported}{hint}.")
     fields = {}
     for field in dataclasses.fields(Architecture):
         value = found.get(field.name, field.default)

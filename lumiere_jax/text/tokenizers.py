@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int32
 
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.text.encoder import cut
+from lumiere_jax.text.t5_folder import tokenizer_folders
 
 PAD, END = 0, 1
 """Numbers of padding and of the end of text, the same for every T5."""
@@ -74,11 +75,11 @@ class ByteTokenizer:
 def find(folder: Path) -> Tokenizer:
     """The tokenizer that belongs to the encoder in a folder; a `UserError` if there is none.
 
-    It is `spiece.model`, there or in the folder `tokenizer` beside it, as pipelines of diffusers
-    have it; ByT5 needs none.
+    It is `spiece.model`, there or beside it, as pipelines of diffusers have it (`tokenizer_2` for
+    `text_encoder_2`); ByT5 needs none.
     """
-    for path in (folder / "spiece.model", folder.parent / "tokenizer" / "spiece.model"):
-        if path.is_file():
+    for place in tokenizer_folders(folder):
+        if (path := place / "spiece.model").is_file():
             return SentencePieceTokenizer(path)
     if any(_says_bytes(folder / name) for name in ("tokenizer_config.json", "config.json")):
         return ByteTokenizer()

@@ -107,6 +107,44 @@ def test_folder_or_files_that_are_missing(tmp_path):
         TensorFiles(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "files, index",
+    [
+        (["model.fp16.safetensors"], None),
+        (["model.fp16-00001-of-00002.safetensors", "model.fp16-00002-of-00002.safetensors"], None),
+        (["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"], None),
+        (["model.fp16-00001-of-00001.safetensors"], "model.safetensors.index.fp16.json"),
+        (["model.fp16-00001-of-00001.safetensors"], "model.fp16.safetensors.index.json"),
+    ],
+)
+def test_variants_and_parts_without_an_index_are_read(tmp_path, files, index):
+    names = sorted(TENSORS)
+    for n, file in enumerate(files):
+        save_torch({name: TENSORS[name] for name in names[n :: len(files)]}, tmp_path / file)
+    if index:
+        weight_map = dict.fromkeys(names, files[0])
+        (tmp_path / index).write_text(json.dumps({"weight_map": weight_map}))
+    assert TensorFiles(tmp_path).names() == names
+    save_torch({"other": TENSORS["half"]}, tmp_path / "model.safetensors")
+    assert TensorFiles(tmp_path).names() == ["other"]  # beside it, a variant is another copy
+
+
+def test_variants_and_parts_of_which_it_is_not_clear_what_to_read(tmp_path):
+    for name in ("model.fp16.safetensors", "model.non_ema.safetensors"):
+        save_torch(TENSORS, tmp_path / name)
+    with pytest.raises(UserError, match="the variants fp16, non_ema; make a folder with one"):
+        TensorFiles(tmp_path)
+    sharded(tmp_path)
+    (tmp_path / "model.safetensors.index.json").unlink()
+    (tmp_path / "model-00001-of-00002.safetensors").rename(tmp_path / "x")
+    with pytest.raises(UserError, match="1 parts of model and no index, and model-00002-of-00002"):
+        TensorFiles(tmp_path)
+    for n in (1, 2):
+        save_torch(TENSORS, tmp_path / f"model-0000{n}-of-00002.safetensors")
+    with pytest.raises(UserError, match="and another part both have the tensor 'a.weight'"):
+        TensorFiles(tmp_path)
+
+
 def test_damaged_files(tmp_path):
     file = tmp_path / "model.safetensors"
     save_torch(TENSORS, file)

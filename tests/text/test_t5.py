@@ -211,3 +211,20 @@ def test_embedding_in_two_halves_is_the_same(encoder):
         np.testing.assert_array_equal(batch["text_mask"], mask)
     hashed = text.HashedTextEncoder()
     assert text.host_part(hashed) is hashed
+
+
+@pytest.mark.parametrize("number", ["", "_2", "_3"])
+def test_the_t5_of_a_pipeline_is_found(tmp_path, number):
+    for name in ("text_encoder", "text_encoder_2", "text_encoder_3"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text('{"model_type": "clip_text_model"}')
+    folder = tmp_path / f"text_encoder{number}"
+    write_tiny_t5(folder)
+    (tmp_path / f"tokenizer{number}").mkdir()
+    (folder / "spiece.model").rename(tmp_path / f"tokenizer{number}" / "spiece.model")
+    (folder / "model.safetensors").rename(folder / "model.fp16.safetensors")
+    weights = T5TextEncoder(str(folder), dim=16).weights
+    assert T5TextEncoder(str(tmp_path), dim=16).weights == weights
+    other = tmp_path / ("text_encoder_2" if number != "_2" else "text_encoder")
+    with pytest.raises(UserError, match=f"'clip_text_model'; .*of this pipeline is in {folder}"):
+        _ = T5TextEncoder(str(other), dim=16).weights
