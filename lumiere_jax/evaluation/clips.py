@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from lumiere_jax.data import same_clip
+from lumiere_jax.data import damaged, same_clip
 from lumiere_jax.data.file_kinds import VIDEO_SUFFIXES, usual
 from lumiere_jax.data.finding import composed, find_files, not_found
 from lumiere_jax.data.folder import examine_all
@@ -199,7 +199,8 @@ def _once(names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 def _probe(path: Path, rule: ClipRule) -> float | str:
     """The file's own rate, or the reason why it cannot be used."""
     try:
-        return rule.probe(path).fps
+        with damaged.told(path):
+            return rule.probe(path).fps
     except VideoReadError as error:
         return error.reason
 

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32
 
+from lumiere_jax.data import damaged
 from lumiere_jax.data.pixels import Frames
 from lumiere_jax.data.video_timing import VideoReadError
 from lumiere_jax.evaluation.clips import ClipRule, VideoSet
@@ -118,9 +119,12 @@ def _compute(
 
     def decode(name: str) -> Frames:
         try:
-            return rule.read(folder / name, name)
+            with damaged.told(folder / name):
+                return rule.read(folder / name, name)
         except VideoReadError as error:
-            raise UserError(f"{error}; it was fine at the start: restore it.") from error
+            raise UserError(
+                f"{error}; it was fine at the start: repair it, or remove it and start again."
+            ) from error
 
     size = network.batch_size
     batches = [

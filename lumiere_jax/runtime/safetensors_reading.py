@@ -77,8 +77,8 @@ class TensorFiles:
         pairs = zip(parts, (f"{stem}-{end}.safetensors" for end in ends), strict=True)
         if wrong := [part.name for part, name in pairs if part.name != name]:
             raise UserError(
-                f"{self.folder} has {count} parts of {stem} and no index, and {wrong[0]} is none of "
-                f"{count}; copy all files of one model into the folder."
+                f"{self.folder} has {count} parts of {stem} and no index, and {wrong[0]} is none "
+                f"of {count}; copy all files of one model into the folder."
             )
         for part in parts:
             opened = _open(part)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lumiere_jax.data import same_clip
+from lumiere_jax.data import damaged, same_clip
 from lumiere_jax.data.file_kinds import VIDEO_SUFFIXES, usual
 from lumiere_jax.data.finding import composed, find_files
 from lumiere_jax.data.pixels import to_float
@@ -44,11 +44,11 @@ def shown_as(path: Path, seed: int, method: str) -> tuple[str, Writer]:
     The name is a digest of the content, so that another video is another study. A `UserError` if
     the file cannot be read as a video.
     """
-    info = probe_video(path)
+    with damaged.told(path):
+        info, (codec, pixel_format) = probe_video(path), coding(path)
     with path.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
     name = _digest(seed, method, content)
-    codec, pixel_format = coding(path)
     is_played = codec in _PLAYED.get(path.suffix.lower(), ())
     if is_played and pixel_format in ("yuv420p", "yuvj420p"):
         ending = ".webm" if path.suffix.lower() == ".webm" else ".mp4"
@@ -74,13 +74,16 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _convert(source: Path, fps: float, target: Path) -> None:
-    write_mp4(target, to_float(read_video(source, fps=fps)), fps)
+    with damaged.told(source):
+        video = read_video(source, fps=fps)
+    write_mp4(target, to_float(video), fps)
 
 
 def _write_noise(intact: str, target: Path) -> None:
     source = target.with_name(intact)
-    info = probe_video(source)
-    frame = read_video(source, fps=info.fps, num_frames=1)[0]
+    with damaged.told(source):
+        info = probe_video(source)
+        frame = read_video(source, fps=info.fps, num_frames=1)[0]
     noise = np.random.default_rng(0).uniform(-1, 1, frame.shape).astype(np.float32)
     num_frames = info.num_frames(info.fps)
     write_mp4(target, np.broadcast_to(noise, (num_frames, *noise.shape)), info.fps)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from lumiere_jax.data.video_io import write_lossless
+from lumiere_jax.evaluation import clips
 from lumiere_jax.evaluation import features as feature_blocks
 from lumiere_jax.evaluation.clips import ClipRule, find
 from lumiere_jax.evaluation.features import extract
@@ -97,3 +98,17 @@ def test_video_that_is_lost_on_the_way(videos, tmp_path):
     with pytest.raises(UserError, match=r"5.mkv.*it was fine at the start"):
         extract(videos, RULE, Counting(), tmp_path / "cache")
     assert len(list((tmp_path / "cache").glob("*/*.npz"))) == 1
+
+
+@pytest.mark.parametrize("error", [ValueError("frames of two sizes"), IndexError(), MemoryError()])
+def test_whatever_a_file_does_is_one_message(videos, tmp_path, monkeypatch, error):
+    def fail(*args, **options):
+        raise error
+
+    monkeypatch.setattr(clips, "read_video", fail)
+    kind = type(error).__name__
+    with pytest.raises(UserError, match=f"cannot read video .*0.mkv: {kind}: .*repair it"):
+        extract(videos, RULE, Counting(), tmp_path / "cache")
+    monkeypatch.setattr(clips, "probe_video", fail)
+    with pytest.raises(UserError, match=f"10 of 10 .* cannot be used .0.mkv: {kind}: "):
+        find("real", tmp_path, RULE)

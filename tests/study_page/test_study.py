@@ -178,6 +178,22 @@ def test_videos_that_browsers_play_are_copied_and_others_become_mp4(tmp_path):
             assert len(list(container.decode(video=0))) == {"moving": 5}.get(name, 4)
 
 
+def test_whatever_a_video_does_is_one_message(tmp_path, monkeypatch):
+    def fail(*args, **options):
+        raise ValueError("frames of two sizes")
+
+    folder = write_videos(tmp_path / "in", ("good",))
+    write_gif(folder / "moving.gif", np.zeros((5, 16, 24, 3), np.float32), 10)
+    monkeypatch.setattr(showing, "read_video", fail)
+    _, write = showing.shown_as(folder / "moving.gif", 0, "m")
+    with pytest.raises(UserError, match="cannot read video .*moving.gif: ValueError: frames of"):
+        write(tmp_path / "out.mp4")
+    assert not (tmp_path / "out.mp4").exists()
+    monkeypatch.setattr(showing, "probe_video", fail)
+    with pytest.raises(UserError, match="cannot read video .*good.mp4: ValueError: frames of"):
+        showing.shown_as(folder / "good.mp4", 0, "m")
+
+
 def test_prompts_by_table_and_by_line(tmp_path):
     table = tmp_path / "p.jsonl"
     table.write_text(
