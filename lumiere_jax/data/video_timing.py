@@ -508,7 +508,8 @@ def probe_video(path: str | os.PathLike) -> VideoInfo:
             info = None
         stated = _stated_duration(path, container, stream)
     info = info or _counted_by_decoding(path, found)
-    if stated is not None and info.duration < 0.98 * stated - 0.2:
+    jumps = sum(seconds for _, seconds in getattr(info.clock, "gaps", ()))
+    if stated is not None and info.duration + jumps < 0.98 * stated - 0.2:
         treated += (f"truncated: {info.duration:.2f} of {stated:.2f} s can be read",)
     return dataclasses.replace(info, size=size, treated=treated)
 

@@ -102,6 +102,7 @@ def test_a_clock_that_jumps_is_a_cut(tmp_path, seconds, after):
     path = write_times(tmp_path / "a.mkv", times)
     info = probe_video(path)
     np.testing.assert_allclose((info.duration, info.fps), (2, 24), rtol=0.03)
+    assert info.treated == ()
     assert read_all(path) == list(range(48))
     assert numbers(read_video(path, fps=24, start=40, num_frames=3)) == [40, 41, 42]
 
