@@ -32,6 +32,7 @@ Video = Float[np.ndarray, "time height width 3"]
 Region = Bool[np.ndarray, "frames height width"]
 Videos = Float[np.ndarray, "batch length side side 3"]
 
+_SHARP_ENOUGH = 0.5  # of the side of a result; smaller pictures are a blur when enlarged to it
 _PART_UNKNOWN = 0.25  # of a pixel of the model; more makes all of it unknown
 
 
@@ -269,10 +270,11 @@ def paste_back(
     """Puts the known pixels of a video into what was made of it, outside of a region.
 
     They are blended in over `feather` pixels beside the region. A video whose shorter side is below
-    `side` is left out, since its pixels would be blurred.
+    half of `side` is left out, since its pixels would be a blur; a larger one is enlarged, since
+    super-resolution does not keep what is known.
     """
     side = made.shape[2]
-    if min(video.shape[1:3]) < side:
+    if min(video.shape[1:3]) < side * _SHARP_ENOUGH:
         return made
     source = fit_video(video, side)
     weights = np.stack([_known_weight(_fit_region(frame, side), feather) for frame in region])

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lumiere_jax.inference.editing import padded_to_square, paste_back
+from lumiere_jax.inference.editing import fit_video, padded_to_square, paste_back
 from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.inference.regions import check_region
 from lumiere_jax.runtime.errors import UserError
@@ -84,9 +84,21 @@ def test_inpaint_keeps_known_pixels_and_can_be_told_not_to(pipeline):
     _, mask = pipeline.calls[0]["known"]
     assert mask[0, :, :, :8].all() and not mask[0, :, :, 8:].any()
     assert (pipeline.inpaint(video, region, ["a"], paste=False) == MADE).all()
-    # A source that is smaller than the output would only blur it.
+    # A source that is much smaller than the output would only blur it.
     small = pipeline.inpaint(movie(height=20, width=20), np.ones((1, 20, 20), bool), ["a"])
     assert (small == MADE).all()
+    small = pipeline.inpaint(movie(height=15, width=15), region[:, 8:23, 8:23], ["a"])
+    assert (small == MADE).all()
+
+
+def test_known_pixels_are_kept_where_the_video_is_a_little_smaller_than_the_result(pipeline):
+    region = np.zeros((1, 24, 32), bool)
+    region[:, :, 16:] = True
+    video = movie(height=24, width=32)
+    made = pipeline.inpaint(video, region, ["a"], feather=0)
+    enlarged = fit_video(video, 2 * SIZE)
+    np.testing.assert_allclose(made[0][:, :, :14], enlarged[:, :, :14], atol=0.005)
+    np.testing.assert_array_equal(made[0][:, :, 16:], MADE)
 
 
 def test_known_pixels_are_kept_before_super_resolution_too(cascade, monkeypatch):
