@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 
 from lumiere_jax.data.captions import FILE_NAMES
 from lumiere_jax.data.file_kinds import usual
+from lumiere_jax.data.finding import stored
 from lumiere_jax.data.listing import SUFFIXES, Listing
 from lumiere_jax.data.source import SPLITS
 from lumiere_jax.runtime.errors import UserError
@@ -85,7 +86,7 @@ class CaptionedFolder(Generic[Facts]):
           kind: "video" or "image".
           examine: what is to be known about a file, or the reason why it cannot be used.
         """
-        whole = Path(root).expanduser()
+        whole = stored(Path(root).expanduser())
         self.folder, self._kind = _split_folder(whole, split), kind
         given = Path(captions).expanduser() if captions else None
         self._listing = Listing(self.folder, kind, whole, given)

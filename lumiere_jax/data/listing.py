@@ -73,7 +73,7 @@ class Listing:
         try:
             self.captions[path] = tuple(captions or (read_caption(text) if text else []))
         except NotText as error:
-            self.left_out[self.name(path)] = f"its caption cannot be read: {error}"
+            self.left_out[self.name(path)] = f"unreadable caption: {error}"
 
     def _note_others(self, found: list[Path]) -> None:
         """Notes what is neither of the kind nor a caption; many of one ending together."""

@@ -6,6 +6,8 @@ from typing import TypeVar
 
 from lumiere_jax.data.finding import composed
 
+_MOST_NAMED = 20
+
 Name = TypeVar("Name", bound=PurePath)
 
 _PREFERENCE = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
@@ -34,3 +36,19 @@ def _rank(path: PurePath) -> int:
 def reason(used: PurePath) -> str:
     """Why a file that holds the same clip as another is left out."""
     return f"repeated: the same clip as {used.name}"
+
+
+def left_out(clips: dict[Name, list[Name]]) -> dict[str, str]:
+    """The reason by name of the files that `once` does not use; many are named together."""
+    found = {str(copy): reason(used) for used, same in clips.items() for copy in same}
+    if len(found) > _MOST_NAMED:
+        first, why = next(iter(found.items()))
+        return {f"{len(found)} files, as {first}": why}
+    return found
+
+
+def told(left_out: dict[str, str]) -> str:
+    """One line about what `left_out` gives."""
+    name, why = next(iter(left_out.items()))
+    more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+    return f"left out {name} ({why}){more}"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lumiere_jax.data.finding import stored
 from lumiere_jax.data.pixels import Frames, as_size, resize_and_crop
 from lumiere_jax.data.source import HoldsFrames, check_choice, check_clip, choose_start, fingerprint
 from lumiere_jax.data.ucf101_classes import classes
@@ -49,7 +50,7 @@ class Ucf101(HoldsFrames):
         check_clip("ucf101", split, clip)
         backends = ("auto", "files", "tfds")
         check_choice("ucf101", fold=(fold, (1, 2, 3)), backend=(backend, backends))
-        root = Path(folder).expanduser()
+        root = stored(Path(folder).expanduser())
         if not root.is_dir():
             raise UserError(f"ucf101: there is no folder {root}; give the one that holds UCF-101")
         is_tfds = backend == "tfds" or (backend == "auto" and (root / "ucf101").is_dir())

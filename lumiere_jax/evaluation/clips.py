@@ -11,7 +11,7 @@ import numpy as np
 
 from lumiere_jax.data import damaged, same_clip
 from lumiere_jax.data.file_kinds import VIDEO_SUFFIXES, usual
-from lumiere_jax.data.finding import composed, find_files, not_found
+from lumiere_jax.data.finding import composed, find_files, not_found, stored
 from lumiere_jax.data.folder import examine_all
 from lumiere_jax.data.pixels import Frames, resize_and_crop
 from lumiere_jax.data.text_file import NotText, read_text
@@ -152,16 +152,16 @@ def find(
         are a `UserError`, because they change the number of videos.
       poll: called now and then; may raise.
     """
-    root = Path(folder).expanduser()
+    root = stored(Path(folder).expanduser())
     if not root.is_dir():
         raise UserError(f"{label} videos: there is no folder {root}.")
     names = [path.relative_to(root).as_posix() for path in find_files(root, VIDEO_SUFFIXES)]
     if listed is not None:
         names = _listed(names, Path(listed), root)
-    names, left_out = _once(names)
+    clips = same_clip.once(PurePosixPath(name) for name in names)
+    names, left_out = list(map(str, clips)), same_clip.left_out(clips)
     if left_out:
-        name, reason = next(iter(left_out.items()))
-        say(f"{label} videos: {len(left_out)} left out in {root} ({name}: {reason})")
+        say(f"{label} videos: in {root} {same_clip.told(left_out)}")
     if most is not None and most < len(names):
         # The first ones of a sorted list would be the first classes.
         names = sorted(random.Random(seed).sample(names, most))
@@ -187,13 +187,6 @@ def find(
     fps = min(rates.values()), max(rates.values())
     left_out |= unusable
     return VideoSet(label=label, folder=root, names=tuple(rates), left_out=left_out, fps=fps)
-
-
-def _once(names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """One name of each clip, and the reason by name of the others."""
-    clips = same_clip.once(PurePosixPath(name) for name in names)
-    left_out = {str(copy): same_clip.reason(used) for used, same in clips.items() for copy in same}
-    return [str(used) for used in clips], left_out
 
 
 def _probe(path: Path, rule: ClipRule) -> float | str:

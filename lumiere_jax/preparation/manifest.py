@@ -77,7 +77,7 @@ def read_source(path: str | os.PathLike, test_fraction: float) -> Source:
     """
     if "://" in str(path):
         return _read_remote(epath.Path(path), test_fraction)
-    path = Path(path).expanduser()
+    path = stored(Path(path).expanduser())
     if path.is_dir():
         source = _read_folder(path, test_fraction)
     elif path.suffix.lower() in MANIFEST_SUFFIXES:

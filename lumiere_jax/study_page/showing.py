@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,8 +35,10 @@ def find_videos(folder: Path) -> dict[str, Path]:
     files = [path for path in find_files(folder, VIDEO_SUFFIXES) if path.is_file()]
     if not files:
         raise UserError(f"{folder} has no video ({usual(VIDEO_SUFFIXES)})")
-    paths = same_clip.once(files)
-    return {composed(path.relative_to(folder).with_suffix("").as_posix()): path for path in paths}
+    clips = same_clip.once(path.relative_to(folder) for path in files)
+    if left_out := same_clip.left_out(clips):
+        print(f"in {folder} {same_clip.told(left_out)}", file=sys.stderr)
+    return {composed(path.with_suffix("").as_posix()): folder / path for path in clips}
 
 
 def shown_as(path: Path, seed: int, method: str) -> tuple[str, Writer]:

@@ -123,6 +123,13 @@ def test_names_meet_however_their_accents_are_stored(tmp_path, on_disk, in_table
     assert finding.stored(wanted) == tmp_path / on_disk / f"{on_disk}.mp4"
 
 
+def test_a_folder_may_be_given_with_accents_of_another_form(tmp_path):
+    write_video(captioned(tmp_path / NFD / "a.mp4"))
+    assert len(VideoFolder(tmp_path / NFC, **SETTINGS)) == 1
+    with pytest.raises(UserError, match="there is no folder"):
+        VideoFolder(tmp_path / "été", **SETTINGS)
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-le"])
 def test_captions_are_decoded_where_their_encoding_is_certain(tmp_path, encoding):
     text = "a cafe in Paris" if encoding == "utf-16-le" else "un café à Paris – l’été"
@@ -137,9 +144,9 @@ def test_captions_of_another_encoding_are_left_out_by_name(tmp_path, content):
     (tmp_path / "a.txt").write_bytes(content)
     source = VideoFolder(tmp_path, **SETTINGS)
     assert len(source) == 1 and list(source.report.skipped) == ["a.mp4"]
-    assert source.report.skipped["a.mp4"].startswith("its caption cannot be read: a.txt ")
+    assert source.report.skipped["a.mp4"].startswith("unreadable caption: a.txt ")
     (tmp_path / "fine.mp4").unlink()
-    with pytest.raises(UserError, match="no usable video .*its caption cannot be read: a.txt"):
+    with pytest.raises(UserError, match="no usable video .*unreadable caption: a.txt"):
         VideoFolder(tmp_path, **SETTINGS)
     (tmp_path / "captions.csv").write_text("path,caption\na.mp4,listed\n")  # the text is not needed
     assert VideoFolder(tmp_path, **SETTINGS).example(0)[1] == "listed"

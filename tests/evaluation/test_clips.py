@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 
@@ -115,7 +117,13 @@ def test_a_clip_in_several_formats_is_scored_once(tmp_path, capsys):
     assert videos.names == ("0000.mp4", "step/0000.gif")
     assert videos.left_out == {"0000.gif": "repeated: the same clip as 0000.mp4"}
     told = capsys.readouterr()
-    assert (told.out + told.err).count("1 left out") == 1
+    assert (told.out + told.err).count("left out 0000.gif (repeated: the same clip as") == 1
+    for n in range(30):
+        for suffix in (".mkv", ".gif"):
+            shutil.copy(tmp_path / "0000.gif", tmp_path / f"{n + 1:04d}{suffix}")
+    videos = find("generated", tmp_path, rule)
+    assert len(videos.names) == 32 and len(videos.left_out) == 1
+    assert "31 files, as 0000.gif" in videos.left_out
     (tmp_path / "list.txt").write_text("0000.gif\n")  # a list decides
     assert find("real", tmp_path, rule, listed=tmp_path / "list.txt").names == ("0000.gif",)
 

@@ -182,7 +182,7 @@ def test_what_is_left_out_of_a_folder_is_known(tmp_path):
     (tmp_path / "dark.txt").write_bytes(b"caf\xe9")
     left_out = read_source(tmp_path, 0.0).left_out
     assert left_out["good_a.gif"] == "repeated: the same clip as good_a.mp4"
-    assert left_out["dark.mp4"].startswith("its caption cannot be read: dark.txt is not UTF-8")
+    assert left_out["dark.mp4"].startswith("unreadable caption: dark.txt is not UTF-8")
     assert len(left_out) == 2
 
 

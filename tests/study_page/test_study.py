@@ -143,7 +143,7 @@ def test_an_attention_check_is_a_still_picture_of_noise_as_long_as_the_other(tmp
         assert frames[0].mean(axis=-1).std() > 25
 
 
-def test_videos_that_browsers_play_are_copied_and_others_become_mp4(tmp_path):
+def test_videos_that_browsers_play_are_copied_and_others_become_mp4(tmp_path, capsys):
     folder = write_videos(tmp_path / "in", ("good",))
     video = np.zeros((5, 16, 24, 3), np.float32)
     video += np.linspace(-1, 1, 5, dtype=np.float32)[:, None, None, None]
@@ -163,6 +163,7 @@ def test_videos_that_browsers_play_are_copied_and_others_become_mp4(tmp_path):
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
     found = showing.find_videos(folder)
+    assert "left out good.gif (repeated: the same clip as good.mp4)" in capsys.readouterr().err
     assert {name: path.suffix for name, path in found.items()} == {
         "good": ".mp4",
         "old": ".mp4",
