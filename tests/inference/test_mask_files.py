@@ -66,6 +66,19 @@ def test_a_suffix_decides_nothing(tmp_path, kind):
         assert_drawn(read_region(str(path), 10, SHAPE), DRAWN, kind)
 
 
+def test_other_formats_of_pictures_are_masks_too(tmp_path):
+    for name, paint in (("a.tiff", "red on clear"), ("b.bmp", "black and white")):
+        write_picture(tmp_path / name, painted(paint, DRAWN[:1]), 1)
+        np.testing.assert_array_equal(read_region(str(tmp_path / name), 10, SHAPE), DRAWN[:1])
+    grey = (DRAWN[0] * 65535).astype(np.uint16)
+    for name, image in (("c.png", Image.fromarray(grey)), ("d.jpg", Image.fromarray(DRAWN[0]))):
+        image.convert("L" if name == "d.jpg" else image.mode).save(tmp_path / name, quality=95)
+        np.testing.assert_array_equal(read_region(str(tmp_path / name), 10, SHAPE), DRAWN[:1])
+    first, *others = (Image.fromarray(frame) for frame in painted("red on clear", DRAWN))
+    first.save(tmp_path / "e.avif", save_all=True, append_images=others, duration=100)
+    assert_drawn(read_region(str(tmp_path / "e.avif"), 10, SHAPE), DRAWN, "webm")
+
+
 def test_a_mask_with_a_frame_for_each_of_the_videos_belongs_to_it_frame_by_frame(tmp_path):
     write_lossless(tmp_path / "video.mkv", np.zeros((8, 32, 32, 3)), 8)
     path = write_mask(tmp_path, "animated gif", "red on clear", DRAWN, 8)
