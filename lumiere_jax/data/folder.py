@@ -94,9 +94,7 @@ class CaptionedFolder(Generic[Facts]):
         self.files = list(self._usable(examine))
         self.report.used = len(self.files)
         self.report.skipped |= self._listing.left_out
-        for path in self._listing.missing:
-            where = f"listed in {self._listing.table.name}" if self._listing.table else ""
-            self.report.skipped[str(path)] = f"missing: {where}"
+        self.report.skipped |= self._listing.reasons_missing()
 
     def _usable(self, examine: Callable[[Path], Facts | str]) -> Iterator[CaptionedFile[Facts]]:
         """The files of use; the others go into the report."""

@@ -65,6 +65,14 @@ class Listing:
         assert self.table is not None
         return f"{self.table.name}: {not_found(next(iter(self.missing)), self._paths)}"
 
+    def reasons_missing(self) -> dict[str, str]:
+        """The reason by path of those of the captions file that lead nowhere."""
+        where = f"missing: listed in {self.table.name}" if self.table else ""
+        reasons = dict.fromkeys(map(str, self.missing), where)
+        if nothing_listed := self.nothing_listed():
+            reasons[next(iter(reasons))] = f"missing: {nothing_listed}"
+        return reasons
+
     def _take(self, path: Path, copies: list[Path]) -> None:
         """Notes a file with its captions, and those that hold the same."""
         self.left_out |= {self.name(copy): same_clip.reason(path) for copy in copies}

@@ -23,14 +23,27 @@ _UNITS = {
 }
 _TIMES = {
     "time", "times", "timestamp", "timestamps", "timecode", "timecodes", "interval", "intervals",
-    "segments", "timespan", "timespans", "timing", "timings",
+    "segments", "timespan", "timespans", "timing", "timings", "offset",
 }  # fmt: skip
-_FILLERS = {"t", "ts", "at", "in", "of", "clip", "video", "segment", "seg", "shot", "scene", "part"}
+_FILLERS = {
+    "t", "ts", "at", "in", "of", "clip", "video", "segment", "seg", "shot", "scene", "part",
+    "point", "position", "pos", "range", "span", "window", "event",
+}  # fmt: skip
 _NO_SECONDS = {
     "frame", "frames", "sample", "samples", "index", "idx", "pts", "dts", "ratio", "fraction",
     "percent", "pct", "frac",
 }  # fmt: skip
 _WEAK = {"from", "to", "length"}  # words that mean times only beside others that do
+_PAIRS = (
+    ("from", "to"), ("in", "out"), ("t0", "t1"), ("t1", "t2"), ("ss", "to"), ("ss", "t"),
+    ("beginn", "ende"), ("anfang", "ende"), ("debut", "fin"), ("début", "fin"), ("inicio", "fin"),
+)  # fmt: skip
+"""Names that mean times where both are there, and may mean anything else alone."""
+
+_UNCLEAR = (
+    "looks like times, but not what they mean; name the columns start and end (in seconds), or "
+    "remove it"
+)
 _KNOWN = {*_ROLES, *_UNITS, *_TIMES, *_FILLERS, *_NO_SECONDS}
 
 _CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)")
@@ -67,8 +80,7 @@ class TimeColumns:
     def among(cls, where: str, names: Sequence[str]) -> Self:
         """Finds them; a `UserError` if one looks like times, and its meaning is not plain."""
         found: dict[str, _Column] = {}
-        for name in names:
-            column = _column(name)
+        for name, column in _columns(names).items():
             if isinstance(column, str):
                 raise UserError(f"{where}: the column {name} {column}")
             if column is None:
@@ -104,12 +116,18 @@ class TimeColumns:
 
 def cutting(names: Sequence[str]) -> list[str]:
     """Those columns by which a table cuts videos, whether their meaning is plain or not."""
-    found = {name: _column(name) for name in names}
     return [
         name
-        for name, column in found.items()
+        for name, column in _columns(names).items()
         if isinstance(column, str) or (column is not None and column.role != "duration")
     ]
+
+
+def _columns(names: Sequence[str]) -> dict[str, _Column | str | None]:
+    """What each column holds, see `_column`, by itself and beside the others."""
+    found = {name: _column(name) for name in names}
+    paired = {name for pair in _PAIRS if set(pair) <= set(names) for name in pair}
+    return {name: _UNCLEAR if name in paired else column for name, column in found.items()}
 
 
 def _column(name: str) -> _Column | str | None:
@@ -127,10 +145,7 @@ def _column(name: str) -> _Column | str | None:
         return "does not count seconds; write times in seconds, as start and end"
     if len(roles) == 1 and len(units) <= 1:
         return _Column(name, roles.pop(), units.pop() if units else 1.0)
-    return (
-        "looks like times, but not what they mean; name the columns start and end (in seconds), "
-        "or remove it"
-    )
+    return _UNCLEAR
 
 
 def _split(word: str) -> list[str]:

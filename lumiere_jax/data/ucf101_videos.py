@@ -21,6 +21,7 @@ from PIL import Image
 from lumiere_jax.data import same_clip
 from lumiere_jax.data.file_kinds import VIDEO_SUFFIXES
 from lumiere_jax.data.finding import find_files as find_all
+from lumiere_jax.data.finding import first_files, not_found
 from lumiere_jax.data.folder import examine_all
 from lumiere_jax.data.pixels import Frames
 from lumiere_jax.data.ucf101_classes import classes
@@ -64,6 +65,9 @@ def find_files(root: Path, split: str, fold: int) -> Found:
     left_out: dict[str, str] = {}
     listed = sorted(_listed(root, f"{split}list{fold:02d}.txt"), key=str.casefold)
     paths = [_the_one(name, known.get(_key(name), [root / name])) for name in listed]
+    if not any(path.is_file() for path in paths):
+        near = not_found(root / listed[0], first_files(root))
+        raise UserError(f"ucf101: not one of the {len(paths)} listed videos is there: {near}")
     for name, path, info in zip(listed, paths, examine_all(_probe, paths), strict=True):
         label = labels.get(Path(name).parent.name.casefold())
         if label is None:

@@ -206,6 +206,18 @@ def test_a_table_of_which_no_path_is_there_is_told_the_nearest_file(tmp_path, wa
     assert f"there is no file {looked_for}; the nearest is {found}" in str(caught.value)
 
 
+def test_a_table_of_which_no_path_is_there_is_told_beside_other_captions(tmp_path):
+    write_video(captioned(tmp_path / "a.mp4"))
+    (tmp_path / "captions.csv").write_text("path,caption\nclips/a.mp4,one\ngone.mp4,two\n")
+    wanted, gone = str(tmp_path / "clips" / "a.mp4"), str(tmp_path / "gone.mp4")
+    skipped = VideoFolder(tmp_path, **SETTINGS).report.skipped
+    near = f"there is no file {wanted}; the nearest is {tmp_path / 'a.mp4'}"
+    assert skipped == {
+        wanted: f"missing: captions.csv: {near}",
+        gone: "missing: listed in captions.csv",
+    }
+
+
 def test_captions_of_parts_of_videos_are_refused(tmp_path):
     captioned(tmp_path / "a.mp4")
     for column in ("start", "End_Time", "timestamps", "start_frame", "t_start"):

@@ -187,6 +187,15 @@ def test_of_copies_the_official_one_is_read_and_others_are_told(official, tmp_pa
     assert len(Ucf101(tmp_path, **OPTIONS)) == len(TRAIN)
 
 
+def test_a_list_of_which_no_video_is_there_is_told_the_nearest(official, tmp_path):
+    shutil.copytree(official / LISTS, tmp_path / LISTS)
+    path = tmp_path / "UCF-101" / "Biking" / "v_Biking_g08_c99.avi"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with pytest.raises(UserError, match=f"not one of the 4 listed .* the nearest is {path}"):
+        Ucf101(tmp_path, **OPTIONS)
+
+
 def test_videos_that_were_converted_are_read(official, tmp_path):
     for path in (official / "UCF-101").rglob("*.avi"):
         target = tmp_path / path.relative_to(official).with_suffix(".MP4")
