@@ -92,7 +92,9 @@ def test_inflated_network_starts_as_the_image_network_on_every_frame(image_netwo
     params = image_params | fast_jit(temporal)(jax.random.key(0))
     result = apply(video, params, arguments, keywords)
     assert np.std(result) > 0.1
-    np.testing.assert_array_equal(result, apply(image, image_params, arguments, keywords))
+    # Two programs, which may round differently.
+    expected = apply(image, image_params, arguments, keywords)
+    np.testing.assert_allclose(result, expected, atol=2e-5)
     for t in range(3):
         frame = arguments[0][:, t : t + 1], *arguments[1:]
         low = keywords | {"low_resolution": keywords["low_resolution"][:, t : t + 1]}
