@@ -90,7 +90,7 @@ class Listing:
         for path in self._paths:
             is_caption = _is_text(path) and self._stem(path) in captioned
             if path not in self._places and not is_caption and not self._is_table(path):
-                kinds[path.suffix.lower(), other_kind(path, self.kind)].append(self.name(path))
+                kinds[path.suffix.lower(), self._other_kind(path)].append(self.name(path))
         for (suffix, reason), names in kinds.items():
             if len(names) > _MOST_NAMED:
                 ending = f"ending in {suffix}" if suffix else "without an ending"
@@ -123,9 +123,13 @@ class Listing:
         parts = listed.relative_to(place(self.folder)).parts
         return "hidden, by its name or a folder's" if any(map(is_hidden, parts)) else ""
 
+    def _other_kind(self, path: Path) -> str:
+        if self.table and path.name.lower() in FILE_NAMES:
+            return f"not read: the captions are in {self.table.name}"
+        return other_kind(path, self.kind)
+
     def _is_table(self, path: Path) -> bool:
-        is_other = path.name.lower() in FILE_NAMES and path.parent == self.folder
-        return is_other or (self.table is not None and place(path) == place(self.table))
+        return self.table is not None and place(path) == place(self.table)
 
     def _stem(self, path: Path) -> str:
         return composed(path.with_suffix(""))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lumiere_jax.data.finding import is_hidden
 from lumiere_jax.metrics.user_study import Judgement, Study, left_video
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.study_page.page import RATER_PATTERN
@@ -16,7 +17,9 @@ def read_all(paths: Sequence[Path], study: Study) -> list[Judgement]:
     """The answers in files, and in all .json files of folders, which must be those of the study."""
     judgements: list[Judgement] = []
     for path in paths:
-        files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+        files = [path]
+        if path.is_dir():
+            files = sorted(file for file in path.glob("*.json") if not is_hidden(file.name))
         if not files:
             raise UserError(f"{path} has no .json file of answers")
         for file in files:

@@ -54,7 +54,7 @@ def test_what_is_no_video_is_named_and_many_of_a_kind_together(tmp_path):
     write_video(captioned(tmp_path / "a.mp4"))
     for name in ("README", "b.png", "c.mp4.part", "note.txt", "metadata.jsonl", "clip.srt"):
         (tmp_path / name).touch()
-    (tmp_path / "captions.csv").write_text("path,caption\na.mp4,one\n")
+    (tmp_path / "Captions.CSV").write_text("path,caption\na.mp4,one\n")
     for n in range(30):
         (tmp_path / f"{n:02d}.json").touch()
     report = VideoFolder(tmp_path, **SETTINGS).report
@@ -64,6 +64,7 @@ def test_what_is_no_video_is_named_and_many_of_a_kind_together(tmp_path):
         "c.mp4.part": "not a video by the ending of its name",
         "clip.srt": "not a video by the ending of its name",
         "note.txt": "a text without a video of its name",
+        "metadata.jsonl": "not read: the captions are in Captions.CSV",
         "30 files ending in .json (00.json …)": "not a video by the ending of its name",
     }
     assert all(f"{name}: {why}" in str(report) for name, why in report.skipped.items())

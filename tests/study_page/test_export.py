@@ -127,6 +127,7 @@ def test_files_and_folders_of_answers_are_merged(tmp_path):
     write_answers(tmp_path / "many" / "a.json", study, "r1")
     write_answers(tmp_path / "many" / "b.json", study, "r2")
     again = write_answers(tmp_path / "again.json", study, "r1", at=9)
+    (tmp_path / "many" / "._copied.json").write_bytes(b"\0")  # of macOS, nobody's answers
     judgements = merge(answers_file.read_all([tmp_path / "many", again], study))
     assert len(judgements) == 2 * 3 * 3
     quality = summarize(study, judgements)["results"][0]["kept"]
