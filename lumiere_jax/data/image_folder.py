@@ -112,7 +112,7 @@ def _upright(path: str | os.PathLike, formats: tuple[str, ...] | None = None) ->
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=formats) as file:
+            with Image.open(os.path.expanduser(path), formats=formats) as file:
                 image: Image.Image = ImageOps.exif_transpose(file)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ValueError(f"too many pixels ({error})") from error

@@ -178,6 +178,7 @@ class VideoInfo:
 @contextlib.contextmanager
 def open_video(path: str | os.PathLike) -> Iterator[tuple[InputContainer, VideoStream]]:
     """A file and its first video stream; any error of FFmpeg's becomes a `VideoReadError`."""
+    path = os.path.expanduser(path)
     try:
         with av.open(os.fspath(path), metadata_errors="replace") as container:
             stream = picture_stream(container)
@@ -489,6 +490,7 @@ def probe_video(path: str | os.PathLike) -> VideoInfo:
     The header is not trusted: a truncated file often promises more than it holds. A file without a
     frame that can be decoded is a `VideoReadError`.
     """
+    path = os.path.expanduser(path)
     with open_video(path) as (container, stream):
         frames = decoded(container, stream)
         frame = next(frames, None)

@@ -58,7 +58,8 @@ class _Measured:
 def evaluate(settings: Settings) -> dict[str, Any]:
     """Does what is not done yet, writes the card, prints it and returns it."""
     begin, date = time.monotonic(), datetime.datetime.now().astimezone().isoformat(" ", "seconds")
-    output = settings.output
+    output = settings.output.expanduser()
+    settings = dataclasses.replace(settings, output=output)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 import lumiere_jax
 from lumiere_jax.checkpoints import checkpoint, hub
-from lumiere_jax.data.image_folder import ImageFolder
+from lumiere_jax.data import video_io
+from lumiere_jax.data.image_folder import ImageFolder, read_image
 from lumiere_jax.data.prepared import Prepared
 from lumiere_jax.data.ucf101 import Ucf101
 from lumiere_jax.data.video_folder import VideoFolder
@@ -97,9 +99,13 @@ def test_paths_of_configs_and_of_python_lose_their_tilde(tmp_path, monkeypatch):
     with files.written_folder("~/folder") as folder:
         (folder / "file").touch()
     assert Path(make_workdir("~/made")) == tmp_path / "made"
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "c.py", "empty", "folder", "made", "run", "written.txt"
-    ]  # fmt: skip
+    video_io.write_video("~/v.mp4", np.zeros((2, 16, 16, 3), np.float32), 8)
+    assert video_io.read_video("~/v.mp4", fps=8).shape == (2, 16, 16, 3)
+    video_io.write_image("~/i.png", np.zeros((16, 16, 3), np.float32))
+    assert read_image("~/i.png").shape == (16, 16, 3)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "c.py", "i.png", "v.mp4", "empty", "folder", "made", "run", "written.txt"
+    }  # fmt: skip
 
 
 def test_a_command_writes_to_the_home_and_says_where(tmp_path):
