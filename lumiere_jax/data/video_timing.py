@@ -41,7 +41,8 @@ _RATES = [Fraction(n * 1000, d) for n in (24, 25, 30, 48, 50, 60, 120) for d in 
 # are reordered; of AVI, and of what is stored in AVI's way within Matroska, it always does.
 _TIMED_FORMATS = {"mov", "mpegts", "flv", "gif", "apng", "mxf", "ogg"}
 # Containers that say it for some frames only; FFmpeg's guesses depend on where reading began.
-_SPARSE_FORMATS = {"mpeg", "mpegvideo", "h264", "hevc", "m4v", "vc1", "obu"}
+_BARE_FORMATS = {"mpegvideo", "h264", "hevc", "m4v", "vc1", "obu"}  # for none at all
+_SPARSE_FORMATS = _BARE_FORMATS | {"mpeg"}
 _REORDERING_CODECS = {"h264", "hevc"}  # whose headers do not always say that they reorder
 _B_VOP = re.compile(rb"\x00\x00\x01\xb6[\x80-\xbf]")  # ISO/IEC 14496-2: start code, coding type 2
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own leave transparency out
@@ -184,6 +185,8 @@ def open_video(path: str | os.PathLike) -> Iterator[tuple[InputContainer, VideoS
             stream = picture_stream(container)
             if stream is None:
                 raise VideoReadError(path, "it has no video stream")
+            if stream.codec_context is None:
+                raise VideoReadError(path, "FFmpeg does not know its codec")
             if stream.width * stream.height > MAX_PIXELS:
                 raise VideoReadError(
                     path, f"frames of {stream.width}×{stream.height} are more than 8192×8192 pixels"
@@ -246,20 +249,37 @@ def decoded(
     need others that were not decoded.
     """
     decoder = _decoder(stream)
-    for packet in container.demux(stream):
-        frames = () if _is_half(packet) else decoder.decode(packet if packet.size else None)
-        for frame in frames:
+    for packet in _packets(container, stream):
+        for frame in _decoded_from(decoder, packet):
             is_start = is_start or frame.key_frame
             if is_start:
                 yield frame
 
 
+def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet]:
+    """Those of a stream, as far as its file makes sense; the last one is empty."""
+    try:
+        yield from container.demux(stream)
+    except (av.error.InvalidDataError, av.error.PatchWelcomeError):
+        yield av.Packet()
+
+
+def _decoded_from(decoder: VideoCodecContext, packet: av.Packet) -> Sequence[av.VideoFrame]:
+    """The frames that are ready after a packet; one that makes no sense is passed over."""
+    try:
+        return () if _is_half(packet) else decoder.decode(packet if packet.size else None)
+    except av.error.MemoryError:
+        raise
+    except av.error.FFmpegError:
+        return ()
+
+
 def _is_half(packet: av.Packet) -> bool:
     """Whether it is the end of a truncated file, which would take whole frames along with it.
 
-    In a transport stream (MPEG-TS) it is one after which others were lost, and is decoded.
+    In a stream (MPEG-TS, MPEG-PS, or bare) many frames are marked so after a loss; they are decoded.
     """
-    return packet.is_corrupt and "mpegts" not in _formats(packet.stream)
+    return packet.is_corrupt and not _formats(packet.stream) & (_SPARSE_FORMATS | {"mpegts"})
 
 
 def _decoder(stream: VideoStream) -> VideoCodecContext:
@@ -320,17 +340,23 @@ class _Packets(NamedTuple):
         if len(steps) and np.median(steps) < _SHORTEST:
             return False
         context, formats = stream.codec_context, _formats(stream)
-        if formats & _SPARSE_FORMATS:
+        if formats & _SPARSE_FORMATS or self.has_b_vops:  # the latter are copied from AVI often
             return False
-        may_reorder = self.has_b_vops or context.has_b_frames or context.name in _REORDERING_CODECS
-        if formats & _TIMED_FORMATS or not may_reorder:
+        is_timed = bool(formats & _TIMED_FORMATS) or "matroska" in formats and not _is_avi(stream)
+        if not context.has_b_frames and (is_timed or context.name not in _REORDERING_CODECS):
             return True
         if _is_avi(stream):
             return False
-        if "matroska" in formats:
-            return True
-        # Reordering would show in their order, if they were true.
+        # Reordering would show in their order, if they were true; what was copied from AVI has none.
         return bool((np.diff(np.array(self.shown, np.int64)) < 0).any())
+
+    def places(self, num_frames: int) -> Float64[np.ndarray, " frame"] | None:
+        """Ascending timestamps, of whichever kind has one for each of the decoded frames."""
+        for times in (self.decoded, self.shown):
+            known = np.array([time for time in times if time is not None], np.float64)
+            if len(known) == num_frames and (np.diff(known) > 0).all():
+                return known
+        return None
 
 
 def _formats(stream: VideoStream) -> set[str]:
@@ -450,11 +476,14 @@ def _counted_by_decoding(path: str | os.PathLike, found: _Packets) -> VideoInfo:
         stream.thread_type = "AUTO"
         unit, nominal, stated = time_unit(stream), nominal_period(stream), _stated_rates(stream)
         is_avi, is_sparse = _is_avi(stream), bool(_formats(stream) & _SPARSE_FORMATS)
+        is_bare = bool(_formats(stream) & _BARE_FORMATS)
         for number, frame in enumerate(decoded(container, stream)):
             if frame.key_frame and frame.pts is not None:
                 keys.append((frame.pts, number))
             marks.append(frame.pts)
     steps = _decoded_steps(marks, found, unit, nominal, is_guessed=is_avi)
+    if is_bare and len(steps):
+        steps = np.full(len(steps), usual(steps))
     times = np.concatenate([[0.0], np.cumsum(steps)])
     grid = _grid(times, steps, unit, stated) if len(steps) else None
     period = usual(steps) if len(steps) else nominal
@@ -473,13 +502,11 @@ def _decoded_steps(
     """Seconds between decoded frames, whose timestamps are `marks`."""
     stamps = np.array([math.nan if mark is None else mark * unit for mark in marks], np.float64)
     steps = np.diff(stamps)
-    order = np.array([-1 if time is None else time for time in found.shown])
-    is_guessed |= bool((np.diff(order) > 0).all() and not (steps > 0).all())
-    if is_guessed:  # the n-th frame is shown at the n-th of the times at which one is decoded
-        places = [time for time in found.decoded if time is not None]
-        if len(places) != len(marks):
-            return np.full(len(steps), nominal)
-        steps = np.diff(np.array(sorted(places), np.float64)) * unit
+    places = found.places(len(marks))
+    if is_guessed and places is None:
+        return np.full(len(steps), nominal)
+    if places is not None and (is_guessed or not (steps > 0).all()):
+        steps = np.diff(places) * unit  # the n-th frame is shown at the n-th of the packets' times
     is_good = (steps >= _SHORTEST) & (steps <= MAX_HOLD)
     return np.where(is_good, steps, usual(steps[is_good]) if is_good.any() else nominal)
 
@@ -495,13 +522,13 @@ def probe_video(path: str | os.PathLike) -> VideoInfo:
         frames = decoded(container, stream)
         frame = next(frames, None)
         if frame is None:
-            raise VideoReadError(path, "it has no frames")
+            raise VideoReadError(path, "it has no frames that can be decoded")
         first = None if frame.pts is None else frame.pts * time_unit(stream)
         size, treated = shown_size(frame, stream), treatments(frame, stream)
         few = [frame, *itertools.islice(frames, _FEW if frame.interlaced_frame else 0)]
         stamps = [one.pts * time_unit(stream) for one in few if one.pts is not None]
     with open_video(path) as (container, stream):
-        found = _Packets.of(stream, container.demux(stream))
+        found = _Packets.of(stream, _packets(container, stream))
         if not found.shown:
             raise VideoReadError(path, "it has no complete frames")
         is_ordered = found.are_ordered(stream)
@@ -534,8 +561,8 @@ def _stated_duration(
         end = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
         is_cut = end > os.path.getsize(path)
         return stream.duration * time_unit(stream) if is_cut and stream.duration else None
-    if "avi" in formats and stream.frames:
-        return stream.frames * nominal_period(stream)
+    if "avi" in formats and stream.frames and stream.average_rate:
+        return stream.frames / float(stream.average_rate)  # empty packets count, too
     if "matroska" in formats and container.duration:
         return container.duration / av.time_base
     return None

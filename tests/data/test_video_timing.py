@@ -45,6 +45,101 @@ def test_avi_with_b_frames(tmp_path, encoder, b_frames):
         assert numbers(part) == [start, start + 1, start + 2]
 
 
+def copied(source, target, change=lambda packet: None):
+    """The packets of a file in another container, each of them changed before."""
+    with av.open(str(source)) as given, av.open(str(target), "w") as container:
+        stream = container.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.size:
+                change(packet)
+                packet.stream = stream
+                container.mux(packet)
+    return target
+
+
+def shown_when_decoded(packet):
+    """As FFmpeg copies H.264 and Xvid out of AVI: no word on the order in which frames are shown."""
+    packet.dts = packet.pts = packet.dts + 2 * packet.duration
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+@pytest.mark.parametrize("encoder", ["libx264", "libx265", "mpeg4"])
+def test_b_frames_copied_out_of_avi(tmp_path, encoder, suffix):
+    recipe = Recipe(suffix="mp4", encoder=encoder, b_frames=2, num_frames=40)
+    whole = write(tmp_path / "whole.mp4", recipe)
+    path = copied(whole, tmp_path / f"copy.{suffix}", shown_when_decoded)
+    info = probe_video(path)
+    assert round(info.fps, 3) == 24 and info.treated == ()
+    assert read_all(path) == list(range(40))
+    part = read_video(path, fps=info.fps, start=29, num_frames=6, info=info)
+    assert numbers(part) == list(range(29, 35))
+
+
+@pytest.mark.parametrize("encoder", ["mpeg1video", "mpeg2video"])
+def test_a_bare_stream_has_one_rate(tmp_path, encoder):
+    suffix = {"mpeg1video": "m1v", "mpeg2video": "m2v"}[encoder]
+    recipe = Recipe(suffix=suffix, encoder=encoder, b_frames=2, rate=25, num_frames=40)
+    path = write(tmp_path / f"a.{suffix}", recipe)
+    info = probe_video(path)
+    assert (info.fps, info.num_frames(25)) == (25, 40)
+    assert read_all(path) == list(range(40))
+
+
+def test_a_truncated_program_stream_keeps_what_is_there(tmp_path):
+    recipe = Recipe(suffix="mpg", encoder="mpeg2video", b_frames=2, rate=25, num_frames=60)
+    path = write(tmp_path / "whole.mpg", recipe)
+    cut = tmp_path / "cut.mpg"
+    cut.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    found = read_all(cut)
+    assert len(found) > 15 and found[:-3] == list(range(len(found) - 3))
+
+
+def test_avi_with_empty_packets_is_not_called_truncated(tmp_path):
+    """As FFmpeg copies H.264 into AVI: at twice the rate, with every second packet empty."""
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=48)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        for n in range(40):
+            frame = av.VideoFrame.from_ndarray(picture(n), "rgb24")
+            frame.pts, frame.time_base = 2 * n, Fraction(1, 48)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    info = probe_video(path)
+    assert info.treated == () and info.own_frames == 40
+    assert read_all(path) == list(range(40))
+
+
+def test_frames_that_make_no_sense_are_passed_over(tmp_path):
+    path = write(tmp_path / "a.mov", Recipe(suffix="mov", encoder="prores_ks", num_frames=20))
+    with av.open(str(path)) as given:
+        place = [packet.pos for packet in given.demux(video=0) if packet.size][10]
+    damaged = bytearray(path.read_bytes())
+    damaged[place : place + 200] = bytes(200)
+    path.write_bytes(damaged)
+    assert read_all(path) == [*range(10), 9, *range(11, 20)]
+
+
+def test_a_truncated_animated_png_keeps_what_is_there(tmp_path):
+    path = tmp_path / "a.apng"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("apng", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb24"
+        for n in range(40):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(n), "rgb24")))
+        container.mux(stream.encode())
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    found = read_all(path)
+    assert found == list(range(len(found))) and len(found) > 20
+
+
+def test_a_codec_that_ffmpeg_does_not_know_is_named_so(tmp_path):
+    path = write(tmp_path / "a.mp4", Recipe(num_frames=5))
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzz1").replace(b"avcC", b"zzzC"))
+    with pytest.raises(VideoReadError, match="does not know its codec"):
+        probe_video(path)
+
+
 @pytest.mark.parametrize("rate", [23.976, 24, 30, 59.94, 60, 120])
 @pytest.mark.parametrize("suffix", ["mkv", "webm"])
 def test_times_that_are_rounded_to_milliseconds_keep_the_rate(tmp_path, suffix, rate):
