@@ -347,7 +347,7 @@ class _Packets(NamedTuple):
             return True
         if _is_avi(stream):
             return False
-        # Reordering would show in their order, if they were true; what was copied from AVI has none.
+        # Reordering would show in their order, if they were true; AVI's are not.
         return bool((np.diff(np.array(self.shown, np.int64)) < 0).any())
 
     def places(self, num_frames: int) -> Float64[np.ndarray, " frame"] | None:

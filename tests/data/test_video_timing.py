@@ -58,7 +58,7 @@ def copied(source, target, change=lambda packet: None):
 
 
 def shown_when_decoded(packet):
-    """As FFmpeg copies H.264 and Xvid out of AVI: no word on the order in which frames are shown."""
+    """As FFmpeg copies H.264 out of AVI: no word on the order of being shown."""
     packet.dts = packet.pts = packet.dts + 2 * packet.duration
 
 
