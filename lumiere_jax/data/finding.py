@@ -17,6 +17,7 @@ _OF_SYSTEMS = {
 }  # fmt: skip
 """Names of what systems keep for themselves in the folders of others, in lower case."""
 
+ENDLESS = "it is a pipe, a socket or a device, not a file"
 _MOST_COMPARED = 10_000  # files among which the nearest name is looked for
 
 
@@ -33,6 +34,11 @@ def all_files(folder: Path) -> list[Path]:
     `UserError` if a folder cannot be read.
     """
     return sorted(_walk(folder, _refuse))
+
+
+def is_endless(path: str | os.PathLike) -> bool:
+    """Whether a path is `ENDLESS`, so that to open it may take for ever."""
+    return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
 
 
 def first_files(folder: Path) -> list[Path]:

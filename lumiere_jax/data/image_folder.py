@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from lumiere_jax.data.file_kinds import VIDEO_SUFFIXES, has_suffix
+from lumiere_jax.data.finding import ENDLESS, is_endless
 from lumiere_jax.data.folder import CaptionedFolder
 from lumiere_jax.data.limits import Limits
 from lumiere_jax.data.pixels import RGBA, Frames, Picture, as_size, resize_and_crop
@@ -110,6 +111,8 @@ def read_image_with_alpha(path: str | os.PathLike, formats: tuple[str, ...]) -> 
 
 def _upright(path: str | os.PathLike, formats: tuple[str, ...] | None = None) -> Image.Image:
     try:
+        if is_endless(path):
+            raise OSError(ENDLESS)
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(os.path.expanduser(path), formats=formats) as file:

@@ -24,6 +24,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 from jaxtyping import Float64
 
+from lumiere_jax.data.finding import ENDLESS, is_endless
 from lumiere_jax.data.video_frames import ShownFrame, deinterlaced, shown_size, treatments
 from lumiere_jax.runtime.errors import UserError
 
@@ -180,6 +181,8 @@ class VideoInfo:
 def open_video(path: str | os.PathLike) -> Iterator[tuple[InputContainer, VideoStream]]:
     """A file and its first video stream; any error of FFmpeg's becomes a `VideoReadError`."""
     path = os.path.expanduser(path)
+    if is_endless(path):
+        raise VideoReadError(path, ENDLESS)
     try:
         with av.open(os.fspath(path), metadata_errors="replace") as container:
             stream = picture_stream(container)
@@ -277,7 +280,7 @@ def _decoded_from(decoder: VideoCodecContext, packet: av.Packet) -> Sequence[av.
 def _is_half(packet: av.Packet) -> bool:
     """Whether it is the end of a truncated file, which would take whole frames along with it.
 
-    In a stream (MPEG-TS, MPEG-PS, or bare) many frames are marked so after a loss; they are decoded.
+    In a stream (MPEG-TS, MPEG-PS, or bare) all that follow a loss may be, and are decoded.
     """
     return packet.is_corrupt and not _formats(packet.stream) & (_SPARSE_FORMATS | {"mpegts"})
 

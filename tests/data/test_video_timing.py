@@ -1,12 +1,14 @@
 """Files that people have: each kind is made here, and its frames say which they are."""
 
 import dataclasses
+import os
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 
+from lumiere_jax.data.image_folder import read_image
 from lumiere_jax.data.video_io import read_video
 from lumiere_jax.data.video_timing import VideoReadError, holds_fields, probe_video, usual
 from tests.data.numbered_videos import Recipe, number, numbers, picture, write
@@ -234,6 +236,14 @@ def test_a_truncated_file_says_how_much_can_be_read(tmp_path, suffix):
     assert told.startswith("truncated: ") and told.endswith("of 3.00 s can be read")
     found = read_all(half)
     assert found == list(range(len(found))) and 20 < len(found) < 72
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    with pytest.raises(VideoReadError, match="a pipe"):
+        probe_video(tmp_path / "a.mp4")
+    with pytest.raises(OSError, match="a pipe"):
+        read_image(tmp_path / "a.mp4")
 
 
 def test_a_file_without_its_index_is_called_truncated(tmp_path):
