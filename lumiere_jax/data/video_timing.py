@@ -190,13 +190,15 @@ def open_video(path: str | os.PathLike) -> Iterator[tuple[InputContainer, VideoS
                 raise VideoReadError(path, "it has no video stream")
             if stream.codec_context is None:
                 raise VideoReadError(path, "FFmpeg does not know its codec")
-            if stream.width * stream.height > MAX_PIXELS:
-                raise VideoReadError(
-                    path, f"frames of {stream.width}×{stream.height} are more than 8192×8192 pixels"
-                )
+            _check_pixels(path, stream.height, stream.width)
             yield container, stream
     except (av.error.FFmpegError, OSError) as error:
         raise VideoReadError(path, _in_words(path, error)) from error
+
+
+def _check_pixels(path: str | os.PathLike, height: int, width: int) -> None:
+    if height * width > MAX_PIXELS:
+        raise VideoReadError(path, f"frames of {width}×{height} are more than 8192×8192 pixels")
 
 
 def picture_stream(container: InputContainer) -> VideoStream | None:
@@ -528,6 +530,7 @@ def probe_video(path: str | os.PathLike) -> VideoInfo:
             raise VideoReadError(path, "it has no frames that can be decoded")
         first = None if frame.pts is None else frame.pts * time_unit(stream)
         size, treated = shown_size(frame, stream), treatments(frame, stream)
+        _check_pixels(path, *size)  # once more: an aspect ratio may be anything, too
         few = [frame, *itertools.islice(frames, _FEW if frame.interlaced_frame else 0)]
         stamps = [one.pts * time_unit(stream) for one in few if one.pts is not None]
     with open_video(path) as (container, stream):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import struct
 from fractions import Fraction
 
 import av
@@ -236,6 +237,16 @@ def test_a_truncated_file_says_how_much_can_be_read(tmp_path, suffix):
     assert told.startswith("truncated: ") and told.endswith("of 3.00 s can be read")
     found = read_all(half)
     assert found == list(range(len(found))) and 20 < len(found) < 72
+
+
+def test_an_aspect_ratio_does_not_decide_how_much_memory_is_used(tmp_path):
+    path = write(tmp_path / "a.mp4", Recipe(num_frames=5))
+    content = bytearray(path.read_bytes())
+    place = content.index(b"tkhd") + 80  # of width and height as shown, with 16 bits of fractions
+    content[place : place + 8] = struct.pack(">HHHH", 0xFFFF, 0, 1, 0)
+    path.write_bytes(content)
+    with pytest.raises(VideoReadError, match="more than 8192×8192 pixels"):
+        probe_video(path)
 
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
