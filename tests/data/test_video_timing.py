@@ -243,7 +243,7 @@ def test_an_aspect_ratio_does_not_decide_how_much_memory_is_used(tmp_path):
     path = write(tmp_path / "a.mp4", Recipe(num_frames=5))
     content = bytearray(path.read_bytes())
     place = content.index(b"tkhd") + 80  # of width and height as shown, with 16 bits of fractions
-    content[place : place + 8] = struct.pack(">HHHH", 0xFFFF, 0, 1, 0)
+    content[place : place + 8] = struct.pack(">HHHH", 30_000, 0, 1, 0)
     path.write_bytes(content)
     with pytest.raises(VideoReadError, match="more than 8192×8192 pixels"):
         probe_video(path)
