@@ -76,6 +76,8 @@ class ImageFolder(HoldsFrames):
     def _examine(self, path: Path) -> tuple[int, int] | str:
         """The size of an image, or the reason why it cannot be used."""
         try:
+            if is_endless(path):
+                return f"broken: {ENDLESS}"
             if has_suffix(path, VIDEO_SUFFIXES) and _moves(path):
                 return "a video, not an image"
             height, width = read_image(path).shape[:2]

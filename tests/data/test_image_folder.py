@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -93,3 +95,12 @@ def test_the_fingerprint_changes_with_what_is_shown(tmp_path):
     save(tmp_path / "a.png", picture(50), "one")
     prints.append(ImageFolder(tmp_path, resolution=16).fingerprint)
     assert prints[0] == prints[1] and len(set(prints)) == 4
+
+
+def test_a_pipe_is_left_out_and_not_waited_for(tmp_path):
+    Image.new("RGB", (32, 32)).save(tmp_path / "fine.png")
+    os.mkfifo(tmp_path / "pipe.gif")
+    for name in ("fine", "pipe"):
+        (tmp_path / f"{name}.txt").write_text("a picture")
+    folder = ImageFolder(tmp_path, resolution=32)
+    assert len(folder) == 1 and "a pipe" in folder.report.skipped["pipe.gif"]
