@@ -29,13 +29,14 @@ class FolderReport:
     """What a folder held; printed in words."""
 
     folder: str  # that was searched
+    kind: str = "video"  # of its files, or "image"
     used: int = 0  # how many files are used
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)  # reason by file
     treated: dict[str, str] = dataclasses.field(default_factory=dict)  # what is done to a file
     limits: str = ""  # that files must keep
 
     def __str__(self) -> str:
-        head = f"{self.folder}: {self.used} videos used, {len(self.skipped)} skipped"
+        head = f"{self.folder}: {self.used} {self.kind}s used, {len(self.skipped)} skipped"
         if self.limits:
             head += f" ({self.limits})"
         skipped = [f"  {name}: {why}" for name, why in self.skipped.items()]
@@ -90,7 +91,7 @@ class CaptionedFolder(Generic[Facts]):
         self.folder, self._kind = _split_folder(whole, split), kind
         given = Path(captions).expanduser() if captions else None
         self._listing = Listing(self.folder, kind, whole, given)
-        self.report = FolderReport(str(self.folder))
+        self.report = FolderReport(str(self.folder), kind)
         self.files = list(self._usable(examine))
         self.report.used = len(self.files)
         self.report.skipped |= self._listing.left_out
@@ -101,6 +102,8 @@ class CaptionedFolder(Generic[Facts]):
         listed = self._listing.captions
         for path, facts in zip(listed, examine_all(examine, list(listed)), strict=True):
             if not isinstance(facts, str) and listed[path]:
+                if treated := getattr(facts, "treated", ()):
+                    self.report.treated[self._listing.name(path)] = ", ".join(treated)
                 yield CaptionedFile(path, facts, listed[path], path.stat().st_size)
             else:
                 reason = facts if isinstance(facts, str) else "without a caption"

@@ -34,6 +34,16 @@ def as_size(resolution: int | Sequence[int]) -> tuple[int, int]:
     return height, width
 
 
+def bounded_size(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """(height, width) of a picture made so small that its shorter side is `side` at most.
+
+    What goes into a square of that side loses nothing by it. The longer side is 64 times that at
+    most, as a picture may be one pixel high.
+    """
+    shrink = min(1.0, side / min(size), 64 * side / max(size))
+    return max(round(size[0] * shrink), 1), max(round(size[1] * shrink), 1)
+
+
 def resize_and_crop(frame: Picture, size: tuple[int, int]) -> Picture:
     """Scales a frame until it just covers `size`, (height, width), and keeps the centre.
 

@@ -60,9 +60,6 @@ class VideoFolder(HoldsFrames):
         self._folder.check_not_empty(f"{num_frames} frames at {fps:g} fps")
         self._videos, self.report = self._folder.files, self._folder.report
         self.report.limits = self._limits.describe(self._size, fps)
-        for video in self._videos:
-            if video.facts.treated:
-                self.report.treated[video.path.name] = ", ".join(video.facts.treated)
         total = sum(video.facts.num_frames(fps) for video in self._videos)
         fits = 3 * self._size[0] * self._size[1] * total <= cache_bytes
         self._cache: dict[int, Frames] | None = {} if fits else None

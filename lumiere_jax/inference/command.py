@@ -113,7 +113,7 @@ def run(task: str) -> None:
         videos = method(
             prompts=[request.prompt for request in requests],
             seeds=[request.seed for request in requests],
-            **_task_arguments(TASKS[task], pipeline.fps),
+            **_task_arguments(TASKS[task], pipeline),
             **shared_arguments(),
             batch_size=_BATCH_SIZE.value,
             on_batch=write,
@@ -252,14 +252,14 @@ def _writes_folder() -> bool:
     return _PROMPTS_FILE.value is not None or _SAMPLES.value > 1
 
 
-def _task_arguments(task: Task, fps: float) -> dict[str, Any]:
+def _task_arguments(task: Task, pipeline: "LumierePipeline") -> dict[str, Any]:
     """The task's own arguments of the method; its files are read now."""
     from lumiere_jax.inference import inputs
 
     paths = {name: str(flags.FLAGS[name].value) for name in task.files}
     tell = functools.partial(print, file=sys.stderr, flush=True)
     own = {name: flags.FLAGS[name].value for name in task.options}
-    return own | inputs.read(paths, fps, tell)
+    return own | inputs.read(paths, pipeline.fps, pipeline.side, tell)
 
 
 def _given_flags() -> dict[str, Any]:

@@ -52,6 +52,9 @@ class Editing:
         show_progress: bool
 
         def __call__(self, prompts: Sequence[str], **options: Any) -> np.ndarray: ...  # noqa: D102
+
+        @property
+        def side(self) -> int: ...  # noqa: D102
         def checked_frames(self, num_frames: int | None) -> int: ...  # noqa: D102
         def refine_all(self, *arguments: Any) -> Any: ...  # noqa: D102
 
@@ -112,7 +115,9 @@ class Editing:
         """
         check(VideoOptions, {"zoom": zoom})
         video = self._whole_frames(video)
-        canvas, inside = padded_to_square(video, zoom)
+        base_side = self.base[0].config.data.resolution
+        side = base_side if options.get("base_only") else self.side
+        canvas, inside = padded_to_square(video, zoom, side)
         if inside.all():
             raise UserError(
                 "the video is square already, so there is nothing to add; use a zoom below 1."
@@ -204,9 +209,11 @@ class Editing:
         """Frames at the base's size, and bool `[time, height, width, 1]` where they are."""
         check(VideoOptions, {"fit": fit})
         inside = np.ones(video.shape[:3], bool)
+        size = self.base[0].config.data.resolution
         if fit == "pad":
-            video, inside = padded_to_square(video)
-        small = fit_video(video, self.base[0].config.data.resolution)
+            # Four times as fine as the model, for edges that fall within its pixels.
+            video, inside = padded_to_square(video, 1.0, 4 * size)
+        small = fit_video(video, size)
         return small, ~self._fitted_region(~inside)[..., None]
 
     def _fitted_region(self, region: np.ndarray) -> np.ndarray:
@@ -245,14 +252,19 @@ def fit_video(video: Video, size: int) -> Float[np.ndarray, "time {size} {size} 
 
 
 def padded_to_square(
-    video: Video, zoom: float = 1.0
+    video: Video, zoom: float, most: int
 ) -> tuple[Float[np.ndarray, "time side side 3"], Bool[np.ndarray, "time side side"]]:
     """A video in the middle of a grey square, and where in the square it is.
 
-    Its longer side takes the share `zoom` of the square's side.
+    Its longer side takes the share `zoom` of the square's side, which is `most` pixels at most; a
+    video that is too large for it is made smaller first.
     """
     time, height, width, _ = video.shape
     side = max(round(max(height, width) / zoom), height, width)
+    if side > most:
+        scale, side = most / side, most
+        height, width = (max(round(length * scale), 1) for length in (height, width))
+        video = to_float(np.stack([resize_and_crop(f, (height, width)) for f in to_uint8(video)]))
     top, left = (side - height) // 2, (side - width) // 2
     canvas = np.zeros((time, side, side, 3), np.float32)
     inside = np.zeros((time, side, side), bool)

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
+from PIL import Image
 
 from lumiere_jax.data.image_folder import read_image
-from lumiere_jax.data.pixels import to_float
+from lumiere_jax.data.pixels import Picture, bounded_size, resize_and_crop, to_float
 from lumiere_jax.data.video_io import read_video
 from lumiere_jax.data.video_timing import VideoInfo, probe_video
 from lumiere_jax.inference.regions import read_region
@@ -15,32 +16,59 @@ from lumiere_jax.runtime.errors import UserError
 
 
 def read(
-    paths: Mapping[str, str], fps: float, tell: Callable[[str], None] = lambda note: None
+    paths: Mapping[str, str],
+    fps: float,
+    side: int | None = None,
+    tell: Callable[[str], None] = lambda note: None,
 ) -> dict[str, np.ndarray]:
     """Reads the files "image", "video" and "mask" of a task as the arguments of its method.
 
     These are "image", "video" and "region", see `read_picture`, `read_clip` and `read_region`; the
-    region of a picture has no axis of time. `fps` is the frame rate of the model; `tell` is called
-    with what may not have been meant so.
+    region of a picture has no axis of time. `fps` is the model's frame rate, and `side` the side of
+    its results: what is larger is made as small, see `bounded_size`, before it takes memory. `tell`
+    is called with what may not have been meant so.
     """
     given: dict[str, np.ndarray] = {}
     info = None
+    shape = (1, 0, 0)
     if "image" in paths:
-        given["image"] = read_picture(paths["image"])
+        picture = _picture(paths["image"])
+        shape = (1, *picture.shape[:2])
+        given["image"] = to_float(_bounded(picture, side))
     if "video" in paths:
         info = probe_video(Path(paths["video"]).expanduser())
-        given["video"] = read_clip(paths["video"], fps, info)
+        shape = (info.num_frames(fps), *info.size)
+        given["video"] = read_clip(paths["video"], fps, info, side)
     if "mask" in paths:
         ground = given["video"] if "video" in given else given["image"][None]
-        region = read_region(paths["mask"], fps, ground.shape[:3], info, tell)
+        region = read_region(paths["mask"], fps, shape, info, tell)
+        region = _bounded_region(region, ground.shape[1:3])
         given["region"] = region if "video" in given else region[0]
     return given
 
 
+def _bounded(picture: Picture, side: int | None) -> Picture:
+    size = picture.shape[:2]
+    return resize_and_crop(picture, bounded_size(size, side)) if side else picture
+
+
+def _bounded_region(region: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A region at the size of what it was drawn on; any part of a pixel makes all of it change."""
+    if region.shape[1:] == size:
+        return region
+    frames = (Image.fromarray(255 * frame.astype(np.uint8)) for frame in region)
+    box = Image.Resampling.BOX
+    return np.stack([np.asarray(frame.resize(size[::-1], box)) > 0 for frame in frames])
+
+
 def read_picture(path: str) -> Float[np.ndarray, "height width 3"]:
     """An image file, upright and on white, in [-1, 1]; `UserError` if it cannot be read."""
+    return to_float(_picture(path))
+
+
+def _picture(path: str) -> Picture:
     try:
-        return to_float(read_image(Path(path).expanduser()))
+        return read_image(Path(path).expanduser())
     except (OSError, ValueError) as error:
         raise UserError(
             f"image {path} cannot be read ({error}); give a PNG, JPEG or WebP file."
@@ -48,10 +76,13 @@ def read_picture(path: str) -> Float[np.ndarray, "height width 3"]:
 
 
 def read_clip(
-    path: str, fps: float, info: VideoInfo | None = None
+    path: str, fps: float, info: VideoInfo | None = None, side: int | None = None
 ) -> Float[np.ndarray, "time height width 3"]:
     """A video file at a model's frame rate, in [-1, 1]; `VideoReadError` if it cannot be read.
 
-    `info` is from `probe_video`, when the caller has it already.
+    `info` is from `probe_video`, when the caller has it already; `side` is as for `read`.
     """
-    return to_float(read_video(Path(path).expanduser(), fps=fps, info=info))
+    place = Path(path).expanduser()
+    info = info or probe_video(place)
+    size = bounded_size(info.size, side) if side else None
+    return to_float(read_video(place, fps=fps, info=info, size=size))

@@ -1,6 +1,7 @@
 """The cascade as one Python object: from prompts to videos."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -125,6 +126,14 @@ class LumierePipeline(Editing, Pretrained):
     def fps(self) -> float:
         """Frames per second of the videos it makes."""
         return self.base[0].config.data.fps
+
+    @property
+    def side(self) -> int:
+        """Height and width in pixels of the videos it makes."""
+        factors = [
+            stage.config.ssr.factor if stage.config.ssr else 1 for stage, _ in self.super_resolution
+        ]
+        return self.base[0].config.data.resolution * math.prod(factors)
 
     def __call__(
         self,

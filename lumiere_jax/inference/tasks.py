@@ -39,7 +39,7 @@ class VideoOptions:
         2, "Width in pixels of the border that blends original and new pixels.",
         minimum=0, served_maximum=64,
     )  # fmt: skip
-    zoom: float = option(1.0, "Size of the video within the new one.", above=0, maximum=1)
+    zoom: float = option(1.0, "Size of the video within the new one.", minimum=0.1, maximum=1)
     context: int | None = option(
         None, "Frames of the video that the model is shown; a quarter of a clip if not given.",
         minimum=1,

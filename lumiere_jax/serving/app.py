@@ -21,10 +21,9 @@ from starlette.exceptions import HTTPException  # FastAPI raises it, and none of
 
 import lumiere_jax
 from lumiere_jax.cascade.config import frame_multiple
-from lumiere_jax.inference.regions import in_words
 from lumiere_jax.inference.tasks import FILES, TASKS
 from lumiere_jax.runtime.errors import UserError
-from lumiere_jax.serving import replies, requests, uploads
+from lumiere_jax.serving import decoding, replies, requests, uploads
 from lumiere_jax.serving.guard import Guard
 from lumiere_jax.serving.metrics import Metrics
 from lumiere_jax.serving.model import Models
@@ -159,15 +158,11 @@ class _Routes:
         """Checks files; what was understood of a mask, to be shown among the options."""
         model, settings = self._models.by_base[TASKS[task].base], self._settings
         least = 1 if task == "extend" else frame_multiple(model.config)
-        notes: list[str] = []
-        given = uploads.check(
-            files, model.fps, least, settings.limits, settings.scratch, notes.append
-        )
-        if "region" not in given:
-            return {}
-        region = given["region"]
-        moving = region if region.ndim == 3 else region[None]
-        return {"region": "; ".join([in_words(moving), *notes])}
+        found = decoding.decode(
+            files, fps=model.fps, side=model.sizes[-1], least_frames=least, limits=settings.limits,
+            scratch=settings.scratch, keeps=False,
+        )  # fmt: skip
+        return {"region": found.region} if found.region else {}
 
     def _accept(self, task: str, asked: dict[str, Any], files: dict[str, bytes]) -> Job:
         key, limit = requests.batch_key(task, asked), self._settings.limits.queue

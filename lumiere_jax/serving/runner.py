@@ -15,7 +15,7 @@ from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.inference.tasks import TASKS
 from lumiere_jax.runtime import devices
 from lumiere_jax.runtime.errors import UserError
-from lumiere_jax.serving import uploads
+from lumiere_jax.serving import decoding
 from lumiere_jax.serving.model import Models
 from lumiere_jax.serving.settings import Settings
 from lumiere_jax.serving.store import Job
@@ -70,7 +70,7 @@ class Runner:
         if "style" in jobs[0].options:
             pipeline = self._styled(jobs[0])
         try:
-            given = uploads.read(files, pipeline.fps, self._settings.scratch)
+            given = self._decoded(files, pipeline)
             videos = self._call(pipeline, jobs, given, watch)
         except UserError as error:
             told = str(error).replace(str(self._settings.bundle), "…")
@@ -78,6 +78,16 @@ class Runner:
         watch.finishing()
         fps = pipeline.fps
         return [self._encoded(video, fps, job) for job, video in zip(jobs, videos, strict=True)]
+
+    def _decoded(self, files: Mapping[str, bytes], pipeline: LumierePipeline) -> dict[str, Any]:
+        """The arguments that files are; they were checked when they were sent."""
+        if not files:
+            return {}
+        settings = self._settings
+        return decoding.decode(
+            files, fps=pipeline.fps, side=pipeline.side, least_frames=1, limits=settings.limits,
+            scratch=settings.scratch, keeps=True,
+        ).arrays  # fmt: skip
 
     def _call(
         self, pipeline: LumierePipeline, jobs: Sequence[Job], given: dict[str, Any], watch: Watch

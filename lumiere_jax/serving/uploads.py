@@ -1,8 +1,7 @@
 """Pictures, videos and masks that clients send: judged by their content, never by their names.
 
-`check` is for what a stranger sent: it looks at sizes before anything is decoded, and lets FFmpeg
-and Pillow try only the listed formats, none of which can name other files. `read` is for files
-that were checked.
+Sizes are looked at before anything is decoded, and FFmpeg and Pillow may try only the listed
+formats and codecs, none of which can name other files.
 """
 
 import io
@@ -22,6 +21,12 @@ from lumiere_jax.serving.settings import Limits
 
 PICTURES = ("PNG", "JPEG", "WEBP")
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
+# Of some three hundred that FFmpeg has, those that people send; each other one is more to attack.
+_CODECS = (
+    "h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "libvpx", "libvpx-vp9", "mpeg4", "mpeg2video",
+    "mpeg1video", "msmpeg4v3", "prores", "mjpeg", "gif", "png", "apng", "webp", "ffv1", "rawvideo",
+    "qtrle", "h263",
+)  # fmt: skip
 _MAX_PACKETS = 100_000
 _SCAN, _MAX_SCANS = b"\xff\xda", 100  # start of a scan; progressive JPEGs have about ten
 
@@ -41,11 +46,13 @@ def check(
     limits: Limits,
     scratch: Path,
     tell: Callable[[str], None] = lambda note: None,
+    side: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """Checks and reads the files "image", "video" and "mask", see `read`.
+    """Checks and reads the files "image", "video" and "mask", see `inputs.read`.
 
     A video must have `least_frames` frames at the model's frame rate `fps`. `tell` is called with
-    what may not have been meant so.
+    what may not have been meant so; `side` is that of the model's videos. A server calls it by
+    `decoding.decode`, in a process of its own.
 
     Raises:
       UploadError: naming the file and what is wrong with it.
@@ -59,7 +66,7 @@ def check(
             raise UploadError(f"{name}: is too large to be decoded; make it smaller.") from error
         except Exception as error:  # decoders raise all kinds of errors for damaged files
             raise UploadError(f"{name}: is damaged, or not a picture or video.") from error
-    arrays = read(files, fps, scratch, tell)
+    arrays = _read(files, fps, scratch, tell, side)
     if "video" in arrays and len(arrays["video"]) < least_frames:
         raise UploadError(
             f"video: has {len(arrays['video'])} frames at {fps:g} fps; at least {least_frames} are "
@@ -68,11 +75,12 @@ def check(
     return arrays
 
 
-def read(
+def _read(
     files: Mapping[str, bytes],
     fps: float,
     scratch: Path,
-    tell: Callable[[str], None] = lambda note: None,
+    tell: Callable[[str], None],
+    side: int | None,
 ) -> dict[str, np.ndarray]:
     """Decodes files that were checked, see `inputs.read`."""
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
@@ -87,7 +95,7 @@ def read(
             return text.replace(f"{folder}/", "").replace(folder, "the server")
 
         try:
-            return inputs.read(paths, fps, lambda note: tell(without_folder(note)))
+            return inputs.read(paths, fps, side, lambda note: tell(without_folder(note)))
         except UserError as error:
             raise UploadError(without_folder(str(error))) from error
         except Exception as error:
@@ -162,7 +170,10 @@ def _check_pixels(name: str, width: int, height: int, limits: Limits) -> None:
 def _check_video(name: str, content: bytes, fps: float, limits: Limits, demuxers: str) -> None:
     """Decodes all frames, one after another, within the limits."""
     # Playlists and other formats that make FFmpeg open files and addresses are not listed.
-    options = {"format_whitelist": demuxers, "protocol_whitelist": ""}
+    options = {
+        "format_whitelist": demuxers, "protocol_whitelist": "",
+        "codec_whitelist": ",".join(_CODECS),
+    }  # fmt: skip
     try:
         container = av.open(io.BytesIO(content), "r", options=options, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError) as error:
@@ -174,6 +185,12 @@ def _check_video(name: str, content: bytes, fps: float, limits: Limits, demuxers
         if not container.streams.video:
             raise UploadError(f"{name}: has no frames in it.")
         stream = container.streams.video[0]
+        if stream.codec_context is None or stream.codec_context.name not in _CODECS:
+            raise UploadError(
+                f"{name}: is coded in a way that is not supported; send H.264, HEVC, VP8, VP9, "
+                "AV1, MPEG-4, ProRes, MJPEG, FFV1 or GIF.",
+                is_foreign=True,
+            )
         # Pixels that are not square are stretched, which gives more of them.
         aspect = max(float(stream.sample_aspect_ratio or 1), 1.0)
         width, height = round(stream.width * aspect), stream.height

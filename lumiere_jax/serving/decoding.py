@@ -1,0 +1,130 @@
+"""Decodes what strangers send, in a process of its own with limits of memory and time.
+
+    python -m lumiere_jax.serving.decoding FOLDER
+
+is that process: FOLDER holds the files and `order.json`, and gets `answer.json` and the arrays. It
+knows neither JAX nor the weights, and whatever a file does to a decoder ends with it.
+"""
+
+import dataclasses
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from lumiere_jax.inference.regions import in_words
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.serving import uploads
+from lumiere_jax.serving.settings import Limits
+from lumiere_jax.serving.uploads import UploadError
+
+MEMORY = 3 * 2**30
+"""Bytes of addresses that decoding may take; what it holds at once is less than half of that."""
+SECONDS = 60
+"""That decoding may take; a client that sends more work than that is refused."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoded:
+    """What files hold."""
+
+    arrays: dict[str, np.ndarray]  # as `inputs.read` gives them; empty where only checked
+    region: str  # how much of the frame a mask covers, in words; "" without one
+
+
+def decode(
+    files: Mapping[str, bytes],
+    *,
+    fps: float,
+    side: int,
+    least_frames: int,
+    limits: Limits,
+    scratch: Path,
+    keeps: bool,
+) -> Decoded:
+    """Checks the files "image", "video" and "mask", and reads them if `keeps`.
+
+    Args:
+      files: what was sent.
+      fps: the model's frame rate.
+      side: of the model's videos, in pixels; more than it takes are not kept.
+      least_frames: that a video must have.
+      limits: that the files must keep.
+      scratch: folder for temporary files.
+      keeps: whether the arrays are wanted, or only whether there would be any.
+
+    Raises:
+      UploadError: naming the file and what is wrong with it.
+    """
+    with tempfile.TemporaryDirectory(dir=scratch) as name:
+        folder = Path(name)
+        for file, content in files.items():
+            (folder / file).write_bytes(content)
+        order = {
+            "files": list(files), "fps": fps, "side": side, "least_frames": least_frames,
+            "limits": dataclasses.asdict(limits), "keeps": keeps,
+        }  # fmt: skip
+        (folder / "order.json").write_text(json.dumps(order))
+        answer = _answer(folder)
+        arrays = {name: np.load(folder / f"{name}.npy") for name in answer["arrays"]}
+        return Decoded(arrays, answer["region"])
+
+
+def _answer(folder: Path) -> dict:
+    """What the process says; an `UploadError` if it refuses, or came to an end by its limits."""
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    try:
+        subprocess.run(
+            [sys.executable, "-m", __name__, str(folder)], env=environment, timeout=SECONDS,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        answer = json.loads((folder / "answer.json").read_text())
+    except (subprocess.TimeoutExpired, FileNotFoundError, json.JSONDecodeError) as error:
+        raise UploadError(
+            f"a file takes more than {SECONDS} s or {MEMORY // 2**30} GiB to decode, or is "
+            "damaged; send a smaller, shorter or simpler one."
+        ) from error
+    if "error" in answer:
+        raise UploadError(answer["error"], is_foreign=answer["is_foreign"])
+    return answer
+
+
+def _decode_here(folder: Path) -> dict:
+    """Does what the order says, and answers."""
+    order = json.loads((folder / "order.json").read_text())
+    files = {name: (folder / name).read_bytes() for name in order["files"]}
+    notes: list[str] = []
+    try:
+        arrays = uploads.check(
+            files, order["fps"], order["least_frames"], Limits(**order["limits"]), folder,
+            notes.append, order["side"],
+        )  # fmt: skip
+    except UserError as error:
+        return {"error": str(error), "is_foreign": getattr(error, "is_foreign", False)}
+    except MemoryError:
+        return {"error": "a file is too large to be decoded; send a smaller one.",
+                "is_foreign": False}  # fmt: skip
+    region = ""
+    if "region" in arrays:
+        frames = arrays["region"]
+        region = "; ".join([in_words(frames if frames.ndim == 3 else frames[None]), *notes])
+    for name, array in arrays.items() if order["keeps"] else ():
+        np.save(folder / f"{name}.npy", array)
+    return {"arrays": list(arrays) if order["keeps"] else [], "region": region}
+
+
+def _main() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
+    folder = Path(sys.argv[1])
+    (folder / "answer.json").write_text(json.dumps(_decode_here(folder)))
+
+
+if __name__ == "__main__":
+    _main()
