@@ -158,21 +158,21 @@ def test_names_that_others_gave_to_the_loopback(bundle, tmp_path):
 def test_uploads_wait_on_the_disk_for_their_turn_and_few_of_them(site, monkeypatch):
     from starlette.datastructures import UploadFile
 
-    from lumiere_jax.serving import app, uploads
+    from lumiere_jax.serving import app, decoding
 
     may_go, read, replies = threading.Event(), [], []
-    read_file, check = UploadFile.read, uploads.check
+    read_file, decode = UploadFile.read, decoding.decode
 
     async def counted_read(file, size=-1):
         read.append(file)
         return await read_file(file, size)
 
-    def slow_check(*arguments):
+    def slow_decode(*arguments, **options):
         may_go.wait(300)
-        return check(*arguments)
+        return decode(*arguments, **options)
 
     monkeypatch.setattr(UploadFile, "read", counted_read)
-    monkeypatch.setattr(uploads, "check", slow_check)
+    monkeypatch.setattr(decoding, "decode", slow_decode)
     monkeypatch.setattr(app, "_MOST_WAITING", 2)
     transport = httpx.ASGITransport(site.app)
 
