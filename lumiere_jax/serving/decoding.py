@@ -7,6 +7,7 @@ knows neither JAX nor the weights, and whatever a file does to a decoder ends wi
 """
 
 import dataclasses
+import errno
 import json
 import os
 import resource
@@ -28,6 +29,7 @@ MEMORY = 3 * 2**30
 """Bytes of addresses that decoding may take; what it holds at once is less than half of that."""
 SECONDS = 60
 """That decoding may take; a client that sends more work than that is refused."""
+_NO_SPACE = 28  # exit code
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +63,7 @@ def decode(
 
     Raises:
       UploadError: naming the file and what is wrong with it.
+      OSError: if there is no room for the files.
     """
     with tempfile.TemporaryDirectory(dir=scratch) as name:
         folder = Path(name)
@@ -80,10 +83,12 @@ def _answer(folder: Path) -> dict:
     """What the process says; an `UploadError` if it refuses, or came to an end by its limits."""
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     try:
-        subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", __name__, str(folder)], env=environment, timeout=SECONDS,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
+        if done.returncode == _NO_SPACE:
+            raise OSError(errno.ENOSPC, "an upload cannot be stored")
         answer = json.loads((folder / "answer.json").read_text())
     except (subprocess.TimeoutExpired, FileNotFoundError, json.JSONDecodeError) as error:
         raise UploadError(
@@ -123,7 +128,10 @@ def _main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
     folder = Path(sys.argv[1])
-    (folder / "answer.json").write_text(json.dumps(_decode_here(folder)))
+    try:
+        (folder / "answer.json").write_text(json.dumps(_decode_here(folder)))
+    except OSError:
+        sys.exit(_NO_SPACE)
 
 
 if __name__ == "__main__":
