@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 
 import av
 import numpy as np
-from av.container import InputContainer
+from av.container import Container, InputContainer
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 from jaxtyping import Float64
@@ -44,6 +44,7 @@ _TIMED_FORMATS = {"mov", "mpegts", "flv", "gif", "apng", "mxf", "ogg"}
 # Containers that say it for some frames only; FFmpeg's guesses depend on where reading began.
 _BARE_FORMATS = {"mpegvideo", "h264", "hevc", "m4v", "vc1", "obu"}  # for none at all
 _SPARSE_FORMATS = _BARE_FORMATS | {"mpeg"}
+_PLAYLISTS = {"concat", "hls", "dash", "sdp", "imf"}  # which would read files beside them
 _REORDERING_CODECS = {"h264", "hevc"}  # whose headers do not always say that they reorder
 _B_VOP = re.compile(rb"\x00\x00\x01\xb6[\x80-\xbf]")  # ISO/IEC 14496-2: start code, coding type 2
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own leave transparency out
@@ -185,6 +186,8 @@ def open_video(path: str | os.PathLike) -> Iterator[tuple[InputContainer, VideoS
         raise VideoReadError(path, ENDLESS)
     try:
         with av.open(os.fspath(path), metadata_errors="replace") as container:
+            if _formats_of(container) & _PLAYLISTS:
+                raise VideoReadError(path, "it is a list of other files, not a video")
             stream = picture_stream(container)
             if stream is None:
                 raise VideoReadError(path, "it has no video stream")
@@ -366,7 +369,11 @@ class _Packets(NamedTuple):
 
 def _formats(stream: VideoStream) -> set[str]:
     """FFmpeg's names of a file's container."""
-    return set(stream.container.format.name.split(","))
+    return _formats_of(stream.container)
+
+
+def _formats_of(container: Container) -> set[str]:
+    return set(container.format.name.split(","))
 
 
 def _is_avi(stream: VideoStream) -> bool:

@@ -289,6 +289,13 @@ def test_sizes_that_change_midway_become_the_first(tmp_path):
     assert later.shape == (2, 48, 64, 3) and number(later[0]) == 30
 
 
+def test_a_list_of_files_is_no_video(tmp_path):
+    write(tmp_path / "other.mp4", Recipe(num_frames=12))
+    (tmp_path / "a.mp4").write_text("ffconcat version 1.0\nfile other.mp4\n")
+    with pytest.raises(VideoReadError, match="it is a list of other files, not a video"):
+        probe_video(tmp_path / "a.mp4")
+
+
 def test_packets_that_are_fields_are_not_taken_for_frames():
     frames = [n / 25 + 1.4 for n in range(8)]
     assert holds_fields(1 / 50, frames)
