@@ -57,7 +57,8 @@ def main(argv: Sequence[str]) -> None:
     if _WORKER_ONLY.value and not _WORKERS.value:
         raise UserError("--worker_only with --workers=0 would do nothing; give 1 or more.")
     try:
-        from lumiere_jax.serving import app, command, worker
+        from lumiere_jax.serving import app, command
+        from lumiere_jax.serving.log import log_plainly
     except ImportError as error:
         raise UserError(
             f"serving needs {error.name}: install the extra, pip install 'lumiere_jax[serve]'"
@@ -65,7 +66,7 @@ def main(argv: Sequence[str]) -> None:
     from lumiere_jax.checkpoints import hub
 
     del app  # imported for what it needs
-    worker.log_plainly()
+    log_plainly()
     data = Path(_DATA.value).absolute()
     bundle = hub.find(str(_BUNDLE.value)).absolute()
     with command.data_folder(data) as scratch:

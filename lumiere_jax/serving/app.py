@@ -24,7 +24,7 @@ from lumiere_jax.cascade.config import frame_multiple
 from lumiere_jax.inference.tasks import FILES, TASKS
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.serving import decoding, replies, requests, uploads
-from lumiere_jax.serving.guard import Guard
+from lumiere_jax.serving.guard import Guard, HeadAsGet
 from lumiere_jax.serving.metrics import Metrics
 from lumiere_jax.serving.model import Models
 from lumiere_jax.serving.replies import Health, Info, JobReply, Problem
@@ -103,6 +103,7 @@ def make_app(
     for kind, tell in _HANDLERS.items():
         app.exception_handler(kind)(tell)
     app.mount("/", StaticFiles(directory=PAGE, html=True))
+    app.add_middleware(HeadAsGet)
     app.add_middleware(Guard, max_bytes=settings.limits.upload_bytes, keys=list(keys), hosts=hosts)
     app.add_middleware(metrics.middleware)
     return app
@@ -189,33 +190,34 @@ class _Routes:
             raise _no_such_job()
         return self._reply(job)
 
-    async def check_stream(self, job_id: uuid.UUID) -> None:
-        """Refuses a stream while there can still be a status code."""
+    async def check_stream(self, job_id: uuid.UUID) -> AsyncIterator[None]:
+        """Refuses a stream while there can still be a status code; counts it while it lasts."""
         await anyio.to_thread.run_sync(self._found, job_id)
         if self._streams >= self._settings.limits.streams:
             raise _later("too many clients follow jobs now; request the job itself now and then")
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
 
     async def events(self, job_id: uuid.UUID) -> AsyncIterator[ServerSentEvent]:
         """The job whenever it changes, until it has ended: server-sent events named `job`.
 
         Each event is the whole state, so a client that connects again misses nothing.
         """
-        self._streams += 1
-        try:
-            last, number = None, 0
-            while not self._is_stopping():
-                job = await anyio.to_thread.run_sync(self._store.get, str(job_id))
-                if job is None:
-                    return
-                reply = await anyio.to_thread.run_sync(self._reply, job)
-                if reply != last:
-                    last, number = reply, number + 1
-                    yield ServerSentEvent(event="job", data=reply, id=str(number))
-                if job.is_finished:
-                    return
-                await anyio.sleep(_EVENT_SECONDS)
-        finally:
-            self._streams -= 1
+        last, number = None, 0
+        while not self._is_stopping():
+            job = await anyio.to_thread.run_sync(self._store.get, str(job_id))
+            if job is None:
+                return
+            reply = await anyio.to_thread.run_sync(self._reply, job)
+            if reply != last:
+                last, number = reply, number + 1
+                yield ServerSentEvent(event="job", data=reply, id=str(number))
+            if job.is_finished:
+                return
+            await anyio.sleep(_EVENT_SECONDS)
 
     def video(
         self, job_id: uuid.UUID, range: Annotated[str | None, Header(max_length=200)] = None

@@ -53,6 +53,7 @@ def serve(
             app,
             http=PatientProtocol,
             ws="none",
+            log_config=None,  # see `log_plainly`
             log_level="warning",
             access_log=False,
             server_header=False,

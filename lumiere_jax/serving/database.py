@@ -139,6 +139,7 @@ def _parse(url: str) -> sa.URL:
 def _postgres(url: sa.URL) -> sa.Engine:
     engine = sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
+        hide_parameters=True,  # ids of jobs are the right to read them
         pool_pre_ping=True,
         pool_size=5,
         max_overflow=20,
@@ -158,6 +159,7 @@ def _postgres(url: sa.URL) -> sa.Engine:
 def _sqlite(url: sa.URL) -> sa.Engine:
     engine = sa.create_engine(
         url.set(drivername="sqlite+pysqlite"),
+        hide_parameters=True,  # ids of jobs are the right to read them
         pool_size=5,
         max_overflow=40,
         connect_args={"timeout": _LOCK_SECONDS, "check_same_thread": False},

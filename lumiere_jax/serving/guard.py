@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Collection
 
 from python_multipart.multipart import parse_options_header
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _FORMS = (b"multipart/form-data", b"application/x-www-form-urlencoded")
@@ -23,6 +23,33 @@ _POLICY = (
 )
 # The page /docs has a script in the page itself.
 _DOCS_POLICY = _POLICY + b"; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'"
+
+
+class HeadAsGet:
+    """ASGI middleware: answers HEAD as GET would, without the body.
+
+    FastAPI's routes know nothing of HEAD. Events have no end, so that they are refused.
+    """
+
+    def __init__(self, app: ASGIApp):
+        """Takes the application."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles a request."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        if scope["path"].endswith("/events"):
+            await Response(status_code=405, headers={"Allow": "GET"})(scope, receive, send)
+            return
+
+        async def send_head(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self._app({**scope, "method": "GET"}, receive, send_head)
 
 
 class TooLarge(Exception):

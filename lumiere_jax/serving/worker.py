@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from lumiere_jax.runtime.progress import duration
 from lumiere_jax.serving.database import Database
 from lumiere_jax.serving.leases import Leases
+from lumiere_jax.serving.log import log_plainly
 from lumiere_jax.serving.settings import Settings
 from lumiere_jax.serving.store import Job
 from lumiere_jax.serving.watch import Watch
@@ -229,15 +230,6 @@ class _Made:
     is_loaded = False
     videos: list[bytes] | None = None
     error: BaseException | None = None
-
-
-def log_plainly() -> None:
-    """Writes each message of server and workers to stderr as one line with time and process."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(processName)s: %(message)s"))
-    _log.handlers = [handler]
-    _log.setLevel(logging.INFO)
-    _log.propagate = False
 
 
 def main(name: str, settings: Settings) -> None:

@@ -229,6 +229,17 @@ def test_idle_streams_are_kept_alive_and_bounded(site, monkeypatch):
     assert refused[0].status_code == 429 and "too many clients" in refused[0].json()["detail"]
 
 
+def test_head_is_get_without_its_body(site):
+    job = site.post().json()["id"]
+    for path in ("/info", f"/jobs/{job}", "/health/live", "/metrics"):
+        reply, whole = site.client.head(path), site.client.get(path)
+        assert reply.status_code == whole.status_code == 200 and reply.content == b"", path
+        assert reply.headers["content-type"] == whole.headers["content-type"]
+    assert int(site.client.head("/info").headers["content-length"]) > 100
+    assert site.client.head(f"/jobs/{NOBODY}").status_code == 404
+    assert site.client.head(f"/jobs/{job}/events").status_code == 405
+
+
 def test_info(site):
     info = site.client.get("/info").json()
     assert list(info["tasks"]) == [
