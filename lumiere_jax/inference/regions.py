@@ -70,8 +70,10 @@ def in_words(region: Bool[np.ndarray, "time height width"]) -> str:
     """How much of a frame a region covers, as "6.6% of the frame"."""
     shares = region.mean(axis=(1, 2))
     least, mean, most = (_percent(share) for share in (shares.min(), shares.mean(), shares.max()))
-    moving = "" if least == most else f" on average, {least} to {most}"
-    return f"{mean} of the frame{moving}"
+    is_even = np.ptp(region.mean(axis=(1, 2))) <= 0.25 * region.mean()
+    return (
+        f"{mean} of the frame" if is_even else f"{mean} of the frame on average, {least} to {most}"
+    )
 
 
 def _percent(share: float) -> str:

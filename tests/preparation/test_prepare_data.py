@@ -1,4 +1,5 @@
 import json
+import multiprocessing.forkserver
 import os
 import resource
 import select
@@ -151,6 +152,20 @@ def command(source, output, *flags):
     return [*main, f"--source={source}", f"--output={output}", "--videos_per_shard=1", *flags]
 
 
+@pytest.fixture(name="pipes_are_files")
+def fixture_pipes_are_files(tmp_path_factory, monkeypatch):
+    """Workers take a pipe for a file, and so hang at it, as at a file of a server that is gone."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "sitecustomize.py").write_text(
+        "import os.path\n"
+        "os.path.isfile = lambda path: os.path.exists(path) and not os.path.isdir(path)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+    multiprocessing.forkserver._forkserver._stop()  # the next one starts so
+    yield
+    multiprocessing.forkserver._forkserver._stop()
+
+
 def start_and_wait_at(fifo, source, output, done):
     """Starts the binary, and waits until `done` shards are complete and it hangs at the FIFO."""
     process = subprocess.Popen(command(source, output, "--workers=1"), stderr=subprocess.PIPE)
@@ -175,7 +190,7 @@ def wait_for_no_reader(fifo):
     os.close(fifo)
 
 
-def test_killed_in_the_middle_it_goes_on_without_loss_or_duplicates(tmp_path):
+def test_killed_in_the_middle_it_goes_on_without_loss_or_duplicates(tmp_path, pipes_are_files):
     folder, output = copy_real(tmp_path / "videos"), tmp_path / "out"
     manifest = tmp_path / "videos" / "list.csv"
     names = ["bikes.mp4", "fifo.mp4", "bigbuckbunny.mp4"]
@@ -230,7 +245,7 @@ def hanging(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["killed", "slow"])
-def test_a_video_that_takes_its_worker_along_is_rejected_alone(tmp_path, how):
+def test_a_video_that_takes_its_worker_along_is_rejected_alone(tmp_path, how, pipes_are_files):
     deaths = 0
     with run.begun(hanging(tmp_path), tmp_path / "out", settings()) as plan:
         (shard,) = plan.shards()
