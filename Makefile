@@ -42,8 +42,9 @@ PORT ?= 8000
 playground: $(VENV)/.serve  ## Serve the shipped weights with a page to try them on: BUNDLE=... PORT=...
 	@$(BIN)/python -m lumiere_jax.serve --bundle "$(BUNDLE)" --data playground --port "$(PORT)"
 
+# Three on two cores, because an eighth of the time they wait for servers that they started.
 test: lint  ## Check format, lint, imports and types, then run the tests.
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # Apache Beam's pins conflict with those of requirements.txt.
 test-beam:  ## Run the tests of the Beam pipeline, in a separate environment.

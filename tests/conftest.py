@@ -26,7 +26,7 @@ _ENVIRONMENT = {
     "--xla_force_host_platform_device_count=1",
     # Where in the source an operation comes from is looked up for each, and read by nobody.
     "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",
-    # Two test processes on two cores: more threads would only wait for each other.
+    # There is a test process for each core: more threads would only wait for each other.
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
