@@ -88,6 +88,18 @@ def cascade(tmp_path_factory) -> dict[str, Path]:
     return train_cascade((folder.parent if is_worker else folder) / "cascade")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def fixture_memory():
+    """Compiled programs are forgotten when a process has many gigabytes of them."""
+    yield
+    memory = Path("/proc/self/statm")  # in pages; Linux alone has it
+    if memory.exists() and int(memory.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > 3e9:
+        import jax
+
+        jax.clear_caches()
+        gc.collect()
+
+
 @pytest.fixture(name="browser", scope="module")
 def fixture_browser():
     executable = shutil.which("chromium") or shutil.which("chromium-browser")

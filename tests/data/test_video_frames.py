@@ -75,10 +75,12 @@ def hdr_signal(colours, transfer):
     if transfer == PQ:
         root = (light / 10_000) ** 0.1593017578125
         return ((0.8359375 + 18.8515625 * root) / (1 + 18.6875 * root)) ** 78.84375
-    luminance = light @ [0.2627, 0.6780, 0.0593] / 1000
+    luminance = np.maximum(light @ [0.2627, 0.6780, 0.0593] / 1000, 1e-12)
     scene = light / 1000 * luminance[..., None] ** (1 / 1.2 - 1)
     a, b, c = 0.17883277, 0.28466892, 0.55991073
-    return np.where(scene <= 1 / 12, np.sqrt(3 * scene), a * np.log(12 * scene - b) + c)
+    return np.where(
+        scene <= 1 / 12, np.sqrt(3 * scene), a * np.log(np.maximum(12 * scene - b, 1e-12)) + c
+    )
 
 
 @pytest.mark.parametrize("transfer, name", [(HLG, "HLG"), (PQ, "PQ")])

@@ -38,10 +38,12 @@ def main(argv):
         atexit.register(time.sleep, 60)  # what waits for the other process
         raise errors.PeerError("process 1 is gone")
     if DO.value == "wait":
-        time.sleep(600)
+        for _ in range(6000):  # a signal that comes just before a sleep waits for its end
+            time.sleep(0.1)
     if DO.value == "interrupt_destructor":
         Interrupted()  # and gone
-        time.sleep(600)
+        for _ in range(6000):
+            time.sleep(0.1)
 
 errors.run(main)
 """
