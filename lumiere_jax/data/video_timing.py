@@ -134,16 +134,17 @@ class DecodedOrder:
     ) -> Iterator[ShownFrame]:
         """See `Clock`."""
         number = 0 if is_start else None
-        ends = [*self.times[1:], self.times[-1] + self.last_held]
+        last = len(self.times) - 1
         for frame in frames:
             if number is None and frame.key_frame and frame.pts is not None:
                 number = self.entries.get(frame.pts)
             if number is None:
                 continue
-            if number == len(self.times):
+            if number > last:
                 return
             time = float(self.times[number])
-            yield ShownFrame(time, float(ends[number]) - time, frame)
+            held = self.last_held if number == last else float(self.times[number + 1]) - time
+            yield ShownFrame(time, held, frame)
             number += 1
 
 
@@ -154,10 +155,7 @@ class VideoInfo:
     duration: float  # from the first frame's appearance to the last one's disappearance
     frame_period: float  # the usual time between two frames
     clock: Clock
-    size: tuple[int, int] = (
-        0,
-        0,
-    )  # (height, width) of the first frame, upright, square pixels
+    size: tuple[int, int] = (0, 0)  # (height, width) of the first frame, as it is shown
     treated: tuple[str, ...] = ()  # what else than decoding is done to its frames, in words
 
     @property
@@ -401,12 +399,9 @@ def _timing(stream: VideoStream, found: _Packets, first: float | None) -> VideoI
     if first is not None:
         stamps = stamps[stamps >= first - 1e-6] if (stamps >= first - 1e-6).any() else stamps
     start = float(stamps[0])
-    steps, gaps = _without_jumps(np.diff(stamps), nominal_period(stream))
-    times = np.concatenate([[0.0], np.cumsum(steps)])
-    grid = _grid(times, steps, unit, _stated_rates(stream)) if len(steps) else None
-    period = usual(steps) if len(steps) else nominal_period(stream)
-    if grid is not None:
-        times, period = np.rint(times / grid) * grid, round(period / grid) * grid
+    nominal = nominal_period(stream)
+    steps, gaps = _without_jumps(np.diff(stamps), nominal)
+    times, period, grid = _paced(steps, unit, _stated_rates(stream), nominal)
     held = min(max(found.durations[-1], 0) * unit, MAX_HOLD)
     held = held if held > 1.5 * period or not len(steps) and held else period
     clock = Timestamps(start, grid, gaps)
@@ -457,6 +452,19 @@ def usual(steps: Float64[np.ndarray, " step"]) -> float:
     return float(np.mean(max(near, key=len)))
 
 
+def _paced(
+    steps: Float64[np.ndarray, " step"], unit: float, stated: Sequence[float], nominal: float
+) -> tuple[Float64[np.ndarray, " frame"], float, float | None]:
+    """Times of frames, the usual step between them, and the grid that both are put on, if any."""
+    times = np.concatenate([[0.0], np.cumsum(steps)])
+    if not len(steps):
+        return times, nominal, None
+    period, grid = usual(steps), _grid(times, steps, unit, stated)
+    if grid is not None:
+        times, period = np.rint(times / grid) * grid, round(period / grid) * grid
+    return times, period, grid
+
+
 def _grid(
     times: Float64[np.ndarray, " frame"],
     steps: Float64[np.ndarray, " step"],
@@ -496,11 +504,7 @@ def _counted_by_decoding(path: str | os.PathLike, found: _Packets) -> VideoInfo:
     steps = _decoded_steps(marks, found, unit, nominal, is_guessed=is_avi)
     if is_bare and len(steps):
         steps = np.full(len(steps), usual(steps))
-    times = np.concatenate([[0.0], np.cumsum(steps)])
-    grid = _grid(times, steps, unit, stated) if len(steps) else None
-    period = usual(steps) if len(steps) else nominal
-    if grid is not None:
-        times, period = np.rint(times / grid) * grid, round(period / grid) * grid
+    times, period, _ = _paced(steps, unit, stated, nominal)
     uses = collections.Counter(marks)
     entries = {mark: number for mark, number in keys if uses[mark] == 1 and not is_sparse}
     stamps = tuple((float(times[number]), mark * unit) for mark, number in entries.items())
