@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from lumiere_jax.data.config import DataConfig
+from lumiere_jax.data.folder import FolderReport
 from lumiere_jax.data.image_folder import ImageFolder
 from lumiere_jax.data.mixture import Mixture
 from lumiere_jax.data.moving_digits import MovingDigits
@@ -85,8 +86,7 @@ def report(source: Source) -> str:
     if isinstance(source, VideoFolder | ImageFolder):
         return str(source.report)
     if isinstance(source, Ucf101) and source.left_out:
-        head = f"ucf101: {len(source)} videos used, {len(source.left_out)} skipped"
-        return "\n".join([head, *(f"  {name}: {why}" for name, why in source.left_out.items())])
+        return str(FolderReport("ucf101", used=len(source), skipped=source.left_out))
     return ""
 
 

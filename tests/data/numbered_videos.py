@@ -146,9 +146,13 @@ def _copy(source: Path, target: Path, start: float) -> None:
         copied = container.add_stream_from_template(stream)
         given.seek(int(start / stream.time_base), stream=stream)
         shift = round(start / stream.time_base)
-        for packet in given.demux(stream):
-            if packet.dts is None:
-                continue
+        copy_packets(given, container, copied, shift)
+
+
+def copy_packets(given, container, copied, shift: int = 0) -> None:
+    """Copies the packets of the first video stream, as many units earlier as `shift`."""
+    for packet in given.demux(video=0):
+        if packet.dts is not None:
             packet.pts -= shift
             packet.dts -= shift
             packet.stream = copied

@@ -12,7 +12,7 @@ import pytest
 from lumiere_jax.data.image_folder import read_image
 from lumiere_jax.data.video_io import read_video
 from lumiere_jax.data.video_timing import VideoReadError, holds_fields, probe_video, usual
-from tests.data.numbered_videos import Recipe, number, numbers, picture, write
+from tests.data.numbered_videos import Recipe, copy_packets, number, numbers, picture, write
 
 
 def read_all(path, fps=None):
@@ -225,11 +225,9 @@ def test_a_truncated_file_says_how_much_can_be_read(tmp_path, suffix):
         with av.open(str(path)) as given, av.open(
             str(front), "w", options={"movflags": "+faststart"}
         ) as container:  # fmt: skip
-            copied = container.add_stream_from_template(given.streams.video[0])
-            for packet in given.demux(video=0):
-                if packet.dts is not None:
-                    packet.stream = copied
-                    container.mux(packet)
+            copy_packets(
+                given, container, container.add_stream_from_template(given.streams.video[0])
+            )
         path = front
     half = tmp_path / f"half.{suffix}"
     half.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
@@ -314,10 +312,7 @@ def test_the_first_moving_stream_is_read(tmp_path):
         frame.pts = 0
         container.mux(cover.encode(frame))
         container.mux(cover.encode())
-        for packet in given.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = copied
-                container.mux(packet)
+        copy_packets(given, container, copied)
     assert read_all(tmp_path / "cover.mp4") == list(range(12))
 
 
