@@ -23,10 +23,10 @@ def read(
 ) -> dict[str, np.ndarray]:
     """Reads the files "image", "video" and "mask" of a task as the arguments of its method.
 
-    These are "image", "video" and "region", see `read_picture`, `read_clip` and `read_region`; the
-    region of a picture has no axis of time. `fps` is the model's frame rate, and `side` the side of
-    its results: what is larger is made as small, see `bounded_size`, before it takes memory. `tell`
-    is called with what may not have been meant so.
+    These are "image", "video" and "region", see `read_clip` and `read_region`; pictures are upright
+    and on white, and the region of one has no axis of time. `fps` is the model's frame rate, and
+    `side` the side of its results: what is larger is made as small, see `bounded_size`, before it
+    takes memory. `tell` is called with what may not have been meant so.
     """
     given: dict[str, np.ndarray] = {}
     info = None
@@ -61,12 +61,8 @@ def _bounded_region(region: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.stack([np.asarray(frame.resize(size[::-1], box)) > 0 for frame in frames])
 
 
-def read_picture(path: str) -> Float[np.ndarray, "height width 3"]:
-    """An image file, upright and on white, in [-1, 1]; `UserError` if it cannot be read."""
-    return to_float(_picture(path))
-
-
 def _picture(path: str) -> Picture:
+    """An image file, upright and on white; `UserError` if it cannot be read."""
     try:
         return read_image(Path(path).expanduser())
     except (OSError, ValueError) as error:
