@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from lumiere_jax.data.image_folder import read_image
 from lumiere_jax.data.video_io import read_video, write_video
+from tests.browser import wait_until
 
 PROMPT = "a large red circle moving right"
 ALL = {
@@ -73,7 +74,7 @@ def make(page, tmp_path):
     """Submits, and waits for the video; its frames."""
     page.get_by_role("button", name="Make the video").click()
     page.locator("#result").wait_for(timeout=600_000)
-    page.wait_for_function("document.getElementById('result').readyState >= 2")
+    wait_until(page, "document.getElementById('result').readyState >= 2")
     assert page.locator("#problem").is_hidden()
     with page.expect_download() as download:
         page.get_by_role("link", name="Download MP4").click()
@@ -132,10 +133,13 @@ def test_a_painted_region(page, files, tmp_path, name, given):
     choose(page, name)
     fill(page)
     give(page, files[given])
-    page.wait_for_function("""() => {
+    wait_until(
+        page,
+        """() => {
       const frame = document.getElementById("canvas").getContext("2d");
       return frame.getImageData(20, 8, 1, 1).data[0] > 100;
-    }""")
+    }""",
+    )
     page.get_by_role("button", name="Make the video").click()
     assert "Paint the region" in page.locator("#problem").text_content()
     paint(page)
@@ -273,9 +277,7 @@ def test_files_and_regions_are_kept_while_arrow_keys_pass_other_tasks(page, file
     assert page.locator("#canvas").is_hidden()
     page.locator("#tasks input:checked").press("ArrowLeft")
     page.locator("#canvas").wait_for()
-    page.wait_for_function(
-        "text => document.getElementById('covered').textContent === text", arg=covered
-    )
+    wait_until(page, "text => document.getElementById('covered').textContent === text", covered)
     assert covered != "0% is covered"
     assert page.locator("#file").evaluate("input => input.files[0].name") == "video.mp4"
     # Faster than the video is loaded.
@@ -355,7 +357,7 @@ def test_on_a_phone_by_touch_nothing_is_wider_than_the_screen(shared_server, ope
     give(page, files["image"])
     page.locator("#canvas").scroll_into_view_if_needed()
     page.locator("#canvas").tap()
-    page.wait_for_function("!document.getElementById('covered').textContent.startsWith('0%')")
+    wait_until(page, "!document.getElementById('covered').textContent.startsWith('0%')")
 
 
 def test_nothing_comes_from_elsewhere(shared_server, open_page):
