@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX ?= $(CURDIR)/.cache/bytecode
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-train scores eval-demo playground test test-beam lint plan format docs docs-serve clean
+.PHONY: help demo demo-train scores eval-demo playground test bytecode test-beam lint plan format docs docs-serve clean
 
 help:  ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -43,8 +43,13 @@ playground: $(VENV)/.serve  ## Serve the shipped weights with a page to try them
 	@$(BIN)/python -m lumiere_jax.serve --bundle "$(BUNDLE)" --data playground --port "$(PORT)"
 
 # Three on two cores, because an eighth of the time they wait for servers that they started.
-test: lint  ## Check format, lint, imports and types, then run the tests.
+test: $(VENV)/.test  ## Check format, lint, imports and types, then run the tests.
+	@$(MAKE) --no-print-directory -j2 lint bytecode
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+# Compiled once beside the checks; test processes that start together would each compile all of it.
+bytecode: $(VENV)/.test
+	@$(BIN)/python -m pytest --collect-only -qq >/dev/null 2>&1 || true  # the run itself tells of errors
 
 # Apache Beam's pins conflict with those of requirements.txt.
 test-beam:  ## Run the tests of the Beam pipeline, in a separate environment.

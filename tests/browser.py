@@ -7,7 +7,7 @@ from playwright.sync_api import Page
 
 
 def wait_until(page: Page, expression: str, argument: Any = None) -> None:
-    """Asks from here until it is true: where a Content-Security-Policy holds, a page may not ask itself.
+    """Asks from here until it is true; a page with a Content-Security-Policy could not ask itself.
 
     Raises:
       TimeoutError: It is not true after 200 s; an idle machine takes some seconds.
