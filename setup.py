@@ -44,14 +44,13 @@ BEAM = ["apache-beam>=2.70"]
 DOCS = ["mkdocs-material>=9.7", "mkdocstrings[python]>=1.0"]
 HUB = ["huggingface_hub>=1.0"]
 INT8 = ["qwix>=0.1.8"]
-STUDY = ["flask>=3.1", "waitress>=3.0.2"]
+STUDY = ["fastapi>=0.165", "uvicorn>=0.38"]
 SERVE = [
-    "fastapi>=0.165",
+    *STUDY,
     "fastapi-offline>=1.7.5",
     "prometheus-client>=0.22",
     "python-multipart>=0.0.20",
     "sqlalchemy>=2.0.40",
-    "uvicorn>=0.38",
 ]
 POSTGRES = ["psycopg[binary]>=3.2"]
 TEST = [
@@ -60,7 +59,6 @@ TEST = [
     *INT8,
     *POSTGRES,
     *SERVE,
-    *STUDY,
     "beartype>=0.22",
     "diffusers>=0.38",
     "httpx>=0.28",

@@ -7,12 +7,12 @@ import os
 import resource
 import shutil
 import signal
-import socket
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from lumiere_jax.runtime import web_server
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.serving.database import Database
 from lumiere_jax.serving.model import Models
@@ -20,7 +20,6 @@ from lumiere_jax.serving.settings import Settings
 from lumiere_jax.serving.store import Store
 from lumiere_jax.serving.supervisor import Supervisor
 
-_GRACE_SECONDS = 5  # for requests that are being answered when the server ends
 _SHORTEST_KEY = 16
 _CACHES = ("KERAS_HOME", "MPLCONFIGDIR")  # where libraries write as they are imported
 
@@ -35,36 +34,21 @@ def serve(
     allowed_hosts: Sequence[str] = (),
 ) -> None:
     """Serves, with workers in processes of their own, until SIGTERM or Ctrl-C."""
-    import uvicorn
-
     from lumiere_jax.serving.app import make_app
     from lumiere_jax.serving.patience import PatientProtocol
 
     _allow_files()
     keys = read_keys(key_file)
     models = Models.read(settings.bundle, distilled=settings.distilled)
-    listening = listen(host, port)
+    listening = web_server.listen(host, port)
     database = Database(settings.database)
     is_local = ipaddress.ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback
     hosts = names(host, is_open=not keys and is_local, allowed=allowed_hosts)
     app = make_app(Store(database), models, settings, keys, lambda: server.should_exit, hosts)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            http=PatientProtocol,
-            ws="none",
-            log_config=None,  # see `log_plainly`
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
-        )
-    )
-    # uvicorn raises the signal again when it has ended, but there is still work to do then.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, frame: None)
+    server = web_server.make_server(app, http=PatientProtocol)
+    web_server.end_by_signal(server)
     with _supervised(database, settings, num_workers):
-        where = address(host, listening.getsockname()[1])
+        where = web_server.address(host, listening.getsockname()[1])
         print(f"serving {settings.bundle} at {where} with {num_workers} workers", flush=True)
         server.run(sockets=[listening])
 
@@ -160,23 +144,3 @@ def names(host: str, *, is_open: bool, allowed: Sequence[str]) -> set[str] | Non
     if not is_open and not allowed:
         return None
     return {"localhost", host.lower(), *(name.strip().lower() for name in allowed)}
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        # Python's own text repeats the address; names that are not found have no errno.
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-        raise UserError(
-            f"cannot serve at {host}:{port} ({reason}); give another --port or --host."
-        ) from error
-
-
-def address(host: str, port: int) -> str:
-    """The URL of the server for a browser."""
-    if host in ("0.0.0.0", "::"):
-        host = socket.gethostname()
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"

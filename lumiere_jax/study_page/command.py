@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lumiere_jax.metrics.user_study import Study, merge, summarize
+from lumiere_jax.runtime import web_server
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.study_page import folder as study_folder
 
@@ -36,16 +37,18 @@ def make_or_load(
 
 
 def serve(study: Study, folder: Path, host: str, port: int) -> None:
-    """Serves until it is interrupted."""
+    """Serves until SIGTERM or Ctrl-C."""
     from lumiere_jax.study_page import server
     from lumiere_jax.study_page.store import Store
 
     store = Store(folder / study_folder.ANSWERS_FILE, study)
-    listening = server.make_server(server.make_app(study, folder, store), host, port)
-    where = server.address(host, listening.effective_port)
+    listening = web_server.listen(host, port)
+    running = web_server.make_server(server.make_app(study, folder, store))
+    web_server.end_by_signal(running)
+    where = web_server.address(host, listening.getsockname()[1])
     checks = sum(pair.is_check for pair in study.pairs)
     print(f"{len(study.pairs) - checks} pairs and {checks} attention checks at {where}")
-    listening.run()
+    running.run(sockets=[listening])
 
 
 def evaluate(study: Study, folder: Path, answers: Sequence[Path], max_wrong_checks: int) -> None:

@@ -211,12 +211,6 @@ def test_a_data_folder_belongs_to_one_server(tmp_path):
     assert not scratch.exists() and tempfile.gettempdir() != str(scratch)
 
 
-def test_the_address_that_is_printed():
-    assert command.address("127.0.0.1", 80) == "http://127.0.0.1:80/"
-    assert command.address("::1", 80) == "http://[::1]:80/"
-    assert "0.0.0.0" not in command.address("0.0.0.0", 80)
-
-
 def test_missing_packages_are_told_with_the_extra():
     code = (
         "import sys; sys.modules['fastapi'] = None\n"

@@ -5,8 +5,9 @@ import threading
 import pytest
 from playwright.sync_api import expect
 
-from lumiere_jax.study_page import server
+from lumiere_jax.runtime import web_server
 from lumiere_jax.study_page.folder import ANSWERS_FILE
+from lumiere_jax.study_page.server import make_app
 from lumiere_jax.study_page.store import Store
 from tests.study_page.videos import make_study
 
@@ -19,11 +20,15 @@ class Served:
     def __init__(self, folder, study):
         self.folder, self.study = folder, study
         self.store = Store(folder / ANSWERS_FILE, study)
-        app = server.make_app(study, folder, self.store)
-        self._server = server.make_server(app, "127.0.0.1", 0)
-        self.url = server.address("127.0.0.1", self._server.effective_port)
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        listening = web_server.listen("127.0.0.1", 0)
+        self.url = web_server.address(*listening.getsockname())
+        self._server = web_server.make_server(make_app(study, folder, self.store))
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listening]})
         self._thread.start()
+
+    def close(self):
+        self._server.should_exit = True
+        self._thread.join()
 
     def answers(self, rater: str | None = None) -> dict[tuple[str, str, str], str]:
         """What is stored: (rater, pair, question) -> chosen video."""
@@ -33,4 +38,6 @@ class Served:
 
 @pytest.fixture(name="served")
 def fixture_served(tmp_path):
-    return Served(*make_study(tmp_path))
+    served = Served(*make_study(tmp_path))
+    yield served
+    served.close()

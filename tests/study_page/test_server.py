@@ -13,7 +13,6 @@ import pytest
 
 from lumiere_jax.metrics.user_study import arrange, left_video
 from lumiere_jax.runtime.errors import UserError
-from lumiere_jax.study_page import server
 from lumiere_jax.study_page.folder import ANSWERS_FILE
 from lumiere_jax.study_page.store import Store
 from tests.study_page.videos import abstract_study
@@ -28,7 +27,8 @@ def put(url: str, fields: object = None) -> tuple[int, dict]:
             return reply.status, json.load(reply)
     except urllib.error.HTTPError as error:
         with error:
-            return error.code, json.load(error)
+            is_json = error.headers["Content-Type"] == "application/json"
+            return error.code, json.load(error) if is_json else {}
 
 
 def test_eight_raters_at_once_who_send_everything_twice(served):
@@ -90,6 +90,19 @@ def test_videos_are_served_in_ranges_and_nothing_else_is(served):
             urllib.request.urlopen(served.url + path, timeout=60)
         caught.value.close()
         assert caught.value.code == 404
+
+
+def test_what_browsers_keep_and_how_much_they_may_send(served):
+    def head(path: str) -> tuple[str, int]:
+        request = urllib.request.Request(served.url + path, method="HEAD")
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            return reply.headers["Cache-Control"], int(reply.headers["Content-Length"])
+
+    video = f"videos/{served.study.pairs[0].ours}"
+    assert head(video) == ("public, max-age=86400", (served.folder / video).stat().st_size)
+    assert [head(path)[0] for path in ("", "api/rater", "assets/study.js")] == ["no-cache"] * 3
+    put(served.url + "api/raters/r")
+    assert put(served.url + "api/raters/r/answers", {"pair": "x" * 2**16})[0] == 413
 
 
 def test_a_later_answer_replaces_the_earlier_and_history_keeps_both(tmp_path):
@@ -178,23 +191,11 @@ def test_a_file_that_is_not_ours_is_told_and_left_alone(tmp_path, kind):
     assert before is None or path.read_bytes() == before
 
 
-def test_a_port_in_use_is_told(served):
-    port = int(served.url.rsplit(":", 1)[1].strip("/"))
-    with pytest.raises(UserError, match=f"cannot serve at 127.0.0.1:{port} .*--port"):
-        server.make_server(None, "127.0.0.1", port)
-
-
 def test_missing_packages_are_told_with_the_extra():
     code = (
-        "import sys; sys.modules['flask'] = None\n"
+        "import sys; sys.modules['fastapi'] = None\n"
         "from lumiere_jax.study_page import server\n"
         "server.make_app(None, None, None)"
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert process.returncode == 1 and "lumiere_jax[study]" in process.stderr
-
-
-def test_the_address_that_is_printed():
-    assert server.address("127.0.0.1", 80) == "http://127.0.0.1:80/"
-    assert server.address("::1", 80) == "http://[::1]:80/"
-    assert "0.0.0.0" not in server.address("0.0.0.0", 80)

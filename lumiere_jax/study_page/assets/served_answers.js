@@ -37,7 +37,7 @@ class ServedAnswers {
     });
     if (absent.includes(reply.status)) return null;
     if (reply.ok) return reply.json();
-    const error = new Error((await reply.json().catch(() => ({}))).error || reply.statusText);
+    const error = new Error((await reply.json().catch(() => ({}))).detail || reply.statusText);
     error.isFinal = reply.status < 500; // asking again would not help
     throw error;
   }
