@@ -55,7 +55,7 @@ def measure_here(settings: dict[str, Any]) -> report.Cell:
     config = network_config(*(settings[k] for k in ("variant", "frames", "resampling", "batch")))
     config.allow_untrained_start = True
     stage = Stage.from_config(config)
-    params = jax.eval_shape(stage.init_params, jax.random.key(0))
+    params = stage.param_shapes
     trainable, frozen = partition(params, stage.is_trainable)
     prepare = training_step if settings["mode"] == "train" else forward_pass
     compiled, run, operations = prepare(stage)

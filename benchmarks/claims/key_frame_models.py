@@ -11,7 +11,6 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 import training_runs as runs
 
@@ -124,7 +123,7 @@ def budget(steps: int, key_share: float) -> Budget:
     configs = [make(0, 1) for make in (all_frames_config, key_frames_config, between_config)]
     stages = [Stage.from_config(config, shapes_only=True) for config in configs]
     flops = tuple(training_flops(stage, stage.config.train.batch_size).total for stage in stages)
-    shapes = [jax.eval_shape(stage.init_params, jax.random.key(0)) for stage in stages]
+    shapes = [stage.param_shapes for stage in stages]
     parts = [
         partition(tree, stage.is_trainable) for tree, stage in zip(shapes, stages, strict=True)
     ]

@@ -1,6 +1,7 @@
 """A stage of the cascade: its network, schedule and text encoder, made from its config."""
 
 import dataclasses
+import functools
 from typing import Any, ClassVar
 
 import jax
@@ -184,6 +185,11 @@ class Stage:
         mask = jnp.ones((1, encoder.max_length), bool)
         clip, extra = self._blank_input()
         return self.network.init(key, clip, jnp.zeros(1), embeddings, mask, **extra)["params"]
+
+    @functools.cached_property
+    def param_shapes(self) -> Params:
+        """Shapes of `init_params`; the network is traced once for all who ask."""
+        return jax.eval_shape(self.init_params, jax.random.key(0))
 
     def _blank_input(self) -> tuple[jax.Array, dict[str, Any]]:
         """A clip for the network, and what it takes beside clip, time and text."""

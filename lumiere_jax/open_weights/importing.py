@@ -126,7 +126,7 @@ def _check_stage(unet: unet_config.UNetConfig, stage: str, source: Path) -> None
 def parameter_shapes(config: ConfigDict) -> dict[str, tuple[int, ...]]:
     """Shapes of all parameters of a stage, by path."""
     stage = Stage.from_config(config)
-    shapes = jax.eval_shape(stage.init_params, jax.random.key(0))
+    shapes = stage.param_shapes
     return {path: leaf.shape for path, leaf in flatten_dict(shapes, sep="/").items()}
 
 

@@ -113,7 +113,7 @@ def sampling_step(config: ConfigDict, target: Target, num_frames: int | None = N
         num_frames = LUMIERE_FRAMES if stage.name == "ssr" else config.data.num_frames
     mesh = _sampling_mesh(stage, target, num_frames)
     batch_size = batch_parts(mesh)
-    params = jax.eval_shape(stage.init_params, jax.random.key(0))
+    params = stage.param_shapes
     placed = with_shardings(params, state_shardings(params, mesh))
     inputs = _sampler_inputs(stage, batch_size, num_frames)
     options = SamplingOptions.from_config(config, num_steps=1)

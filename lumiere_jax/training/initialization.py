@@ -38,8 +38,7 @@ def state_maker(
 
 def state_shapes(stage: Stage, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """Shapes of the state, each with the sharding that it has on the mesh."""
-    make = state_maker(stage, optimizer)
-    shapes = jax.eval_shape(lambda key: make(stage.init_params(key)), jax.random.key(0))
+    shapes = jax.eval_shape(state_maker(stage, optimizer), stage.param_shapes)
     return with_shardings(shapes, state_shardings(shapes, mesh))
 
 
@@ -80,7 +79,7 @@ def initial_params(stage: Stage, mesh: Mesh) -> Params:
     )
     check_same_network(saved_config, config, config.init_from)
     say(f"initializing from step {step} of {config.init_from}")
-    shapes = jax.eval_shape(stage.init_params, jax.random.key(0))
+    shapes = stage.param_shapes
     if stage.is_conditional:
         saved = with_new_inputs(shapes, saved, mesh)
     check_fit(shapes, saved, config.init_from)
@@ -105,16 +104,18 @@ def with_new_inputs(shapes: Params, saved: Params, mesh: Mesh) -> Params:
 
 def fresh_params(stage: Stage, saved: Params, mesh: Mesh) -> Params:
     """All parameters of a stage: the saved ones, and random ones where there are none."""
-    saved = flatten_dict(saved)
+    known = flatten_dict(saved)
+
+    def missing(params: Params) -> Params:
+        return unflatten_dict({p: x for p, x in flatten_dict(params).items() if p not in known})
 
     def init(key: jax.Array) -> Params:
-        fresh = flatten_dict(stage.init_params(key))
-        return unflatten_dict({path: x for path, x in fresh.items() if path not in saved})
+        return missing(stage.init_params(key))
 
     # XLA's own generator: thousands of small draws take long to compile.
     key = jax.random.key(stage.config.seed, impl="rbg")
-    shardings = state_shardings(jax.eval_shape(init, key), mesh)
-    return merge(unflatten_dict(saved), _compile(init, key, shardings)(key))
+    shardings = state_shardings(missing(stage.param_shapes), mesh)
+    return merge(saved, _compile(init, key, shardings)(key))
 
 
 def _compile(function: Callable[..., Any], argument: Any, shardings: Any) -> Callable[..., Any]:

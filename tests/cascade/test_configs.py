@@ -57,7 +57,7 @@ def test_tiny_variant_as_it_is_takes_its_own_batches(stage, tmp_path):
     batch = {"video": np.stack([video] * config.train.batch_size), "text": text, "text_mask": mask}
     if model.is_conditional:
         batch["mask"] = np.stack([model.draw_mask(video.shape[:3], 0)] * config.train.batch_size)
-    params = jax.eval_shape(model.init_params, jax.random.key(0))
+    params = model.param_shapes
     loss = functools.partial(training_loss, model)
     assert jax.eval_shape(loss, params, batch, jax.random.key(0)).shape == ()
 
@@ -71,7 +71,7 @@ def test_unknown_variant(stage):
 def full_scale(stage, variant="full"):
     """A stage at full scale, the shapes of its parameters, and the number of them."""
     model = Stage.from_config(example_config(stage, variant))
-    params = jax.eval_shape(model.init_params, jax.random.key(0))
+    params = model.param_shapes
     temporal, image = partition(params, is_temporal)
     print(
         f"{stage}:{variant}: {count(params) / 1e9:.3f}B parameters, {count(image) / 1e9:.3f}B of "

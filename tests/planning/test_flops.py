@@ -158,7 +158,7 @@ def forward(stage):
         condition |= {"low_resolution": clip, "augmentation_level": shape(2)}
     if stage.is_conditional:
         condition["known"] = shape(*clip.shape[:-1], 4)
-    return stage.predict, (jax.eval_shape(stage.init_params, jax.random.key(0)), clip, shape(2),
+    return stage.predict, (stage.param_shapes, clip, shape(2),
                            condition)  # fmt: skip
 
 
