@@ -71,8 +71,11 @@ def sampling_steps(
     """All steps from `start_time` on; the last one ends at infinite SNR, where z is x0."""
     log_snr = schedule.log_snr(schedule.sampling_times(num_steps, start_time))
     width = jnp.diff(log_snr)
-    # 1 / (2 r), r the ratio of the step before to this one; first order at both ends.
-    correction = jnp.zeros_like(log_snr).at[1:-1].set(0.5 * width[1:] / width[:-1])
+    # 1 / (2 r), r the ratio of the step before to this one; first order at both ends, and after
+    # the repeated levels of a discrete schedule.
+    moved = width[:-1] > 0
+    ratio = jnp.where(moved, width[1:] / jnp.where(moved, width[:-1], 1.0), 0.0)
+    correction = jnp.zeros_like(log_snr).at[1:-1].set(0.5 * ratio)
     log_snr_next = jnp.append(log_snr[1:], jnp.inf)
     return Step(jnp.arange(num_steps), log_snr, log_snr_next, correction)
 
@@ -141,13 +144,13 @@ def _ddpm(z: Samples, estimate: Estimate, step: Step, keys: Keys) -> Samples:
     if estimate.fraction is None:
         raise UserError("sampler 'ddpm' needs a learned variance; use 'ancestral' without.")
     mean = _posterior_mean(z, estimate.x0, step)
-    # The last step has no variance; a finite log-SNR in its place keeps NaN out.
-    is_last = jnp.isinf(step.log_snr_next)
-    finite = jnp.where(is_last, step.log_snr + 1.0, step.log_snr_next)
+    # The last step has no variance, nor has one to the same level; another level keeps NaN out.
+    is_exact = jnp.isinf(step.log_snr_next) | (step.log_snr_next == step.log_snr)
+    finite = jnp.where(is_exact, step.log_snr + 1.0, step.log_snr_next)
     fraction = estimate.fraction.astype(z.dtype)
     deviation = jnp.exp(0.5 * log_variance(fraction, step.log_snr, finite))
     noise = normal(keys, step.number + 1, z.shape)
-    return mean + jnp.where(is_last, 0.0, deviation * noise)
+    return mean + jnp.where(is_exact, 0.0, deviation * noise)
 
 
 def _posterior_mean(z: Samples, x0: Samples, step: Step) -> Samples:

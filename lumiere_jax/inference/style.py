@@ -63,12 +63,15 @@ def interpolate(
 def _blend(
     original: Shaped[AnyArray, "..."], style: Shaped[AnyArray, "..."], alpha: float
 ) -> Shaped[AnyArray, "..."]:
-    """A weight; input channels that only a conditional base has keep theirs."""
-    style = style.astype(original.dtype)
+    """A weight; input channels that only a conditional base has keep theirs.
+
+    It is rounded once: a style's change of a weight is often as small as a rounding of bfloat16.
+    """
     if original.shape != style.shape:
         shared = style.shape[2]
         blended = _blend(original[:, :, :shared], style, alpha)
         return jnp.concatenate([blended, original[:, :, shared:]], axis=2)
     if 0 < alpha < 1:
-        return alpha * style + (1 - alpha) * original
-    return style if alpha else original
+        exact = alpha * style.astype(jnp.float32) + (1 - alpha) * original.astype(jnp.float32)
+        return exact.astype(original.dtype)
+    return style.astype(original.dtype) if alpha else original

@@ -27,7 +27,11 @@ def create_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientT
     if config.name == "adamw":
         update = optax.adamw(schedule, b2=config.b2, weight_decay=config.weight_decay)
     elif config.name == "adafactor":
-        update = optax.adafactor(schedule, weight_decay_rate=config.weight_decay or None)
+        # Steps in proportion to a parameter would leave those that start at zero where they are.
+        decay = {"weight_decay_rate": lambda count: config.weight_decay * schedule(count)}
+        update = optax.adafactor(
+            schedule, multiply_by_parameter_scale=False, **decay if config.weight_decay else {}
+        )
     else:
         muon = optax.contrib.muon(
             schedule,

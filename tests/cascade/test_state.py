@@ -159,6 +159,32 @@ def test_adafactor_descends_and_keeps_less_state_than_adamw():
     assert sizes["adafactor"] < 1000 < 2 * params["w"].size < sizes["adamw"]
 
 
+@pytest.mark.parametrize("shape", [(256, 128), (64,)])
+def test_adafactor_moves_what_starts_at_zero_as_far_as_adamw(shape):
+    moved = {}
+    for name in ("adafactor", "adamw"):
+        optimizer = create_optimizer(OptimizerConfig(name=name, warmup_steps=0), 100)
+        params, update = {"w": jnp.zeros(shape)}, jax.jit(optimizer.update)
+        state, rng = optimizer.init(params), np.random.default_rng(0)
+        for _ in range(100):
+            gradient = {"w": jnp.asarray(1 + 0.5 * rng.normal(size=shape), jnp.float32)}
+            updates, state = update(gradient, state, params)
+            params = optax.apply_updates(params, updates)
+        moved[name] = float(jnp.sqrt(jnp.mean(jnp.square(params["w"]))))
+    assert moved["adamw"] == pytest.approx(100 * 1e-4, rel=0.2)  # steps of the learning rate
+    assert moved["adafactor"] == pytest.approx(moved["adamw"], rel=0.25)
+
+
+@pytest.mark.parametrize("name", ["adafactor", "adamw", "muon"])
+def test_weight_decay_goes_with_the_learning_rate(name):
+    fields = {"warmup_steps": 0, "learning_rate": 0.1, "weight_decay": 0.2}
+    optimizer = create_optimizer(OptimizerConfig(name=name, **fields), 10)
+    params = {"kernel": jnp.full((4, 3), 5.0)}
+    nothing = {"kernel": jnp.zeros((4, 3))}
+    updates, _ = jax.jit(optimizer.update)(nothing, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["kernel"], -0.1 * 0.2 * params["kernel"], rtol=1e-5)
+
+
 def test_frozen_parameters_carry_no_optimizer_state():
     trainable = {"temporal_a": {"kernel": jnp.ones((3, 7))}}
     frozen = {"conv": {"kernel": jnp.ones((5, 11))}}

@@ -7,7 +7,10 @@ from lumiere_jax.diffusion import samplers
 from lumiere_jax.diffusion.samplers import Estimate
 
 
-def sample(denoise, keys, shape, *, schedule, num_steps, sampler="ddim", eta=0.0, noise=None):
+def sample(
+    denoise, keys, shape, *, schedule, num_steps, sampler="ddim", eta=0.0, noise=None,
+    start_time=1.0, fraction=-1.0,
+):  # fmt: skip
     """The samples after every step, `[num_steps, *shape]`; "ddpm" gets the posterior's variance."""
 
     def run(keys, noise):
@@ -16,11 +19,11 @@ def sample(denoise, keys, shape, *, schedule, num_steps, sampler="ddim", eta=0.0
 
         def advance(carry, step):
             x0 = denoise(carry[0], jnp.full(shape[:1], step.log_snr))
-            estimate = Estimate(x0, jnp.full_like(x0, -1.0))
+            estimate = Estimate(x0, jnp.full_like(x0, fraction))
             z, state = pair.step(*carry, estimate, step, keys)
             return (z, state), z
 
-        steps = samplers.sampling_steps(schedule, num_steps)
+        steps = samplers.sampling_steps(schedule, num_steps, start_time)
         return jax.lax.scan(advance, (z, pair.init(z)), steps)[1]
 
     return jax.jit(run)(keys, noise)

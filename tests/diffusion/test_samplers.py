@@ -7,6 +7,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from diffusers.schedulers import scheduling_ddpm
 
 from lumiere_jax.diffusion import samplers
+from lumiere_jax.diffusion.discrete import DiscreteSchedule
 from lumiere_jax.diffusion.sampler_names import SAMPLERS
 from lumiere_jax.diffusion.schedule import CosineSchedule, alpha_sigma
 from lumiere_jax.runtime.errors import UserError
@@ -204,6 +205,23 @@ def test_a_sample_does_not_depend_on_its_batch(sampler):
     # Raw keys are the same keys.
     np.testing.assert_array_equal(run(jax.random.key_data(keys)), together)
     assert np.abs(together[0] - together[1]).max() > 0.01
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+def test_levels_that_a_discrete_schedule_repeats_change_nothing(sampler, spacing):
+    """100 steps from the 50th of 1000 on are 50, half of them twice."""
+    states = sample(
+        gaussian_denoiser, split(400), (400, 3), schedule=DiscreteSchedule(spacing), num_steps=100,
+        sampler=sampler, eta=0.5, start_time=0.05, fraction=0.3,
+        noise=MEAN + DEVIATION * jax.random.normal(jax.random.key(1), (400, 3)),
+    )  # fmt: skip
+    assert np.isfinite(states).all()
+    log_snr = samplers.sampling_steps(DiscreteSchedule(spacing), 100, 0.05).log_snr
+    repeated = np.flatnonzero(np.diff(log_snr) == 0)
+    assert len(repeated) > 45
+    np.testing.assert_allclose(states[1:][repeated - 1], states[repeated - 1], atol=1e-5)
+    assert np.std(states[-1]) == pytest.approx(DEVIATION, rel=0.1)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -1,6 +1,7 @@
 """Styles: which weights change, by how much, and low-rank changes."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
@@ -54,6 +55,18 @@ def test_exactly_the_image_weights_change(cascade):
     for path in image:
         half = 0.5 * trained[path].astype(np.float64) + 0.5 * before[path].astype(np.float64)
         np.testing.assert_allclose(after[path], half, atol=1e-6)
+
+
+def test_a_blend_in_bfloat16_is_rounded_once():
+    rng = np.random.default_rng(0)
+    original = jnp.asarray(rng.normal(size=4000), jnp.bfloat16)
+    changed = np.asarray(original, np.float64) * (1 + 0.01 * rng.normal(size=4000))
+    blended = style._blend(original, jnp.asarray(changed, jnp.float32), 0.8)
+    exact = 0.8 * changed + 0.2 * np.asarray(original, np.float64)
+    assert blended.dtype == jnp.bfloat16
+    half_unit = 2.0 ** (np.floor(np.log2(np.abs(exact))) - 8)  # of eight binary digits
+    error = np.abs(np.asarray(blended, np.float64) - exact)
+    assert np.all(error < 1.001 * half_unit)  # the blend itself is of float32
 
 
 @pytest.mark.parametrize("base", ["stunet", "t2i"])
