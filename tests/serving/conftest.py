@@ -1,17 +1,12 @@
 """Databases, bundles and servers for the tests of serving."""
 
 import contextlib
-import os
-import pwd
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.serving.live import LiveServer
-
-_POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+from tests.serving.postgres import Missing, new_database, running
 
 
 @pytest.fixture(name="bundle", scope="session")
@@ -25,44 +20,20 @@ def fixture_bundle(cascade, tmp_path_factory):
 
 
 @pytest.fixture(name="postgres", scope="session")
-def fixture_postgres(tmp_path_factory):
-    """Address of a PostgreSQL server without databases of ours, on a socket of its own."""
-    if not _POSTGRES or shutil.which("runuser") is None:
-        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    folder = Path(subprocess.check_output(["mktemp", "-d"], text=True).strip())
-    user = []
-    if os.getuid() == 0:  # it refuses to run as root
+def fixture_postgres():
+    """Address of a PostgreSQL server without databases of ours."""
+    with contextlib.ExitStack() as started:
         try:
-            owner = pwd.getpwnam("postgres")
-        except KeyError:
-            pytest.skip("there is no user postgres to run it")
-        os.chown(folder, owner.pw_uid, owner.pw_gid)
-        user = ["runuser", "-u", "postgres", "--"]
-    data = folder / "data"
-
-    def call(program: str, *arguments: str) -> None:
-        command = [*user, str(_POSTGRES[0] / program), *arguments]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder, timeout=600)
-
-    call("initdb", f"--pgdata={data}", "--username=lumiere", "--auth=trust", "--no-sync")
-    options = f"-k {folder} -c listen_addresses= -c fsync=off -c max_connections=200"
-    call("pg_ctl", "-w", f"--pgdata={data}", f"--log={folder}/log", "-o", options, "start")
-    yield folder
-    call("pg_ctl", "-w", f"--pgdata={data}", "-m", "immediate", "stop")
-    shutil.rmtree(folder)
+            address = started.enter_context(running())
+        except Missing as reason:
+            pytest.skip(str(reason))
+        yield address
 
 
 @pytest.fixture(name="new_postgres")
-def fixture_new_postgres(postgres, tmp_path):
+def fixture_new_postgres(postgres):
     """URL of an empty database."""
-    import psycopg
-
-    name = f"t{os.urandom(6).hex()}"
-    with psycopg.connect(
-        host=str(postgres), user="lumiere", dbname="postgres", autocommit=True
-    ) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    return f"postgresql://lumiere@/{name}?host={postgres}"
+    return new_database(postgres)
 
 
 @pytest.fixture(name="url", params=["sqlite", "postgres"])
