@@ -1,18 +1,13 @@
 """The manifest of a training job on GKE, filled in from its template."""
 
-import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
-from string import Template
 
+from launch.gke import pods
 from launch.gke.slices import Slice
 from lumiere_jax.runtime.errors import UserError
 
 DATA_FOLDER = "/data"
-BUCKET_NAME = r"[a-z0-9][a-z0-9._-]+"
-_TEMPLATE = Path(__file__).with_name("jobset.yaml.template")
-_LABEL = r"[a-z]([a-z0-9-]*[a-z0-9])?"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +34,6 @@ class Job:
           UserError: if Kubernetes would refuse it.
         """
         _check(self)
-        # JSON is YAML too, and quotes whatever needs it.
         values = {
             "name": self.name,
             "namespace": self.namespace,
@@ -52,58 +46,24 @@ class Job:
             "grace": self.grace_seconds,
             "arguments": self.arguments,
             "compiled": self.compiled,
-            **_nodes(self.tpu_slice, self.spot),
-            **_data_volume(self.data_bucket),
+            **pods.tpu_nodes(self.tpu_slice, self.spot),
+            **pods.bucket_volume("data", self.data_bucket, DATA_FOLDER),
         }
-        template = Template(_TEMPLATE.read_text(encoding="utf-8"))
-        return template.substitute(
-            {key: json.dumps(value) for key, value in values.items()}, summary=_summary(self)
-        )
-
-
-def _nodes(tpu_slice: Slice, spot: bool) -> dict[str, object]:
-    """Which nodes the pods go to, and which taints of theirs they bear."""
-    selector = {
-        "cloud.google.com/gke-tpu-accelerator": tpu_slice.accelerator_label,
-        "cloud.google.com/gke-tpu-topology": tpu_slice.topology,
-    }
-    taints = ["google.com/tpu"]
-    if spot:
-        selector["cloud.google.com/gke-spot"] = "true"
-        taints.append("cloud.google.com/gke-spot")
-    tolerations = [{"key": taint, "operator": "Exists", "effect": "NoSchedule"} for taint in taints]
-    return {"node_selector": selector, "tolerations": tolerations}
-
-
-def _data_volume(bucket: str | None) -> dict[str, object]:
-    """The bucket of videos as a folder, by Cloud Storage FUSE; nothing without a bucket."""
-    if bucket is None:
-        return {"pod_annotations": {}, "volumes": [], "mounts": []}
-    if not re.fullmatch(BUCKET_NAME, bucket):
-        raise UserError(f"--data_bucket={bucket}: give the name alone, without gs:// and folders.")
-    attributes = {"bucketName": bucket, "mountOptions": "implicit-dirs"}
-    driver = {"driver": "gcsfuse.csi.storage.gke.io", "readOnly": True}
-    return {
-        "pod_annotations": {"gke-gcsfuse/volumes": "true"},
-        "volumes": [{"name": "data", "csi": driver | {"volumeAttributes": attributes}}],
-        "mounts": [{"name": "data", "mountPath": DATA_FOLDER, "readOnly": True}],
-    }
+        return pods.fill("jobset.yaml.template", values, summary=_summary(self))
 
 
 def _check(job: Job) -> None:
     for flag in ("name", "namespace", "service_account"):
-        value = getattr(job, flag)
-        if not re.fullmatch(_LABEL, value) or len(value) > 63:
-            raise UserError(
-                f"--{flag}={value}: use lower-case letters, digits and '-', with a letter first "
-                "and no '-' last, 63 characters at most."
-            )
+        pods.check_label(flag, getattr(job, flag))
     # Kubernetes names pods NAME-slice-SLICE-HOST-abcde, in 63 characters.
     longest = f"{job.name}-slice-{job.slices - 1}-{job.tpu_slice.hosts - 1}-abcde"
     if len(longest) > 63:
         raise UserError(f"--name={job.name}: it must be shorter by {len(longest) - 63} characters.")
-    if not job.image or re.search(r"\s", job.image):
-        raise UserError(f"--image={job.image!r}: give the image as REGISTRY/NAME:TAG.")
+    pods.check_image(job.image)
+    if job.data_bucket is not None and not re.fullmatch(pods.BUCKET_NAME, job.data_bucket):
+        raise UserError(
+            f"--data_bucket={job.data_bucket}: give the name alone, without gs:// and folders."
+        )
     if job.slices > 1 and job.tpu_slice.hosts == 1:
         raise UserError(
             f"--slices={job.slices}: GKE joins slices of several hosts only, and "

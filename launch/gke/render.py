@@ -12,7 +12,8 @@ from pathlib import Path
 
 from absl import flags
 
-from launch.gke.manifest import BUCKET_NAME, DATA_FOLDER, Job
+from launch.gke.manifest import DATA_FOLDER, Job
+from launch.gke.pods import BUCKET_NAME
 from launch.gke.slices import ACCELERATORS, describe_slice
 from lumiere_jax.runtime import errors
 from lumiere_jax.runtime.errors import UserError

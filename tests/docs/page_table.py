@@ -94,6 +94,8 @@ until ADDRESS=$(grep -o 'http://[0-9.:]*' served.txt); do kill -0 $!; sleep 0.1;
         replaced={r"http://127\.0\.0\.1:8000": "$ADDRESS"},
         after="test -s circle.mp4 && test -s preview.png",
     ),
+    # What it copies to a bucket, and to a cluster, goes nowhere.
+    "docs/serving_cluster.md": Page(needs=("openssl",), after="test -s api_keys.txt"),
     "docs/evaluate.md": Page(
         before=f"{MADE} videos VIDEOS; {MADE} videos OTHER_VIDEOS",
         after="test -s scores/card.json",

@@ -84,7 +84,8 @@ def test_a_mistake_is_told_in_one_line(script, arguments, message):
 def test_image_installs_the_tpu_extra_and_copies_what_exists():
     lines = (LAUNCH / "Dockerfile").read_text().splitlines()
     assert "FROM python:3.11-slim" in lines
-    assert any("requirements.txt" in line and "'.[tpu]'" in line for line in lines)
+    assert "ARG EXTRAS=tpu" in lines
+    assert any("requirements.txt" in line and '".[$EXTRAS]"' in line for line in lines)
     assert re.search(r'"tpu": \["jax\[tpu\]', (REPOSITORY / "setup.py").read_text())
     ignored = (LAUNCH / "Dockerfile.dockerignore").read_text().splitlines()
     sources = [word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]]
