@@ -16,7 +16,7 @@ from tests.serving.queue import count
 from tests.serving.stand_in_server import video
 from tests.warm_python import REPOSITORY
 
-ROUNDS = 6  # each victim by each signal
+ROUNDS = 12  # each victim by each signal, twice
 SECONDS = 1.0  # at most between them
 
 
@@ -72,7 +72,9 @@ def test_every_accepted_job_ends_once_with_the_result_of_its_seed(
         witness = Witness(store, tmp_path / "accepted")
         witness.wait_for(lambda _: witness.ended)
         for strike in fleet.strikes(ROUNDS, seed=0, pause=SECONDS):
-            print(f"{strike}: {len(witness.look())} jobs accepted, {len(witness.ended)} ended")
+            before = len(witness.ended)
+            print(f"{strike}, after {before} of {len(witness.look())} jobs have ended")
+            witness.wait_for(lambda _, before=before: len(witness.ended) > before)
         (tmp_path / "enough").touch()
         witness.wait_for(lambda jobs: len(jobs) == len(witness.ended) and is_idle(store))
         assert fleet.end() == [0] * len(nums_workers)
