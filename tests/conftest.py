@@ -18,6 +18,7 @@ _ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     # Compiled programs are shared between the test processes and kept for the next run.
     "JAX_COMPILATION_CACHE_DIR": str(REPOSITORY / ".cache" / "jax_tests"),
+    "LUMIERE_CACHE": str(REPOSITORY / ".cache" / "program_tests"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     # Tests wait for compilation, not for what is compiled: 2.5 to 5 times faster on 2 cores.

@@ -1,17 +1,19 @@
 """What a stage makes of noisy clips: guidance, MultiDiffusion over windows, and thresholding."""
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Shaped
 
 from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Stage, SuperResolutionStage
 from lumiere_jax.diffusion.discrete import split_variance
-from lumiere_jax.diffusion.guidance import dynamic_threshold, guide, is_guided, pair
+from lumiere_jax.diffusion.guidance import Rank, dynamic_threshold, guide, pair
 from lumiere_jax.diffusion.low_resolution import upsample_low_resolution
 from lumiere_jax.diffusion.multidiffusion import Chunk, Chunks, chunks
 from lumiere_jax.diffusion.parameterization import to_x0
@@ -25,7 +27,7 @@ Condition = dict[str, Array]
 """What a network is shown beside the noisy clip, see `Stage.predict`."""
 
 # Logical names of axes, see `models.layers.constrain`.
-_VIDEO = ("clips", None, "rows", None, None)
+VIDEO = ("clips", None, "rows", None, None)
 _WINDOWS = ("windows", "clips", None, None, None, None)
 _WINDOWS_ONE_BY_ONE = (None, "clips", None, "rows", None, None)
 
@@ -50,6 +52,49 @@ class Inputs(NamedTuple):
     null_mask: Bool[Array | np.ndarray, "batch length"] | None = None
 
 
+class Numbers(NamedTuple):
+    """Options that are only numbers, as programs take them: a new value compiles nothing.
+
+    Each may be traced, and be a scalar or `[batch]`. None is what makes another program.
+    """
+
+    guidance_scale: ArrayLike | None  # None: the network is not asked without the text
+    guidance_from: ArrayLike
+    guidance_to: ArrayLike
+    threshold: float | Rank  # the percentile, or its place among the values of a clip
+    threshold_max: ArrayLike
+    eta: ArrayLike | None  # None: a step draws no noise
+
+    @classmethod
+    def of(cls, options: SamplingOptions, clip: tuple[int, ...] | None = None) -> "Numbers":
+        """Those of some options.
+
+        They may be traced if it is known of which shape, `(time, height, width, channels)`, a clip
+        is.
+        """
+        percentile = options.threshold_percentile
+        threshold = percentile if clip is None else Rank.of(percentile, math.prod(clip))
+        first, last, eta = options.guidance_from, options.guidance_to, options.eta
+        return cls(
+            None if options.guidance_scale == 1 else np.float32(options.guidance_scale),
+            # From the noise and to the clean video, however the ends of a schedule are rounded.
+            np.float32(math.inf if first == 1 else first),
+            np.float32(-math.inf if last == 0 else last),
+            threshold,
+            np.float32(options.threshold_max or math.inf),
+            np.float32(eta) if options.sampler == "ddim" and eta else None,
+        )
+
+
+class Given(NamedTuple):
+    """What is the same at all steps beside the parameters; see `for_network`."""
+
+    keys: Keys
+    condition: Condition  # the same for all windows: "text", "text_mask", "augmentation_level"
+    null_condition: Condition  # the same for the unconditional branch
+    shown: Condition  # clips that are cut like the noisy one: "known", "low_resolution"
+
+
 @dataclasses.dataclass(frozen=True)
 class Denoiser:
     """From noisy clips and their noise level to estimates of the clean ones.
@@ -59,11 +104,11 @@ class Denoiser:
     """
 
     stage: Stage  # whose network predicts
-    options: SamplingOptions  # of guidance and thresholding
+    numbers: Numbers  # of guidance and thresholding
     params: Params
-    condition: Condition  # the same for all windows: "text", "text_mask", "augmentation_level"
-    null_condition: Condition  # the same for the unconditional branch
-    shown: Condition  # clips that are cut like the noisy one: "known", "low_resolution"
+    condition: Condition  # these three: see `Given`
+    null_condition: Condition
+    shown: Condition
     windows: Chunks  # how the clips are cut
 
     @classmethod
@@ -71,32 +116,22 @@ class Denoiser:
         cls, stage: Stage, options: SamplingOptions, params: Params, condition: Condition
     ) -> "Denoiser":
         """A denoiser of clips as the stage is trained on them, in one window."""
-        frames = stage.clip_shape()[0]
+        frames, numbers = stage.clip_shape()[0], Numbers.of(options)
         null_condition, windows = unconditional(stage, condition), chunks(frames, frames, 0)
-        return cls(stage, options, params, condition, null_condition, {}, windows)
+        return cls(stage, numbers, params, condition, null_condition, {}, windows)
 
     @classmethod
-    def for_inputs(
-        cls, stage: Stage, options: SamplingOptions, params: Params, inputs: Inputs, num_frames: int
-    ) -> "Denoiser":
-        """A denoiser of the clips of `inputs`, of any number of frames. Call it in a trace."""
-        given: Any = jax.tree.map(jnp.asarray, inputs)
-        condition, shown = {"text": given.text, "text_mask": given.text_mask}, {}
-        if isinstance(stage, SuperResolutionStage):
-            level = jnp.full(given.video.shape[0], stage.ssr.augmentation)
-            condition["augmentation_level"] = level = stage.schedule.round_level(level)
-            shown["low_resolution"] = _low_resolution(stage, given.video, level, given.keys)
-        if stage.is_conditional:
-            shown["known"] = given.known
-        null_condition = unconditional(stage, condition)
-        if given.null_text is not None:
-            null_condition |= {"text": given.null_text, "text_mask": given.null_mask}
-        windows = _windows(stage, options, num_frames)
-        return cls(stage, options, params, condition, null_condition, shown, windows)
+    def for_steps(
+        cls, stage: Stage, overlap: int | None, numbers: Numbers, params: Params, given: Given,
+        num_frames: int,
+    ) -> "Denoiser":  # fmt: skip
+        """A denoiser of clips of any number of frames; `overlap` is of `SamplingOptions`."""
+        windows = _windows(stage, overlap, num_frames)
+        return cls(stage, numbers, params, *given[1:], windows)
 
     def __call__(self, z: Video, log_snr: Float[Array, " batch"]) -> Estimate:
         """The clean clips that the noisy ones come from, thresholded."""
-        z = constrain(z, *_VIDEO)
+        z = constrain(z, *VIDEO)
         clips = self.shown | {"z": z}
         if self.windows.is_one_window:
             prediction = self.guided(clips, log_snr).astype(jnp.float32)
@@ -107,18 +142,17 @@ class Denoiser:
                 cut = {name: constrain(chunk.cut(x), *layout) for name, x in clips.items()}
                 predictions = jax.vmap(self.guided, in_axes=(0, None))(cut, log_snr)
                 total = chunk.add(total, constrain(predictions, *layout))
-                return constrain(total, *_VIDEO), None
+                return constrain(total, *VIDEO), None
 
             channels = z.shape[-1] * (2 if self.stage.learned_variance else 1)
-            total = constrain(jnp.zeros((*z.shape[:-1], channels), jnp.float32), *_VIDEO)
+            total = constrain(jnp.zeros((*z.shape[:-1], channels), jnp.float32), *VIDEO)
             prediction, _ = jax.lax.scan(add_chunk, total, Chunk(*map(jnp.asarray, self.windows)))
         fraction = None
         if self.stage.learned_variance:
             prediction, fraction = split_variance(prediction)
         x0 = to_x0(self.stage.config.diffusion.prediction, prediction, z, log_snr)
-        limit = self.options.threshold_max or None
-        x0 = dynamic_threshold(x0, self.options.threshold_percentile, limit)
-        return Estimate(constrain(x0, *_VIDEO), fraction)
+        x0 = dynamic_threshold(x0, self.numbers.threshold, self.numbers.threshold_max)
+        return Estimate(constrain(x0, *VIDEO), fraction)
 
     def guided(self, clips: Condition, log_snr: Float[Array, " batch"]) -> Video:
         """The network's prediction under classifier-free guidance, both branches in one call.
@@ -127,20 +161,36 @@ class Denoiser:
         """
         shown = dict(clips)
         z, scale = shown.pop("z"), self.guidance_scale(log_snr)
-        if not is_guided(scale):
+        if scale is None:
             return self.stage.predict(self.params, z, log_snr, self.condition | shown)
         both = pair(self.condition | shown, self.null_condition | shown)
         prediction = self.stage.predict(self.params, pair(z, z), pair(log_snr, log_snr), both)
         return guide(prediction, scale, self.stage.learned_variance)
 
-    def guidance_scale(self, log_snr: Float[Array, " batch"]) -> jax.typing.ArrayLike:
+    def guidance_scale(self, log_snr: Float[Array, " batch"]) -> Float[Array, " batch"] | None:
         """The scale, within the times that have guidance, and else 1 (arXiv 2404.07724)."""
-        options = self.options
-        first, last, scale = options.guidance_from, options.guidance_to, options.guidance_scale
-        if (first, last) == (1.0, 0.0) or scale == 1:
-            return scale
-        time = self.stage.schedule.time(log_snr)
-        return jnp.where((time <= first) & (time >= last), scale, 1.0)
+        numbers, time = self.numbers, self.stage.schedule.time(log_snr)
+        if numbers.guidance_scale is None:
+            return None
+        is_guided = (time <= numbers.guidance_from) & (time >= numbers.guidance_to)
+        return jnp.where(is_guided, numbers.guidance_scale, 1.0)
+
+
+def for_network(stage: Stage, inputs: Inputs) -> Given:
+    """What the steps need of `inputs`. Call it in a trace."""
+    given: Any = jax.tree.map(jnp.asarray, inputs)
+    condition, shown = {"text": given.text, "text_mask": given.text_mask}, {}
+    if isinstance(stage, SuperResolutionStage):
+        level = jnp.full(given.video.shape[0], stage.ssr.augmentation)
+        condition["augmentation_level"] = level = stage.schedule.round_level(level)
+        shown["low_resolution"] = _low_resolution(stage, given.video, level, given.keys)
+    if stage.is_conditional:
+        shown["known"] = given.known
+    if given.null_text is None:
+        null_condition = unconditional(stage, condition)
+    else:
+        null_condition = condition | {"text": given.null_text, "text_mask": given.null_mask}
+    return Given(given.keys, condition, null_condition, shown)
 
 
 def unconditional(stage: Stage, condition: Condition) -> Condition:
@@ -152,21 +202,20 @@ def unconditional(stage: Stage, condition: Condition) -> Condition:
     }
 
 
-def _windows(stage: Stage, options: SamplingOptions, num_frames: int) -> Chunks:
+def _windows(stage: Stage, overlap: int | None, num_frames: int) -> Chunks:
     """How a stage cuts a video: a base by its clip, one window after the other."""
     if stage.is_super_resolution:
         ssr, parts = stage.ssr, space_size()
-        overlap = ssr.overlap if num_frames > ssr.window else 0
         return chunks(
             num_frames,
             ssr.window,
-            overlap,
+            ssr.overlap if num_frames > ssr.window else 0,
             kind=ssr.weights,
             size=ssr.chunk * parts,
             parallel=parts,
         )
     window = min(num_frames, stage.config.data.num_frames)
-    overlap = window // 2 if options.overlap is None else options.overlap
+    overlap = window // 2 if overlap is None else overlap
     overlap = overlap if num_frames > window else 0
     return chunks(num_frames, window, overlap, kind="linear", size=1)
 
@@ -179,4 +228,4 @@ def _low_resolution(
     size = (video.shape[2] * factor, video.shape[3] * factor)
     large = upsample_low_resolution(video, size, stage.ssr.upsampling)
     noise = normal(keys, _AUGMENTATION_STREAM, large.shape)
-    return constrain(stage.schedule.augment(large, level, noise), *_VIDEO)
+    return constrain(stage.schedule.augment(large, level, noise), *VIDEO)

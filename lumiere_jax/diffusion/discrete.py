@@ -74,9 +74,13 @@ class DiscreteSchedule:
         return table[self.network_time(log_snr).astype(int)]
 
     def sampling_times(
-        self, num_steps: int, start_time: Time = 1.0
+        self, num_steps: int, start_time: Time = 1.0, time_power: Time | None = None
     ) -> Float[Array, " {num_steps}"]:
-        """Times of a sampler's steps, falling; more than 1000 are a `UserError`."""
+        """Times of a sampler's steps, falling; more than 1000 are a `UserError`.
+
+        The steps are those of training, so there is no power of time.
+        """
+        del time_power
         if num_steps > NUM_TIMESTEPS:
             raise UserError(f"steps={num_steps}: this schedule has {NUM_TIMESTEPS} steps.")
         if self.spacing == "leading":

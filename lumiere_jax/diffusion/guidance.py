@@ -1,17 +1,15 @@
 """Classifier-free guidance, and keeping the guided estimate within the range of the data."""
 
+import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from lumiere_jax.diffusion.discrete import split_variance
-
-
-def is_guided(scale: jax.typing.ArrayLike) -> bool:
-    """Whether a scale needs the unconditional branch: all but the Python number 1."""
-    return not (isinstance(scale, int | float) and scale == 1)
 
 
 def pair(conditional: PyTree[Array], null: PyTree[Array]) -> PyTree[Array]:
@@ -53,8 +51,28 @@ def guide(
     return jnp.concatenate([null + weight * (conditional - null), variance], axis=-1)
 
 
+class Rank(NamedTuple):
+    """Where a percentile is among the sorted values: `fraction` beyond number `whole`.
+
+    It is found in Python, since a float32 cannot count the values of a large clip; both may then be
+    traced, scalars or `[batch]`.
+    """
+
+    whole: jax.typing.ArrayLike
+    fraction: jax.typing.ArrayLike
+
+    @classmethod
+    def of(cls, percentile: float, size: int) -> "Rank":
+        """The place of a percentile, in [0, 100], among `size` values."""
+        position = percentile / 100.0 * (size - 1)
+        whole = min(int(position), size - 1)
+        return cls(np.int32(whole), np.float64(position - whole))
+
+
 def dynamic_threshold(
-    x0: Float[Array, " batch *shape"], percentile: float = 99.5, max_value: float | None = None
+    x0: Float[Array, " batch *shape"],
+    percentile: float | Rank = 99.5,
+    max_value: jax.typing.ArrayLike = math.inf,
 ) -> Float[Array, " batch *shape"]:
     """Dynamic thresholding (Imagen, arXiv 2205.11487, section 2.3).
 
@@ -63,14 +81,13 @@ def dynamic_threshold(
     this only clips. The percentile is in [0, 100]; `max_value` limits s.
     """
     limit = jnp.maximum(magnitude_percentile(x0, percentile), 1.0)
-    if max_value is not None:
-        limit = jnp.minimum(limit, max_value)
+    limit = jnp.minimum(limit, max_value)
     limit = limit.astype(x0.dtype).reshape(-1, *(1,) * (x0.ndim - 1))
     return jnp.clip(x0, -limit, limit) / limit
 
 
 def magnitude_percentile(
-    values: Float[Array, " batch *shape"], percentile: float
+    values: Float[Array, " batch *shape"], percentile: float | Rank
 ) -> Float[Array, " batch"]:
     """Percentile of |values| per sample, exact, without sorting; float32 or wider.
 
@@ -84,23 +101,22 @@ def magnitude_percentile(
     magnitude = jnp.abs(values.astype(jnp.promote_types(values.dtype, jnp.float32)))
     axes = tuple(range(1, magnitude.ndim))
     size = magnitude[0].size
-    position = percentile / 100.0 * (size - 1)
-    rank = min(int(position), size - 1)
+    rank = percentile if isinstance(percentile, Rank) else Rank.of(percentile, size)
 
     def count_up_to(limit: jax.Array) -> jax.Array:
         limit = limit.reshape(-1, *(1,) * len(axes))
         return jnp.sum(magnitude <= limit, axis=axes, dtype=jnp.int32)
 
-    lower = _order_statistic(count_up_to, jnp.max(magnitude, axis=axes), rank)
+    lower = _order_statistic(count_up_to, jnp.max(magnitude, axis=axes), rank.whole)
     # The next larger one is the same value again if it occurs often enough.
     above = jnp.where(magnitude > lower.reshape(-1, *(1,) * len(axes)), magnitude, jnp.inf)
-    repeated = (count_up_to(lower) > rank + 1) | (rank + 1 == size)
+    repeated = (count_up_to(lower) > rank.whole + 1) | (rank.whole + 1 == size)
     upper = jnp.where(repeated, lower, jnp.min(above, axis=axes))
-    return lower + (position - rank) * (upper - lower)
+    return lower + jnp.asarray(rank.fraction, lower.dtype) * (upper - lower)
 
 
 def _order_statistic(
-    count_up_to: Callable[[jax.Array], jax.Array], maximum: jax.Array, rank: int
+    count_up_to: Callable[[jax.Array], jax.Array], maximum: jax.Array, rank: jax.typing.ArrayLike
 ) -> jax.Array:
     """Per sample the smallest value v with `count_up_to(v) > rank`, v in [0, maximum]."""
     integer = jnp.int64 if maximum.dtype == jnp.float64 else jnp.int32

@@ -24,12 +24,19 @@ Keys = Shaped[Array, "batch *raw"]
 
 
 class Step(NamedTuple):
-    """One step from the noise level "now" to "next"; scalars, or `[num_steps]` before the scan."""
+    """One step from the noise level "now" to "next"; `[num_steps, …]` before the scan.
+
+    Levels are of all samples, or `[batch]`.
+    """
 
     number: Int[Array, "*steps"]
-    log_snr: Float[Array, "*steps"]
-    log_snr_next: Float[Array, "*steps"]
-    correction: Float[Array, "*steps"]  # Weight of the second-order term of DPM-Solver++(2M).
+    log_snr: Float[Array, "*steps_and_batch"]
+    log_snr_next: Float[Array, "*steps_and_batch"]
+    correction: Float[Array, "*steps_and_batch"]  # Weight of DPM-Solver++(2M)'s second-order term.
+
+    def levels(self, z: Samples) -> tuple[Array, Array]:
+        """The log-SNRs "now" and "next", to be broadcast to samples."""
+        return expand_to(self.log_snr, z), expand_to(self.log_snr_next, z)
 
 
 class Estimate(NamedTuple):
@@ -51,11 +58,11 @@ class Sampler(NamedTuple):
     step: Callable[[Samples, Any, Estimate, Step, Keys], tuple[Samples, Any]]
 
 
-def create(name: SamplerName, eta: jax.typing.ArrayLike = 0.0) -> Sampler:
+def create(name: SamplerName, eta: jax.typing.ArrayLike | None = None) -> Sampler:
     """The sampler of that name.
 
-    `eta` is of "ddim" alone: the share of fresh noise, which may be traced; the Python number 0 is
-    deterministic and draws none, 1 equals "ancestral".
+    `eta` is of "ddim" alone: the share of fresh noise, which may be traced; None is deterministic
+    and draws none, 1 equals "ancestral".
     """
     if name == "dpmpp_2m":  # its state is the estimate of the step before
         return Sampler(jnp.zeros_like, _dpmpp_2m)
@@ -66,10 +73,16 @@ def create(name: SamplerName, eta: jax.typing.ArrayLike = 0.0) -> Sampler:
 
 
 def sampling_steps(
-    schedule: Schedule, num_steps: int, start_time: jax.typing.ArrayLike = 1.0
+    schedule: Schedule,
+    num_steps: int,
+    start_time: jax.typing.ArrayLike = 1.0,
+    time_power: jax.typing.ArrayLike | None = None,
 ) -> Step:
-    """All steps from `start_time` on; the last one ends at infinite SNR, where z is x0."""
-    log_snr = schedule.log_snr(schedule.sampling_times(num_steps, start_time))
+    """All steps from `start_time` on; the last one ends at infinite SNR, where z is x0.
+
+    For times and their power, which may be traced, see `Schedule.sampling_times`.
+    """
+    log_snr = schedule.log_snr(schedule.sampling_times(num_steps, start_time, time_power))
     width = jnp.diff(log_snr)
     # 1 / (2 r), r the ratio of the step before to this one; first order at both ends, and after
     # the repeated levels of a discrete schedule.
@@ -112,7 +125,7 @@ def _stateless(move: Callable[[Samples, Estimate, Step, Keys], Samples]) -> Samp
 
 
 def _ddim(
-    z: Samples, estimate: Estimate, step: Step, keys: Keys, *, eta: jax.typing.ArrayLike
+    z: Samples, estimate: Estimate, step: Step, keys: Keys, *, eta: jax.typing.ArrayLike | None
 ) -> Samples:
     """DDIM (arXiv 2010.02502, equations 12 and 16).
 
@@ -120,12 +133,13 @@ def _ddim(
     log-SNRs the posterior variance is `sigma_next^2 fresh` with
     `fresh = 1 - exp(log_snr - log_snr_next)`.
     """
-    if isinstance(eta, int | float) and eta == 0:
+    if eta is None:
         return ddim_step(z, estimate.x0, step.log_snr, step.log_snr_next)
-    alpha, sigma = alpha_sigma(step.log_snr)
-    alpha_next, sigma_next = alpha_sigma(step.log_snr_next)
+    log_snr, log_snr_next = step.levels(z)
+    alpha, sigma = alpha_sigma(log_snr)
+    alpha_next, sigma_next = alpha_sigma(log_snr_next)
     epsilon = (z - alpha * estimate.x0) / sigma
-    fresh = -jnp.expm1(step.log_snr - step.log_snr_next) * jnp.square(eta)
+    fresh = -jnp.expm1(log_snr - log_snr_next) * jnp.square(expand_to(eta, z))
     epsilon = jnp.sqrt(1.0 - fresh) * epsilon
     epsilon += jnp.sqrt(fresh) * normal(keys, step.number + 1, z.shape)
     return alpha_next * estimate.x0 + sigma_next * epsilon
@@ -133,8 +147,9 @@ def _ddim(
 
 def _ancestral(z: Samples, estimate: Estimate, step: Step, keys: Keys) -> Samples:
     """DDPM (arXiv 2006.11239, equations 6 and 7): a draw from the posterior given z and x0."""
-    _, sigma_next = alpha_sigma(step.log_snr_next)
-    fresh = -jnp.expm1(step.log_snr - step.log_snr_next)
+    log_snr, log_snr_next = step.levels(z)
+    _, sigma_next = alpha_sigma(log_snr_next)
+    fresh = -jnp.expm1(log_snr - log_snr_next)
     noise = normal(keys, step.number + 1, z.shape)
     return _posterior_mean(z, estimate.x0, step) + sigma_next * jnp.sqrt(fresh) * noise
 
@@ -145,18 +160,20 @@ def _ddpm(z: Samples, estimate: Estimate, step: Step, keys: Keys) -> Samples:
         raise UserError("sampler 'ddpm' needs a learned variance; use 'ancestral' without.")
     mean = _posterior_mean(z, estimate.x0, step)
     # The last step has no variance, nor has one to the same level; another level keeps NaN out.
-    is_exact = jnp.isinf(step.log_snr_next) | (step.log_snr_next == step.log_snr)
-    finite = jnp.where(is_exact, step.log_snr + 1.0, step.log_snr_next)
+    log_snr, log_snr_next = step.levels(z)
+    is_exact = jnp.isinf(log_snr_next) | (log_snr_next == log_snr)
+    finite = jnp.where(is_exact, log_snr + 1.0, log_snr_next)
     fraction = estimate.fraction.astype(z.dtype)
-    deviation = jnp.exp(0.5 * log_variance(fraction, step.log_snr, finite))
+    deviation = jnp.exp(0.5 * log_variance(fraction, log_snr, finite))
     noise = normal(keys, step.number + 1, z.shape)
     return mean + jnp.where(is_exact, 0.0, deviation * noise)
 
 
 def _posterior_mean(z: Samples, x0: Samples, step: Step) -> Samples:
-    alpha, sigma = alpha_sigma(step.log_snr)
-    alpha_next, sigma_next = alpha_sigma(step.log_snr_next)
-    fresh = -jnp.expm1(step.log_snr - step.log_snr_next)
+    log_snr, log_snr_next = step.levels(z)
+    alpha, sigma = alpha_sigma(log_snr)
+    alpha_next, sigma_next = alpha_sigma(log_snr_next)
+    fresh = -jnp.expm1(log_snr - log_snr_next)
     return alpha * jnp.square(sigma_next / sigma) / alpha_next * z + alpha_next * fresh * x0
 
 
@@ -167,9 +184,10 @@ def _dpmpp_2m(
 
     The x0 estimate is extrapolated linearly in log-SNR from two steps.
     """
-    _, sigma = alpha_sigma(step.log_snr)
-    alpha_next, sigma_next = alpha_sigma(step.log_snr_next)
-    x0 = estimate.x0 + step.correction * (estimate.x0 - previous_x0)
+    log_snr, log_snr_next = step.levels(z)
+    _, sigma = alpha_sigma(log_snr)
+    alpha_next, sigma_next = alpha_sigma(log_snr_next)
+    x0 = estimate.x0 + expand_to(step.correction, z) * (estimate.x0 - previous_x0)
     # exp(-h) - 1 with h the step in log(alpha / sigma), half of the log-SNR.
-    decay = jnp.expm1(0.5 * (step.log_snr - step.log_snr_next))
+    decay = jnp.expm1(0.5 * (log_snr - log_snr_next))
     return sigma_next / sigma * z - alpha_next * decay * x0, estimate.x0

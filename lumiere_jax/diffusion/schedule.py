@@ -39,9 +39,12 @@ class Schedule(Protocol):
         """The noise level as networks are told it, in [0, 1000]."""
 
     def sampling_times(
-        self, num_steps: int, start_time: Time = 1.0
+        self, num_steps: int, start_time: Time = 1.0, time_power: Time | None = None
     ) -> Float[Array, " {num_steps}"]:
-        """Times of a sampler's steps, falling from about `start_time`, all above 0."""
+        """Times of a sampler's steps, falling from about `start_time`, all above 0.
+
+        A `time_power` replaces the schedule's own, see `with_time_power`, and may be traced.
+        """
 
     def augment(
         self, image: Float[Array, "*clip"], level: Float[Array, " batch"], noise: Array
@@ -105,11 +108,12 @@ class CosineSchedule:
         return (2000.0 / math.pi) * jnp.arctan(jnp.exp(-0.5 * log_snr))
 
     def sampling_times(
-        self, num_steps: int, start_time: Time = 1.0
+        self, num_steps: int, start_time: Time = 1.0, time_power: Time | None = None
     ) -> Float[Array, " {num_steps}"]:
         """Times of a sampler's steps: `start_time (1 - i / num_steps) ** time_power`."""
         even = 1.0 - jnp.arange(num_steps) / num_steps
-        return jnp.asarray(start_time, float) * even**self.time_power
+        power = self.time_power if time_power is None else time_power
+        return jnp.asarray(start_time, float) * even**power
 
     def augment(
         self, image: Float[Array, "*clip"], level: Float[Array, " batch"], noise: Array

@@ -13,6 +13,7 @@ from absl import flags
 from lumiere_jax.cascade.sampling_options import define_sampling_flags
 from lumiere_jax.inference import provenance
 from lumiere_jax.inference.tasks import FILES, TASKS, Task, VideoOptions
+from lumiere_jax.runtime.cache_folder import CacheFolder
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.options import declared, define_flag
 from lumiere_jax.runtime.path_flags import define_path, define_paths
@@ -131,17 +132,20 @@ def load_pipeline(base: str) -> "LumierePipeline":
     """The pipeline that the flags name; of a bundle, the one with this kind of base."""
     from lumiere_jax.inference.pipeline import LumierePipeline
     from lumiere_jax.runtime import devices
+    from lumiere_jax.runtime.programs import Programs
 
     devices.keep_compiled_programs()
+    programs = Programs(CacheFolder.of_user())
     if _BUNDLE.value is not None:
         return LumierePipeline.from_pretrained(
             _BUNDLE.value,
             base=None if base == "stunet" else base,  # a bundle may have only another kind
             distilled=_DISTILLED.value,
             text_folder=_TEXT_FOLDER.value,
+            programs=programs,
         )
     return LumierePipeline.from_checkpoints(
-        str(_BASE.value), _SSR.value, text_folder=_TEXT_FOLDER.value
+        str(_BASE.value), _SSR.value, text_folder=_TEXT_FOLDER.value, programs=programs
     )
 
 

@@ -1,8 +1,7 @@
 """The cascade as one Python object: from prompts to videos."""
 
-import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,9 +17,10 @@ from lumiere_jax.checkpoints import checkpoint
 from lumiere_jax.inference import style
 from lumiere_jax.inference.editing import Editing
 from lumiere_jax.inference.pretrained import Pretrained
-from lumiere_jax.inference.sampling import OnEstimate, StageSampler, sample_keys
+from lumiere_jax.inference.sampling import OnEstimate, StageSampler, raw_sample_keys
 from lumiere_jax.models.parameters import Params
 from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.programs import Programs
 from lumiere_jax.runtime.progress import Progress
 from lumiere_jax.runtime.sharding import gather, padded_batch
 
@@ -32,7 +32,10 @@ class Listener(Protocol):
     """Follows how far a pipeline is; a method that raises ends its work."""
 
     def start(self, label: str, num_steps: int) -> None:
-        """A stage begins; compilation may come first."""
+        """A stage begins."""
+
+    def compiling(self) -> None:
+        """Before its first step the stage compiles, which may take minutes."""
 
     def advance(self) -> None:
         """A step of the stage is done."""
@@ -46,8 +49,12 @@ class _Printer:
 
     def start(self, label: str, num_steps: int) -> None:
         self._progress = Progress(label, num_steps, "steps", quiet=self._is_quiet)
-        if not self._is_quiet:
-            self._progress.announce("compiling if it is the first time, this can take minutes")
+        self._is_told = self._is_quiet
+
+    def compiling(self) -> None:
+        if not self._is_told:
+            self._progress.announce("compiling, this can take minutes")
+            self._is_told = True
 
     def advance(self) -> None:
         self._progress.advance()
@@ -56,8 +63,7 @@ class _Printer:
 class LumierePipeline(Editing, Pretrained):
     """Text to video: a base stage, then any number of super-resolution stages.
 
-    `sampler(index, options, num_frames)` is that of a stage, 0 being the base; the latest ones are
-    kept, with their compiled programs.
+    `programs` are the compiled ones, which pipelines may share.
     """
 
     def __init__(
@@ -67,7 +73,7 @@ class LumierePipeline(Editing, Pretrained):
         *,
         show_progress: bool = True,
         mesh: Mesh | None = None,
-        max_samplers: int | None = None,
+        programs: Programs | None = None,
     ):
         """Puts stages together.
 
@@ -77,7 +83,7 @@ class LumierePipeline(Editing, Pretrained):
           show_progress: whether progress is printed to stderr, where nobody else listens.
           mesh: where to compute, with parameters that are on it already; None: whatever suits
             each batch.
-          max_samplers: how many are kept; None for all.
+          programs: where compiled ones are found and kept; None: in memory, all of them.
 
         Raises:
           UserError: if a stage is not of the kind that its place asks for.
@@ -96,10 +102,7 @@ class LumierePipeline(Editing, Pretrained):
         self.base, self.super_resolution = base, list(super_resolution)
         self.show_progress = show_progress
         self._mesh = mesh
-        stages = tuple(stage for stage, _ in (base, *super_resolution))
-        self.sampler = functools.lru_cache(max_samplers)(
-            lambda index, options, num_frames=None: StageSampler(stages[index], options, num_frames)
-        )
+        self.programs = Programs() if programs is None else programs
 
     def with_style(self, workdir: str | Path, alpha: float) -> "LumierePipeline":
         """A pipeline whose base makes images in a style, see `style.interpolate`.
@@ -112,11 +115,10 @@ class LumierePipeline(Editing, Pretrained):
         """
         stage, params = self.base
         params = style.interpolate(stage.config, params, workdir, alpha)
-        styled = LumierePipeline(
-            (stage, params), self.super_resolution, show_progress=self.show_progress
-        )
-        styled.sampler = self.sampler
-        return styled
+        return LumierePipeline(
+            (stage, params), self.super_resolution, show_progress=self.show_progress,
+            programs=self.programs,
+        )  # fmt: skip
 
     def fingerprints(self) -> list[str]:
         """Which weights each stage has, see `checkpoint.fingerprint`."""
@@ -150,6 +152,7 @@ class LumierePipeline(Editing, Pretrained):
         on_batch: Callable[[int, Videos], None] | None = None,
         on_estimate: OnEstimate | None = None,
         listener: Listener | None = None,
+        each: Sequence[Mapping[str, float]] | None = None,
         **options: Any,
     ) -> Videos:
         """Makes a video for each prompt, in [-1, 1]; equal prompts and seeds give equal videos.
@@ -171,6 +174,7 @@ class LumierePipeline(Editing, Pretrained):
           on_estimate: called at every step of the base, in any order, with the log-SNR and some
             frames of what it estimates.
           listener: is told of stages and their steps; None: they are printed if `show_progress`.
+          each: for each prompt, those of `options` that are its own; numbers alone may differ.
           **options: `num_steps` and `sampler` of every stage, `guidance_scale` and the other fields
             of `SamplingOptions` of the base alone; None for the config's own.
 
@@ -179,8 +183,11 @@ class LumierePipeline(Editing, Pretrained):
         """
         prompts, seeds = _checked_prompts(prompts, seeds)
         frames, (stage, params) = self.checked_frames(num_frames), self.base
-        chosen = SamplingOptions.from_config(stage.config, **options)
-        sampler = self.sampler(0, chosen, frames)
+        chosen = [
+            SamplingOptions.from_config(stage.config, **options | dict(own))
+            for own, _ in zip(each or [{}] * len(prompts), prompts, strict=True)
+        ]
+        sampler = StageSampler(stage, chosen[0], frames, self.programs)
         given = self._given(len(prompts), frames, negative_prompt, known, initial)
         listener = listener or _Printer(is_quiet=not self.show_progress)
         batch_size = min(batch_size, len(prompts))
@@ -193,11 +200,12 @@ class LumierePipeline(Editing, Pretrained):
             batch_prompts, batch_seeds = ([x[row] for row in rows] for x in (prompts, seeds))
             text, mask = stage.text_encoder(batch_prompts)
             batch_given = {name: x[rows] for name, x in given.items()}
-            inputs = Inputs(text, mask, sample_keys(batch_seeds, 0), **batch_given)
-            listener.start("base", chosen.num_steps)
+            inputs = Inputs(text, mask, self._keys(batch_seeds, 0), **batch_given)
+            listener.start("base", chosen[0].num_steps)
             video: Array | Videos = sampler(
-                params, inputs, self._mesh, on_step=listener.advance, on_estimate=on_estimate
-            )
+                params, inputs, self._mesh, rows=[chosen[row] for row in rows],
+                on_step=listener.advance, on_estimate=on_estimate, on_compile=listener.compiling,
+            )  # fmt: skip
             if self.super_resolution and not base_only:
                 video = video if finish is None else finish(gather(video))
                 shared = options | {"listener": listener}
@@ -250,12 +258,17 @@ class LumierePipeline(Editing, Pretrained):
             stage.config, num_steps=num_steps, sampler=sampler, guidance_scale=guidance_scale
         )
         text, mask = stage.text_encoder(list(prompts))
-        inputs = Inputs(text, mask, sample_keys(list(seeds), 1 + index), video=video)
+        inputs = Inputs(text, mask, self._keys(seeds, 1 + index), video=video)
         listener = listener or _Printer(is_quiet=not self.show_progress)
         listener.start(f"super-resolution {index + 1}", options.num_steps)
-        return self.sampler(1 + index, options)(
-            params, inputs, self._mesh, on_step=listener.advance
+        return StageSampler(stage, options, programs=self.programs)(
+            params, inputs, self._mesh, on_step=listener.advance, on_compile=listener.compiling
         )
+
+    def _keys(self, seeds: Sequence[int], stage_index: int) -> Array:
+        """Raw ones of `sample_keys`, by a program that is kept like the others."""
+        arguments = np.asarray(seeds, np.uint32), np.int32(stage_index)
+        return self.programs.get(raw_sample_keys, arguments, "keys")(*arguments)
 
     def _given(
         self,

@@ -1,5 +1,11 @@
-"""The sampler of one stage: from noise to clips, compiled once."""
+"""The sampler of one stage: from noise to clips, by programs that are compiled once.
 
+Options that are only numbers are arguments of the programs, so that a new one compiles nothing, and
+neither does a new number of steps: one step is a program.
+"""
+
+import functools
+import json
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,58 +14,75 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
 
-from lumiere_jax.cascade.denoising import Denoiser, Inputs
+from lumiere_jax.cascade.denoising import VIDEO, Denoiser, Given, Inputs, Numbers, for_network
 from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.diffusion import samplers
 from lumiere_jax.diffusion.parameterization import add_noise
-from lumiere_jax.diffusion.samplers import Step
-from lumiere_jax.diffusion.schedule import with_time_power
+from lumiere_jax.diffusion.samplers import Keys, Sampler, Step
+from lumiere_jax.diffusion.schedule import Schedule, with_time_power
+from lumiere_jax.models.layers import constrain
 from lumiere_jax.models.parameters import Params
 from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.programs import Programs
 from lumiere_jax.runtime.sharding import by_clip, replicated, sampling_mesh, use_mesh
+
+Carry = tuple[Float[Array, "batch time height width 3"], Any]
+"""The noisy clips, and the sampler's state."""
 
 OnStep = Callable[[], None]
 OnEstimate = Callable[[Any, Any], None]
 """Takes arrays, of JAX or NumPy: a log-SNR, and some frames `[batch, time, height, width, 3]`."""
 
 
-def start_time(stage: Stage, strength: float) -> float:
-    """The time at which a stage's schedule has the noise of `SamplingOptions.strength`."""
-    if strength == 1:
-        return 1.0
-    log_snr = -2 * math.log(math.tan(math.pi / 2 * strength))
-    return min(max(float(stage.schedule.time(log_snr)), 1e-6), 1.0)
+def start_log_snr(strength: float) -> float:
+    """The noise of `SamplingOptions.strength`; all of it is minus infinity."""
+    return -math.inf if strength == 1 else -2 * math.log(math.tan(math.pi / 2 * strength))
 
 
-def sample_keys(seeds: Sequence[int] | Array, stage_index: int) -> Shaped[Array, " batch"]:
+def sample_keys(seeds: Sequence[int] | Array, stage_index: ArrayLike) -> Shaped[Array, " batch"]:
     """One PRNG key for each sample, from its seed and the stage's place in the cascade."""
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
     return jax.vmap(jax.random.fold_in, (0, None))(keys, stage_index)
 
 
-class StageSampler:
-    """Samples clips of one stage; compiled once for each size of a batch and each mesh.
+def raw_sample_keys(seeds: Array, stage_index: ArrayLike) -> Keys:
+    """The data of `sample_keys`, which serves as well."""
+    return jax.random.key_data(sample_keys(seeds, stage_index))
 
-    `program(params, inputs)` is `sample` compiled, on whatever mesh is in use.
+
+class StageSampler:
+    """Samples clips of one stage.
+
+    `program(params, inputs)` is `sample` compiled as a whole, on whatever mesh is in use.
     """
 
-    def __init__(self, stage: Stage, options: SamplingOptions, num_frames: int | None = None):
+    def __init__(
+        self,
+        stage: Stage,
+        options: SamplingOptions,
+        num_frames: int | None = None,
+        programs: Programs | None = None,
+    ):
         """Compiles nothing yet.
 
-        `num_frames` are those of a clip; more than were trained are made by MultiDiffusion. None
-        for as many as were trained; super-resolution makes as many as it is given.
+        Args:
+          stage: whose clips.
+          options: how to sample.
+          num_frames: of a clip; more than were trained are made by MultiDiffusion. None for as many
+            as were trained; super-resolution makes as many as it is given.
+          programs: where compiled ones are found and kept; samplers that share them differ in
+            whatever they like.
         """
+        with_time_power(stage.schedule, options.time_power)  # checks it
         self._stage, self._options = stage, options
         self._num_frames = num_frames or stage.config.data.num_frames
-        self._schedule = with_time_power(stage.schedule, options.time_power)
-        self._start = start_time(stage, options.strength)
-        self._on_step: OnStep | None = None
-        self._on_estimate: OnEstimate | None = None
+        self._programs = Programs() if programs is None else programs
         stage.null_text()  # computed before anything is traced
-        self.program = jax.jit(self.sample, static_argnames=("tells_steps", "tells_estimates"))
+        self.program = jax.jit(self.sample)
 
     def __call__(
         self,
@@ -67,8 +90,10 @@ class StageSampler:
         inputs: Inputs,
         mesh: Mesh | None = None,
         *,
+        rows: Sequence[SamplingOptions] = (),
         on_step: OnStep | None = None,
         on_estimate: OnEstimate | None = None,
+        on_compile: Callable[[], None] | None = None,
     ) -> Float[Array, "batch time height width 3"]:
         """Samples a batch of clips in [-1, 1], split over devices; returns when they are done.
 
@@ -77,9 +102,11 @@ class StageSampler:
           inputs: equal on all processes.
           mesh: one whose "data" and "fsdp" divide the batch; None: as many devices of this process
             as the batch and the clips can keep busy.
-          on_step: called on the host at every step, to show progress; if it raises, this ends.
-          on_estimate: called on the host at every step, in any order, with its log-SNR and some
-            frames of the estimated clean clips; likewise.
+          rows: the options of each clip, if they differ: in what is only a number.
+          on_step: called after every step, to show progress; if it raises, this ends.
+          on_estimate: called after every step with its log-SNR and some frames of the estimated
+            clean clips; likewise.
+          on_compile: called before anything is compiled, which may take minutes.
 
         Raises:
           UserError: if the options do not fit the stage or the inputs.
@@ -91,54 +118,121 @@ class StageSampler:
             )
             params = jax.device_put(params, replicated(mesh))
         clips = by_clip(mesh)
-        inputs = jax.tree.map(lambda x: _placed(x, clips), inputs)
-        tells = {"tells_steps": on_step is not None, "tells_estimates": on_estimate is not None}
-        self._on_step, self._on_estimate = on_step, on_estimate
-        try:
-            with use_mesh(mesh, "windows" if self._stage.is_super_resolution else "height"):
-                video = jax.block_until_ready(self.program(params, inputs, **tells))
-            jax.effects_barrier()  # for the last line of progress
-        finally:
-            self._on_step = self._on_estimate = None
-        return video
+        inputs = jax.tree.map(lambda x: _placed(x, clips), self._with_null_text(inputs))
+        rows = rows or [self._options] * len(inputs.text)
+        for options in rows:
+            self._check(inputs, options)
+        numbers = _stacked([Numbers.of(options, self._shape(inputs)[1:]) for options in rows])
+        steps = self._steps_of(rows)
+        with use_mesh(mesh, "windows" if self._stage.is_super_resolution else "height"):
+            return self._run(params, inputs, numbers, steps, on_step, on_estimate, on_compile)
 
-    def sample(
+    def sample(self, params: Params, inputs: Inputs) -> Float[Array, "batch time height width 3"]:
+        """From noise to clips as one program, to be traced; a call does the same step by step."""
+        options = self._options
+        self._check(inputs, options)
+        numbers = Numbers.of(options)
+        start = start_log_snr(options.strength)
+        steps = _steps(self._stage.schedule, options.num_steps, start, options.time_power)
+        given, carry = self._begin(inputs, steps.log_snr[0])
+
+        def advance(carry: Carry, step: Step) -> tuple[Carry, None]:
+            return self._advance(params, given, numbers, carry, step)[0], None
+
+        return jax.lax.scan(advance, carry, steps)[0][0]
+
+    def _run(
         self,
         params: Params,
         inputs: Inputs,
-        *,
-        tells_steps: bool = False,
-        tells_estimates: bool = False,
+        numbers: Numbers,
+        steps: Sequence[Step],
+        on_step: OnStep | None,
+        on_estimate: OnEstimate | None,
+        on_compile: Callable[[], None] | None,
     ) -> Float[Array, "batch time height width 3"]:
-        """The loop from noise to clips, to be traced: one step is compiled for all noise levels.
+        """All steps, one after the other; a device has the next one before the last is told."""
+        about = self._about(inputs)
+        get = functools.partial(self._programs.get, about=about, on_compile=on_compile)
+        first = inputs, steps[0].log_snr
+        given, carry = get(self._begin, first)(*first)
+        places = jax.tree.map(lambda x: x.sharding, carry)
+        advance = get(
+            self._advance, (params, given, numbers, carry, steps[0]),
+            donate_argnums=3, out_shardings=(places, None),
+        )  # fmt: skip
+        begun: list[tuple[Any, Array]] = []
+        try:
+            for step in steps:
+                carry, shown = advance(params, given, numbers, carry, step)
+                begun.append((step.log_snr[0], shown))
+                if len(begun) > 1:
+                    _tell(*begun.pop(0), on_step, on_estimate)
+            _tell(*begun.pop(), on_step, on_estimate)
+        finally:
+            jax.block_until_ready(carry)
+        return carry[0]
 
-        It calls `on_step` if it `tells_steps`, and `on_estimate` if it `tells_estimates`.
-        """
-        shape, options = self._shape(inputs), self._options
-        denoiser = Denoiser.for_inputs(self._stage, options, params, inputs, shape[1])
-        sampler = samplers.create(options.sampler, options.eta)
-        steps = samplers.sampling_steps(self._schedule, options.num_steps, self._start)
-        z = samplers.normal(inputs.keys, 0, shape)
+    def _begin(self, inputs: Inputs, log_snr: Array) -> tuple[Given, Carry]:
+        """What all steps are given, and what the first one starts from."""
+        z = samplers.normal(jnp.asarray(inputs.keys), 0, self._shape(inputs))
         if inputs.initial is not None:
-            z = add_noise(jnp.asarray(inputs.initial), z, steps.log_snr[0])
-        elif options.strength < 1:
+            z = add_noise(jnp.asarray(inputs.initial), z, log_snr)
+        z = constrain(z, *VIDEO)
+        return for_network(self._stage, inputs), (z, self._sampler(None).init(z))
+
+    def _advance(
+        self, params: Params, given: Given, numbers: Numbers, carry: Carry, step: Step
+    ) -> tuple[Carry, Float[Array, "batch shown height width 3"]]:
+        """One step, and some frames of what is estimated at it."""
+        z, state = carry
+        frames, overlap = z.shape[1], self._options.overlap
+        denoise = Denoiser.for_steps(self._stage, overlap, numbers, params, given, frames)
+        estimate = denoise(z, jnp.full(z.shape[0], step.log_snr))
+        moved = self._sampler(numbers.eta).step(z, state, estimate, step, given.keys)
+        return moved, estimate.x0[:, :: max(frames // 4, 1)]
+
+    def _sampler(self, eta: ArrayLike | None) -> Sampler:
+        return samplers.create(self._options.sampler, eta)
+
+    def _steps_of(self, rows: Sequence[SamplingOptions]) -> list[Step]:
+        """The steps, on the host, with the levels of each clip."""
+        schedule, count = self._stage.schedule, self._options.num_steps
+        table = functools.partial(_steps, schedule, count)
+        tables = []
+        for row in rows:
+            numbers = np.float32(start_log_snr(row.strength)), np.float32(row.time_power)
+            program = self._programs.get(table, numbers, f"steps {count} {schedule}")
+            tables.append(list(zip(*map(np.asarray, program(*numbers)), strict=True)))
+        steps = [_stacked([Step(*step) for step in steps]) for steps in zip(*tables, strict=True)]
+        return [step._replace(number=step.number[0]) for step in steps]
+
+    def _about(self, inputs: Inputs) -> str:
+        """What the programs depend on beside their arguments; see `Programs.get`."""
+        stage, options = self._stage, self._options
+        config = json.dumps(stage.config.to_dict(), sort_keys=True, default=str)
+        shape = self._shape(inputs)
+        return repr((type(stage), stage.network, config, options.sampler, options.overlap, shape))
+
+    def _check(self, inputs: Inputs, options: SamplingOptions) -> None:
+        if program_of(options) != program_of(self._options):
+            raise UserError(
+                f"{options} and {self._options} are other programs; sample them one by one."
+            )
+        if options.strength < 1 and inputs.initial is None:
             raise UserError(
                 f"strength={options.strength} needs an initial video; use 1 to start from noise."
             )
 
-        def advance(carry: tuple, step: Step) -> tuple[tuple, None]:
-            z, state = carry
-            log_snr = jnp.full(shape[0], step.log_snr)
-            if tells_steps:
-                jax.debug.callback(self._tell_step, log_snr)
-            estimate = denoiser(z, log_snr)
-            if tells_estimates:
-                shown = estimate.x0[:, :: max(shape[1] // 4, 1)]
-                jax.debug.callback(self._tell_estimate, log_snr[0], shown)
-            return sampler.step(z, state, estimate, step, inputs.keys), None
-
-        (z, _), _ = jax.lax.scan(advance, (z, sampler.init(z)), steps)
-        return z
+    def _with_null_text(self, inputs: Inputs) -> Inputs:
+        """No text is an argument as well, like a negative prompt."""
+        if inputs.null_text is not None:
+            return inputs
+        text, mask = self._stage.null_text()
+        return inputs._replace(
+            null_text=np.broadcast_to(text, inputs.text.shape),
+            null_mask=np.broadcast_to(mask, inputs.text_mask.shape),
+        )
 
     def _frames(self, inputs: Inputs) -> int:
         return self._num_frames if inputs.video is None else int(inputs.video.shape[1])
@@ -151,13 +245,37 @@ class StageSampler:
             height, width = (self._stage.ssr.factor * size for size in inputs.video.shape[2:4])
         return inputs.text.shape[0], self._frames(inputs), height, width, 3
 
-    def _tell_step(self, log_snr: Array) -> None:
-        if self._on_step is not None:
-            self._on_step()
 
-    def _tell_estimate(self, log_snr: Array, frames: Array) -> None:
-        if self._on_estimate is not None:
-            self._on_estimate(log_snr, frames)
+def _tell(
+    log_snr: Any, shown: Array, on_step: OnStep | None, on_estimate: OnEstimate | None
+) -> None:
+    """Waits for a step, if anyone wants to know of it."""
+    if on_step is not None or on_estimate is not None:
+        jax.block_until_ready(shown)
+    if on_step is not None:
+        on_step()
+    if on_estimate is not None:
+        on_estimate(log_snr, shown)
+
+
+def program_of(options: SamplingOptions) -> tuple:
+    """What clips that are sampled together must have in common."""
+    is_guided, is_noisy = options.guidance_scale != 1, options.eta > 0
+    return options.sampler, options.num_steps, options.overlap, is_guided, is_noisy
+
+
+def _stacked(rows: Sequence[Any]) -> Any:
+    """Numbers of each clip, along the axis of the batch."""
+    return jax.tree.map(lambda *values: np.stack(values), *rows)
+
+
+def _steps(
+    schedule: Schedule, num_steps: int, start_log_snr: ArrayLike, time_power: ArrayLike
+) -> Step:
+    """All steps from a noise level on."""
+    start = jnp.clip(schedule.time(start_log_snr), 1e-6, 1.0)
+    start = jnp.where(jnp.isneginf(start_log_snr), 1.0, start)
+    return samplers.sampling_steps(schedule, num_steps, start, time_power)
 
 
 def _placed(x: Array | np.ndarray, sharding: NamedSharding) -> Array:

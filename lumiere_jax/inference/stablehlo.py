@@ -21,7 +21,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array
 
 from lumiere_jax import __version__
-from lumiere_jax.cascade.denoising import Denoiser, Inputs
+from lumiere_jax.cascade.denoising import Denoiser, Inputs, Numbers, for_network
 from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.checkpoints import quantization
@@ -147,11 +147,12 @@ class _ExportedStage:
         self, weights: Weights, z: Array, log_snr: Array, log_snr_next: Array, **given: Array
     ) -> dict[str, Array]:
         """One deterministic step, and the estimate of the clean video that it goes by."""
-        frames, params = int(self._video[1]), _params(weights)
+        options, frames, params = self._options, int(self._video[1]), _params(weights)
         if "seeds" not in given:  # a base draws nothing
             given["seeds"] = jnp.zeros(log_snr.shape, jnp.uint32)
-        inputs = self._inputs(**given)
-        denoiser = Denoiser.for_inputs(self._stage, self._options, params, inputs, frames)
+        numbers = Numbers.of(options)
+        shown = for_network(self._stage, self._inputs(**given))
+        denoiser = Denoiser.for_steps(self._stage, options.overlap, numbers, params, shown, frames)
         x0 = denoiser(z, log_snr).x0
         return {"z": ddim_step(z, x0, log_snr, log_snr_next).astype(z.dtype), "x0": x0}
 

@@ -1,7 +1,10 @@
 """How XLA uses the devices of this process, and where it keeps compiled programs."""
 
 import ctypes
+import importlib.metadata
+import importlib.util
 import os
+import sys
 from pathlib import Path
 
 CACHE = Path("~/.cache/lumiere_jax/compiled")
@@ -34,6 +37,23 @@ def tune_for_small_networks() -> None:
     if hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(_M_MMAP_MAX, 0)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def leave_out_missing_tpu() -> None:
+    """Keeps JAX from looking for a TPU that is not there, of which libtpu warns in six lines.
+
+    Whoever sets JAX_PLATFORMS or anything of TPUs, or has other plug-ins of JAX, knows better. Call
+    it before JAX is used.
+    """
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    is_decided = any(name.startswith(("JAX_PLATFORMS", "TPU_")) for name in os.environ)
+    if is_decided or plugins or importlib.util.find_spec("libtpu") is None:
+        return
+    if any(list(Path("/dev").glob(name)) for name in ("accel*", "vfio/[0-9]*")):
+        return
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if jax := sys.modules.get("jax"):
+        jax.config.update("jax_platforms", "cpu")
 
 
 def keep_compiled_programs() -> str | None:

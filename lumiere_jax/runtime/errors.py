@@ -10,6 +10,8 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
+from lumiere_jax.runtime.devices import leave_out_missing_tpu
+
 EXIT_USER_ERROR = 2
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: the same command continues.
 EXIT_PEER = 76
@@ -41,6 +43,7 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # in a log file, each line when it is printed
     sys.unraisablehook = _on_unraisable
+    leave_out_missing_tpu()
     app.run(lambda argv: _call(main, argv), flags_parser=_parse_flags)
     raise AssertionError("absl.app.run does not return")
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lumiere_jax.runtime import web_server
+from lumiere_jax.runtime.cache_folder import VARIABLE, CacheFolder
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.serving.database import Database
 from lumiere_jax.serving.model import Models
@@ -21,7 +22,7 @@ from lumiere_jax.serving.store import Store
 from lumiere_jax.serving.supervisor import Supervisor
 
 _SHORTEST_KEY = 16
-_CACHES = ("KERAS_HOME", "MPLCONFIGDIR")  # where libraries write as they are imported
+_CACHES = (VARIABLE, "KERAS_HOME", "MPLCONFIGDIR")  # also what libraries write on import
 
 
 def serve(
@@ -38,6 +39,7 @@ def serve(
     from lumiere_jax.serving.patience import PatientProtocol
 
     _allow_files()
+    CacheFolder.of_user()  # one that is unsafe is told now, and not by each worker
     keys = read_keys(key_file)
     models = Models.read(settings.bundle, distilled=settings.distilled)
     listening = web_server.listen(host, port)
@@ -62,6 +64,7 @@ def _allow_files() -> None:
 
 def work(settings: Settings, num_workers: int) -> None:
     """Runs only workers until SIGTERM or Ctrl-C."""
+    CacheFolder.of_user()  # see `serve`
     Models.read(settings.bundle, distilled=settings.distilled)
     database, ending = Database(settings.database), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

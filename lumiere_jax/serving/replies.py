@@ -30,7 +30,9 @@ class Problem(BaseModel):
 class Progress(BaseModel):
     """The progress of a job."""
 
-    stage: str = Field(description="What is being done: `loading`, `base`, `super-resolution 1`, …")
+    stage: str = Field(
+        description="What is being done: `loading`, `compiling`, `base`, `super-resolution 1`, …"
+    )
     step: int
     total: int = Field(description="Steps of the stage.")
     fraction: float = Field(description="Of all stages, in [0, 1].")

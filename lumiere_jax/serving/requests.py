@@ -18,6 +18,8 @@ from lumiere_jax.serving.model import Model, Models
 from lumiere_jax.serving.settings import Limits
 
 _OWN = declared(VideoOptions)
+NUMBERS = tuple(option.name for option in shared_options().values() if option.type is float)
+"""Options of which jobs in one batch may have different ones."""
 
 
 def _field(option: Option) -> tuple[Any, Any]:
@@ -94,7 +96,12 @@ def batch_key(task: str, asked: dict[str, Any]) -> str | None:
     """Equal for jobs whose videos one compiled program makes together; None: made alone."""
     if not TASKS[task].from_text:
         return None
-    shared = {name: value for name, value in asked.items() if name not in ("prompt", "seed")}
+    own = {"prompt", "seed", *NUMBERS}
+    shared = {name: value for name, value in asked.items() if name not in own}
+    # Without guidance, and with fresh noise, a program is another one.
+    scale, eta = asked.get("guidance_scale"), asked.get("eta")
+    shared["is_guided"] = None if scale is None else scale != 1
+    shared["is_noisy"] = None if eta is None else eta > 0
     return json.dumps({"task": task} | shared, sort_keys=True)
 
 

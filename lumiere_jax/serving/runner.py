@@ -13,15 +13,17 @@ from lumiere_jax.inference import provenance
 from lumiere_jax.inference.outputs import write_viewable
 from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.inference.tasks import TASKS
-from lumiere_jax.runtime import devices
+from lumiere_jax.runtime.cache_folder import CacheFolder
 from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.programs import Programs
 from lumiere_jax.serving import decoding
 from lumiere_jax.serving.model import Models
+from lumiere_jax.serving.requests import NUMBERS
 from lumiere_jax.serving.settings import Settings
 from lumiere_jax.serving.store import Job
 from lumiere_jax.serving.watch import Watch
 
-_SAMPLERS = 24  # compiled ones that are kept; clients may ask for ever new options
+_PROGRAMS = 64  # that are held in memory; clients may ask for ever new sizes, and a video takes 6
 _STYLES = 2  # pipelines with mixed parameters that are kept
 
 _NAMES = {"steps": "num_steps"}  # options that the pipeline calls otherwise
@@ -41,7 +43,7 @@ class Runner:
         self._pipelines: dict[str, LumierePipeline] = {}
         self._fingerprints: dict[str, list[str]] = {}
         self._styles: collections.OrderedDict[tuple, LumierePipeline] = collections.OrderedDict()
-        devices.keep_compiled_programs()
+        self._programs = Programs(CacheFolder.of_user(), most=_PROGRAMS)
 
     def load(self, job: Job) -> None:
         """Loads the weights that a job needs, but for styles; `UserError` if it cannot."""
@@ -63,7 +65,7 @@ class Runner:
 
         Raises:
           JobError: if the job cannot be done as it was asked for.
-          Stopped: if `watch` says so; JAX makes an error of its own of it.
+          Stopped: if `watch` says so.
         """
         pipeline = self._pipeline(TASKS[jobs[0].task].base)
         watch.raise_if_stopped()
@@ -96,18 +98,20 @@ class Runner:
         # Batches of 3 and 4 share a program: sizes are powers of two.
         missing = 2 ** math.ceil(math.log2(len(jobs))) - len(jobs)
         options = {_NAMES.get(name, name): value for name, value in first.options.items()}
-        for name in ("prompt", "seed", "style", "alpha", "region"):
+        for name in ("prompt", "seed", "style", "alpha", "region", *NUMBERS):
             options.pop(name, None)
         options.update(given)
+        jobs = [*jobs, *[first] * missing]
         method = pipeline if TASKS[first.task].from_text else getattr(pipeline, first.task)
         return method(
-            prompts=[job.options["prompt"] for job in jobs] + [""] * missing,
-            seeds=[job.options["seed"] for job in jobs] + [0] * missing,
+            prompts=[job.options["prompt"] for job in jobs],
+            seeds=[job.options["seed"] for job in jobs],
+            each=[{n: job.options[n] for n in NUMBERS if n in job.options} for job in jobs],
             listener=watch,
             on_estimate=watch.estimate,
-            batch_size=len(jobs) + missing,
+            batch_size=len(jobs),
             **options,
-        )[: len(jobs)]
+        )[: len(jobs) - missing]
 
     def _pipeline(self, base: str) -> LumierePipeline:
         if base not in self._pipelines:
@@ -118,7 +122,7 @@ class Runner:
                 distilled=settings.distilled,
                 show_progress=False,
                 text_folder=settings.text_folder,
-                max_samplers=_SAMPLERS,
+                programs=self._programs,
             )
             self._fingerprints[base] = self._pipelines[base].fingerprints()
         return self._pipelines[base]

@@ -1,6 +1,6 @@
 """How far a batch of jobs is: filled by the pipeline's callbacks, read by the worker's main thread.
 
-The same callbacks are where a batch is stopped: one that raises ends the compiled program.
+The same callbacks are where a batch is stopped: one that raises ends the sampling.
 """
 
 import io
@@ -32,6 +32,7 @@ class Watch:
         self._lock = threading.Lock()
         self._stages, self._done_stages = max(stages, 1), -1
         self._label, self._step, self._total = "loading", 0, 0
+        self._is_compiling = False
         self._first: tuple[float, float] | None = None  # time and fraction after the first step
         self._last = 0.0
         self._estimate: tuple[float, np.ndarray] | None = None
@@ -53,17 +54,22 @@ class Watch:
             raise Stopped
 
     def start(self, label: str, total: int) -> None:
-        """Says that a stage begins; compilation may come first."""
+        """Says that a stage begins."""
         self.raise_if_stopped()
         with self._lock:
             self._label, self._step, self._total = label, 0, total
             self._done_stages = min(self._done_stages + 1, self._stages - 1)
 
+    def compiling(self) -> None:
+        """Says that the stage's programs are compiled before its first step."""
+        with self._lock:
+            self._is_compiling = True
+
     def advance(self) -> None:
         """Says that a step of the stage is done."""
         self.raise_if_stopped()
         with self._lock:
-            self._step = min(self._step + 1, self._total)
+            self._step, self._is_compiling = min(self._step + 1, self._total), False
             self._last = time.monotonic()
             if self._first is None:
                 self._first = self._last, self._fraction()
@@ -90,7 +96,8 @@ class Watch:
             if fraction > done and self._last > began:
                 # As of the last step: it is not to change while nothing happens.
                 left = round((1 - fraction) * (self._last - began) / (fraction - done), 1)
-            stage = {"stage": self._label, "step": self._step, "total": self._total}
+            label = "compiling" if self._is_compiling else self._label
+            stage = {"stage": label, "step": self._step, "total": self._total}
             return stage | {"fraction": round(fraction, 4), "seconds_left": left}
 
     def previews(self, count: int) -> list[bytes]:

@@ -187,7 +187,7 @@ class Worker:
         if made.error is None:
             self._insist(lambda: self._finish(batch, made.videos or []))
             return
-        if is_stopped:  # JAX raises its own error then
+        if is_stopped:  # that is the error
             return
         if not made.is_loaded:
             told = "job %s cannot be loaded; this worker is replaced"
@@ -235,6 +235,8 @@ class _Made:
 def main(name: str, settings: Settings) -> None:
     """The process of a worker; it ends when it is told to, or when its parent is gone."""
     log_plainly()
+    # JAX's own cache has no bound, and clients may ask for ever new sizes; see `runtime.programs`.
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
     tempfile.tempdir = str(settings.scratch)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())

@@ -8,7 +8,7 @@ from lumiere_jax.diffusion.samplers import Estimate
 
 
 def sample(
-    denoise, keys, shape, *, schedule, num_steps, sampler="ddim", eta=0.0, noise=None,
+    denoise, keys, shape, *, schedule, num_steps, sampler="ddim", eta=None, noise=None,
     start_time=1.0, fraction=-1.0,
 ):  # fmt: skip
     """The samples after every step, `[num_steps, *shape]`; "ddpm" gets the posterior's variance."""

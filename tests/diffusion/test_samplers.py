@@ -106,7 +106,7 @@ def test_every_step_agrees_with_diffusers(name, eta, num_steps, shift, power, fl
         return mixture_denoiser(z, alpha, sigma, jnp.exp)
 
     states = sample(
-        denoise, keys, shape, schedule=schedule, num_steps=num_steps, sampler=name, eta=eta
+        denoise, keys, shape, schedule=schedule, num_steps=num_steps, sampler=name, eta=eta or None
     )
     draw = jax.jit(jax.vmap(lambda stream: samplers.normal(keys, stream, shape)))
     start, *step_noise = np.asarray(draw(jnp.arange(num_steps + 1)))

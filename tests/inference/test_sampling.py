@@ -151,12 +151,13 @@ def test_each_sampler_stays_in_range_and_calls_back_once_a_step():
     videos = {}
     for name in ("ddim", "ancestral", "dpmpp_2m"):
         calls = []
-        options = SamplingOptions(sampler=name, num_steps=3, guidance_scale=9.0)
+        options = SamplingOptions(sampler=name, num_steps=3, guidance_scale=9.0, time_power=1.5)
         inputs = Inputs(text, mask, sample_keys([1, 2], 0))
         sampler = StageSampler(stage, options, 2)
         video = sampler(PARAMS, inputs, on_step=lambda calls=calls: calls.append(1))
         videos[name] = np.asarray(video)
         assert len(calls) == 3
+        np.testing.assert_allclose(video, sampler.program(PARAMS, inputs), atol=1e-6)
         assert videos[name].shape == (2, 2, 16, 16, 3) and videos[name].dtype == np.float32
         assert np.abs(videos[name]).max() <= 1 + 1e-5
     assert not np.allclose(videos["ddim"], videos["ancestral"], atol=1e-2)

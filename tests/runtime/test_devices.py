@@ -1,3 +1,8 @@
+import importlib.metadata
+import importlib.util
+import os
+from pathlib import Path
+
 import jax
 import pytest
 
@@ -22,3 +27,31 @@ def test_where_compiled_programs_are_kept(monkeypatch, backend, named, expected)
         assert jax.config.jax_compilation_cache_dir == expected
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.mark.parametrize(
+    ("environment", "installed", "files", "plugins", "expected"),
+    [
+        ({}, ["libtpu"], [], [], "cpu"),
+        ({}, [], [], [], None),
+        ({}, ["libtpu"], ["/dev/accel0"], [], None),
+        ({}, ["libtpu"], [], ["cuda"], None),
+        ({"TPU_NAME": "local"}, ["libtpu"], [], [], None),
+        ({"JAX_PLATFORMS": "tpu,cpu"}, ["libtpu"], [], [], "tpu,cpu"),
+    ],
+)
+def test_a_tpu_is_looked_for_where_one_may_be(
+    monkeypatch, environment, installed, files, plugins, expected
+):
+    for name in [name for name in os.environ if name.startswith(("TPU_", "JAX_PLATFORMS"))]:
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name in installed or None)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: plugins)
+    monkeypatch.setattr(Path, "glob", lambda folder, pattern: files)
+    told = []
+    monkeypatch.setattr(jax.config, "update", lambda *setting: told.append(setting))
+    devices.leave_out_missing_tpu()
+    assert os.environ.get("JAX_PLATFORMS") == expected
+    assert told == ([("jax_platforms", "cpu")] if expected == "cpu" else [])

@@ -5,7 +5,6 @@ import shutil
 import threading
 import time
 
-import jax
 import numpy as np
 import pytest
 
@@ -16,7 +15,7 @@ from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.serving.runner import JobError, Runner
 from lumiere_jax.serving.settings import Settings
 from lumiere_jax.serving.store import Job
-from lumiere_jax.serving.watch import Watch
+from lumiere_jax.serving.watch import Stopped, Watch
 from tests.serving.live import PROMPT
 from tests.serving.test_uploads import mask, picture, video
 
@@ -48,8 +47,7 @@ def test_the_video_is_the_pipelines_own(runner, bundle, tmp_path):
     (made,) = runner.run([job(seed=7, base_only=False)], {}, watch)
     assert watch.progress()["fraction"] == 1 and len(watch.previews(1)) == 1
     pipeline = LumierePipeline.from_pretrained(bundle, show_progress=False)
-    # Equal bits are of equal programs: the one that shows what it estimates is another one.
-    (wanted,) = pipeline([PROMPT], seeds=[7], on_estimate=lambda *_: None)
+    (wanted,) = pipeline([PROMPT], seeds=[7])
     write_viewable(tmp_path / "wanted.mp4", wanted, 8, PROMPT)
     np.testing.assert_array_equal(
         pixels(made, tmp_path), read_video(tmp_path / "wanted.mp4", fps=8)
@@ -68,6 +66,17 @@ def test_a_batch_gives_each_job_its_own_video(runner, tmp_path):
         assert difference.mean() < 2
     first, second = (pixels(made, tmp_path).astype(int) for made in together[:2])
     assert np.abs(first - second).mean() > 5
+
+
+def test_jobs_of_a_batch_have_their_own_numbers(runner, tmp_path):
+    own = [{}, {"guidance_scale": 30.0}, {"time_power": 2.0, "threshold_percentile": 50.0}]
+    jobs = [job(steps=3, **numbers) for numbers in own]
+    together = [pixels(made, tmp_path).astype(int) for made in runner.run(jobs, {}, Watch(1))]
+    for one, made in zip(jobs, together, strict=True):
+        (alone,) = runner.run([one], {}, Watch(1))
+        assert np.abs(pixels(alone, tmp_path) - made).mean() < 1
+    first, second, third = together
+    assert np.abs(first - second).mean() > 3 and (first != third).any()
 
 
 def test_steps_are_placed_where_it_was_asked(runner, tmp_path):
@@ -120,7 +129,7 @@ def test_what_the_pipeline_refuses_is_told_without_paths(runner, tmp_path):
     assert "/" not in str(caught.value)
 
 
-def test_stopped_in_the_middle_of_a_program(runner):
+def test_stopped_in_the_middle_of_sampling(runner):
     watch = Watch(1)
     failures = []
 
@@ -136,7 +145,7 @@ def test_stopped_in_the_middle_of_a_program(runner):
         time.sleep(0.05)
     watch.stop()
     thread.join(300)
-    assert not thread.is_alive() and "Stopped" in str(failures[0])
+    assert not thread.is_alive() and isinstance(failures[0], Stopped)
     assert runner.run([job()], {}, Watch(1))
 
 
@@ -150,20 +159,23 @@ def test_weights_that_are_gone_are_noticed_as_they_are_loaded(bundle, tmp_path):
     runner.load(job())
 
 
-def test_old_programs_are_forgotten(runner, bundle):
-    assert runner._pipeline("stunet").sampler.cache_info().maxsize == 24
-    pipeline = LumierePipeline.from_pretrained(bundle, show_progress=False, max_samplers=2)
-    for steps in (1, 2, 3):
-        pipeline([PROMPT], num_steps=steps, base_only=True)
-    assert pipeline.sampler.cache_info().currsize == 2
+def test_old_programs_are_forgotten(runner):
+    """Clients may ask for ever new lengths."""
+    programs = runner._pipeline("stunet").programs
+    assert programs is runner._pipeline("stunet_conditional").programs
+    programs._most, before = 2, programs._most
+    try:
+        runner.run([job(steps=1)], {}, Watch(1))
+        assert before == 64 and len(programs) == 2
+    finally:
+        programs._most = before
 
 
-def test_programs_of_requests_are_not_written_to_disk(runner):
-    """Else clients could fill it, with ever new options: there would have to be a bound."""
-    runner.run([job(guidance_scale=1.5)], {}, Watch(1))
-    events = []
-    jax.monitoring.register_event_listener(lambda name, **_: events.append(name.split("/")[-1]))
-    runner.run([job(guidance_scale=2.5)], {}, Watch(1))
-    assert "compile_requests_use_cache" in events and "cache_misses" not in events
-    jax.jit(lambda x: x + 1.2345)(np.float32(time.time())).block_until_ready()
-    assert {"cache_misses", "cache_hits"} & set(events)  # the folder is in use
+def test_it_says_when_it_compiles():
+    watch = Watch(1)
+    watch.start("base", 2)
+    assert watch.progress()["stage"] == "base"
+    watch.compiling()
+    assert watch.progress()["stage"] == "compiling"
+    watch.advance()
+    assert watch.progress()["stage"] == "base"

@@ -20,7 +20,8 @@ export function described(job) {
   const { stage, step, total, seconds_left: left } = progress;
   if (stage === "loading") return "Loading the weights";
   if (stage === "writing") return "Writing the video";
-  const at = step ? `step ${step} of ${total}` : "compiling, if it is the first of its kind";
+  if (stage === "compiling") return "Compiling, since it is the first of its kind";
+  const at = `step ${step} of ${total}`;
   return `${stage[0].toUpperCase()}${stage.slice(1)}: ${at}` + (left ? `, ${duration(left)} left` : "");
 }
 
