@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from lumiere_jax import text
 from lumiere_jax.cascade.config import STAGES, StageConfig, SuperResolutionConfig
+from lumiere_jax.data.crops import RandomCrop
 from lumiere_jax.data.masks import MaskMix
 from lumiere_jax.diffusion.discrete import DiscreteSchedule
 from lumiere_jax.diffusion.low_resolution import downsample, upsample_low_resolution
@@ -70,6 +71,13 @@ def create_schedule(config: StageConfig) -> Schedule:
     else:
         schedule = CosineSchedule(shift=config.diffusion.log_snr_shift)
     return with_time_power(schedule, config.sampling.time_power)
+
+
+def as_floats(video: Shaped[Array, "*clips"]) -> Float[Array, "*clips"]:
+    """Clips in [-1, 1], from bytes, as they travel to the device, or as they are."""
+    if video.dtype != jnp.uint8:
+        return video
+    return video.astype(jnp.float32) / 127.5 - 1.0
 
 
 def known_part(
@@ -149,6 +157,11 @@ class Stage:
         return self.name if self.is_distilled else STAGES[self.name]
 
     @property
+    def crop(self) -> RandomCrop | None:
+        """What is cut out of a training clip; None for all of it."""
+        return None
+
+    @property
     def draw_mask(self) -> MaskMix | None:
         """What a training clip shows of itself; None where nothing is shown."""
         return None
@@ -208,15 +221,15 @@ class Stage:
         return prediction
 
     def training_clip(
-        self, batch: Batch, crop_key: PRNGKeyArray, augment_key: PRNGKeyArray
+        self, batch: Batch, augment_key: PRNGKeyArray
     ) -> tuple[Clips, dict[str, Array]]:
         """The clean clips that the network is to make of a batch, and their condition but the text.
 
-        The batch is of `data.pipeline.train_batches`; the keys are for crops, and for noise on what
-        is shown.
+        The batch is of `data.pipeline.train_batches`, with `crop` and `draw_mask`; the key is for
+        noise on what is shown.
         """
-        del crop_key, augment_key
-        return batch["video"], {}
+        del augment_key
+        return as_floats(batch["video"]), {}
 
 
 class ConditionalStage(Stage):
@@ -246,10 +259,11 @@ class ConditionalStage(Stage):
         return super().predict(params, z, log_snr, condition)
 
     def training_clip(
-        self, batch: Batch, crop_key: PRNGKeyArray, augment_key: PRNGKeyArray
+        self, batch: Batch, augment_key: PRNGKeyArray
     ) -> tuple[Clips, dict[str, Array]]:
         """See `Stage.training_clip`."""
-        return batch["video"], {"known": known_part(batch["video"], batch["mask"])}
+        video = as_floats(batch["video"])
+        return video, {"known": known_part(video, batch["mask"])}
 
 
 class StyleStage(Stage):
@@ -286,6 +300,11 @@ class SuperResolutionStage(Stage):
         ssr = self.ssr
         return min(self.config.data.num_frames, ssr.window), ssr.crop, ssr.crop, 3
 
+    @property
+    def crop(self) -> RandomCrop:
+        """A part of a clip whose low resolution is a part of the clip's, as at sampling."""
+        return RandomCrop(self.clip_shape()[:3], self.ssr.factor)
+
     def splits_into(self, parts: int, frames: int) -> bool:
         """See `Stage.splits_into`; devices take whole windows, and split rows between steps."""
         ssr = self.ssr
@@ -298,37 +317,22 @@ class SuperResolutionStage(Stage):
         return clip, {"low_resolution": clip, "augmentation_level": jnp.zeros(1)}
 
     def training_clip(
-        self, batch: Batch, crop_key: PRNGKeyArray, augment_key: PRNGKeyArray
+        self, batch: Batch, augment_key: PRNGKeyArray
     ) -> tuple[Clips, dict[str, Array]]:
         """See `Stage.training_clip`; every low-resolution crop gets noise of a random level."""
-        low, video = self.training_crops(batch["video"], crop_key)
+        video = as_floats(batch["video"])
+        low = self.low_resolution(video)
         level_key, noise_key = jax.random.split(augment_key)
         level = self.schedule.round_level(jax.random.uniform(level_key, (video.shape[0],)))
         noise = jax.random.normal(noise_key, low.shape)
         low = self.schedule.augment(low, level, noise)
         return video, {"low_resolution": low, "augmentation_level": level}
 
-    def training_crops(self, video: Clips, key: PRNGKeyArray) -> tuple[Crops, Crops]:
-        """Random space-time crops: the up-sampled low-resolution ones, and the true ones.
-
-        They begin at multiples of the factor.
-        """
-        factor, size = self.ssr.factor, self.clip_shape()
-        high = np.array(video.shape[1:4]) - size[:3]
-
-        def crop(clip: jax.Array, clip_key: jax.Array) -> jax.Array:
-            time, row, column = jax.random.split(clip_key, 3)
-            start = (
-                jax.random.randint(time, (), 0, high[0] + 1),
-                factor * jax.random.randint(row, (), 0, high[1] // factor + 1),
-                factor * jax.random.randint(column, (), 0, high[2] // factor + 1),
-                0,
-            )
-            return jax.lax.dynamic_slice(clip, start, size)
-
-        video = jax.vmap(crop)(video, jax.random.split(key, video.shape[0]))
-        low = upsample_low_resolution(downsample(video, factor), size[1:3], self.ssr.upsampling)
-        return low, video
+    def low_resolution(self, crops: Crops) -> Crops:
+        """Crops as what the network is shown: down-sampled, and as large as before."""
+        _, _, height, width, _ = crops.shape
+        small = downsample(crops, self.ssr.factor)
+        return upsample_low_resolution(small, (height, width), self.ssr.upsampling)
 
 
 _KINDS: dict[str, type[Stage]] = {

@@ -13,10 +13,10 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Bool, Num
 
+from lumiere_jax.data.crops import RandomCrop
 from lumiere_jax.data.flips import names_a_side
 from lumiere_jax.data.mixture import Mixture
 from lumiere_jax.data.order import batch_order
-from lumiere_jax.data.pixels import to_float
 from lumiere_jax.data.source import HoldsFrames, Source, StoresText
 from lumiere_jax.data.sources import TextEncoder, check_size, check_text
 from lumiere_jax.runtime.errors import UserError
@@ -45,12 +45,14 @@ def train_batches(
     allow_small: bool = False,
     num_threads: int = 1,
     flip: bool = False,
+    crop: RandomCrop | None = None,
     draw_mask: DrawMask | None = None,
 ) -> Iterator[Batch]:
     """Endless batches, prepared in the background.
 
-    Each is a dict of video float32 [B, T, H, W, 3], text float32 [B, L, D], text_mask bool [B, L]
-    and, with `draw_mask`, mask bool [B, T, H, W, 1], where B = batch_size / process_count.
+    Each is a dict of video [B, T, H, W, 3], text float32 [B, L, D], text_mask bool [B, L] and, with
+    `draw_mask`, mask bool [B, T, H, W, 1], where B = batch_size / process_count. Video is uint8
+    where the source holds bytes, which is for a device to change to float32, and else float32.
 
     Args:
       source: captioned clips.
@@ -64,6 +66,7 @@ def train_batches(
         more than once (to overfit a few clips).
       num_threads: batches prepared at once; more than 1 helps where clips are decoded.
       flip: mirrors every second clip, at random, whose caption says nothing of a side.
+      crop: what to cut out of each clip, of super-resolution; None for all of it.
       draw_mask: of a conditional stage.
 
     Raises:
@@ -78,7 +81,7 @@ def train_batches(
     if not allow_small:
         check_size(source, batch_size)
     check_text(source, text_encoder)
-    loader = _BatchLoader(source, text_encoder, seed, flip, draw_mask)
+    loader = _BatchLoader(source, text_encoder, seed, flip, crop, draw_mask)
     order = functools.partial(
         batch_order,
         sizes=source.sizes if isinstance(source, Mixture) else (len(source),),
@@ -109,6 +112,7 @@ class _BatchLoader:
     text_encoder: TextEncoder
     seed: int
     flip: bool
+    crop: RandomCrop | None
     draw_mask: DrawMask | None
     error: Exception | None = None
 
@@ -138,7 +142,7 @@ class _BatchLoader:
         video, caption = read(index, seed)
         if self.flip and not names_a_side(caption):
             video = video[:, :, ::-1] if np.random.default_rng([seed, 1]).random() < 0.5 else video
-        return video, caption
+        return self.crop(video, seed) if self.crop else video, caption
 
     def _text(
         self, chosen: Sequence[tuple[int, int]], captions: Sequence[str]
@@ -167,10 +171,7 @@ def _iterate(dataset: tf.data.Dataset, loader: _BatchLoader) -> Iterator[Batch]:
     try:
         for arrays in dataset.as_numpy_iterator():
             names = ("video", "text", "text_mask", "mask")[: len(arrays)]
-            batch = dict(zip(names, arrays, strict=True))
-            # Bytes up to here: batches that wait take a quarter of the memory.
-            is_bytes = batch["video"].dtype == np.uint8
-            yield batch | {"video": to_float(batch["video"])} if is_bytes else batch
+            yield dict(zip(names, arrays, strict=True))
     except tf.errors.OpError as error:
         if loader.error is None:
             raise

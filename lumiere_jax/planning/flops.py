@@ -85,11 +85,11 @@ def without_remat(stage: Stage) -> Stage:
 
 def batch_shapes(stage: Stage, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of a batch of training data, see `lumiere_jax.data.pipeline`."""
-    data, text = stage.config.data, stage.text_encoder
-    clip = (batch_size, data.num_frames, data.resolution, data.resolution)
+    text = stage.text_encoder
+    clip = (batch_size, *stage.clip_shape()[:3])
     mask = {"mask": jax.ShapeDtypeStruct((*clip, 1), bool)} if stage.is_conditional else {}
     return mask | {
-        "video": jax.ShapeDtypeStruct((*clip, 3), jnp.float32),
+        "video": jax.ShapeDtypeStruct((*clip, 3), jnp.uint8),
         "text": jax.ShapeDtypeStruct((batch_size, text.max_length, text.dim), jnp.float32),
         "text_mask": jax.ShapeDtypeStruct((batch_size, text.max_length), bool),
     }

@@ -31,6 +31,7 @@ class Evaluation:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             allow_small=True,
+            crop=stage.crop,
             draw_mask=stage.draw_mask,
         )
         batches = text.device_part(batches, stage.text_encoder)

@@ -88,14 +88,14 @@ def training_loss(
     The batch is of `data.pipeline.train_batches`, and the key for all that is drawn; `params` are
     all parameters, as are the teacher's, where the stage is distilled.
     """
-    draw_key, text_key, crop_key, augment_key = jax.random.split(key, 4)
+    draw_key, text_key, _, augment_key = jax.random.split(key, 4)
     config = stage.config.diffusion
 
     # What the network is shown: the text, now and then none, and what its kind of stage needs.
     text, text_mask = drop_text(
         batch["text"], batch["text_mask"], *stage.null_text(), text_key, config.text_dropout
     )
-    x0, condition = stage.training_clip(batch, crop_key, augment_key)
+    x0, condition = stage.training_clip(batch, augment_key)
     condition = {"text": text, "text_mask": text_mask, **condition}
 
     # A time and noise for every clip.

@@ -102,6 +102,7 @@ def train(
         allow_small=data.allow_small,
         num_threads=data.num_threads,
         flip=data.flip,
+        crop=stage.crop,
         draw_mask=stage.draw_mask,
     )
     batches = text.device_part(batches, stage.text_encoder)

@@ -5,7 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lumiere_jax.cascade.stage import Stage, create_network
+from lumiere_jax.cascade.stage import Stage, as_floats, create_network
+from lumiere_jax.data.pipeline import train_batches
+from lumiere_jax.data.pixels import to_float
+from lumiere_jax.data.sources import create_source
+from lumiere_jax.data.video_io import write_lossless
 from lumiere_jax.diffusion.low_resolution import downsample, upsample_low_resolution
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.training.step import training_loss
@@ -96,8 +100,9 @@ def test_training_crops_are_aligned_and_all_of_them_are_drawn():
     # A pixel's three values say where it is.
     where = np.stack(np.meshgrid(np.arange(6), np.arange(16), np.arange(16), indexing="ij"), -1)
     # Whole numbers below 256 and their means over 16 pixels are exact in float32.
-    video = jnp.broadcast_to(jnp.asarray(where, jnp.float32), (batch, *where.shape))
-    low, high = stage.training_crops(video, jax.random.key(3))
+    whole = jnp.asarray(where, jnp.float32)
+    high = jnp.stack([stage.crop(np.asarray(whole), seed) for seed in range(batch)])
+    low = stage.low_resolution(high)
     starts = np.asarray(high[:, 0, 0, 0]).astype(int)
     for clip, (time, row, column) in zip(high, starts, strict=True):
         np.testing.assert_array_equal(
@@ -108,7 +113,7 @@ def test_training_crops_are_aligned_and_all_of_them_are_drawn():
     assert len({tuple(start) for start in starts}) == 27
     np.testing.assert_array_equal(low, upsample_low_resolution(downsample(high, 4), (8, 8)))
     # Aligned: a crop of the low-resolution clip, as sampling will see it.
-    whole = np.asarray(downsample(video[:1], 4))[0]
+    whole = np.asarray(downsample(whole[None], 4))[0]
     for clip, (time, row, column) in zip(downsample(high, 4), starts, strict=True):
         row, column = row // 4, column // 4
         np.testing.assert_array_equal(
@@ -127,12 +132,42 @@ class Recorder:
 def recorded_loss(config, batch_size=8, seed=0):
     stage = dataclasses.replace(Stage.from_config(config), network=Recorder())
     rng = np.random.default_rng(seed)
-    data = config.data
-    size = (batch_size, data.num_frames, data.resolution, data.resolution, 3)
+    size = (batch_size, *stage.clip_shape())
     text, mask = stage.text_encoder(["a red circle moving up"] * batch_size)
     batch = {"video": rng.uniform(-1, 1, size).astype("f4"), "text": text, "text_mask": mask}
     loss = training_loss(stage, {}, jax.tree.map(jnp.asarray, batch), jax.random.key(seed))
     return float(loss), stage, stage.network.call, batch
+
+
+def test_bytes_become_the_floats_of_the_host_on_the_device():
+    values = np.arange(256, dtype=np.uint8)
+    np.testing.assert_allclose(jax.jit(as_floats)(values), to_float(values), atol=1e-7)
+    half = jnp.asarray([0.25, -1.0])
+    assert as_floats(half) is half
+
+
+def test_the_device_gets_a_crop_of_bytes_and_not_a_clip_of_floats(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        frames = rng.integers(0, 256, (8, 64, 64, 3)).astype(np.uint8)
+        write_lossless(tmp_path / f"{number}.mkv", to_float(frames), 8.0)
+        (tmp_path / f"{number}.txt").write_text("noise")
+    fields = {"data__name": "video_folder", "data__folder": str(tmp_path)}
+    config = tiny_config("ssr", ssr__crop=32, ssr__window=4, data__num_frames=8, **fields)
+    stage = Stage.from_config(config)
+    source = create_source(stage.config.data, "train")
+    batch = next(train_batches(source, stage.text_encoder, batch_size=2, seed=0, crop=stage.crop))[
+        "video"
+    ]
+    whole = np.stack([source.example(number)[0] for number in range(2)])
+    assert whole.nbytes >= 16 * batch.nbytes
+    for crop in batch:  # as it is somewhere in one of the clips
+        places = (
+            clip[time : time + 4, row : row + 32, column : column + 32]
+            for clip in whole for time in range(5)
+            for row in range(0, 33, 4) for column in range(0, 33, 4)
+        )  # fmt: skip
+        assert any(np.array_equal(to_float(crop), place) for place in places)
 
 
 def test_loss_drops_the_text_at_its_rate():

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 
 import jax
 import jax.numpy as jnp
@@ -55,8 +56,9 @@ def test_training_step_is_described_by_its_shapes(plan):
     needed = flops.training_flops(stage, plan.batch).total / plan.chips
     assert plan.model_flops == needed
     assert plan.compiled_flops > 0.9 * needed  # elementwise work on top, padding left out
-    # Parameters, and their EMA and at least one moment for those that are trained, in float32.
-    state, batch = 4 * (plan.frozen + 3 * plan.trainable), 2 * 8 * 64 * 64 * 3 * 4
+    # Parameters, and their EMA and at least one moment for those that are trained, in float32; of
+    # the clips, crops in bytes.
+    state, batch = 4 * (plan.frozen + 3 * plan.trainable), 2 * math.prod(stage.clip_shape())
     assert state + batch < plan.arguments < 1.5 * (state + batch)
     assert plan.outputs < 0.01 * plan.arguments  # the state is donated
     assert plan.needed == plan.arguments + plan.temporaries + plan.outputs + plan.program

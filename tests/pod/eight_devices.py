@@ -60,7 +60,9 @@ def train_one_step(config: ConfigDict, sizes: dict[str, int]) -> dict[str, np.nd
     optimizer = optax.sgd(0.1, momentum=0.9)
     state = perturbed(initial_state(stage, optimizer, mesh))
     source = create_source(config.data, "train")
-    batches = data_pipeline.train_batches(source, stage.text_encoder, batch_size=8, seed=0)
+    batches = data_pipeline.train_batches(
+        source, stage.text_encoder, batch_size=8, seed=0, crop=stage.crop
+    )
     batch = global_batch(next(batches), mesh)
     state, metrics = compile_step(stage, optimizer, mesh, state, batch)(state, batch)
     split = [leaf for leaf in jax.tree.leaves(state.optimizer) if "fsdp" in leaf.sharding.spec]
