@@ -143,7 +143,7 @@ _FIRST = (
     "test_pages_making.py", "test_peers.py", "test_pages_beyond.py", "test_playground.py",
     "test_inflating.py", "test_i3d.py", "test_eval.py", "test_eight_devices_sampling.py",
     "test_temporal_downsampling.py", "test_verbs.py", "test_plan.py", "test_plan_command.py",
-    "test_style_interpolation.py", "test_browser.py", "test_t5_training.py",
+    "test_style_interpolation.py", "test_browser.py", "test_t5_training.py", "test_kills.py",
 )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ import schemathesis
 from absl import flags, logging
 from PIL import Image
 from schemathesis.generation import GenerationMode
-from starting import Server, serving, write_section
+from starting import Server, serving, tiny_bundle, write_section
 
 import tests.conftest  # noqa: F401  what compiles fast
 from lumiere_jax.runtime import errors
@@ -195,17 +195,6 @@ def wait_for_jobs(url: str, findings: Findings, seconds: float = 600) -> collect
     if left:
         findings.bad.append(f"{len(left)} accepted jobs have not ended")
     return ended
-
-
-def tiny_bundle(folder: Path) -> Path:
-    """Weights for every task, trained for a few steps."""
-    from lumiere_jax.checkpoints.exporting import export
-    from tests.tiny_runs import train_cascade
-
-    workdirs = train_cascade(folder / "cascade")
-    stages = ("t2i", "stunet", "stunet_conditional", "t2i_ssr", "ssr", "style")
-    export([str(workdirs[stage]) for stage in stages], folder / "bundle")
-    return folder / "bundle"
 
 
 def held(server: Server) -> tuple[int, float]:

@@ -86,6 +86,17 @@ def serving(root: Path, bundle: str, *flags: str) -> Iterator[Server]:
         server.stop()
 
 
+def tiny_bundle(folder: Path) -> Path:
+    """Weights for every task, trained for a few steps."""
+    from lumiere_jax.checkpoints.exporting import export
+    from tests.tiny_runs import train_cascade
+
+    workdirs = train_cascade(folder / "cascade")
+    stages = ("t2i", "stunet", "stunet_conditional", "t2i_ssr", "ssr", "style")
+    export([str(workdirs[stage]) for stage in stages], folder / "bundle")
+    return folder / "bundle"
+
+
 def write_section(name: str, lines: list[str]) -> None:
     """Replaces what the page says between two marks."""
     busy = os.getloadavg()[1]
