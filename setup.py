@@ -70,6 +70,7 @@ TEST = [
     'libtpu==0.0.42.1; sys_platform == "linux" and platform_machine == "x86_64"',
     "mypy>=1.19",
     "nbclient>=0.10",
+    "openai>=3.57",
     "playwright>=1.55",
     "psutil>=7",
     "pytest>=9",

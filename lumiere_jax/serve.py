@@ -41,6 +41,11 @@ _ALLOWED_HOSTS = flags.DEFINE_list(
     "Names that clients may call the server by, beside localhost, such as that of a proxy. Without "
     "it any name is allowed, except for a server without keys at the loopback address.",
 )
+_TRUSTED_PROXIES = flags.DEFINE_list(
+    "trusted_proxies",
+    [],
+    "Addresses or networks of proxies, which say by X-Forwarded-For who their clients are.",
+)
 _KEEP_HOURS = flags.DEFINE_float("keep_hours", 24, "Hours that a job is kept after its end.", 0)
 _MAX_UPLOAD_MB = flags.DEFINE_float("max_upload_mb", 32, "Size of a request in MiB.", 0.01)
 _MAX_MEGAPIXELS = flags.DEFINE_float(
@@ -81,6 +86,7 @@ def main(argv: Sequence[str]) -> None:
                 port=_PORT.value,
                 key_file=_API_KEY_FILE.value,
                 allowed_hosts=_ALLOWED_HOSTS.value,
+                trusted_proxies=_TRUSTED_PROXIES.value,
             )
 
 
@@ -90,6 +96,7 @@ def _settings(bundle: Path, data: Path, scratch: Path) -> Settings:
         bundle=bundle,
         database=database or f"sqlite:///{data / 'queue.sqlite'}",
         scratch=scratch,
+        model=Path(str(_BUNDLE.value)).name,
         is_alone=not database,  # the folder is locked, and the queue is in it
         keep=_KEEP_HOURS.value * 3600,
         limits=Limits(

@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
         video, caption = source.example(index)
         names = [f"{index:04d}.mp4", f"{index:04d}.png"]
         write_viewable(folder / names[0], video, data.fps, caption)
-        write_image(folder / names[1], video[0], upscale=view_scale(video))
+        write_image(folder / names[1], video[0], upscale=view_scale(video.shape[1]))
         rows += [(name, caption) for name in names]
         videos.append(video)
         print(f"{folder / names[0]}: {caption}")

@@ -3,13 +3,14 @@
     PYTHONPATH=. python benchmarks/serving/fuzz.py
 
 Starts `lumiere_jax.serve` on the loopback, and ends with code 1 if there was an answer of 5xx, a
-path or traceback in an answer, a file outside of the data folder, or an accepted job that does not
-end.
+path or traceback in an answer, a file outside of the data folder, an accepted job that does not
+end, a worker that was lost, or a server whose memory grows from the first half to the second.
 """
 
 import collections
 import contextlib
 import io
+import itertools
 import random
 import re
 import tempfile
@@ -30,15 +31,20 @@ import tests.conftest  # noqa: F401  what compiles fast
 from lumiere_jax.runtime import errors
 
 _BUNDLE = flags.DEFINE_string("bundle", None, "Weights to serve; None for those of the tests.")
-_CASES = flags.DEFINE_integer("cases", 1000, "Requests by schemathesis.", 1)
-_UPLOADS = flags.DEFINE_integer("uploads", 200, "Malformed uploads.", 0)
+_CASES = flags.DEFINE_integer("cases", 2000, "Requests by schemathesis.", 1)
+_UPLOADS = flags.DEFINE_integer("uploads", 400, "Malformed uploads.", 0)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of both.")
 _WRITE = flags.DEFINE_bool("write", False, "Write the figures into the page beside this file.")
 
 _LEAKS = re.compile(
     r"Traceback|File \"|site-packages|sqlalchemy|sqlite3|psycopg|/root/|/home/|/work/|/tmp/|/usr/"
 )
-_LIMITS = ("--max_steps=2", "--max_frames=16", "--max_queue=50", "--max_upload_mb=2")
+_LIMITS = (
+    "--max_steps=2", "--max_frames=16", "--max_queue=50", "--max_queue_per_client=50",
+    "--max_upload_mb=2",
+)  # fmt: skip
+_JOBS, _VIDEOS = "/api/v1/jobs", "/v1/videos"
+_MOST_GROWTH = 30.0  # MiB
 
 
 class Findings:
@@ -58,7 +64,7 @@ class Findings:
         # What a client sent may come back to it, in the options of a job.
         if code >= 400 and _LEAKS.search(text):
             self.bad.append(f"{what}: leaks in {text[:300]}")
-        if code == 202:
+        if code == 202 or (code == 200 and what.endswith(f"POST {_VIDEOS}")):
             self.jobs.add(re.search(r'"id":"([0-9a-f-]{36})"', text)[1])
 
 
@@ -87,8 +93,9 @@ def fuzz_schema(url: str, cases: int, seed: int, findings: Findings) -> None:
             def send(case: Any) -> None:
                 nonlocal count
                 count += 1
-                if findings.jobs and generator.random() < 0.5 and "{job_id}" in case.path:
-                    case.path_parameters = {"job_id": generator.choice(sorted(findings.jobs))}
+                place = re.search(r"\{(\w+)\}", case.path)
+                if findings.jobs and generator.random() < 0.5 and place:
+                    case.path_parameters = {place[1]: generator.choice(sorted(findings.jobs))}
                 if case.method == "POST" and isinstance(case.body, dict) and count % 3 == 0:
                     # Made-up options seldom go together, and some jobs are to be made.
                     prompt = str(case.body.get("prompt", "x"))
@@ -103,7 +110,6 @@ def fuzz_schema(url: str, cases: int, seed: int, findings: Findings) -> None:
             ):
                 send()
             sent += count
-    print(f"{sent} requests by schemathesis: {dict(findings.codes['schemathesis'])}")
 
 
 def malformed(count: int, seed: int) -> list[tuple[str, dict[str, str], Any]]:
@@ -169,15 +175,18 @@ def malformed(count: int, seed: int) -> list[tuple[str, dict[str, str], Any]]:
 def fuzz_uploads(url: str, count: int, seed: int, findings: Findings) -> None:
     """Sends damaged files under odd names, and some bodies that are no forms."""
     with httpx.Client(base_url=url, timeout=120) as client:
-        for task, fields, files in malformed(count, seed):
-            reply = client.post("/api/v1/jobs", data=fields, files=files)
-            findings.look("uploads", f"upload to {task}", reply.status_code, reply.content)
+        for number, (task, fields, files) in enumerate(malformed(count, seed)):
+            path = (_JOBS, _VIDEOS)[number % 2]
+            reply = client.post(path, data=fields, files=files)
+            what = f"upload to {task}: POST {path}"
+            findings.look("uploads", what, reply.status_code, reply.content)
         whole = b'--b\r\nContent-Disposition: form-data; name="task"\r\n\r\nanimate\r\n--b--\r\n'
-        for kind in ("multipart/form-data", "multipart/form-data; boundary=b", "text/plain", ""):
-            for body in (whole, whole[:40], b"--b\r\n\r\n", b"\xff" * 500, b"--b" * 10_000):
-                reply = client.post("/api/v1/jobs", content=body, headers={"content-type": kind})
+        bodies = (whole, whole[:40], b"--b\r\n\r\n", b"\xff" * 500, b"--b" * 10_000, b"[" * 9999)
+        form = "multipart/form-data"
+        for kind in (form, f"{form}; boundary=b", "application/json", "text/plain", ""):
+            for path, body in itertools.product((_JOBS, _VIDEOS), bodies):
+                reply = client.post(path, content=body, headers={"content-type": kind})
                 findings.look("bodies", f"body of {kind!r}", reply.status_code, reply.content)
-    print(f"uploads: {dict(findings.codes['uploads'])}; bodies: {dict(findings.codes['bodies'])}")
 
 
 def wait_for_jobs(url: str, findings: Findings, seconds: float = 600) -> collections.Counter:
@@ -185,8 +194,8 @@ def wait_for_jobs(url: str, findings: Findings, seconds: float = 600) -> collect
     until, left, ended = time.monotonic() + seconds, set(findings.jobs), collections.Counter()
     while left and time.monotonic() < until:
         for job in sorted(left):
-            found = httpx.get(f"{url}/api/v1/jobs/{job}").json()
-            if found["state"] in ("done", "failed", "cancelled"):
+            found = {"state": "deleted"} | httpx.get(f"{url}{_JOBS}/{job}").json()
+            if found["state"] in ("done", "failed", "cancelled", "deleted"):
                 ended[found["state"]] += 1
                 left.remove(job)
                 if found["state"] == "failed" and _LEAKS.search(found["error"] or "Traceback"):
@@ -203,6 +212,11 @@ def held(server: Server) -> tuple[int, float]:
     return main.num_fds(), main.memory_info().rss / 2**20
 
 
+def workers(server: Server) -> list[int]:
+    """The processes that make videos."""
+    return [p.pid for p in server.processes()[1:] if "spawn_main" in " ".join(p.cmdline())]
+
+
 def main(argv: list[str]) -> int:
     """Fuzzes."""
     del argv
@@ -211,15 +225,22 @@ def main(argv: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="fuzz-") as root:
         bundle = str(Path(_BUNDLE.value or tiny_bundle(Path(root))).absolute())
         with serving(Path(root), bundle, *_LIMITS) as server:
-            before = held(server)
-            fuzz_uploads(server.url, _UPLOADS.value, _SEED.value, findings)
-            fuzz_schema(server.url, _CASES.value, _SEED.value, findings)
-            ended = wait_for_jobs(server.url, findings)
+            known, seen = workers(server), [held(server)]
+            for half in range(2):
+                seed = 2 * _SEED.value + half
+                fuzz_uploads(server.url, _UPLOADS.value // 2, seed, findings)
+                fuzz_schema(server.url, _CASES.value // 2, seed, findings)
+                ended = wait_for_jobs(server.url, findings)
+                seen.append(held(server))
+                print({kind: dict(codes) for kind, codes in findings.codes.items()}, seen)
+            if workers(server) != known:
+                findings.bad.append("a worker was lost")
+            if seen[2][1] > seen[1][1] + _MOST_GROWTH:
+                findings.bad.append("the server's memory grew in the second half")
             foreign = server.foreign_files()
             findings.bad += [f"file outside of the data folder: {path}" for path in foreign]
             left = [str(path) for path in (server.data / "tmp").rglob("*")]
             findings.bad += [f"left in the data folder: {path}" for path in left]
-            after = held(server)
         defects = Path(root, "log").read_text().count("Traceback")
         findings.bad += [f"{defects} tracebacks in the log"] if defects else []
     lines = ["| requests | codes |", "| --- | --- |"]
@@ -229,9 +250,10 @@ def main(argv: list[str]) -> int:
     states = ", ".join(f"{n} {state}" for state, n in sorted(ended.items()))
     lines += [
         "",
-        f"{len(findings.jobs)} jobs were accepted: {states}. The server's process had {before[0]} "
-        f"open files and {before[1]:.0f} MiB before, {after[0]} and {after[1]:.0f} MiB after. "
-        f"Answers of 5xx, leaks, files elsewhere, jobs without an end: {len(findings.bad)}. "
+        f"{len(findings.jobs)} jobs were accepted: {states}. Open files and MiB of the server's "
+        f"process before, after half of it, and in the end: "
+        f"{', '.join(f'{files} and {size:.0f}' for files, size in seen)}. Answers of 5xx, leaks, "
+        f"files elsewhere, jobs without an end, workers lost: {len(findings.bad)}. "
         f"It took {(time.monotonic() - begun) / 60:.1f} min.",
     ]
     print("\n".join([*lines, *findings.bad]))

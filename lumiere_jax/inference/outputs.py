@@ -26,9 +26,9 @@ def write_viewable(
     if path.suffix == ".png":
         write_contact_sheet(path, [video], [caption])
     else:
-        write_video(path, video, fps, upscale=view_scale(video), comment=comment)
+        write_video(path, video, fps, upscale=view_scale(video.shape[1]), comment=comment)
 
 
-def view_scale(video: Float[np.ndarray, "time height width 3"]) -> int:
-    """The whole factor by which a clip is enlarged for viewing."""
-    return max(1, VIEW_PIXELS // video.shape[1])
+def view_scale(height: int) -> int:
+    """The whole factor by which a clip of this height in pixels is enlarged for viewing."""
+    return max(1, VIEW_PIXELS // height)

@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from lumiere_jax.runtime import web_server
 from lumiere_jax.runtime.cache_folder import VARIABLE, CacheFolder
@@ -33,11 +34,13 @@ def serve(
     port: int,
     key_file: str | None,
     allowed_hosts: Sequence[str] = (),
+    trusted_proxies: Sequence[str] = (),
 ) -> None:
     """Serves, with workers in processes of their own, until SIGTERM or Ctrl-C."""
     from lumiere_jax.serving.app import make_app
     from lumiere_jax.serving.patience import PatientProtocol
 
+    trust = trusting(trusted_proxies)
     _allow_files()
     CacheFolder.of_user()  # one that is unsafe is told now, and not by each worker
     keys = read_keys(key_file)
@@ -47,7 +50,7 @@ def serve(
     is_local = ipaddress.ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback
     hosts = names(host, is_open=not keys and is_local, allowed=allowed_hosts)
     app = make_app(Store(database), models, settings, keys, lambda: server.should_exit, hosts)
-    server = web_server.make_server(app, http=PatientProtocol)
+    server = web_server.make_server(app, http=PatientProtocol, **trust)
     web_server.end_by_signal(server)
     with _supervised(database, settings, num_workers):
         where = web_server.address(host, listening.getsockname()[1])
@@ -147,3 +150,16 @@ def names(host: str, *, is_open: bool, allowed: Sequence[str]) -> set[str] | Non
     if not is_open and not allowed:
         return None
     return {"localhost", host.lower(), *(name.strip().lower() for name in allowed)}
+
+
+def trusting(proxies: Sequence[str]) -> dict[str, Any]:
+    """Options of uvicorn: what these addresses and networks say of their clients is believed."""
+    for network in proxies:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise UserError(
+                f"--trusted_proxies: {network!r} is no address or network; write 10.0.0.7 or "
+                "10.0.0.0/8."
+            ) from error
+    return {"proxy_headers": bool(proxies), "forwarded_allow_ips": list(proxies)}

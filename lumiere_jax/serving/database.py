@@ -11,6 +11,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.serving import tables
+from lumiere_jax.serving.queue import QueueError
 
 _LOCK_SECONDS = 30.0
 _SCHEMA_LOCK = 0x4C756D31  # any number that others are unlikely to take for theirs
@@ -67,8 +68,9 @@ class Database:
             raise UserError(
                 f"--database={self.shown} needs {error.name}: pip install 'lumiere_jax[postgres]'"
             ) from error
-        except SQLAlchemyError as error:
-            reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        except (SQLAlchemyError, QueueError) as error:
+            first = error.__cause__ if isinstance(error, QueueError) else error
+            reason = str(getattr(first, "orig", None) or first).splitlines()[0]
             raise UserError(
                 f"the database {self.shown} cannot be used ({reason}); give another --database, or "
                 "start it."
@@ -82,6 +84,11 @@ class Database:
             found = connection.scalar(sa.select(tables.versions.c.version))
             if found is None:
                 connection.execute(sa.insert(tables.versions).values(version=tables.VERSION))
+            elif found == 1:  # of 0.2.0
+                connection.execute(
+                    sa.text("ALTER TABLE lumiere_jobs ADD COLUMN client VARCHAR(64)")
+                )
+                connection.execute(sa.update(tables.versions).values(version=tables.VERSION))
             elif found != tables.VERSION:
                 raise UserError(
                     f"the database {self.shown} has version {found}, but this program uses "
@@ -91,13 +98,13 @@ class Database:
     @contextlib.contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """A transaction that is kept whole or not at all; on SQLite, the only one that writes."""
-        with self._engine.connect() as connection, connection.begin():
+        with _told(), self._engine.connect() as connection, connection.begin():
             yield connection
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """A transaction that sees one state, and waits for no other."""
-        with self._engine.connect() as connection:
+        with _told(), self._engine.connect() as connection:
             connection = connection.execution_options(lumiere_reads=True)
             with connection.begin():
                 yield connection
@@ -117,6 +124,15 @@ class Database:
     def close(self) -> None:
         """Closes all connections."""
         self._engine.dispose()
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Makes an error of the queue of any error of the database."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise QueueError(str(error)) from error
 
 
 def _parse(url: str) -> sa.URL:

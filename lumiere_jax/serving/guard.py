@@ -1,6 +1,7 @@
 """Checks before the routes: host names, keys, sizes and types of bodies; and security headers."""
 
 import contextlib
+import hashlib
 import hmac
 import ipaddress
 from collections.abc import Collection
@@ -9,7 +10,14 @@ from python_multipart.multipart import parse_options_header
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lumiere_jax.serving.refusals import refuse
+
 _FORMS = (b"multipart/form-data", b"application/x-www-form-urlencoded")
+_BODIES = {
+    "/api/v1/jobs": (_FORMS, "the job as multipart/form-data"),
+    "/v1/videos": ((*_FORMS, b"application/json"), "the video as multipart/form-data or JSON"),
+}
+_PRIVATE = ("/api/v1/metrics", "/v1/videos")  # that need a key even to be read
 _HEADERS = {
     b"x-content-type-options": b"nosniff",
     b"x-frame-options": b"DENY",
@@ -57,7 +65,10 @@ class TooLarge(Exception):
 
 
 class Guard:
-    """ASGI middleware: refuses requests before their body is read, or when it grows too long."""
+    """ASGI middleware: refuses requests before their body is read, or when it grows too long.
+
+    FastAPI's own `max_body_size` answers in plain text where a route does not read the body.
+    """
 
     def __init__(
         self, app: ASGIApp, *, max_bytes: int, keys: list[str], hosts: Collection[str] | None
@@ -75,6 +86,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
+        scope.setdefault("state", {})["client"] = self._client(scope, headers)
         received = 0
 
         async def counted_receive() -> Message:
@@ -100,41 +112,46 @@ class Guard:
             await self._app(scope, counted_receive, guarded_send)
         if received > self._max_bytes:
             received = 0
-            await self._too_large()(scope, receive, guarded_send)
+            await self._too_large(scope["path"])(scope, receive, guarded_send)
 
     def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> JSONResponse | None:
         path, changes = scope["path"], scope["method"] not in ("GET", "HEAD", "OPTIONS")
         if self._hosts is not None and not _is_named(headers.get(b"host", b""), self._hosts):
-            return _refuse(403, "this server has another name; see its flag --allowed_hosts")
-        needs_key = path.startswith("/api/") and (changes or path == "/api/v1/metrics")
-        if self._keys and needs_key and not self._has_key(headers):
-            reply = _refuse(401, "an API key is missing or wrong: Authorization: Bearer KEY")
-            reply.headers["WWW-Authenticate"] = "Bearer"
-            return reply
+            told = "this server has another name; see its flag --allowed_hosts"
+            return refuse(path, 403, told)
+        needs_key = path.startswith(("/api/", "/v1/")) and (changes or path in _PRIVATE)
+        if self._keys and needs_key and self._key(headers) is None:
+            told = "an API key is missing or wrong: Authorization: Bearer KEY"
+            return refuse(path, 401, told, {"WWW-Authenticate": "Bearer"})
         if changes and _is_from_elsewhere(headers):
-            return _refuse(403, "requests from pages of other sites are refused")
+            return refuse(path, 403, "requests from pages of other sites are refused")
         if int(headers.get(b"content-length", b"0")) > self._max_bytes:
-            return self._too_large()
+            return self._too_large(path)
         kinds = [value for name, value in scope["headers"] if name == b"content-type"]
         kind, parameters = parse_options_header(kinds[0] if kinds else b"")
         # Other codecs may take a minute for a megabyte, and block all other requests.
         is_text = parameters.get(b"charset", b"utf-8").lower() in (b"utf-8", b"utf8")
-        is_form = kind in _FORMS and len(kinds) == 1 and is_text
-        if scope["method"] == "POST" and path == "/api/v1/jobs" and not is_form:
-            return _refuse(415, "send the job as multipart/form-data, in UTF-8")
+        known, told = _BODIES.get(path, ((), ""))
+        is_known = kind in known and len(kinds) == 1 and is_text
+        if scope["method"] == "POST" and known and not is_known:
+            return refuse(path, 415, f"send {told}, in UTF-8")
         return None
 
-    def _has_key(self, headers: dict[bytes, bytes]) -> bool:
+    def _client(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
+        """Whose request it is: a hash of its key, or without keys of its address."""
+        key, host = self._key(headers), (scope.get("client") or [""])[0]
+        return hashlib.sha256(key or f"address {_network(host)}".encode()).hexdigest()
+
+    def _key(self, headers: dict[bytes, bytes]) -> bytes | None:
         scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
         given = given.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
         # All keys are compared, each in constant time, so that the time reveals nothing.
-        return any([hmac.compare_digest(given, key) for key in self._keys])
+        found = [key for key in self._keys if hmac.compare_digest(given, key)]
+        return found[0] if found else None
 
-    def _too_large(self) -> JSONResponse:
-        most = f"{self._max_bytes / 2**20:g} MiB"
-        reply = _refuse(413, f"the request is too large; the limit is {most}")
-        reply.headers["Connection"] = "close"  # the rest of the body is not read
-        return reply
+    def _too_large(self, path: str) -> JSONResponse:
+        told = f"the request is too large; the limit is {self._max_bytes / 2**20:g} MiB"
+        return refuse(path, 413, told, {"Connection": "close"})  # the rest of it is not read
 
 
 def _is_from_elsewhere(headers: dict[bytes, bytes]) -> bool:
@@ -168,8 +185,15 @@ def _is_named(host: bytes, hosts: Collection[str]) -> bool:
     return True
 
 
-def _refuse(code: int, detail: str) -> JSONResponse:
-    return JSONResponse({"detail": detail}, code)
+def _network(host: str) -> str:
+    """An address; of IPv6 the half that providers give to a customer."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:  # no connection of the internet's
+        return host
+    if address.version == 4 or address.ipv4_mapped:
+        return str(getattr(address, "ipv4_mapped", None) or address)
+    return str(ipaddress.ip_network(f"{address}/64", strict=False))
 
 
 def _safety(path: str) -> list[tuple[bytes, bytes]]:

@@ -1,4 +1,4 @@
-"""The queue as workers see it: jobs are claimed on a lease, reported, finished, or given back.
+"""The queue as workers see it, in a database: the `WorkerQueue` of this project.
 
 A job belongs to a worker as long as it is running, in its name, at the same attempt. What a worker
 writes is kept only if the job is still its own. See `lost` for jobs whose workers are gone.
@@ -10,15 +10,16 @@ from typing import Any
 import sqlalchemy as sa
 
 from lumiere_jax.serving.database import Database
+from lumiere_jax.serving.queue import Job
 from lumiere_jax.serving.states import DONE, FAILED, QUEUED, RUNNING
-from lumiere_jax.serving.store import Job, end, put_back, put_back_or_fail
+from lumiere_jax.serving.store import end, put_back, put_back_or_fail
 from lumiere_jax.serving.tables import inputs, jobs, previews, videos, workers
 
 _WAITS = jobs.c.state == QUEUED
 
 
 class Leases:
-    """What one worker does with jobs."""
+    """See `WorkerQueue`."""
 
     def __init__(self, database: Database, worker: str, lease: float):
         """Uses an open database; `worker` is the worker's name, `lease` is in seconds."""

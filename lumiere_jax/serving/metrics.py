@@ -9,13 +9,13 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lumiere_jax.serving.store import Store
+from lumiere_jax.serving.queue import ClientQueue
 
 
 class Metrics:
     """The metrics of one server process."""
 
-    def __init__(self, store: Store, lease: float):
+    def __init__(self, store: ClientQueue, lease: float):
         """Reads the queue; `lease` is the seconds after which a silent worker counts as lost."""
         self._registry = CollectorRegistry()
         self._registry.register(_Queue(store, lease))
@@ -34,7 +34,11 @@ class Metrics:
         return generate_latest(self._registry)
 
     def middleware(self, app: ASGIApp) -> ASGIApp:
-        """Counts the requests of an ASGI application."""
+        """Counts the requests of an ASGI application.
+
+        Not by prometheus-fastapi-instrumentator: it counts streams only when they have ended, and
+        any method that a client makes up gets a label.
+        """
 
         async def counted(scope: Scope, receive: Receive, send: Send) -> None:
             begun, is_counted = time.monotonic(), False
@@ -72,7 +76,7 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 class _Queue(Collector):
     """Reads the database when it is asked."""
 
-    def __init__(self, store: Store, lease: float):
+    def __init__(self, store: ClientQueue, lease: float):
         self._store, self._lease = store, lease
 
     def describe(self) -> list[Metric]:

@@ -12,19 +12,13 @@ from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.inference.tasks import COMMON, OPTIONS, Task
 from lumiere_jax.runtime.options import Option
 from lumiere_jax.serving.model import Models
+from lumiere_jax.serving.queue import Job
 from lumiere_jax.serving.settings import Limits, Settings
 from lumiere_jax.serving.states import DONE, State
-from lumiere_jax.serving.store import Job
 
 _TYPES: dict[type, Literal["string", "integer", "number", "boolean"]] = {
     str: "string", int: "integer", float: "number", bool: "boolean"
 }  # fmt: skip
-
-
-class Problem(BaseModel):
-    """Why a request was refused."""
-
-    detail: str
 
 
 class Progress(BaseModel):

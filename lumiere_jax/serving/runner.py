@@ -18,9 +18,9 @@ from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.programs import Programs
 from lumiere_jax.serving import decoding
 from lumiere_jax.serving.model import Models
+from lumiere_jax.serving.queue import Job
 from lumiere_jax.serving.requests import NUMBERS
 from lumiere_jax.serving.settings import Settings
-from lumiere_jax.serving.store import Job
 from lumiere_jax.serving.watch import Watch
 
 _PROGRAMS = 64  # that are held in memory; clients may ask for ever new sizes, and a video takes 6

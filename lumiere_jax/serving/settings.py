@@ -11,6 +11,10 @@ class Limits:
     """The most that a request may ask for. Fields with help are flags of the command."""
 
     queue: int = option(100, "Jobs that may wait.", name="max_queue", minimum=1)
+    queue_per_client: int = option(
+        50, "Jobs of one API key that may wait; without keys, of one address.",
+        name="max_queue_per_client", minimum=1,
+    )  # fmt: skip
     prompt: int = option(1000, "Characters of a prompt.", name="max_prompt", minimum=1)
     frames: int = option(160, "Frames of a video.", name="max_frames", minimum=1)
     steps: int = option(250, "Denoising steps of a stage.", name="max_steps", minimum=1)
@@ -21,6 +25,11 @@ class Limits:
     decoded_pixels: int = 2**31  # of all frames in its file, since all must be decoded
     streams: int = 200  # clients that follow progress at the same time
 
+    @property
+    def text(self) -> int:
+        """Bytes of a field of a form: in one that is not multipart, a character takes up to 12."""
+        return 4096 + 12 * self.prompt
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -29,6 +38,7 @@ class Settings:
     bundle: Path  # folder of the weights
     database: str  # URL for SQLAlchemy
     scratch: Path  # folder for temporary files
+    model: str = "lumiere"  # what clients call the weights
     is_alone: bool = False  # whether no other server shares the database
     distilled: bool = option(False, "Use the bundle's distilled stages.")
     text_folder: str | None = option(None, "Folder of the T5 encoder, if it moved since training.")

@@ -1,6 +1,5 @@
-"""The queue as clients see it: jobs are submitted, read, cancelled, and deleted in the end."""
+"""The queue as clients see it, in a database: the `ClientQueue` of this project."""
 
-import dataclasses
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,42 +7,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from lumiere_jax.serving.database import Database
+from lumiere_jax.serving.queue import Job, QueueFull
 from lumiere_jax.serving.states import CANCELLED, FAILED, FINISHED, MAX_ATTEMPTS, QUEUED, RUNNING
 from lumiere_jax.serving.tables import inputs, jobs, previews, videos, workers
 
 
-class QueueFull(Exception):
-    """The maximum number of jobs is waiting already."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Job:
-    """A job at one moment; times are seconds since 1970."""
-
-    id: str  # a name that cannot be guessed
-    task: str
-    state: str
-    options: dict[str, Any]  # all that the task needs beside its inputs, checked
-    batch_key: str | None  # equal for jobs that can be made together; None: alone
-    attempts: int  # how often a worker began it
-    worker: str | None  # who has it, or had it last
-    lease_until: float | None  # when that worker counts as lost
-    progress: dict[str, Any] | None  # see `Watch.progress`; None before it begins
-    previews: int  # how many there were so far
-    video_bytes: int | None
-    error: str | None
-    created_at: float
-    started_at: float | None
-    finished_at: float | None
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether it has ended."""
-        return self.state in FINISHED
-
-
 class Store:
-    """What the HTTP interface does with jobs. Safe for several threads and processes."""
+    """See `ClientQueue`; and the cleaning of the queue."""
 
     def __init__(self, database: Database):
         """Uses an open database."""
@@ -57,26 +27,29 @@ class Store:
         *,
         batch_key: str | None,
         max_queue: int,
+        client: str | None = None,
+        max_per_client: int | None = None,
     ) -> Job:
         """Accepts a job; it is in the database when this returns. Raises `QueueFull`."""
         name = str(uuid.uuid4())
         job = {"id": name, "task": task, "state": QUEUED, "options": dict(options)}
         with self._database.writing() as connection:
             self._database.serialize_submissions(connection)
-            if _count_queued(connection) >= max_queue:
-                raise QueueFull
+            _check_room(connection, max_queue, client, max_per_client)
             now = self._database.now(connection)
             new = {"batch_key": batch_key, "created_at": now, "attempts": 0, "previews": 0}
-            connection.execute(sa.insert(jobs).values(**job, **new))
+            connection.execute(sa.insert(jobs).values(**job, **new, client=client))
             if files:
                 rows = [{"job": name, "name": n, "content": c} for n, c in files.items()]
                 connection.execute(sa.insert(inputs), rows)
             return _job(connection.execute(sa.select(jobs).where(jobs.c.id == name)).one())
 
-    def is_full(self, max_queue: int) -> bool:
-        """Whether a job would be refused now."""
+    def check_room(
+        self, max_queue: int, client: str | None = None, max_per_client: int | None = None
+    ) -> None:
+        """Raises `QueueFull` if a job would be refused now."""
         with self._database.reading() as connection:
-            return _count_queued(connection) >= max_queue
+            _check_room(connection, max_queue, client, max_per_client)
 
     def get(self, job: str) -> Job | None:
         """A job, or None if there is none of this name."""
@@ -86,6 +59,20 @@ class Store:
     def get_many(self, ids: Sequence[str]) -> list[Job]:
         """The jobs of these names that exist, the newest first."""
         query = sa.select(jobs).where(jobs.c.id.in_(ids)).order_by(jobs.c.created_at.desc())
+        with self._database.reading() as connection:
+            return [_job(row) for row in connection.execute(query)]
+
+    def sent_by(
+        self, client: str, *, after: Job | None, limit: int, newest_first: bool
+    ) -> list[Job]:
+        """Up to `limit` jobs of a client in the order of their submission, those after a job."""
+        order = sa.tuple_(jobs.c.created_at, jobs.c.id)
+        query = sa.select(jobs).where(jobs.c.client == client).limit(limit)
+        if after is not None:
+            place = sa.tuple_(after.created_at, after.id)
+            query = query.where(order < place if newest_first else order > place)
+        columns = (jobs.c.created_at, jobs.c.id)
+        query = query.order_by(*(sa.desc(c) if newest_first else c for c in columns))
         with self._database.reading() as connection:
             return [_job(row) for row in connection.execute(query)]
 
@@ -118,6 +105,11 @@ class Store:
             end(connection, unfinished, CANCELLED, self._database.now(connection))
             row = connection.execute(sa.select(jobs).where(jobs.c.id == job)).one_or_none()
         return None if row is None else _job(row)
+
+    def delete(self, job: str) -> bool:
+        """Ends a job and forgets it, with all that was kept of it; False if there was none."""
+        with self._database.writing() as connection:
+            return bool(connection.execute(sa.delete(jobs).where(jobs.c.id == job)).rowcount)
 
     def tidy(self, keep: float) -> int:
         """Deletes jobs that ended `keep` seconds ago, and lost workers; returns how many jobs."""
@@ -178,9 +170,16 @@ def put_back_or_fail(connection: sa.Connection, which: Any, now: float, error: s
     put_back(connection, held)
 
 
-def _count_queued(connection: sa.Connection) -> int:
-    waiting = sa.select(sa.func.count()).where(jobs.c.state == QUEUED)
-    return connection.execute(waiting).scalar_one()
+def _check_room(
+    connection: sa.Connection, max_queue: int, client: str | None, max_per_client: int | None
+) -> None:
+    is_own = sa.func.sum(sa.case((jobs.c.client == client, 1), else_=0))
+    waiting = sa.select(sa.func.count(), is_own).where(jobs.c.state == QUEUED)
+    count, own = connection.execute(waiting).one()
+    if count >= max_queue:
+        raise QueueFull(f"{max_queue} jobs are waiting; try again later")
+    if max_per_client is not None and (own or 0) >= max_per_client:
+        raise QueueFull(f"{max_per_client} of your jobs are waiting; try again later")
 
 
 def _job(row: sa.Row) -> Job:

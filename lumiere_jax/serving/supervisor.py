@@ -11,10 +11,9 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from lumiere_jax.serving import lost, worker
 from lumiere_jax.serving.database import Database
+from lumiere_jax.serving.queue import QueueError
 from lumiere_jax.serving.settings import Settings
 from lumiere_jax.serving.store import Store
 
@@ -147,5 +146,5 @@ def _ask(failure: str, call: Callable[..., Any], *arguments: Any) -> None:
     """Calls what needs the database; a failure is only logged."""
     try:
         call(*arguments)
-    except SQLAlchemyError as error:
+    except QueueError as error:
         _log.warning("%s: %s", failure, error)

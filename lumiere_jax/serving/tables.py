@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-VERSION = 1
+VERSION = 2
 
 metadata = sa.MetaData()
 versions = sa.Table("lumiere_version", metadata, sa.Column("version", sa.Integer, primary_key=True))
@@ -15,6 +15,9 @@ jobs = sa.Table(
     sa.Column("task", sa.String(32), nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("options", sa.JSON, nullable=False),
+    sa.Column(
+        "client", sa.String(64)
+    ),  # who sent it, as a hash; null: before there was this column
     sa.Column("batch_key", sa.Text),  # equal for jobs that can be made together; null: alone
     sa.Column("attempts", sa.Integer, nullable=False, default=0),
     sa.Column("worker", sa.String(128)),

@@ -14,14 +14,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from lumiere_jax.runtime.progress import duration
 from lumiere_jax.serving.database import Database
 from lumiere_jax.serving.leases import Leases
 from lumiere_jax.serving.log import log_plainly
+from lumiere_jax.serving.queue import Job, QueueError, WorkerQueue
 from lumiere_jax.serving.settings import Settings
-from lumiere_jax.serving.store import Job
 from lumiere_jax.serving.watch import Watch
 
 EXIT_REPLACE = 3  # of a worker that may be broken, or runs a program that cannot be stopped
@@ -50,8 +48,7 @@ class Worker:
 
     def __init__(
         self,
-        name: str,
-        database: Database,
+        leases: WorkerQueue,
         settings: Settings,
         make_runner: Callable[[Settings], Runs],
         is_stopping: Callable[[], bool],
@@ -59,11 +56,11 @@ class Worker:
     ):
         """Puts a worker together.
 
-        Its name is unique among all workers of all times. `make_runner` is called when the first
-        job comes, `is_stopping` tells whether to end soon, and `leave` ends the process at once.
+        `make_runner` is called when the first job comes, `is_stopping` tells whether to end soon,
+        and `leave` ends the process at once.
         """
         self._settings, self._is_stopping, self._leave = settings, is_stopping, leave
-        self._leases = Leases(database, name, settings.lease)
+        self._leases = leases
         self._make_runner: Callable[[Settings], Runs] = make_runner
         self._runner: Runs | None = None
         self._signed_at = -float("inf")
@@ -78,7 +75,7 @@ class Worker:
                     is_unsure = False
                 self._sign_on()
                 job = self._leases.claim()
-            except SQLAlchemyError as error:
+            except QueueError as error:
                 _log.warning("the database cannot be reached, will try again: %s", error)
                 is_unsure = True
                 time.sleep(_RETRY_SECONDS)
@@ -97,7 +94,7 @@ class Worker:
     def _sign_off(self) -> None:
         try:
             self._leases.sign_off()
-        except SQLAlchemyError as error:
+        except QueueError as error:
             _log.warning("could not sign off, the lease will run out: %s", error)
 
     def _work(self, first: Job) -> None:
@@ -106,7 +103,7 @@ class Worker:
             try:
                 batch = [first, *self._others_like(first)]
                 files = self._leases.files(first)
-            except SQLAlchemyError as error:
+            except QueueError as error:
                 _log.warning("job %s goes back: %s", first.id, error)
                 self._insist(self._leases.give_back)
                 return
@@ -147,7 +144,7 @@ class Worker:
         limit = duration(self._settings.job_timeout)
         try:
             self._leases.fail(batch, f"it took longer than the {limit} that a job may take")
-        except SQLAlchemyError as error:  # then it is lost with this worker
+        except QueueError as error:  # then it is lost with this worker
             _log.warning("cannot record that job %s took too long: %s", batch[0].id, error)
         _log.warning("job %s took too long; this worker is replaced", batch[0].id)
         self._leave(EXIT_REPLACE)
@@ -178,7 +175,7 @@ class Worker:
         try:
             self._sign_on()
             return self._leases.report(batch, watch.progress(), shown)
-        except SQLAlchemyError as error:
+        except QueueError as error:
             _log.warning("cannot report, will try again: %s", error)
             return None
 
@@ -216,7 +213,7 @@ class Worker:
             try:
                 tell()
                 return
-            except SQLAlchemyError as error:
+            except QueueError as error:
                 if time.monotonic() > until:
                     _log.error("cannot hand in, and the leases have run out: %s", error)
                     return
@@ -233,7 +230,10 @@ class _Made:
 
 
 def main(name: str, settings: Settings) -> None:
-    """The process of a worker; it ends when it is told to, or when its parent is gone."""
+    """The process of a worker; it ends when it is told to, or when its parent is gone.
+
+    Its name is unique among all workers of all times.
+    """
     log_plainly()
     # JAX's own cache has no bound, and clients may ask for ever new sizes; see `runtime.programs`.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
@@ -251,5 +251,6 @@ def main(name: str, settings: Settings) -> None:
 
         return Runner(settings)
 
-    Worker(name, Database(settings.database), settings, make_runner, is_stopping).run()
+    leases = Leases(Database(settings.database), name, settings.lease)
+    Worker(leases, settings, make_runner, is_stopping).run()
     os._exit(0)  # nothing is left to do, and a thread of JAX may still be running

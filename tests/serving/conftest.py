@@ -74,7 +74,7 @@ def fixture_shared_site(bundle, tmp_path_factory):
     """One site for all cases of a file that leave it usable."""
     from tests.serving.site import Site
 
-    site = Site(bundle, tmp_path_factory.mktemp("site"), queue=1000)
+    site = Site(bundle, tmp_path_factory.mktemp("site"), queue=1000, queue_per_client=1000)
     yield site
     site.database.close()
 

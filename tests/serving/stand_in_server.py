@@ -14,12 +14,11 @@ import threading
 import time
 from pathlib import Path
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from lumiere_jax.serving import worker
 from lumiere_jax.serving.database import Database
+from lumiere_jax.serving.queue import QueueError, QueueFull
 from lumiere_jax.serving.settings import Settings
-from lumiere_jax.serving.store import QueueFull, Store
+from lumiere_jax.serving.store import Store
 from lumiere_jax.serving.supervisor import Supervisor
 
 _STEPS = 4
@@ -83,7 +82,7 @@ def try_to_submit(store: Store, seed: int) -> None:
     files, key = ({"image": video(seed)}, None) if seed % 3 == 0 else ({}, "alike")
     try:
         job = store.submit("animate", {"seed": seed}, files, batch_key=key, max_queue=_MAX_QUEUE)
-    except (QueueFull, SQLAlchemyError):
+    except (QueueFull, QueueError):
         return
     print(job.id, flush=True)
 

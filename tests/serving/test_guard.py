@@ -8,7 +8,11 @@ from pathlib import Path
 import anyio
 import httpx
 import pytest
+from fastapi.testclient import TestClient
 
+from lumiere_jax.runtime import web_server
+from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.serving import command, guard
 from lumiere_jax.serving.command import names
 from tests.serving.site import JOB, Site
 from tests.serving.test_uploads import picture
@@ -134,6 +138,43 @@ def test_pages_of_other_sites_are_refused(shared_site, headers, code):
     assert shared_site.client.get("/info", headers=headers).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("proxies", "peer", "said", "is_same"),
+    [
+        ([], "10.0.0.1", "", True),
+        ([], "10.0.0.2", "", False),
+        ([], "::ffff:10.0.0.1", "", True),  # as a server at :: calls it
+        ([], "10.0.0.2", "10.0.0.1", False),  # anyone can say so
+        ([], "127.0.0.1", "10.0.0.1", False),
+        (["127.0.0.1"], "127.0.0.1", "10.0.0.1", True),
+        (["127.0.0.0/8"], "127.0.0.1", "9.9.9.9, 10.0.0.1", True),  # the proxy's word is the last
+        (["127.0.0.1"], "10.0.0.2", "10.0.0.1", False),
+        (["127.0.0.1"], "127.0.0.1", "10.0.0.1, nobody", False),
+    ],
+)
+def test_one_address_does_not_fill_the_queue(bundle, tmp_path, proxies, peer, said, is_same):
+    site = Site(bundle, tmp_path, queue_per_client=1)
+    config = web_server.make_server(site.app, **command.trusting(proxies)).config
+    config.load()
+    codes = []
+    for host, headers in (("10.0.0.1", {}), (peer, {"x-forwarded-for": said} if said else {})):
+        client = TestClient(config.loaded_app, base_url="http://x", client=(host, 1))
+        codes.append(client.post("/api/v1/jobs", data=JOB, headers=headers).status_code)
+    assert codes == [202, 429 if is_same else 202]
+    site.database.close()
+
+
+def test_of_ipv6_a_network_is_one_client():
+    assert guard._network("2001:db8:1:2::3") == guard._network("2001:db8:1:2:ffff::9%eth0")
+    assert guard._network("2001:db8:1:2::3") != guard._network("2001:db8:1:3::3")
+
+
+def test_proxies_that_cannot_be_named():
+    command.trusting(["10.0.0.7", "10.0.0.0/8", "fd00::/8"])
+    with pytest.raises(UserError, match="'proxy.org' is no address or network; write 10.0.0.7"):
+        command.trusting(["10.0.0.7", "proxy.org"])
+
+
 def test_names_of_the_server():
     assert names("127.0.0.1", is_open=True, allowed=[]) == {"localhost", "127.0.0.1"}
     assert names("Box", is_open=True, allowed=["Video.org "]) == {"localhost", "box", "video.org"}
@@ -158,7 +199,7 @@ def test_names_that_others_gave_to_the_loopback(bundle, tmp_path):
 def test_uploads_wait_on_the_disk_for_their_turn_and_few_of_them(site, monkeypatch):
     from starlette.datastructures import UploadFile
 
-    from lumiere_jax.serving import app, decoding
+    from lumiere_jax.serving import decoding, submission
 
     may_go, read, replies = threading.Event(), [], []
     read_file, decode = UploadFile.read, decoding.decode
@@ -173,7 +214,7 @@ def test_uploads_wait_on_the_disk_for_their_turn_and_few_of_them(site, monkeypat
 
     monkeypatch.setattr(UploadFile, "read", counted_read)
     monkeypatch.setattr(decoding, "decode", slow_decode)
-    monkeypatch.setattr(app, "_MOST_WAITING", 2)
+    monkeypatch.setattr(submission, "_MOST_WAITING", 2)
     transport = httpx.ASGITransport(site.app)
 
     async def post(client):

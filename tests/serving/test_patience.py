@@ -14,6 +14,7 @@ import uvicorn
 
 from lumiere_jax.serving import patience
 
+LARGE = 16_000_000  # more than the system buffers
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\n\r\n"
 
 
@@ -25,12 +26,13 @@ async def app(scope, receive, send):
         if message["type"] == "http.disconnect":
             return
         size, more = size + len(message.get("body", b"")), message.get("more_body", False)
-    length = [] if scope["path"] == "/slow" else [(b"content-length", b"4")]
+    large = LARGE if scope["path"] == "/large" else 0
+    length = [] if scope["path"] == "/slow" else [(b"content-length", b"%d" % (large + 4))]
     await send({"type": "http.response.start", "status": 200, "headers": length})
     for _ in range(20 if scope["path"] == "/slow" else 0):
         await send({"type": "http.response.body", "body": b".", "more_body": True})
         await asyncio.sleep(0.1)
-    await send({"type": "http.response.body", "body": b"%04d" % size})
+    await send({"type": "http.response.body", "body": b"." * large + b"%04d" % size})
 
 
 @pytest.fixture(name="connect")
@@ -50,6 +52,7 @@ def fixture_connect(monkeypatch):
         opened.append(socket.create_connection(listening.getsockname(), timeout=10))
         return opened[-1]
 
+    connect.server = server
     yield connect
     for connection in opened:
         connection.close()
@@ -102,6 +105,31 @@ def test_answers_take_as_long_as_they_take(connect):
     connection.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     content = b"".join(iter(lambda: connection.recv(999), b""))
     assert content.endswith(b"0000\r\n0\r\n\r\n") and content.count(b"\r\n.\r\n") == 20
+
+
+@pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"])
+def test_answers_that_nobody_reads_are_given_up(connect, more):
+    connection = connect()
+    connection.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n" + more + b"\r\n")
+    connection.recv(1)
+    until = time.monotonic() + 60
+    while connect.server.server_state.connections:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    size = 0
+    with contextlib.suppress(ConnectionError):
+        while part := connection.recv(10**6):
+            size += len(part)
+    assert size < LARGE
+
+
+def test_large_answers_may_be_read_slowly(connect):
+    connection, size, begun = connect(), 0, time.monotonic()
+    connection.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+    while size < LARGE:
+        size += len(connection.recv(500_000))
+        time.sleep(0.05)
+    assert time.monotonic() - begun > 1.2
 
 
 def test_a_connection_that_is_used_again_and_again_is_kept(connect):

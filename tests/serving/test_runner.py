@@ -12,9 +12,9 @@ from lumiere_jax.data.video_io import read_comment, read_video
 from lumiere_jax.inference.outputs import write_viewable
 from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.serving.queue import Job
 from lumiere_jax.serving.runner import JobError, Runner
 from lumiere_jax.serving.settings import Settings
-from lumiere_jax.serving.store import Job
 from lumiere_jax.serving.watch import Stopped, Watch
 from tests.serving.live import PROMPT
 from tests.serving.test_uploads import mask, picture, video
@@ -26,7 +26,7 @@ def job(task="text_to_video", **options) -> Job:
     options = {"prompt": PROMPT, "negative_prompt": "", "seed": 0, "base_only": True} | options
     return Job(
         id="0" * 36, task=task, state="running", options=options, attempts=1, previews=0,
-        created_at=0.0, **empty
+        created_at=0.0, client=None, **empty
     )  # fmt: skip
 
 

@@ -11,7 +11,8 @@ from lumiere_jax.serving import database as serving_database
 from lumiere_jax.serving import tables
 from lumiere_jax.serving.database import Database
 from lumiere_jax.serving.leases import Leases
-from lumiere_jax.serving.store import QueueFull, Store
+from lumiere_jax.serving.queue import QueueError, QueueFull
+from lumiere_jax.serving.store import Store
 from tests.serving.queue import count, lose, submit
 
 
@@ -53,7 +54,53 @@ def test_the_bound_of_the_queue_holds_though_many_come_at_once(store):
 
     with ThreadPoolExecutor(8) as pool:
         accepted = [job for job in pool.map(try_one, range(20)) if job]
-    assert len(accepted) == 5 and store.is_full(5) and not store.is_full(6)
+    assert len(accepted) == 5
+    store.check_room(6)
+    with pytest.raises(QueueFull, match="5 jobs are waiting"):
+        store.check_room(5)
+
+
+def test_jobs_of_a_client_are_bounded_and_listed_in_pages(database, store):
+    def send(client):
+        room = {"batch_key": None, "max_queue": 9, "max_per_client": 3}
+        return store.submit("text_to_video", {}, {}, client=client, **room).id
+
+    a, _, *others = (send(client) for client in "abaa")
+    with pytest.raises(QueueFull, match="3 of your jobs are waiting"):
+        send("a")
+    assert Leases(database, "w", 30).claim().id == a
+    ids = [a, *others, send("a")]
+    last, listed = None, []
+    while page := store.sent_by("a", after=last, limit=3, newest_first=False):
+        last, listed = page[-1], [*listed, *(job.id for job in page)]
+    assert listed == ids
+    page = store.sent_by("a", after=store.get(ids[2]), limit=9, newest_first=True)
+    assert [job.id for job in page] == ids[1::-1]
+
+
+def test_a_deleted_job_is_gone_with_all_that_was_kept_of_it(database, store):
+    worker = Leases(database, "w", 30)
+    done, running = submit(store, files={"image": b"x"}), submit(store, files={"image": b"x"})
+    worker.finish(worker.claim(), b"MP4")
+    claimed = worker.claim()
+    assert worker.report([claimed], {}, {running.id: b"PNG"}) == {running.id}
+    for job in (done, running):
+        assert store.delete(job.id) and not store.delete(job.id) and store.get(job.id) is None
+    assert [
+        count(database, table) for table in (tables.inputs, tables.previews, tables.videos)
+    ] == [0, 0, 0]
+    assert worker.report([claimed], {}, {running.id: b"PNG"}) == set()
+    assert not worker.finish(claimed, b"MP4")
+
+
+def test_a_queue_of_the_version_before_is_taken_over(url, database, store):
+    job = submit(store)
+    with database.writing() as connection:
+        connection.execute(sa.text("ALTER TABLE lumiere_jobs DROP COLUMN client"))
+        connection.execute(sa.update(tables.versions).values(version=1))
+    opened = Database(url)
+    assert Store(opened).get(job.id).client is None and submit(Store(opened)).client is None
+    opened.close()
 
 
 def test_a_batch_takes_what_is_alike_and_nothing_else(database, store):
@@ -199,7 +246,7 @@ def test_opened_by_many_at_once(url):
 def test_a_database_of_another_version(url, database):
     with database.writing() as connection:
         connection.execute(sa.update(tables.versions).values(version=99))
-    with pytest.raises(UserError, match="has version 99, but this program uses 1"):
+    with pytest.raises(UserError, match="has version 99, but this program uses 2"):
         Database(url)
 
 
@@ -229,7 +276,7 @@ def test_a_transaction_that_is_left_open_ends(new_postgres, monkeypatch):
     monkeypatch.setitem(serving_database._SESSION, name, "200ms")
     first, second = Database(new_postgres), Database(new_postgres)
     job = submit(Store(second))
-    with pytest.raises(sa.exc.DBAPIError, match="idle-in-transaction timeout"):
+    with pytest.raises(QueueError, match="idle-in-transaction timeout"):
         with first.writing() as connection:
             connection.execute(sa.select(tables.jobs).with_for_update()).all()
             assert Store(second).cancel(job.id).state == "cancelled"  # waits for the lock

@@ -5,10 +5,10 @@ import time
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.exc import OperationalError
 
 from lumiere_jax.serving import lost, tables
 from lumiere_jax.serving.leases import Leases
+from lumiere_jax.serving.queue import QueueError
 from lumiere_jax.serving.settings import Settings
 from lumiere_jax.serving.store import Store
 from lumiere_jax.serving.supervisor import Supervisor
@@ -144,7 +144,7 @@ def test_workers_are_not_blamed_while_the_database_is_away(make, database, monke
     setting.pass_time(60)
 
     def fail(self):
-        raise OperationalError("", {}, Exception("gone"))
+        raise QueueError("gone")
 
     with monkeypatch.context() as patch:
         patch.setattr(Store, "signs_of_life", fail)

@@ -8,10 +8,10 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
-from sqlalchemy.exc import OperationalError
 
 from lumiere_jax.serving.database import Database
 from lumiere_jax.serving.leases import Leases
+from lumiere_jax.serving.queue import QueueError
 from lumiere_jax.serving.runner import JobError
 from lumiere_jax.serving.settings import Settings
 from lumiere_jax.serving.store import Store
@@ -75,7 +75,9 @@ class Setting:
 
         settings = dataclasses.replace(self.settings, **changes)
         make = make_runner or (lambda _: self.runner)
-        worker = Worker("w", self.database, settings, make, self._stop.is_set, leave)
+        worker = Worker(
+            Leases(self.database, "w", settings.lease), settings, make, self._stop.is_set, leave
+        )
         self._thread = threading.Thread(target=worker.run)
         self._thread.start()
 
@@ -281,7 +283,7 @@ def test_what_cannot_be_loaded_is_no_fault_of_the_job(setting, is_made):
 
 
 def _gone(*arguments, **named):
-    raise OperationalError("", {}, Exception("gone"))
+    raise QueueError("gone")
 
 
 def test_an_error_of_the_database_is_survived(setting, monkeypatch):
