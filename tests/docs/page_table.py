@@ -90,9 +90,14 @@ BEYOND = {
         before=f"""{MADE} uploads .
 {sys.executable} -m lumiere_jax.serve --bundle=weights/small --data=data --port=0 >served.txt 2>&1 &
 trap "kill $!" EXIT
-until ADDRESS=$(grep -o 'http://[0-9.:]*' served.txt); do kill -0 $!; sleep 0.1; done""",
-        replaced={r"http://127\.0\.0\.1:8000": "$ADDRESS"},
-        after="test -s circle.mp4 && test -s preview.png",
+until ADDRESS=$(grep -o 'http://[0-9.:]*' served.txt); do kill -0 $!; sleep 0.1; done
+echo "$ADDRESS" >address.txt""",
+        replaced={
+            r'"http://127\.0\.0\.1:8000/v1"': 'open("address.txt").read().strip() + "/v1"',
+            r'"seed": 3\}': '"seed": 3, "steps": 1, "base_only": "true"}',
+            r"http://127\.0\.0\.1:8000": "$ADDRESS",
+        },
+        after="test -s circle.mp4 && test -s preview.png && test -s circle_again.mp4",
     ),
     # What it copies to a bucket, and to a cluster, goes nowhere.
     "docs/serving_cluster.md": Page(needs=("openssl",), after="test -s api_keys.txt"),
