@@ -37,8 +37,11 @@ def make_server(app: Any, **options: Any) -> "uvicorn.Server":
     """A server of an ASGI application, which logs warnings alone; `options` are uvicorn's."""
     import uvicorn
 
+    from lumiere_jax.runtime.patience import PatientProtocol
+
     config = uvicorn.Config(
         app,
+        http=PatientProtocol,
         ws="none",
         log_config=None,
         log_level="warning",

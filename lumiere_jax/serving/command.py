@@ -38,7 +38,6 @@ def serve(
 ) -> None:
     """Serves, with workers in processes of their own, until SIGTERM or Ctrl-C."""
     from lumiere_jax.serving.app import make_app
-    from lumiere_jax.serving.patience import PatientProtocol
 
     trust = trusting(trusted_proxies)
     _allow_files()
@@ -50,7 +49,7 @@ def serve(
     is_local = ipaddress.ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback
     hosts = names(host, is_open=not keys and is_local, allowed=allowed_hosts)
     app = make_app(Store(database), models, settings, keys, lambda: server.should_exit, hosts)
-    server = web_server.make_server(app, http=PatientProtocol, **trust)
+    server = web_server.make_server(app, **trust)
     web_server.end_by_signal(server)
     with _supervised(database, settings, num_workers):
         where = web_server.address(host, listening.getsockname()[1])

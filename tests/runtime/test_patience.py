@@ -12,7 +12,7 @@ import time
 import pytest
 import uvicorn
 
-from lumiere_jax.serving import patience
+from lumiere_jax.runtime import patience
 
 LARGE = 16_000_000  # more than the system buffers
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\n\r\n"
