@@ -9,7 +9,6 @@ end, a worker that was lost, or a server whose memory grows from the first half 
 
 import collections
 import contextlib
-import io
 import itertools
 import random
 import re
@@ -20,15 +19,14 @@ from typing import Any
 
 import httpx
 import hypothesis
-import numpy as np
 import schemathesis
 from absl import flags, logging
-from PIL import Image
 from schemathesis.generation import GenerationMode
 from starting import Server, serving, tiny_bundle, write_section
 
 import tests.conftest  # noqa: F401  what compiles fast
 from lumiere_jax.runtime import errors
+from tests.serving.malformed import malformed
 
 _BUNDLE = flags.DEFINE_string("bundle", None, "Weights to serve; None for those of the tests.")
 _CASES = flags.DEFINE_integer("cases", 2000, "Requests by schemathesis.", 1)
@@ -110,66 +108,6 @@ def fuzz_schema(url: str, cases: int, seed: int, findings: Findings) -> None:
             ):
                 send()
             sent += count
-
-
-def malformed(count: int, seed: int) -> list[tuple[str, dict[str, str], Any]]:
-    """Tasks, fields and files that are none."""
-    generator, noise = random.Random(seed), np.random.default_rng(seed)
-    picture = noise.integers(0, 256, (40, 60, 3), np.uint8)
-    whole = {}
-    for kind in ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"):
-        content = io.BytesIO()
-        Image.fromarray(picture).save(content, kind)
-        whole[kind] = content.getvalue()
-    from lumiere_jax.data.video_io import write_gif, write_mp4
-
-    with tempfile.TemporaryDirectory() as folder:
-        clip = noise.uniform(-1, 1, (9, 40, 60, 3))
-        write_mp4(f"{folder}/x.mp4", clip, 8)
-        write_gif(f"{folder}/x.gif", clip, 8)
-        whole["MP4"] = Path(folder, "x.mp4").read_bytes()
-        whole["GIF video"] = Path(folder, "x.gif").read_bytes()
-    texts = [
-        b"", b"\0" * 4096,
-        b"<svg xmlns='http://www.w3.org/2000/svg'><image href='/etc/passwd'/></svg>",
-        b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n/etc/passwd\n#EXT-X-ENDLIST\n",
-        b"ffconcat version 1.0\nfile '/etc/passwd'\n",
-        b"%!PS\n(/etc/passwd) run\n", b"P6 9999999 9999999 255\n",
-    ]  # fmt: skip
-    names = ["x.png", "../../../x", "/etc/passwd", "x\0.png", "a" * 5000, "..", "", "ü\u202e.mp4"]
-    kinds = ["image/png", "video/mp4", "text/html", "application/x-mpegurl", "nonsense"]
-    tasks = {
-        "animate": ["image"], "cinemagraph": ["image", "mask"], "video_to_video": ["video"],
-        "inpaint": ["video", "mask"], "outpaint": ["video"], "extend": ["video"],
-    }  # fmt: skip
-
-    def damaged() -> bytes:
-        content = bytearray(generator.choice(list(whole.values())))
-        way = generator.randrange(6)
-        if way == 0:
-            return generator.choice(texts)
-        if way == 1:
-            return bytes(content[: generator.randrange(len(content))])
-        if way == 2:
-            return generator.randbytes(generator.randrange(20_000))
-        if way == 3:
-            return bytes(content) + generator.randbytes(999)
-        if way == 4:
-            return b"x" * (3 * 2**20)  # more than is taken
-        for _ in range(generator.randrange(1, 60)):
-            content[generator.randrange(len(content))] = generator.randrange(256)
-        return bytes(content)
-
-    made = []
-    for _ in range(count):
-        task = generator.choice(list(tasks))
-        files = {
-            name: (generator.choice(names), damaged(), generator.choice(kinds))
-            for name in tasks[task]
-        }
-        fields = {"task": task, "prompt": "a circle", "steps": "1", "base_only": "true"}
-        made.append((task, fields | ({"num_frames": "2"} if task == "extend" else {}), files))
-    return made
 
 
 def fuzz_uploads(url: str, count: int, seed: int, findings: Findings) -> None:

@@ -90,6 +90,7 @@ def test_a_seed_is_drawn_where_none_is_given(site):
         ({"num_frames": "7"}, "num_frames=7 must be a multiple of 2"),
         ({"strength": "0.5"}, "strength: does not go with the task 'text_to_video'"),
         ({"colour": "red"}, "colour: Extra inputs are not permitted"),
+        ({"task": "outpaint", "zoom": "0.004"}, "zoom: Input should be greater than or equal to"),
         ({"task": "stylize", "style": "../style"}, "style: there is none of this name; use style"),
         ({"task": "animate"}, "image: is missing; the task 'animate' needs this file"),
     ],

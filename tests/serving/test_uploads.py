@@ -16,6 +16,7 @@ from lumiere_jax.serving import uploads
 from lumiere_jax.serving.settings import Limits
 from lumiere_jax.serving.uploads import UploadError
 from tests.inference.drawn_masks import LOSSY, MOVING, PAINTS, STILLS, write_mask
+from tests.serving.malformed import malformed
 
 LIMITS = Limits(pixels=10_000, seconds=4, frames=24, video_pixels=200_000)
 
@@ -270,3 +271,12 @@ def test_bytes_of_a_picture_are_those_of_the_array(check):
     values = np.random.default_rng(1).integers(0, 256, (32, 48, 3), np.uint8)
     Image.fromarray(values).save(content, "PNG")
     np.testing.assert_array_equal(to_uint8(check(image=content.getvalue())["image"]), values)
+
+
+@pytest.mark.parametrize("path", ["/api/v1/jobs", "/v1/videos"])
+def test_malformed_uploads_are_refused_or_taken(shared_site, path):
+    """A few of those that `benchmarks/serving/fuzz.py` sends."""
+    for task, fields, files in malformed(3, seed=len(path)):
+        reply = shared_site.client.post(f"http://x{path}", data=fields, files=files)
+        assert reply.status_code in (200, 202, 400, 413, 415, 422), (task, reply.text)
+    assert list(shared_site.settings.scratch.glob("tmp*")) == []
