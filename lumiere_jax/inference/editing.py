@@ -140,8 +140,11 @@ class Editing:
         initial = None if strength == 1 else small[None]
         config = self.base[0].config
         chosen = SamplingOptions.from_config(config, num_steps=options.get("num_steps"))
-        options["num_steps"] = max(round(chosen.num_steps * strength), 1)
-        return self(prompts, initial=initial, strength=strength, num_frames=len(small), **options)
+        steps = max(round(chosen.num_steps * strength), 1)  # super-resolution takes all of its own
+        return self(
+            prompts, initial=initial, strength=strength, base_steps=steps, num_frames=len(small),
+            **options,
+        )  # fmt: skip
 
     def extend(
         self, video: Video, prompts: Sequence[str], *, num_frames: int,

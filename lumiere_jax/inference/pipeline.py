@@ -153,6 +153,7 @@ class LumierePipeline(Editing, Pretrained):
         on_estimate: OnEstimate | None = None,
         listener: Listener | None = None,
         each: Sequence[Mapping[str, float]] | None = None,
+        base_steps: int | None = None,
         **options: Any,
     ) -> Videos:
         """Makes a video for each prompt, in [-1, 1]; equal prompts and seeds give equal videos.
@@ -175,6 +176,7 @@ class LumierePipeline(Editing, Pretrained):
             frames of what it estimates.
           listener: is told of stages and their steps; None: they are printed if `show_progress`.
           each: for each prompt, those of `options` that are its own; numbers alone may differ.
+          base_steps: of the base alone, in place of `num_steps`.
           **options: `num_steps` and `sampler` of every stage, `guidance_scale` and the other fields
             of `SamplingOptions` of the base alone; None for the config's own.
 
@@ -184,7 +186,10 @@ class LumierePipeline(Editing, Pretrained):
         prompts, seeds = _checked_prompts(prompts, seeds)
         frames, (stage, params) = self.checked_frames(num_frames), self.base
         chosen = [
-            SamplingOptions.from_config(stage.config, **options | dict(own))
+            SamplingOptions.from_config(
+                stage.config,
+                **options | {"num_steps": base_steps or options.get("num_steps")} | own,
+            )
             for own, _ in zip(each or [{}] * len(prompts), prompts, strict=True)
         ]
         sampler = StageSampler(stage, chosen[0], frames, self.programs)

@@ -154,10 +154,11 @@ def test_strength_0_gives_the_video_back(pipeline):
     np.testing.assert_array_equal(made, np.stack([video, video]))
     assert told[0] is made and not hasattr(pipeline, "calls")
     pipeline.video_to_video(video, ["a"], strength=0.5, num_steps=10)
-    assert pipeline.calls[0]["strength"] == 0.5 and pipeline.calls[0]["num_steps"] == 5
+    assert pipeline.calls[0]["strength"] == 0.5 and pipeline.calls[0]["base_steps"] == 5
+    assert pipeline.calls[0]["num_steps"] == 10  # of super-resolution
     np.testing.assert_array_equal(pipeline.calls[0]["initial"][0], video)
     pipeline.video_to_video(video, ["a"], strength=1, num_steps=10)
-    assert pipeline.calls[1]["initial"] is None and pipeline.calls[1]["num_steps"] == 10
+    assert pipeline.calls[1]["initial"] is None and pipeline.calls[1]["base_steps"] == 10
     with pytest.raises(UserError, match="strength=1.5"):
         pipeline.video_to_video(video, ["a"], strength=1.5)
 

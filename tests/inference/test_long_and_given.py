@@ -107,6 +107,36 @@ def test_strength_1_is_text_to_video_with_the_same_seed(pipeline):
     assert np.abs(less - expected).max() > 1e-3
 
 
+class Counter:
+    """Counts the steps of each stage."""
+
+    def __init__(self):
+        self.stages = []
+
+    def start(self, label, num_steps):
+        self.stages.append((num_steps, []))
+
+    def compiling(self):
+        pass
+
+    def advance(self):
+        self.stages[-1][1].append("a step")
+
+
+@pytest.mark.parametrize("num_steps", [None, 4])
+def test_a_strength_leaves_super_resolution_all_of_its_steps(cascade, num_steps):
+    pipeline = LumierePipeline.from_checkpoints(
+        cascade["stunet"], [cascade["ssr"]], show_progress=False
+    )
+    own = num_steps or pipeline.super_resolution[0][0].config.sampling.num_steps
+    base = num_steps or pipeline.base[0].config.sampling.num_steps
+    counter, video = Counter(), np.zeros((8, 16, 16, 3), np.float32)
+    pipeline.video_to_video(video, [RED], strength=0.5, num_steps=num_steps, listener=counter)
+    assert [(told, len(steps)) for told, steps in counter.stages] == [
+        (base // 2, base // 2), (own, own),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("shift", [0.0, -6.0])
 @pytest.mark.parametrize("strength", [0.05, 0.5, 0.9])
 def test_a_strength_is_the_same_noise_for_every_schedule(shift, strength):
