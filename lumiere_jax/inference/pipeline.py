@@ -185,11 +185,9 @@ class LumierePipeline(Editing, Pretrained):
         """
         prompts, seeds = _checked_prompts(prompts, seeds)
         frames, (stage, params) = self.checked_frames(num_frames), self.base
+        of_base = options | {"num_steps": base_steps or options.get("num_steps")}
         chosen = [
-            SamplingOptions.from_config(
-                stage.config,
-                **options | {"num_steps": base_steps or options.get("num_steps")} | own,
-            )
+            SamplingOptions.from_config(stage.config, **of_base | dict(own))
             for own, _ in zip(each or [{}] * len(prompts), prompts, strict=True)
         ]
         sampler = StageSampler(stage, chosen[0], frames, self.programs)
