@@ -78,6 +78,15 @@ def fixture_without_annotations():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
+@pytest.fixture(name="without_tensorflow")
+def fixture_without_tensorflow(tmp_path, monkeypatch):
+    """To import it takes seconds, and is an error here in processes of their own."""
+    folder = tmp_path / "no_tensorflow"
+    folder.mkdir()
+    (folder / "tensorflow.py").write_text("raise RuntimeError('TensorFlow is imported')")
+    monkeypatch.setenv("PYTHONPATH", f"{folder}:{REPOSITORY}")
+
+
 @pytest.fixture(scope="session")
 def cascade(tmp_path_factory) -> dict[str, Path]:
     """Workdirs of the four stages, each trained for a few steps; shared, so not to be changed."""

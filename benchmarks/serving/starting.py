@@ -31,6 +31,7 @@ class Server:
         environment["PYTHONPATH"] = str(REPOSITORY)
         command = [sys.executable, "-m", "lumiere_jax.serve", f"--bundle={bundle}", "--port=0"]
         self.log = (root / "log").open("ab")
+        self._before = self.log.tell()  # of a start before
         self.process = subprocess.Popen(
             [*command, f"--data={self.data}", *flags],
             cwd=root / "cwd", env=environment, stdout=self.log, stderr=self.log,
@@ -43,7 +44,8 @@ class Server:
             time.sleep(0.2)
 
     def _is_ready(self) -> bool:
-        found = re.search(r" at (http://\S+)/ with", (self.root / "log").read_text())
+        told = (self.root / "log").read_bytes()[self._before :].decode()
+        found = re.search(r" at (http://\S+)/ with", told)
         self.url = found[1] if found else ""
         with contextlib.suppress(httpx.HTTPError):
             return bool(found) and httpx.get(f"{self.url}/api/v1/health").status_code == 200

@@ -13,7 +13,7 @@ from tests.inference import running
 from tests.inference.running import PROMPT, run, size_and_frames
 
 
-def test_one_prompt_through_the_whole_cascade(cascade, tmp_path, monkeypatch):
+def test_one_prompt_through_the_whole_cascade(cascade, tmp_path, monkeypatch, without_tensorflow):
     monkeypatch.setattr(running, "python", lambda: sys.executable)  # what imports say is seen
     output = tmp_path / "x.mp4"
     code, stdout, stderr = run(

@@ -222,3 +222,10 @@ def test_missing_packages_are_told_with_the_extra():
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=600
     )
     assert process.returncode == 2 and "lumiere_jax[serve]" in process.stderr, process.stderr
+
+
+def test_a_server_and_its_workers_need_no_tensorflow(without_tensorflow):
+    rooms = "app, runner, worker, command, supervisor"
+    code = f"import lumiere_jax.serve; from lumiere_jax.serving import {rooms}"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 0 and not process.stderr, process.stderr
