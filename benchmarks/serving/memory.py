@@ -78,8 +78,8 @@ def _mib(process: psutil.Process, field: str) -> float:
 
 def uploads() -> list[dict[str, Any]]:
     """Requests for all tasks; the files are of the largest sizes that are taken."""
-    picture, mask, clip = io.BytesIO(), io.BytesIO(), io.BytesIO()
-    Image.effect_noise((4000, 4000), 50).convert("RGB").save(picture, "JPEG")
+    photo, mask, clip = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    Image.effect_noise((4000, 4000), 50).convert("RGB").save(photo, "JPEG")
     drawn = Image.new("L", (4000, 4000))
     drawn.paste(255, (500, 500, 1500, 1500))
     drawn.save(mask, "PNG")
@@ -87,11 +87,12 @@ def uploads() -> list[dict[str, Any]]:
         stream = container.add_stream("libx264", rate=8, options={"preset": "ultrafast"})
         stream.width, stream.height, stream.pix_fmt = 2048, 2048, "yuv420p"
         for number in range(16):
-            frame = av.VideoFrame.from_image(Image.effect_noise((2048, 2048), 50).convert("RGB"))
+            picture = Image.effect_noise((64, 64), 50).resize((2048, 2048)).convert("RGB")
+            frame = av.VideoFrame.from_image(picture)
             frame.pts, frame.time_base = number, Fraction(1, 8)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    image, region, video = picture.getvalue(), mask.getvalue(), clip.getvalue()
+    image, region, video = photo.getvalue(), mask.getvalue(), clip.getvalue()
     return [
         {"data": {"task": "text_to_video"}},
         {"data": {"task": "animate"}, "files": {"image": image}},
