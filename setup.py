@@ -48,6 +48,8 @@ STUDY = ["fastapi>=0.165", "uvicorn>=0.38"]
 SERVE = [
     *STUDY,
     "fastapi-offline>=1.7.5",
+    "gradio>=6.31,<7",
+    "httpx>=0.28",
     "prometheus-client>=0.22",
     "python-multipart>=0.0.20",
     "sqlalchemy>=2.0.40",
@@ -97,7 +99,6 @@ setup(
         "lumiere_jax": ["py.typed"],
         "lumiere_jax.data": ["*.csv"],
         "lumiere_jax.study_page": ["assets/*"],
-        "lumiere_jax.serving": ["page/*"],
     },
     install_requires=RUN_TIME,
     extras_require={

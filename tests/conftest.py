@@ -149,7 +149,7 @@ def fixture_open_page(browser):
 _FIRST = (
     "test_train.py", "test_training.py", "test_eight_devices_training.py", "test_own_videos.py",
     "test_processes.py", "test_pages_training.py", "test_serve.py", "test_distill.py",
-    "test_pages_making.py", "test_peers.py", "test_pages_beyond.py", "test_playground.py",
+    "test_pages_making.py", "test_peers.py", "test_pages_beyond.py", "test_page.py",
     "test_inflating.py", "test_i3d.py", "test_eval.py", "test_eight_devices_sampling.py",
     "test_temporal_downsampling.py", "test_verbs.py", "test_plan.py", "test_plan_command.py",
     "test_style_interpolation.py", "test_browser.py", "test_t5_training.py", "test_kills.py",

@@ -5,11 +5,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from lumiere_jax.cascade.config import StageConfig
 from lumiere_jax.checkpoints import bundle
-from lumiere_jax.data import moving_digits, scene
-from lumiere_jax.data.scene_captions import parse_caption
 from lumiere_jax.data.video_io import write_contact_sheet
 from lumiere_jax.demos import page
+from lumiere_jax.inference import vocabulary
 from lumiere_jax.inference.outputs import write_viewable
 from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.runtime.errors import UserError
@@ -40,11 +40,13 @@ def show(
     begin = time.monotonic()
     output, weights = Path(output).expanduser(), Path(weights).expanduser()
     prompts = list(prompts) or list(PROMPTS)
-    for prompt in prompts:
-        check_prompt(prompt)
     missing = {"stunet", "ssr"} - set(bundle.entries(weights))
     if missing:
         raise UserError(f"{weights} has no stage {min(missing)!r}; give a bundle that has it.")
+    config = StageConfig.parse(bundle.read_config(weights / "stunet"))
+    for prompt in prompts:
+        if doubt := vocabulary.doubt(config, prompt):
+            raise UserError(doubt)
     pipeline = LumierePipeline.from_checkpoints(weights / "stunet", [weights / "ssr"])
     folder = output / "videos"
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,33 +58,10 @@ def show(
     every_second = videos[:, ::2, ::2, ::2]  # frame and pixel: a contact sheet is an overview
     write_contact_sheet(output / "contact_sheet.png", every_second, prompts)
     write_text(output / "prompts.json", json.dumps(prompts, indent=2) + "\n")
-    path = page.write_shown(output, prompts, videos.shape[1:4], pipeline.fps, vocabulary())
+    path = page.write_shown(
+        output, prompts, videos.shape[1:4], pipeline.fps, vocabulary.known(config)
+    )
     print(f"{len(prompts)} videos in {duration(time.monotonic() - begin)}: {folder}")
     print(f"open {path.resolve()} in a browser")
     print(f"made by the exported bundle {weights}, which `make playground` serves on a page")
     return path
-
-
-def check_prompt(prompt: str) -> None:
-    """Raises a `UserError` for a prompt that the shipped weights cannot show."""
-    try:
-        if "digit" in prompt:
-            moving_digits.parse_caption(prompt)
-        elif len(parse_caption(prompt).objects) > 1:
-            raise UserError("they know a single shape in a video")
-    except UserError as error:
-        raise UserError(
-            f"the shipped weights cannot show {prompt!r}: {str(error).rstrip('.')}. They know "
-            f"{vocabulary()}"
-        ) from error
-
-
-def vocabulary() -> str:
-    """What a prompt may say, as a sentence."""
-    return (
-        f"{', '.join(scene.SIZES)} {', '.join(scene.SHAPES)} in {', '.join(scene.OBJECT_COLOURS)}, "
-        f"standing still or moving (left, right, up, down, to the upper left, …) on a "
-        f"{', '.join(scene.BACKGROUND_KINDS)} background in {', '.join(scene.BACKGROUND_COLOURS)}; "
-        "and one or two digits, as in 'digit 7 is moving left and right and digit 2 is moving up "
-        "and down'."
-    )

@@ -95,10 +95,14 @@ def run(task: str) -> None:
     requests = _requests()
 
     from lumiere_jax.data.video_io import write_contact_sheet
+    from lumiere_jax.inference import vocabulary
     from lumiere_jax.inference.storyboard import Storyboard
     from lumiere_jax.runtime.preemption import Interruption
 
     pipeline = load_pipeline(TASKS[task].base)
+    for prompt in dict.fromkeys(request.prompt for request in requests):
+        if doubt := vocabulary.doubt(pipeline.base[0].config, prompt):
+            print(f"warning: {doubt}", file=sys.stderr, flush=True)
     if _STYLE.value:
         pipeline = pipeline.with_style(_STYLE.value, _ALPHA.value)
     checkpoints = _expected(pipeline.fingerprints())

@@ -3,13 +3,11 @@
 import dataclasses
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import anyio.to_thread
 from fastapi import Depends, FastAPI, Form, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
@@ -18,6 +16,7 @@ from lumiere_jax.serving import refusals, replies, videos
 from lumiere_jax.serving.guard import Guard, HeadAsGet
 from lumiere_jax.serving.metrics import Metrics
 from lumiere_jax.serving.model import Models
+from lumiere_jax.serving.page.gate import Gate
 from lumiere_jax.serving.queue import ClientQueue, Job, QueueError
 from lumiere_jax.serving.refusals import Problem
 from lumiere_jax.serving.replies import Health, Info, JobReply
@@ -25,7 +24,6 @@ from lumiere_jax.serving.settings import Settings
 from lumiere_jax.serving.states import DONE, QUEUED
 from lumiere_jax.serving.submission import JobForm, Submission
 
-PAGE = Path(__file__).parent / "page"
 _EVENT_SECONDS = 0.5
 
 
@@ -52,6 +50,15 @@ def make_app(
         description="Videos from texts, pictures and videos. A job is submitted, followed and "
         "fetched by its id; whoever knows the id may read the job.",
     )
+    gate = Gate(
+        lambda: _load_page(app, info, models, settings),
+        folder=settings.scratch / "gradio",
+        keys=keys,
+        max_bytes=settings.limits.upload_bytes,
+        max_streams=4 * settings.limits.streams,
+        framed_by=settings.framed_by,
+    )
+    app.router.lifespan_context = lambda app: gate.loaded()
     metrics, info = Metrics(store, settings.lease), replies.info(models, settings, bool(keys))
     submission = Submission(store, models, settings, metrics.accepted, metrics.refused)
     routes = _Routes(store, models, settings, metrics, submission, info, is_stopping)
@@ -82,11 +89,17 @@ def make_app(
     app.include_router(videos.router(store, models, settings, submission, bool(keys)))
     for kind, tell in refusals.HANDLERS.items():
         app.exception_handler(kind)(tell)
-    app.mount("/", StaticFiles(directory=PAGE, html=True))
+    app.mount("/", gate)
     app.add_middleware(HeadAsGet)
     app.add_middleware(Guard, max_bytes=settings.limits.upload_bytes, keys=list(keys), hosts=hosts)
     app.add_middleware(metrics.middleware)
     return app
+
+
+def _load_page(app: FastAPI, info: Info, models: Models, settings: Settings) -> FastAPI:
+    from lumiere_jax.serving.page import blocks  # imports Gradio, which takes seconds
+
+    return blocks.build(app, info, models, settings, settings.scratch / "gradio")
 
 
 @dataclasses.dataclass
@@ -204,4 +217,4 @@ class _Routes:
         return job
 
     def _reply(self, job: Job) -> JobReply:
-        return replies.job_reply(job, self._store.position(job))
+        return replies.job_reply(job, self._store.position(job), self._models)

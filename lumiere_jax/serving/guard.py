@@ -101,7 +101,9 @@ class Guard:
             if received > self._max_bytes:
                 return  # what the application made of half a body
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *_safety(scope["path"])]
+                given = {name for name, _ in message["headers"]}
+                added = [pair for pair in _safety(scope["path"]) if pair[0] not in given]
+                message["headers"] = [*message["headers"], *added]
             await send(message)
 
         refusal = self._refusal(scope, headers)

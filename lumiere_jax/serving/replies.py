@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field
 import lumiere_jax
 from lumiere_jax.cascade.config import frame_multiple
 from lumiere_jax.cascade.sampling_options import SamplingOptions
-from lumiere_jax.inference.tasks import COMMON, OPTIONS, Task
+from lumiere_jax.inference import vocabulary
+from lumiere_jax.inference.tasks import COMMON, OPTIONS, TASKS, Task
 from lumiere_jax.runtime.options import Option
 from lumiere_jax.serving.model import Models
 from lumiere_jax.serving.queue import Job
@@ -50,6 +51,7 @@ class JobReply(BaseModel):
     attempts: int = Field(description="How often a worker began it.")
     progress: Progress | None
     error: str | None = Field(description="Why it failed.")
+    warnings: list[str] = Field(description="What the weights may not know of the prompt.")
     previews: int = Field(description="Number of previews so far; it grows with each new picture.")
     video_bytes: int | None
     url: str
@@ -64,6 +66,9 @@ class TaskReply(BaseModel):
     about: str
     files: list[str] = Field(description="Files to upload, all required.")
     options: list[str]
+    prompts: str = Field(
+        description="What prompts may say; empty if the weights may know anything."
+    )
     fps: float
     frames: int = Field(description="Frames of a video by default.")
     frames_multiple: int = Field(description="A shorter video must have a multiple of this number.")
@@ -121,13 +126,16 @@ class Health(BaseModel):
     reason: str | None = Field(description="Why it is not ready.")
 
 
-def job_reply(job: Job, position: int | None) -> JobReply:
+def job_reply(job: Job, position: int | None, models: Models) -> JobReply:
     """A job as its client sees it."""
     url = f"/api/v1/jobs/{job.id}"
     shared = vars(job).keys() & JobReply.model_fields.keys()
+    model = models.by_base.get(TASKS[job.task].base)
+    doubt = vocabulary.doubt(model.config, job.options.get("prompt", "")) if model else ""
     return JobReply(
         **{name: getattr(job, name) for name in shared},
         queue_position=position,
+        warnings=[doubt] if doubt else [],
         url=url,
         events_url=f"{url}/events",
         preview_url=f"{url}/preview.png?number={job.previews}" if job.previews else None,
@@ -172,6 +180,7 @@ def _task(task: Task, models: Models) -> TaskReply:
         about=task.about,
         files=list(task.files),
         options=["prompt", *COMMON, *task.options],
+        prompts=vocabulary.known(model.config),
         fps=model.fps,
         frames=model.frames,
         frames_multiple=frame_multiple(model.config),

@@ -52,5 +52,9 @@ class Settings:
     lease: float = option(
         30.0, "Seconds without a sign of life after which a worker counts as lost.", minimum=6
     )
+    framed_by: str = option(
+        "",
+        "Origins whose pages may show the playground in a frame, such as https://huggingface.co.",
+    )
     keep: float = 24 * 3600.0  # seconds that a job is kept after it has ended
     limits: Limits = Limits()

@@ -101,6 +101,7 @@ echo "$ADDRESS" >address.txt""",
     ),
     # What it copies to a bucket, and to a cluster, goes nowhere.
     "docs/serving_cluster.md": Page(needs=("openssl",), after="test -s api_keys.txt"),
+    "docs/space.md": Page(replaced={r"hf upload .*": "ls space/app.py space/weights/small"}),
     "docs/evaluate.md": Page(
         before=f"{MADE} videos VIDEOS; {MADE} videos OTHER_VIDEOS",
         after="test -s scores/card.json",

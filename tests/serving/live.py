@@ -19,11 +19,14 @@ PROMPT = "a large red circle moving right"
 class LiveServer:
     """`python -m lumiere_jax.serve` in a process group of its own."""
 
-    def __init__(self, bundle: Path, data: Path, *flags: str, is_ready: bool = True):
+    def __init__(
+        self, bundle: Path, data: Path, *flags: str, is_ready: bool = True,
+        program: tuple[str, ...] = ("-m", "lumiere_jax.serve"),
+    ):  # fmt: skip
         self.data = data
         data.parent.mkdir(parents=True, exist_ok=True)
         self.log = data.parent / f"{data.name}.log"
-        command = [sys.executable, "-m", "lumiere_jax.serve", f"--bundle={bundle}"]
+        command = [sys.executable, *program, f"--bundle={bundle}"]
         command += [f"--data={data}", "--port=0", *flags]
         with self.log.open("ab") as log:
             begin = log.tell()

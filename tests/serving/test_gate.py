@@ -1,0 +1,155 @@
+"""What visitors reach of the page's library, and how the page asks for a key."""
+
+import base64
+import hashlib
+import json
+
+import pytest
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, StreamingResponse
+from fastapi.testclient import TestClient
+
+from lumiere_jax.serving.page.gate import Gate
+
+KEY = "0123456789abcdef"
+PAGE = "<script>let a = 1;</script><script src='/assets/x.js'></script><p>page</p>"
+
+
+def stand_in() -> FastAPI:
+    """Answers at every path with what it was sent."""
+    app = FastAPI()
+
+    @app.get("/gradio_api/queue/data")
+    def stream():
+        return StreamingResponse(iter(["data: 1\n\n"]), media_type="text/event-stream")
+
+    @app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE"])
+    async def echo(path: str, request: Request):
+        if not path:
+            return HTMLResponse(PAGE)
+        return {"path": path, "body": (await request.body()).decode()}
+
+    return app
+
+
+@pytest.fixture(name="opened")
+def fixture_opened(tmp_path):
+    """Opens a gate; requests go to a client of it."""
+    clients = []
+
+    def opened(build=stand_in, keys=(), max_bytes=1000, max_streams=5, **more):
+        folder = tmp_path / "gradio"
+        folder.mkdir(exist_ok=True)
+        gate = Gate(build, folder, keys, max_bytes, max_streams, **more)
+        outer = FastAPI()
+        outer.router.lifespan_context = lambda app: gate.loaded()
+        outer.mount("/", gate)
+        client = TestClient(outer, follow_redirects=False)
+        clients.append(client)
+        client.__enter__()
+        while client.get("/").status_code == 503:
+            pass
+        return client
+
+    yield opened
+    for client in clients:
+        client.__exit__(None, None, None)
+
+
+def test_only_what_the_page_needs_is_open(opened, tmp_path):
+    client = opened()
+    file = tmp_path / "gradio" / "x" / "a.png"
+    for path in ("/", "/config", "/assets/a.js", f"/gradio_api/file={file}"):
+        assert client.get(path).status_code == 200, path
+    assert client.post("/gradio_api/upload", content=b"x").status_code == 200
+    closed = [
+        f"/gradio_api/file={tmp_path}/secret", f"/gradio_api/file={tmp_path}/gradio/../secret",
+        "/gradio_api/file=/etc/passwd", "/gradio_api/file=http://127.0.0.1/x", "/monitoring",
+        "/gradio_api/proxy=http://127.0.0.1/", "/gradio_api/deep_link", "/gradio_api/runs",
+        "/gradio_api/call/x/y", "/gradio_api/dev/reload", "/gradio_api/openapi.json",
+    ]  # fmt: skip
+    for path in closed:
+        assert client.get(path).status_code == 404, path
+    for path in ("/", "/gradio_api/vibe-edit", "/gradio_api/process_recording",
+                 "/gradio_api/component_server", "/login",
+                 "/gradio_api/run/other", "/gradio_api/call/x"):  # fmt: skip
+        assert client.post(path, json={}).status_code == 404, path
+    assert client.put("/gradio_api/upload", content=b"x").status_code == 404
+
+
+def test_forms_name_no_addresses_and_are_short(opened):
+    client, path = opened(), "/gradio_api/queue/join"
+    fine = {"data": [{"path": "/tmp/a.png", "url": "http://host/gradio_api/file=/tmp/a.png"}]}
+    assert json.loads(client.post(path, json=fine).json()["body"]) == fine
+    for name in ("http://example.org/a.png", "ftp://example.org/a", "https://x"):
+        nested = {"data": [[{"a": {"path": name}}]]}
+        assert client.post(path, json=nested).status_code == 422
+        # However it is written.
+        text = json.dumps(nested).replace("path", "p\\u0061th")
+        assert client.post(path, content=text).status_code == 422
+    assert client.post(path, content=b"[" * 100_000).status_code == 400
+    assert client.post(path, content=b'"' + b"x" * 2**18 + b'"').status_code == 413
+
+
+def test_uploads_end_where_the_disk_would_fill(opened, tmp_path):
+    client = opened()
+    (tmp_path / "gradio" / "a").mkdir()
+    kept = tmp_path / "gradio" / "a" / "kept"
+    kept.write_bytes(bytes(32_000))
+    assert client.post("/gradio_api/upload", content=b"x").status_code == 200
+    kept.write_bytes(bytes(32_001))
+    refused = client.post("/gradio_api/upload", content=b"x")
+    assert refused.status_code == 429 and "try again later" in refused.json()["detail"]
+
+
+def test_streams_are_counted(opened):
+    for most, code in ((1, 200), (0, 429)):
+        client = opened(max_streams=most)
+        for _ in range(3):  # those that ended count no more
+            assert client.get("/gradio_api/queue/data").status_code == code
+
+
+def test_scripts_of_the_page_alone_run_in_it(opened):
+    policy = opened().get("/").headers["content-security-policy"]
+    digest = base64.b64encode(hashlib.sha256(b"let a = 1;").digest()).decode()
+    scripts = f"script-src 'self' 'unsafe-eval' 'sha256-{digest}';"
+    assert scripts in policy and "default-src 'self';" in policy
+    assert "frame-ancestors 'none'" in policy
+    framed = opened(framed_by="https://huggingface.co").get("/").headers
+    assert "frame-ancestors https://huggingface.co" in framed["content-security-policy"]
+
+
+def test_a_key_opens_the_page(opened):
+    client = opened(keys=[KEY, "another-key-of-mine"])
+    for path in ("/gradio_api/file=/etc/passwd", "/gradio_api/vibe-code"):
+        assert client.get(path).status_code == 404
+    for path in ("/config", "/assets/a.js", "/gradio_api/queue/data"):
+        assert client.get(path).status_code == 401
+    for path in ("/gradio_api/upload", "/gradio_api/queue/join"):
+        assert client.post(path, json={}).status_code == 401
+    assert "API key" in client.get("/").text and "page" not in client.get("/").text
+    wrong = client.post("/key", data={"key": "<b>wrong"})
+    assert (
+        wrong.status_code == 401 and "not a key" in wrong.text and "set-cookie" not in wrong.headers
+    )
+    assert client.post("/key", content=b"key=" + b"x" * 10_000).status_code == 401
+    right = client.post("/key", data={"key": f" {KEY} "})
+    cookie = right.headers["set-cookie"].lower()
+    assert right.status_code == 303 and "httponly" in cookie and "samesite=strict" in cookie
+    assert "page" in client.get("/").text
+    assert client.post("/gradio_api/queue/join", json={}).status_code == 200
+
+
+def test_a_page_that_cannot_be_loaded_is_told(tmp_path, caplog):
+    def broken():
+        raise RuntimeError("no library")
+
+    gate = Gate(broken, tmp_path, (), 1, 1)
+    outer = FastAPI()
+    outer.router.lifespan_context = lambda app: gate.loaded()
+    outer.mount("/", gate)
+    with TestClient(outer) as client:
+        while (answer := client.get("/")).status_code == 503:
+            assert "being loaded" in answer.text
+    assert answer.status_code == 500 and "log says why" in answer.text
+    assert "the page cannot be loaded" in caplog.text
