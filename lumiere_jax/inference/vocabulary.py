@@ -1,5 +1,8 @@
 """Which prompts a model knows: words that it never saw mean nothing to a small text encoder."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from lumiere_jax.cascade.config import StageConfig
 from lumiere_jax.data import moving_digits, scene
 from lumiere_jax.data.scene_captions import parse_caption
@@ -42,7 +45,9 @@ def doubt(config: StageConfig, prompt: str) -> str:
 def _sources(config: StageConfig) -> dict[str, int]:
     """The sources of a small vocabulary, with the most objects in a clip; none if any is open."""
     data = config.data
-    parts = data.mixture if data.name == "mixture" else ({"name": data.name},)
+    parts: Sequence[Mapping[str, Any]] = [{"name": data.name}]
+    if data.name == "mixture":
+        parts = data.mixture
     found = {part["name"]: part.get("max_objects", data.max_objects) for part in parts}
     is_small = config.text.name == "hashed" and found.keys() <= _SENTENCES.keys()
     return found if is_small else {}

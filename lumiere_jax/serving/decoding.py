@@ -129,7 +129,7 @@ def _decode_here(folder: Path) -> dict:
     region, box = "", None
     if "region" in arrays:
         frames = arrays["region"] if arrays["region"].ndim == 3 else arrays["region"][None]
-        region, box = "; ".join([in_words(frames), *notes]), _box(frames.any(axis=0))
+        region, box = "; ".join([in_words(frames), *notes]), _box(np.asarray(frames.any(axis=0)))
     if order["shows"]:
         first = arrays["image"] if "image" in arrays else arrays["video"][0]
         _show(to_uint8(first), arrays.get("region"), folder / _FRAME)

@@ -43,7 +43,9 @@ def test_what_they_do_not_know(fields, prompt, told):
 
 def test_a_source_alone_has_its_own_vocabulary(fields):
     shapes, digits = (config(fields, name=f"moving_{kind}") for kind in ("shapes", "digits"))
-    assert vocabulary.doubt(shapes, SHAPE) == vocabulary.doubt(digits, DIGIT.partition(" and")[0])
+    assert vocabulary.doubt(shapes, SHAPE) == vocabulary.doubt(
+        digits, "digit 7 is moving up and down"
+    )
     assert "digit" not in vocabulary.known(shapes) and "digit" in vocabulary.doubt(shapes, DIGIT)
     assert "circle" not in vocabulary.known(digits) and vocabulary.doubt(digits, SHAPE)
 

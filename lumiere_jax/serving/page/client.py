@@ -1,9 +1,8 @@
 """The HTTP interface as the page calls it: in the same process, in the name of a visitor."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
-from starlette.requests import Request
 from starlette.types import ASGIApp
 
 KEY = "lumiere_key"
@@ -15,6 +14,14 @@ class Refused(Exception):
     """A request that was refused, with the reason that the interface gives."""
 
 
+class Visitor(Protocol):
+    """The request that a visitor's browser sent, of Starlette or of Gradio."""
+
+    headers: Any
+    cookies: Any
+    client: Any
+
+
 class Client:
     """Does for visitors what they could do with curl, with the same checks and errors."""
 
@@ -22,7 +29,7 @@ class Client:
         """Takes the whole application, guards included."""
         self._app = app
 
-    async def ask(self, visitor: Request, method: str, path: str, **more: Any) -> httpx.Response:
+    async def ask(self, visitor: Visitor, method: str, path: str, **more: Any) -> httpx.Response:
         """The answer to a request; `more` are arguments of httpx. Raises `Refused`."""
         headers = {name: visitor.headers[name] for name in _PASSED_ON if name in visitor.headers}
         if KEY in visitor.cookies:
@@ -38,7 +45,7 @@ class Client:
                 raise Refused(f"the server answered with {answer.status_code}") from None
         return answer
 
-    async def jobs(self, visitor: Request, ids: list[str]) -> list[dict[str, Any]]:
+    async def jobs(self, visitor: Visitor, ids: list[str]) -> list[dict[str, Any]]:
         """Those of some jobs that exist, in the order of the ids."""
         if not ids:
             return []

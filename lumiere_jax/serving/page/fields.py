@@ -32,7 +32,7 @@ def field(option: Option, info: Info, tasks: list[str]) -> gr.components.Compone
     if option.type is bool:
         return gr.Checkbox(bool(default), **shared)
     if option.type is str:
-        return gr.Textbox(default or "", **shared)
+        return gr.Textbox(str(default or ""), **shared)
     least, most = reply.minimum, reply.maximum
     if option.type is float and default is not None and least is not None and most == 1:
         return gr.Slider(least, most, default, step=0.01, **shared)
