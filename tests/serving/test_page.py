@@ -168,7 +168,6 @@ def test_only_the_region_changes(open_page, server, files, tmp_path, device, way
         drawn = region.inner_text()
         if way == "box":
             button(page, "Turn it into a box").click()
-            page.get_by_text("box.png").wait_for()
             changed = "(e, text) => e.innerText.includes('%') && e.innerText !== text"
             wait_until(
                 page, f"([e, text]) => ({changed})(e, text)", [region.element_handle(), drawn]
