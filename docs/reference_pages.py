@@ -58,8 +58,11 @@ def _package(name: str) -> str:
 
 def _modules(name: str) -> list[str]:
     package = _package(name)
-    files = sorted((ROOT / package.replace(".", "/")).glob("*.py"))
-    return [f"{package}.{file.stem}" for file in files if not file.stem.startswith("_")]
+    folder = ROOT / package.replace(".", "/")
+    files = sorted(folder.glob("*.py") if name == COMMANDS else folder.rglob("*.py"))
+    names = (".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files)
+    modules = (name.removesuffix(".__init__") for name in names)
+    return [module for module in modules if module != package and "._" not in module]
 
 
 def _page(name: str) -> str:

@@ -15,7 +15,10 @@ import pytest
 from tests import warm_python
 from tests.docs.blocks import REPOSITORY, SHELL, Block, blocks
 
-SHARED = ("configs", "lumiere_jax", "docs", "setup.py", "requirements.txt", "requirements-test.txt")
+SHARED = (
+    "configs", "lumiere_jax", "docs", "LICENSE", "setup.py", "requirements.txt",
+    "requirements-test.txt",
+)  # fmt: skip
 MARK = "::block of line"
 LAUNCH = """#!/usr/bin/env bash
 # The script under --dry_run, then the flags of lumiere_jax.main that stand after `--`.

@@ -138,7 +138,8 @@ def test_mistake_is_told_in_one_line(cascade, files, tmp_path, verb, named, mess
     paths = {"image", "video", "mask"}
     named = {k: files / v if k in paths and "." in str(v) else v for k, v in named.items()}
     output = tmp_path / "made.mp4"
-    common = {"base": cascade["stunet_conditional"], "prompt": PROMPT, "output": output}
+    prompt = f"{PROMPT} on a plain black background"  # one that the model knows
+    common = {"base": cascade["stunet_conditional"], "prompt": prompt, "output": output}
     code, stdout, stderr = run(verb, **common, **named)
     assert (code, stdout) == (2, "")
     assert stderr.startswith("error: ") and stderr.count("\n") == 1

@@ -32,7 +32,8 @@ TEXTS = {
     "main.py": {"profile_steps"},
     "plan.py": {"topology", "batches"},
     "prepare_data.py": {"beam_args"},
-    "serve.py": {"database", "host", "allowed_hosts"},  # of a URL, `Database` expands the path
+    # Of a URL, `Database` expands the path.
+    "serve.py": {"database", "host", "allowed_hosts", "trusted_proxies"},
     "study.py": {"baseline_names", "title", "host", "post_url"},
     "stylize.py": {"alphas"},
 }

@@ -5,6 +5,7 @@ import contextlib
 
 import pytest
 import schemathesis
+from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis.generation import GenerationMode
@@ -29,8 +30,10 @@ def fixture_web_schema(bundle, tmp_path_factory):
     given = Settings(
         bundle=bundle, database=f"sqlite:///{folder / 'q'}", scratch=folder, limits=Limits(queue=20)
     )
-    app = make_app(Store(Database(given.database)), Models.read(bundle), given)
-    return schemathesis.openapi.from_asgi("/openapi.json", app)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lumiere_jax.serving.app._load_page", lambda *args: FastAPI())
+        app = make_app(Store(Database(given.database)), Models.read(bundle), given)
+        yield schemathesis.openapi.from_asgi("/openapi.json", app)
 
 
 # Not by schemathesis' own fixture for pytest, which asks for an older pytest.

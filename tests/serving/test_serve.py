@@ -41,7 +41,8 @@ def test_from_a_prompt_to_a_video(start_server, tmp_path):
         reply = httpx.get(server.url + job["video_url"])
         (tmp_path / "x.mp4").write_bytes(reply.content)
         assert len(read_video(tmp_path / "x.mp4", fps=8)) == 8
-    assert [path.name for path in (server.data / "tmp").iterdir()] == []
+    left = {path.name for path in (server.data / "tmp").iterdir()}
+    assert left <= {"gradio", "examples"}  # of the page
 
     # One that runs is cancelled, and its worker goes on with the next.
     slow = server.submit(**SLOW | {"steps": 250})

@@ -21,6 +21,7 @@ from urllib.parse import parse_qs
 
 import anyio.to_thread
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import Message, Receive, Scope, Send
@@ -128,7 +129,7 @@ class Gate:
         if path == "/key" and method == "POST" and self._keys:
             return await self._take_key(request)
         if not self._is_open(path, method):
-            return _problem(404, "there is nothing here")
+            raise HTTPException(404, "there is nothing here")
         if not self._has_key(request.cookies.get(KEY, "")):
             is_page = path == "/"
             return _ask_for_key() if is_page else _problem(401, "an API key is missing")
