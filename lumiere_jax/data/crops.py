@@ -19,9 +19,8 @@ class RandomCrop:
         """A view of the clip, a function of the seed; every place is as likely as any other."""
         generator = np.random.default_rng([seed, 2])
         part: list[slice] = []
-        for length, size, multiple in zip(
-            clip.shape, self.size, (1, self.multiple, self.multiple), strict=False
-        ):
+        multiples = 1, self.multiple, self.multiple
+        for length, size, multiple in zip(clip.shape[:3], self.size, multiples, strict=True):
             start = multiple * int(generator.integers((length - size) // multiple + 1))
             part.append(slice(start, start + size))
         return clip[tuple(part)]

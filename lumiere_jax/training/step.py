@@ -88,6 +88,7 @@ def training_loss(
     The batch is of `data.pipeline.train_batches`, and the key for all that is drawn; `params` are
     all parameters, as are the teacher's, where the stage is distilled.
     """
+    # The third was of crops; without it the others would change in runs that are resumed.
     draw_key, text_key, _, augment_key = jax.random.split(key, 4)
     config = stage.config.diffusion
 
