@@ -8,13 +8,13 @@ size of the clips are those of `config.data`. A run that was stopped or killed i
 same command. DIR/report.txt names every file and clip that was left out, and why.
 """
 
-import os
 import shlex
 
 from absl import flags
 from ml_collections import config_flags
 
 from lumiere_jax.runtime import config_file, errors
+from lumiere_jax.runtime.devices import num_cores
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.path_flags import define_path
 
@@ -96,7 +96,7 @@ def main(argv: list[str]) -> None:
             text_config = config.text.to_dict() if encoder else None
             beam_engine.prepare(plan, text_config, _BEAM_ARGS.value)
         else:
-            run.prepare(plan, encoder, _WORKERS.value or _num_cores())
+            run.prepare(plan, encoder, _WORKERS.value or num_cores())
     print(report.describe(_OUTPUT.value))
     print(f"every file and clip that was left out: {_OUTPUT.value}/report.txt")
     print(f"next: {_next_command()}")
@@ -120,12 +120,6 @@ def _next_command() -> str:
     words = ["python", "-m", "lumiere_jax.main", "--workdir=WORKDIR"]
     words.append(f"--config={config_flags.get_config_filename(flag)}")
     return shlex.join(words + [f"--config.{name}={value}" for name, value in overrides.items()])
-
-
-def _num_cores() -> int:
-    """Cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

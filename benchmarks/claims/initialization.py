@@ -22,12 +22,13 @@ from absl import flags
 from PIL import Image
 
 from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.data.sources import create_source
 from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.metrics import oracle
 from lumiere_jax.models.parameters import merge
 from lumiere_jax.runtime import errors, metric_writer
+from lumiere_jax.training import samples
 from lumiere_jax.training.held_out import Evaluation
-from lumiere_jax.training.samples import write_training_samples
 
 COMMAND = "python benchmarks/claims/initialization.py"
 KINDS = {"nearest": "nearest neighbour", "he": "He"}
@@ -47,9 +48,11 @@ def measure(config: ConfigDict, folder: Path, image_steps: int, count: int) -> r
     workdir = runs.video_workdir(folder, config, image_steps)
     config.init_from = str(runs.image_run(folder, config.seed, image_steps))
     stage, state, mesh = runs.untrained(config)
-    first_loss = Evaluation(stage, mesh)(state, lambda: None)
+    clips = create_source(config.data, "test")
+    first_loss = Evaluation(stage, mesh, clips)(state, lambda: None)
     params = merge(state.ema, state.frozen)
-    write_training_samples(stage, params, 0, workdir, mesh)
+    shown = samples.choose(stage, clips)
+    samples.write_training_samples(shown, stage, params, 0, workdir, mesh)
     truth, captions = runs.held_out(config, count)
     first = scores(runs.untrained_pipeline(config), captions)
     runs.video_run(folder, config, image_steps)

@@ -39,7 +39,7 @@ class DataConfig(ConfigSection):
     allow_small: bool = False  # a source smaller than a batch repeats its clips
     allow_other: bool = False  # resumes although the source is not the one of the checkpoint
     fingerprint: str = ""  # of the source; training notes it
-    num_threads: int = 1  # batches that are prepared at once
+    num_threads: int = 0  # that read clips; 0: one for each core, or one where they are drawn
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "DataConfig":

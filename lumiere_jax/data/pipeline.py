@@ -7,6 +7,7 @@ with the batches that an uninterrupted run would have seen, and no iterator stat
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,9 @@ from lumiere_jax.data.crops import RandomCrop
 from lumiere_jax.data.flips import names_a_side
 from lumiere_jax.data.mixture import Mixture
 from lumiere_jax.data.order import batch_order
-from lumiere_jax.data.source import HoldsFrames, Source, StoresText
+from lumiere_jax.data.source import Embedding, HoldsFrames, Source, StoresText
 from lumiere_jax.data.sources import TextEncoder, check_size, check_text
+from lumiere_jax.runtime.devices import num_cores
 from lumiere_jax.runtime.errors import UserError
 
 tf.config.set_visible_devices([], "GPU")  # the accelerators belong to JAX
@@ -43,7 +45,7 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
     allow_small: bool = False,
-    num_threads: int = 1,
+    num_threads: int = 0,
     flip: bool = False,
     crop: RandomCrop | None = None,
     draw_mask: DrawMask | None = None,
@@ -64,7 +66,8 @@ def train_batches(
       process_count: how many processes share each batch; each gets its own slice.
       allow_small: allows a source with fewer examples than a batch, which then holds some of them
         more than once (to overfit a few clips).
-      num_threads: batches prepared at once; more than 1 helps where clips are decoded.
+      num_threads: that make clips, one clip each; 0: one for each core, or one alone where all
+        clips are drawn.
       flip: mirrors every second clip, at random, whose caption says nothing of a side.
       crop: what to cut out of each clip, of super-resolution; None for all of it.
       draw_mask: of a conditional stage.
@@ -78,10 +81,15 @@ def train_batches(
             f"a global batch of {batch_size} cannot be shared by {process_count} processes: choose "
             f"a multiple of {process_count}"
         )
+    if num_threads < 0:
+        raise UserError(f"data.num_threads={num_threads} must be 0 (one for each core) or more")
     if not allow_small:
         check_size(source, batch_size)
     check_text(source, text_encoder)
-    loader = _BatchLoader(source, text_encoder, seed, flip, crop, draw_mask)
+    threads = num_threads or _enough_threads(source)
+    pool = ThreadPoolExecutor(threads, "clips") if threads > 1 else None
+    begun = 1 + -(-(threads - 1) * process_count // batch_size)  # batches that keep them busy
+    loader = _BatchLoader(source, text_encoder, seed, flip, crop, draw_mask, pool)
     order = functools.partial(
         batch_order,
         sizes=source.sizes if isinstance(source, Mixture) else (len(source),),
@@ -97,11 +105,17 @@ def train_batches(
         return tf.numpy_function(loader, order(step), loader.dtypes)
 
     dataset = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
-    dataset = dataset.map(load, num_parallel_calls=num_threads, deterministic=True).prefetch(2)
+    dataset = dataset.map(load, num_parallel_calls=begun, deterministic=True).prefetch(2)
     options = tf.data.Options()
     options.autotune.enabled = False
-    options.threading.private_threadpool_size = num_threads + 1
+    options.threading.private_threadpool_size = begun + 1
     return _iterate(dataset.with_options(options), loader)
+
+
+def _enough_threads(source: Source) -> int:
+    """One for each core, or one alone where Python draws all clips: it does one thing at a time."""
+    parts = source.sources if isinstance(source, Mixture) else (source,)
+    return num_cores() if any(isinstance(part, HoldsFrames) for part in parts) else 1
 
 
 @dataclasses.dataclass
@@ -114,6 +128,7 @@ class _BatchLoader:
     flip: bool
     crop: RandomCrop | None
     draw_mask: DrawMask | None
+    pool: ThreadPoolExecutor | None
     error: Exception | None = None
 
     @property
@@ -126,8 +141,10 @@ class _BatchLoader:
         try:
             seeds = [clip_seed(self.seed, int(position)) for position in positions]
             chosen = list(zip(indices.tolist(), seeds, strict=True))
-            videos, captions = zip(*(self._clip(*pair) for pair in chosen), strict=True)
-            batch = np.stack(videos), *self._text(chosen, captions)
+            make = self.pool.map if self.pool else map
+            clips = make(self._clip, *zip(*chosen, strict=True))
+            videos, captions, stored = zip(*clips, strict=True)
+            batch = np.stack(videos), *self._text(captions, stored)
             if self.draw_mask is None:
                 return batch
             shape = videos[0].shape[:3]
@@ -136,21 +153,26 @@ class _BatchLoader:
             self.error = self.error or error
             raise
 
-    def _clip(self, index: int, seed: int) -> tuple[Num[np.ndarray, "time height width 3"], str]:
+    def _clip(
+        self, index: int, seed: int
+    ) -> tuple[Num[np.ndarray, "time height width 3"], str, Embedding | None]:
+        """A clip, its caption, and the caption's embedding where the source stores it."""
         source = self.source
         read = source.frames if isinstance(source, HoldsFrames) else source.example
         video, caption = read(index, seed)
         if self.flip and not names_a_side(caption):
             video = video[:, :, ::-1] if np.random.default_rng([seed, 1]).random() < 0.5 else video
-        return self.crop(video, seed) if self.crop else video, caption
+        if self.crop:  # a copy, or the whole clip would stay until the batch is complete
+            video = self.crop(video, seed).copy()
+        if isinstance(source, StoresText | Mixture):
+            return video, caption, source.stored_text(index, seed)
+        return video, caption, None
 
     def _text(
-        self, chosen: Sequence[tuple[int, int]], captions: Sequence[str]
+        self, captions: Sequence[str], stored: Sequence[Embedding | None]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings that the source stores, and for the other captions the encoder's."""
-        rows: list[Any] = [None] * len(chosen)
-        if isinstance(self.source, StoresText | Mixture):
-            rows = [self.source.stored_text(*pair) for pair in chosen]
+        rows: list[Any] = list(stored)
         missing = [row for row, stored in enumerate(rows) if stored is None]
         if missing:
             encoded = self.text_encoder([captions[row] for row in missing])

@@ -18,7 +18,7 @@ from lumiere_jax.data.source import Embedding, HoldsFrames, check_clip, choose_s
 from lumiere_jax.runtime.errors import UserError
 
 _OPEN_FILES = 256
-_TEXTS_KEPT = 256  # of a batch, whose texts are asked for after all of its frames
+_TEXTS_KEPT = 256  # of clips that are read at once, whose texts are asked for after their frames
 
 
 class Prepared(HoldsFrames):

@@ -116,7 +116,9 @@ def _the_one(name: str, paths: list[Path]) -> Path:
 
 def _read_file(path: Path, info: VideoInfo, first: int, count: int) -> Frames:
     try:
-        return read_video(path, fps=info.fps, start=first, num_frames=count, info=info)
+        return read_video(
+            path, fps=info.fps, start=first, num_frames=count, info=info, num_threads=1
+        )
     except VideoReadError as error:
         raise UserError(f"{error}; it was fine when the folder was read: restore it") from error
 

@@ -95,7 +95,10 @@ class VideoFolder(HoldsFrames):
     def _read(self, index: int, start: int) -> Frames:
         """A clip, from the cache if there is one."""
         info, count = self._videos[index].facts, self.num_frames
-        read = functools.partial(read_video, self.path(index), fps=self.fps, size=self._size)
+        read = functools.partial(
+            read_video, self.path(index), fps=self.fps, size=self._size,
+            num_threads=1,  # clips are read side by side
+        )  # fmt: skip
         if self._cache is None:
             return read(start=start, num_frames=count, info=info)
         if index not in self._cache:

@@ -62,6 +62,7 @@ def read_video(
     num_frames: int | None = None,
     size: tuple[int, int] | None = None,
     info: VideoInfo | None = None,
+    num_threads: int = 0,
 ) -> Frames:
     """Decodes a video resampled to `fps`: frame n is the one nearest to the time n / fps.
 
@@ -76,6 +77,7 @@ def read_video(
       size: (height, width) to just cover, and to crop to around the centre; None keeps the
         size of the first frame of the file.
       info: from `probe_video`, when the caller has it already.
+      num_threads: of the decoder; 0 for one per core.
 
     Raises:
       VideoReadError: the file is missing, no video, damaged, or ends before the last frame asked.
@@ -83,8 +85,9 @@ def read_video(
     info = info or probe_video(path)
     num_frames = info.num_frames(fps) - start if num_frames is None else num_frames
     frames = read_frames(
-        path, fps=fps, start=start, num_frames=num_frames, size=size, info=info, num_threads=0
-    )
+        path, fps=fps, start=start, num_frames=num_frames, size=size, info=info,
+        num_threads=num_threads,
+    )  # fmt: skip
     first = next(frames)
     video = np.empty((num_frames, *first.shape), np.uint8)
     video[0] = first

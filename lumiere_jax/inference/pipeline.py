@@ -213,7 +213,7 @@ class LumierePipeline(Editing, Pretrained):
                 video = video if finish is None else finish(gather(video))
                 shared = options | {"listener": listener}
                 video = self.refine_all(video, batch_prompts, batch_seeds, shared)
-            made = gather(video)[: len(prompts) - begin]
+            made = gather(video, len(prompts) - begin)
             videos.append(made if finish is None else finish(made))
             if on_batch is not None:
                 on_batch(begin, videos[-1])

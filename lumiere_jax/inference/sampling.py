@@ -28,7 +28,7 @@ from lumiere_jax.models.layers import constrain
 from lumiere_jax.models.parameters import Params
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.programs import Programs
-from lumiere_jax.runtime.sharding import by_clip, replicated, sampling_mesh, use_mesh
+from lumiere_jax.runtime.sharding import by_clip, placed, replicated, sampling_mesh, use_mesh
 
 Carry = tuple[Float[Array, "batch time height width 3"], Any]
 """The noisy clips, and the sampler's state."""
@@ -282,5 +282,7 @@ def _placed(x: Array | np.ndarray, sharding: NamedSharding) -> Array:
     """Puts an array, also of PRNG keys, on a mesh that may reach beyond this process."""
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(_placed(jax.random.key_data(x), sharding))
-    is_here = not isinstance(x, Array) or x.is_fully_addressable
-    return jax.device_put(np.asarray(x) if is_here else x, sharding)
+    if isinstance(x, jax.Array) and x.sharding == sharding:
+        return x
+    is_here = not isinstance(x, jax.Array) or x.is_fully_addressable
+    return placed(np.asarray(x), sharding) if is_here else jax.device_put(x, sharding)

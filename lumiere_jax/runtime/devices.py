@@ -12,15 +12,19 @@ _MOST = 8
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of glibc
 
 
+def num_cores() -> int:
+    """CPU cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def split_cpu() -> None:
     """Makes a device of every CPU core, up to a power of two, which divides batches, and up to 8.
 
     They run small networks faster than one device for all cores. Call it before JAX is used; other
     platforms ignore it, and the user's own XLA_FLAGS take precedence.
     """
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = min(_MOST, len(affinity(0)) if affinity else os.cpu_count() or 1)
-    number = 1 << (cores.bit_length() - 1)
+    number = 1 << (min(_MOST, num_cores()).bit_length() - 1)
     flag = f"--xla_force_host_platform_device_count={number}"
     os.environ["XLA_FLAGS"] = f"{flag} {os.environ.get('XLA_FLAGS', '')}"
 

@@ -17,12 +17,13 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.experimental import mesh_utils, multihost_utils
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lumiere_jax.runtime.config_section import ConfigSection
@@ -226,8 +227,45 @@ def padded_batch(batch_size: int, mesh: Mesh) -> int:
     return -(-batch_size // parts) * parts
 
 
-def gather(array: jax.Array | np.ndarray) -> np.ndarray:
-    """A global array as NumPy, on every process; all of them must call it."""
-    if isinstance(array, np.ndarray) or array.is_fully_addressable:
-        return np.asarray(array)
-    return multihost_utils.process_allgather(array, tiled=True)
+def placed(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """An array that every process has, on a mesh that may reach beyond this one."""
+    return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
+
+
+def one_for_each_part(rows: np.ndarray, mesh: Mesh) -> jax.Array:
+    """A batch of a row for each part that a mesh splits it into, which repeats the rows it is of.
+
+    Every process has the rows, and puts on its devices no more than belongs there.
+    """
+    shape = (batch_parts(mesh), *rows.shape[1:])
+
+    def part(index: Any) -> np.ndarray:
+        return rows[np.arange(shape[0])[index[0]] % len(rows)]
+
+    return jax.make_array_from_callback(shape, by_clip(mesh), part)
+
+
+def first_rows(batch: jax.Array, count: int) -> np.ndarray:
+    """The first rows of a batch that is split over a mesh, as NumPy, on every process.
+
+    All of them must call it. A device holds one row of the others at a time.
+    """
+    everywhere = NamedSharding(cast(NamedSharding, batch.sharding).mesh, PartitionSpec())
+    pick = jax.jit(pick_row, out_shardings=everywhere)
+    return np.stack([np.asarray(pick(batch, row).addressable_data(0)) for row in range(count)])
+
+
+def pick_row(batch: jax.Array, row: jax.typing.ArrayLike) -> jax.Array:
+    """A row of a batch that is split over devices, to be compiled.
+
+    It is a sum with zeros, which changes nothing: for an index XLA gathers the whole batch.
+    """
+    is_row = (jnp.arange(len(batch)) == row).reshape(-1, *[1] * (batch.ndim - 1))
+    return jnp.where(is_row, batch, 0).sum(axis=0)
+
+
+def gather(batch: jax.Array | np.ndarray, count: int | None = None) -> np.ndarray:
+    """The first rows of a batch, or all, as NumPy on every process; all of them must call it."""
+    if isinstance(batch, np.ndarray) or batch.is_fully_addressable:
+        return np.asarray(batch)[:count]
+    return first_rows(batch, len(batch) if count is None else min(count, len(batch)))

@@ -10,7 +10,7 @@ from lumiere_jax import text
 from lumiere_jax.cascade.stage import Batch, Stage
 from lumiere_jax.cascade.state import TrainState
 from lumiere_jax.data import pipeline as data_pipeline
-from lumiere_jax.data.sources import create_source
+from lumiere_jax.data.source import Source
 from lumiere_jax.models.parameters import merge
 from lumiere_jax.runtime.sharding import global_batch, replicated, use_mesh
 from lumiere_jax.training.step import training_loss
@@ -19,10 +19,9 @@ from lumiere_jax.training.step import training_loss
 class Evaluation:
     """Loss of the EMA on fixed held-out clips, noise and noise levels."""
 
-    def __init__(self, stage: Stage, mesh: Mesh):
-        """Draws the clips, once."""
+    def __init__(self, stage: Stage, mesh: Mesh, source: Source):
+        """Draws the clips, once; every process draws its share."""
         config = stage.config
-        source = create_source(config.data, "test")
         batches = data_pipeline.train_batches(
             source,
             text.host_part(stage.text_encoder),
@@ -31,6 +30,7 @@ class Evaluation:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             allow_small=True,
+            num_threads=config.data.num_threads,
             crop=stage.crop,
             draw_mask=stage.draw_mask,
         )

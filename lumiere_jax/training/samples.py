@@ -1,5 +1,12 @@
-"""Sample videos that a training run writes into its workdir."""
+"""Sample videos that a training run writes into its workdir.
 
+Every part of the mesh makes one clip at a time, so that the memory of a device does not depend on
+how many there are. Parts for which there is no clip repeat another one; nobody decodes it again or
+looks at what comes of it.
+"""
+
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -10,34 +17,53 @@ from jax.sharding import Mesh
 from lumiere_jax.cascade.denoising import Inputs
 from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Stage, SuperResolutionStage
-from lumiere_jax.data.sources import create_source
+from lumiere_jax.data.source import Source
 from lumiere_jax.data.video_io import write_contact_sheet
 from lumiere_jax.diffusion.low_resolution import downsample
 from lumiere_jax.inference.outputs import write_viewable
-from lumiere_jax.inference.pipeline import LumierePipeline
-from lumiere_jax.inference.sampling import StageSampler, sample_keys
+from lumiere_jax.inference.sampling import StageSampler, raw_sample_keys
 from lumiere_jax.models.parameters import Params
 from lumiere_jax.runtime.distributed import is_primary
-from lumiere_jax.runtime.sharding import gather, padded_batch
+from lumiere_jax.runtime.sharding import batch_parts, first_rows, one_for_each_part
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """What the samples of a run show, always the same, and the sampler, which compiles once."""
+
+    prompts: list[str]
+    inputs: Mapping[str, np.ndarray]  # fields of `Inputs`, a row for each prompt
+    sampler: StageSampler
+
+
+def choose(stage: Stage, held_out: Source | None) -> Shown:
+    """The prompts of the config or, for super-resolution, held-out clips that are refined again.
+
+    These are the first ones of the source, as many as there are prompts, with their own captions.
+    """
+    prompts, inputs = list(stage.config.sampling.prompts), {}
+    if isinstance(stage, SuperResolutionStage):
+        assert held_out is not None
+        prompts, inputs["video"] = _small_clips(stage, held_out, len(prompts))
+    if stage.is_conditional:
+        frames, height, width, _ = stage.clip_shape()
+        inputs["known"] = np.zeros((len(prompts), frames, height, width, 4), np.float32)
+    inputs["text"], inputs["text_mask"] = stage.text_encoder(prompts)
+    place = int(stage.is_super_resolution)  # in the cascade
+    inputs["keys"] = np.asarray(raw_sample_keys(jnp.arange(len(prompts)), place))
+    return Shown(prompts, inputs, StageSampler(stage, SamplingOptions.from_config(stage.config)))
 
 
 def write_training_samples(
-    stage: Stage, params: Params, step: int, workdir: str | Path, mesh: Mesh
+    shown: Shown, stage: Stage, params: Params, step: int, workdir: str | Path, mesh: Mesh
 ) -> epath.Path:
-    """Samples the config's prompts and writes `WORKDIR/samples/STEP/`.
-
-    A base stage samples from noise. A super-resolution stage refines held-out clips after
-    down-sampling them, with their own captions.
+    """Samples what is to be shown and writes `WORKDIR/samples/STEP/`.
 
     All processes of the mesh compute, the first one writes. The folder, which is returned, then
     holds `samples.png` and, of each clip of more than one frame, an MP4 and a GIF.
     """
-    folder = epath.Path(workdir).expanduser() / "samples" / f"{step:08d}"
-    if isinstance(stage, SuperResolutionStage):
-        prompts, videos = _refined(stage, params, mesh)
-    else:
-        prompts = list(stage.config.sampling.prompts)
-        videos = LumierePipeline((stage, params), show_progress=False, mesh=mesh)(prompts)
+    folder, prompts = epath.Path(workdir).expanduser() / "samples" / f"{step:08d}", shown.prompts
+    videos = sample(shown, params, mesh)
     if not is_primary():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,17 +74,25 @@ def write_training_samples(
     return folder
 
 
-def _refined(
-    stage: SuperResolutionStage, params: Params, mesh: Mesh
+def sample(shown: Shown, params: Params, mesh: Mesh) -> np.ndarray:
+    """The clips `[prompts, time, height, width, 3]` in [-1, 1], on every process."""
+
+    def make(begin: int) -> np.ndarray:
+        rows = {name: x[begin : begin + at_once] for name, x in shown.inputs.items()}
+        batch = Inputs(**{name: one_for_each_part(x, mesh) for name, x in rows.items()})
+        return first_rows(shown.sampler(params, batch, mesh), len(rows["text"]))
+
+    at_once = batch_parts(mesh)
+    return np.concatenate([make(begin) for begin in range(0, len(shown.prompts), at_once)])
+
+
+def _small_clips(
+    stage: SuperResolutionStage, source: Source, count: int
 ) -> tuple[list[str], np.ndarray]:
-    """Held-out clips, down-sampled and refined again."""
-    source = create_source(stage.config.data, "test")
-    count = min(len(stage.config.sampling.prompts), len(source))
-    chosen = [i % count for i in range(padded_batch(count, mesh))]
-    videos, prompts = zip(*(source.example(i) for i in chosen), strict=True)
-    low = np.asarray(downsample(jnp.stack(videos), stage.ssr.factor))
-    sampler = StageSampler(stage, SamplingOptions.from_config(stage.config))
-    text, mask = stage.text_encoder(list(prompts))
-    inputs = Inputs(text, mask, sample_keys(list(range(len(chosen))), 1), video=low)
-    refined = sampler(params, inputs, mesh)
-    return list(prompts[:count]), gather(refined)[:count]
+    """Captions and clips, down-sampled one by one."""
+    clips, captions = [], []
+    for index in range(min(count, len(source))):
+        video, caption = source.example(index)
+        clips.append(np.asarray(downsample(jnp.asarray(video[None]), stage.ssr.factor))[0])
+        captions.append(caption)
+    return captions, np.stack(clips)

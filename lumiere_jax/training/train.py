@@ -106,7 +106,11 @@ def train(
         draw_mask=stage.draw_mask,
     )
     batches = text.device_part(batches, stage.text_encoder)
-    evaluate = Evaluation(stage, mesh) if settings.eval_every else None
+    shows_clips = settings.sample_every and stage.is_super_resolution
+    reads_held_out = settings.eval_every or shows_clips
+    held_out = sources.create_source(data, "test") if reads_held_out else None
+    evaluate = Evaluation(stage, mesh, held_out) if settings.eval_every and held_out else None
+    shown = samples.choose(stage, held_out) if settings.sample_every else None
 
     # ---- the step, compiled as a whole ----------------------------------------------------
     if first_step < num_steps:
@@ -144,9 +148,9 @@ def train(
                             reporter.write(step, eval_loss=eval_loss)
                         if saves:
                             checkpoints.save(state, config, eval_loss)
-                        if shows:
+                        if shown and shows:
                             params = merge(state.ema, state.frozen)
-                            samples.write_training_samples(stage, params, step, folder, mesh)
+                            samples.write_training_samples(shown, stage, params, step, folder, mesh)
                     interruption.poll()
                 except Preempted:
                     reporter.flush()  # nothing that is not finite is saved

@@ -136,6 +136,8 @@ def test_threads_do_not_change_the_order():
     assert_same(
         batches(FakeSource(9), 12, num_threads=3, **options), batches(FakeSource(9), 12, **options)
     )
+    with pytest.raises(UserError, match="num_threads=-1 must be 0"):
+        batches(FakeSource(9), 1, num_threads=-1, **options)
 
 
 def test_a_source_under_one_batch_is_refused_before_anything_is_read():

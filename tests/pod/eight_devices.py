@@ -3,7 +3,11 @@
 A program of its own, because the number of devices is fixed when JAX starts.
 """
 
+import collections
+import dataclasses
+import functools
 import json
+import math
 import sys
 
 import jax
@@ -17,11 +21,13 @@ from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.cascade.state import TrainState
 from lumiere_jax.data import pipeline as data_pipeline
+from lumiere_jax.data.moving_shapes import MovingShapes
 from lumiere_jax.data.sources import create_source
 from lumiere_jax.inference.sampling import StageSampler, sample_keys
 from lumiere_jax.models.parameters import merge
 from lumiere_jax.runtime import sharding
-from lumiere_jax.runtime.sharding import create_mesh, global_batch, replicated
+from lumiere_jax.runtime.sharding import by_clip, create_mesh, global_batch, replicated
+from lumiere_jax.training import samples
 from lumiere_jax.training.initialization import initial_state
 from lumiere_jax.training.optimizer import create_optimizer
 from lumiere_jax.training.step import compile_step
@@ -89,6 +95,51 @@ def sample(config: ConfigDict, sizes: dict[str, int], batch: int, frames: int) -
     return np.asarray(StageSampler(stage, options, frames)(params, inputs, mesh))
 
 
+def training_samples(sizes: dict[str, int]) -> tuple[np.ndarray, int, int]:
+    """Samples of a training run on a mesh: clips, bytes on the fullest device, clips decoded."""
+    config = tiny_config("ssr", allow_untrained_start=True)
+    config.train.trainable = "all"
+    stage, mesh, held, decoded = Stage.from_config(config), mesh_of(sizes), [], []
+    state = perturbed(initial_state(stage, create_optimizer(config.optimizer, 10), mesh_of(ONE)))
+    params = jax.device_put(merge(state.trainable, state.frozen), replicated(mesh))
+    del state
+    before = bytes_held()
+
+    class Watched(MovingShapes):
+        def example(self, index, seed=0):
+            decoded.append(index)
+            return super().example(index, seed)
+
+    look = lambda *_: held.append(max((bytes_held() - before).values()))  # noqa: E731
+    data = config.data
+    source = Watched(data.num_frames, data.resolution, split="test")
+    shown = samples.choose(stage, source)
+    look()
+    sampler = functools.partial(shown.sampler, on_step=look)
+    videos = samples.sample(dataclasses.replace(shown, sampler=sampler), params, mesh)
+    look()
+    return videos, max(held), len(decoded)
+
+
+def bytes_held() -> collections.Counter:
+    """Bytes of all arrays by device."""
+    held = collections.Counter()
+    for array in jax.live_arrays():
+        shape = array.sharding.shard_shape(array.shape)
+        for device in array.sharding.device_set:
+            held[device.id] += math.prod(shape) * array.dtype.itemsize
+    return held
+
+
+def bytes_to_pick() -> float:
+    """What a device needs to hand out one of eight rows, by the compiler, in rows."""
+    mesh = mesh_of({"data": 4, "fsdp": 2, "space": 1})
+    batch = jax.ShapeDtypeStruct((8, 2**16), jnp.float32, sharding=by_clip(mesh))
+    picked = jax.jit(sharding.pick_row, out_shardings=replicated(mesh)).lower(batch, 0).compile()
+    memory = picked.memory_analysis()
+    return (memory.temp_size_in_bytes + memory.output_size_in_bytes) / 2**18
+
+
 def difference(first: np.ndarray, second: np.ndarray) -> float:
     """Largest difference, relative to the largest value."""
     return float(np.max(np.abs(first - second)) / max(np.max(np.abs(first)), 1e-6))
@@ -125,6 +176,11 @@ def main() -> None:
         expected = sample(ssr, ONE, 2, 20)
         spread = sample(ssr, {"data": 2, "fsdp": 1, "space": 4}, 2, 20)
         result["windows"] = difference(expected, spread)
+        expected, alone, result["decoded"] = training_samples(ONE)
+        spread, together, decoded = training_samples({"data": 4, "fsdp": 2, "space": 1})
+        result["samples"], result["held"] = difference(expected, spread), together / alone
+        result["decoded"] += decoded
+        result["picked"] = bytes_to_pick()
     print(json.dumps(result))
 
 
