@@ -28,8 +28,8 @@ _NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "Slices, joined by the data-
 _MODE = flags.DEFINE_enum(
     "mode",
     "train",
-    ["train", "sample", "features", "text"],
-    "Training or denoising step, I3D, or T5 XXL.",
+    ["train", "sample", "training_samples", "features", "text"],
+    "Training or denoising step, one of the samples during training, I3D, or T5 XXL.",
 )
 _NUM_FRAMES = flags.DEFINE_integer(
     "num_frames", None, "Frames of a sampled clip, 80 for the stage ssr if not given; 16 for I3D."

@@ -65,8 +65,8 @@ def _plans(options: Options, sizes: list[int]) -> list[Plan]:
 def _batches(batches: list[str] | None, mode: str) -> list[int]:
     if batches is None:
         return []
-    if mode == "sample":
-        raise UserError("--search tries ways to train; leave out --mode=sample.")
+    if "sample" in mode:
+        raise UserError(f"--search tries ways to train; leave out --mode={mode}.")
     if not batches or not all(text.strip().isdecimal() and int(text) > 0 for text in batches):
         raise UserError(f"--batches={','.join(batches)} must be numbers of clips, as in 1,2,4.")
     return [int(text) for text in batches]

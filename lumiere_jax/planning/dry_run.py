@@ -8,7 +8,7 @@ from flax.traverse_util import flatten_dict
 from lumiere_jax.cascade.config import ConfigDict
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.cascade.state import TrainState
-from lumiere_jax.planning import report
+from lumiere_jax.planning import report, training_samples
 from lumiere_jax.runtime.distributed import say, start_report
 from lumiere_jax.runtime.sharding import create_mesh
 from lumiere_jax.training.initialization import state_shapes
@@ -27,6 +27,7 @@ def print_job(config: ConfigDict) -> None:
     optimizer = create_optimizer(config.optimizer, config.train.num_steps)
     say(parameter_table(state_shapes(stage, optimizer, mesh)))
     say(report.describe(config, stage.name))
+    say(training_samples.describe(config))
 
 
 def parameter_table(state: TrainState) -> str:

@@ -177,7 +177,7 @@ def _advise(config: ConfigDict, step: Step, mode: Mode, hbm: float | None) -> li
     if mode == "train" and step.frozen and config.train.get("frozen_dtype") == "float32":
         advice.append("keep frozen parameters in half: --config.train.frozen_dtype=bfloat16")
     advice.append(f"share a clip between more devices: --config.mesh.space={2 * mesh['space']}")
-    if mode == "sample" and "ssr" in config and config.ssr.chunk > 1:
+    if "sample" in mode and "ssr" in config and config.ssr.chunk > 1:
         advice.append("predict fewer windows at once: --config.ssr.chunk=1")
     return advice
 

@@ -10,8 +10,9 @@ from lumiere_jax.planning.steps import Mode
 from lumiere_jax.planning.topology import GIB, present
 from lumiere_jax.runtime.errors import UserError
 
-_KINDS = {"train": "training step", "sample": "denoising step", "features": "batch of features",
-          "text": "batch of prompts"}  # fmt: skip
+_KINDS = {"train": "training step", "sample": "denoising step",
+          "training_samples": "denoising step of samples during training",
+          "features": "batch of features", "text": "batch of prompts"}  # fmt: skip
 
 
 def describe(config: ConfigDict, name: str = "", mode: Mode = "train") -> str:
@@ -116,7 +117,7 @@ def _collectives(plan: Plan) -> str:
 def _throughput(plan: Plan) -> str:
     if not plan.clips_a_second:
         return ""
-    steps = f" of {plan.repeats} denoising steps" if plan.mode == "sample" else ""
+    steps = f" of {plan.repeats} denoising steps" if "sample" in plan.mode else ""
     return f"{plan.clips_a_second:.4g} {_unit(plan)}/s{steps}, by the same estimate"
 
 

@@ -14,10 +14,11 @@ from lumiere_jax.cascade.config import ConfigDict
 from lumiere_jax.cascade.denoising import Inputs
 from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Stage
+from lumiere_jax.cascade.state import TrainState
 from lumiere_jax.inference.sampling import StageSampler
 from lumiere_jax.metrics.i3d import I3D, MIN_FRAMES
 from lumiere_jax.metrics.preprocessing import SIZE
-from lumiere_jax.models.parameters import count
+from lumiere_jax.models.parameters import count, merge
 from lumiere_jax.planning import flops
 from lumiere_jax.planning.topology import Target
 from lumiere_jax.runtime.errors import UserError
@@ -38,8 +39,9 @@ from lumiere_jax.training.initialization import state_shapes
 from lumiere_jax.training.optimizer import create_optimizer
 from lumiere_jax.training.step import compile_step
 
-Mode = Literal["train", "sample", "features", "text"]
-"""A training step, a denoising step, a batch of I3D's features, or a batch of prompts for T5."""
+Mode = Literal["train", "sample", "training_samples", "features", "text"]
+"""A training step, a denoising step, one of the samples of a training run beside its state, a batch
+of I3D's features, or a batch of prompts for T5."""
 
 LUMIERE_FRAMES = 80  # the clip length of the paper
 FVD_FRAMES = 16
@@ -77,6 +79,8 @@ def create(config: ConfigDict, target: Target, mode: Mode, num_frames: int | Non
         return training_step(config, target)
     if mode == "sample":
         return sampling_step(config, target, num_frames)
+    if mode == "training_samples":
+        return training_samples_step(config, target)
     if mode == "features":
         return feature_step(config.clips_a_device, target, num_frames or FVD_FRAMES)
     return embedding_step(config.clips_a_device, target)
@@ -132,6 +136,38 @@ def sampling_step(config: ConfigDict, target: Target, num_frames: int | None = N
         held=bytes_a_device(placed),
         # Traced outside of the mesh: no windows that only fill up a chunk.
         model_flops=flops.count(sampler.sample, params, inputs).total,
+    )
+
+
+def training_samples_step(config: ConfigDict, target: Target) -> Step:
+    """One denoising step of the samples that a training run makes, see `training.samples`.
+
+    Each part of the training mesh has a clip, and the state of the training stays where it is.
+    """
+    stage = Stage.from_config(config, shapes_only=True)
+    mesh, frames = create_mesh(config.mesh, target.devices), config.data.num_frames
+    optimizer = create_optimizer(config.optimizer, config.train.num_steps)
+    state, batch_size = state_shapes(stage, optimizer, mesh), batch_parts(mesh)
+    inputs = _sampler_inputs(stage, batch_size, frames)
+    sampler = StageSampler(stage, SamplingOptions.from_config(config, num_steps=1))
+
+    @functools.partial(jax.jit, keep_unused=True)  # what a training holds beside the weights
+    def sample(state: TrainState, inputs: Inputs) -> jax.Array:
+        return sampler.sample(merge(state.ema, state.frozen), inputs)
+
+    def compile_sampler() -> jax.stages.Compiled:
+        with use_mesh(mesh, "windows" if stage.is_super_resolution else "height"):
+            return sample.lower(state, place(inputs, by_clip(mesh))).compile()
+
+    return Step(
+        compile=compile_sampler,
+        mesh=mesh,
+        batch=batch_size,
+        repeats=config.sampling.num_steps,
+        trainable=count(state.trainable),
+        frozen=count(state.frozen),
+        held=bytes_a_device(state),
+        model_flops=flops.count(sampler.sample, stage.param_shapes, inputs).total,
     )
 
 

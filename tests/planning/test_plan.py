@@ -10,7 +10,7 @@ from lumiere_jax.cascade.config import ConfigDict
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.diffusion.low_resolution import upsample_low_resolution
 from lumiere_jax.models.parameters import count
-from lumiere_jax.planning import flops, report, steps
+from lumiere_jax.planning import flops, report, steps, training_samples
 from lumiere_jax.planning import plan as planning
 from lumiere_jax.planning.dry_run import print_job
 from lumiere_jax.planning.topology import CHIPS, GIB, Target, present
@@ -237,8 +237,23 @@ def test_search_ranks_what_fits_by_speed(plan):
     assert len([line for line in lines if " yes " in line]) == len(ranked)
 
 
+def test_samples_during_training_are_counted_with_the_state(monkeypatch):
+    config = tiny_config("t2i", train__sample_every=2)
+    state = steps.training_step(config, present()).held
+    plan = planning.make_plan(config, present(), mode="training_samples")
+    clips = plan.batch * math.prod(Stage.from_config(config).clip_shape()) * 4
+    assert plan.batch == plan.chips and state < plan.arguments < state + 4 * clips + 2**16
+    assert plan.trainable and plan.temporaries > clips and plan.repeats == 2
+    monkeypatch.setattr(training_samples, "make_plan", lambda *args, **kwargs: plan)
+    line = training_samples.describe(config)
+    assert f"{plan.needed / GIB:.2f} GiB per chip, the state included" in line
+    plan = dataclasses.replace(plan, fits=False, hbm=GIB, advice=["split it"])
+    assert "of 1.0 GiB" in training_samples.describe(config)
+    assert "does NOT fit. What helps: split it" in training_samples.describe(config)
+
+
 def test_job_is_described_and_not_started(capsys):
-    config = tiny_config("ssr", train__batch_size=2 * jax.device_count())
+    config = tiny_config("ssr", train__batch_size=2 * jax.device_count(), train__sample_every=0)
     print_job(config)  # the temporal stage has no `init_from` here, and needs none
     out = capsys.readouterr().out
     begin, end = out.index("{"), out.index("\n}\n") + 2
@@ -249,6 +264,7 @@ def test_job_is_described_and_not_started(capsys):
     assert trained + frozen == held == count(params) and 0 < trained < held
     assert table["conv_in"][0] == "0" and table["temporal_down_0"][1] == "0"
     assert "one training step on" in out and "TFLOP needed" in out
+    assert "samples during training: none" in out
 
 
 def test_job_that_could_not_start():
