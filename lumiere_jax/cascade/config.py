@@ -88,6 +88,7 @@ class DiffusionConfig(ConfigSection):
     schedule: Literal["cosine", "discrete"] = "cosine"  # "discrete": DeepFloyd IF's 1000 steps
     learned_variance: bool = False  # the network also predicts a variance; "discrete" only
     log_snr_shift: float = 0.0  # below 0: more noise; falls with resolution and frames
+    interpolated_shift: bool = False  # whether the shift fades towards clean data
     text_dropout: float = 0.1  # share of training clips without their text
 
 
@@ -120,6 +121,9 @@ class TrainConfig(ConfigSection):
     eval_every: int = 500  # 0 for never
     eval_batches: int = 4
     sample_every: int = 500  # 0 for never
+    checkpoint_minutes: float = 0.0  # above 0, a checkpoint is due by the clock, not by steps
+    eval_minutes: float = 0.0  # likewise, if eval_every is above 0
+    sample_minutes: float = 0.0  # likewise, if sample_every is above 0
     hang_timeout: float = 1800.0  # seconds without a step until a job of many hosts gives up
 
 
@@ -132,7 +136,8 @@ class SamplingConfig(ConfigSection):
     guidance_scale: float = 4.0
     threshold_percentile: float = 99.5
     threshold_max: float = 0.0  # the most that thresholding divides by; 0 for no limit
-    time_power: float = 1.0  # even times to this power; above 1, more steps near clean data
+    last_log_snr: float = 0.0  # of the last of steps even in log-SNR; 0: even in time
+    time_power: float = 1.0  # even positions to this power; above 1, more near clean data
     timestep_spacing: Literal["leading", "trailing"] = "leading"  # of schedule "discrete"
     prompts: tuple[str, ...] = (  # of the samples of a training run
         "a large red circle moving right on a plain black background",

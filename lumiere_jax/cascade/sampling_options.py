@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from lumiere_jax.diffusion.sampler_names import SAMPLERS, SamplerName
+from lumiere_jax.diffusion.spacing import LARGEST_LOG_SNR, Spacing
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.options import Option, check, declared, define_flag, option
 
@@ -37,6 +38,11 @@ class SamplingOptions:
         choices=SAMPLERS,
     )  # fmt: skip
     num_steps: int = option(50, "Denoising steps of every stage.", name="steps", minimum=1)
+    last_log_snr: float = option(
+        0.0, "The base's steps are even in log-SNR, and this is the last one's; 10 leaves less "
+        "noise than one grey level. 0: they are even in time.", minimum=0,
+        maximum=LARGEST_LOG_SNR,
+    )  # fmt: skip
     time_power: float = option(
         1.0, "Spacing of the base's steps: 1 is even, above 1 more steps are near clean data, "
         "2 is quadratic.", above=0, served_maximum=10,
@@ -74,6 +80,11 @@ class SamplingOptions:
             )
         if 0 < self.threshold_max < 1:
             raise UserError(f"threshold_max={self.threshold_max} must be 0 (none), or 1 or more.")
+
+    @property
+    def spacing(self) -> Spacing:
+        """Of the base's steps."""
+        return Spacing(self.time_power, self.last_log_snr)
 
     @classmethod
     def from_config(cls, config: "ConfigDict", **overrides: object) -> "SamplingOptions":

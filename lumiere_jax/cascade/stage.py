@@ -18,7 +18,8 @@ from lumiere_jax.data.masks import MaskMix
 from lumiere_jax.diffusion.discrete import DiscreteSchedule
 from lumiere_jax.diffusion.low_resolution import downsample, upsample_low_resolution
 from lumiere_jax.diffusion.multidiffusion import windows
-from lumiere_jax.diffusion.schedule import CosineSchedule, Schedule, with_time_power
+from lumiere_jax.diffusion.schedule import CosineSchedule, Schedule, with_spacing
+from lumiere_jax.diffusion.spacing import Spacing
 from lumiere_jax.models.lora import LORA, fresh_lora, merge_lora
 from lumiere_jax.models.parameters import Params
 from lumiere_jax.models.ssr import EfficientUNet
@@ -69,8 +70,10 @@ def create_schedule(config: StageConfig) -> Schedule:
     if config.diffusion.schedule == "discrete":
         schedule = DiscreteSchedule(config.sampling.timestep_spacing)
     else:
-        schedule = CosineSchedule(shift=config.diffusion.log_snr_shift)
-    return with_time_power(schedule, config.sampling.time_power)
+        diffusion = config.diffusion
+        schedule = CosineSchedule(diffusion.log_snr_shift, diffusion.interpolated_shift)
+    sampling = config.sampling
+    return with_spacing(schedule, Spacing(sampling.time_power, sampling.last_log_snr))
 
 
 def as_floats(video: Shaped[Array, "*clips"]) -> Float[Array, "*clips"]:

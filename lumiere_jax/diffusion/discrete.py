@@ -16,6 +16,7 @@ from jaxtyping import Float, Float64
 
 from lumiere_jax.diffusion.parameterization import Clip, expand_to
 from lumiere_jax.diffusion.schedule import LogSnr, Same, Time, alpha_sigma
+from lumiere_jax.diffusion.spacing import Spacing
 from lumiere_jax.runtime.arrays import Array
 from lumiere_jax.runtime.errors import UserError
 
@@ -73,21 +74,22 @@ class DiscreteSchedule:
         table = jnp.asarray(np.append(np.inf, log_snr_table()), float)
         return table[self.network_time(log_snr).astype(int)]
 
-    def sampling_times(
-        self, num_steps: int, start_time: Time = 1.0, time_power: Time | None = None
+    def sampling_log_snrs(
+        self, num_steps: int, start_time: Time = 1.0, spacing: Spacing | None = None
     ) -> Float[Array, " {num_steps}"]:
-        """Times of a sampler's steps, falling; more than 1000 are a `UserError`.
+        """Log-SNRs of a sampler's steps, rising; more than 1000 are a `UserError`.
 
-        The steps are those of training, so there is no power of time.
+        The steps are those of training, so they are not spread otherwise.
         """
-        del time_power
+        del spacing
         if num_steps > NUM_TIMESTEPS:
             raise UserError(f"steps={num_steps}: this schedule has {NUM_TIMESTEPS} steps.")
         if self.spacing == "leading":
             steps = (NUM_TIMESTEPS // num_steps) * np.arange(num_steps)[::-1]
         else:
             steps = np.round(np.arange(num_steps, 0, -1) * (NUM_TIMESTEPS / num_steps)) - 1
-        return (jnp.floor(steps * jnp.asarray(start_time, float)) + 0.5) / NUM_TIMESTEPS
+        number = jnp.floor(steps * jnp.asarray(start_time, float))
+        return self.log_snr((number + 0.5) / NUM_TIMESTEPS)
 
     def augment(
         self, image: Float[Array, "*clip"], level: Float[Array, " batch"], noise: Array

@@ -57,7 +57,7 @@ def visited_log_snrs(
 
 
 def _visited(schedule: Schedule, num_steps: int) -> np.ndarray:
-    log_snr = np.asarray(schedule.log_snr(schedule.sampling_times(num_steps)))
+    log_snr = np.asarray(schedule.sampling_log_snrs(num_steps))
     return np.append(log_snr, np.asarray(np.inf, log_snr.dtype))
 
 

@@ -16,6 +16,7 @@ from lumiere_jax.diffusion.discrete import log_variance
 from lumiere_jax.diffusion.parameterization import expand_to
 from lumiere_jax.diffusion.sampler_names import SamplerName
 from lumiere_jax.diffusion.schedule import Schedule, alpha_sigma
+from lumiere_jax.diffusion.spacing import Spacing
 from lumiere_jax.runtime.errors import UserError
 
 Samples = Float[Array, " batch *shape"]
@@ -76,13 +77,17 @@ def sampling_steps(
     schedule: Schedule,
     num_steps: int,
     start_time: jax.typing.ArrayLike = 1.0,
-    time_power: jax.typing.ArrayLike | None = None,
+    spacing: Spacing | None = None,
 ) -> Step:
     """All steps from `start_time` on; the last one ends at infinite SNR, where z is x0.
 
-    For times and their power, which may be traced, see `Schedule.sampling_times`.
+    The time and the spacing may be traced, see `Schedule.sampling_log_snrs`.
     """
-    log_snr = schedule.log_snr(schedule.sampling_times(num_steps, start_time, time_power))
+    return steps_at(schedule.sampling_log_snrs(num_steps, start_time, spacing))
+
+
+def steps_at(log_snr: Float[Array, " num_steps"]) -> Step:
+    """The steps that begin at rising log-SNRs; the last one ends at infinite SNR."""
     width = jnp.diff(log_snr)
     # 1 / (2 r), r the ratio of the step before to this one; first order at both ends, and after
     # the repeated levels of a discrete schedule.
@@ -90,7 +95,7 @@ def sampling_steps(
     ratio = jnp.where(moved, width[1:] / jnp.where(moved, width[:-1], 1.0), 0.0)
     correction = jnp.zeros_like(log_snr).at[1:-1].set(0.5 * ratio)
     log_snr_next = jnp.append(log_snr[1:], jnp.inf)
-    return Step(jnp.arange(num_steps), log_snr, log_snr_next, correction)
+    return Step(jnp.arange(len(log_snr)), log_snr, log_snr_next, correction)
 
 
 def normal(keys: Keys, stream: jax.typing.ArrayLike, shape: tuple[int, ...]) -> Samples:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import ArrayLike, Float, Real
 
+from lumiere_jax.diffusion.spacing import Spacing
 from lumiere_jax.runtime.arrays import Array
 from lumiere_jax.runtime.errors import UserError
 
@@ -23,7 +24,6 @@ Time = Real[ArrayLike, "*shape"]
 LogSnr = Real[ArrayLike, "*shape"]
 Same = Float[Array, "*shape"]
 """As many numbers as were given."""
-
 
 @runtime_checkable
 class Schedule(Protocol):
@@ -38,12 +38,12 @@ class Schedule(Protocol):
     def network_time(self, log_snr: LogSnr) -> Same:
         """The noise level as networks are told it, in [0, 1000]."""
 
-    def sampling_times(
-        self, num_steps: int, start_time: Time = 1.0, time_power: Time | None = None
+    def sampling_log_snrs(
+        self, num_steps: int, start_time: Time = 1.0, spacing: Spacing | None = None
     ) -> Float[Array, " {num_steps}"]:
-        """Times of a sampler's steps, falling from about `start_time`, all above 0.
+        """Log-SNRs at which a sampler's steps begin, rising from that of `start_time`.
 
-        A `time_power` replaces the schedule's own, see `with_time_power`, and may be traced.
+        A `spacing` replaces the schedule's own, and may be traced.
         """
 
     def augment(
@@ -58,6 +58,9 @@ class Schedule(Protocol):
         """The nearest augmentation level that networks are trained on."""
 
 
+_FLATTEST = 6.0  # the cosine's log-SNR falls by at least 2 pi · 0.9996 for each unit of time
+
+
 @dataclasses.dataclass(frozen=True)
 class CosineSchedule:
     """Cosine schedule, `log_snr = -2 log tan(a t + b) + shift`.
@@ -65,16 +68,18 @@ class CosineSchedule:
     `a` and `b` are set so that the unshifted log-SNR runs exactly from `log_snr_max` at time 0 to
     `log_snr_min` at time 1 (Salimans & Ho, arXiv 2202.00512; Ho & Salimans, arXiv 2207.12598,
     section 2). The shift moves the whole path (Hoogeboom et al., simple diffusion,
-    arXiv 2301.11093, section 3.1); a negative one gives more noise at every time.
-    With a `time_power` above 1, more of a sampler's steps are near clean data; 2 is the quadratic
-    spacing of DDIM (arXiv 2010.02502, appendix D.2). Limits that are exchanged, and powers that are
-    not above 0, are a `UserError`.
+    arXiv 2301.11093, section 3.1); a negative one gives more noise at every time. If it is
+    interpolated, it grows with time from 0 (the same, equation 7, with no shift at clean data):
+    what is large is decided at as much noise, and fine detail gets its share of times.
+    Limits that are exchanged, a shift that would make log-SNRs rise with time, and a spacing that
+    is out of range are a `UserError`.
     """
 
-    shift: float = 0.0  # added to every log-SNR
+    shift: float = 0.0  # added to the log-SNR at time 1
+    is_interpolated: bool = False  # whether less is added at earlier times: shift * time
     log_snr_min: float = -15.0  # log-SNR at time 1, before the shift
     log_snr_max: float = 15.0  # log-SNR at time 0, before the shift
-    time_power: float = 1.0  # what a sampler's even times are raised to
+    spacing: Spacing = Spacing()  # of a sampler's steps
 
     def __post_init__(self):
         if not self.log_snr_min < self.log_snr_max:
@@ -82,22 +87,33 @@ class CosineSchedule:
                 f"cosine schedule: log_snr_min={self.log_snr_min} must be below "
                 f"log_snr_max={self.log_snr_max}; exchange them or use the defaults -15 and 15"
             )
-        if not 0.0 < self.time_power < math.inf:
+        if self.is_interpolated and self.shift >= _FLATTEST:
             raise UserError(
-                f"sampling.time_power={self.time_power} must be above 0; 1 spaces a sampler's "
-                "steps evenly in time, 2 has more of them near clean data."
+                f"diffusion.log_snr_shift={self.shift} must be below {_FLATTEST} if it is "
+                "interpolated; shifts of large clips are negative."
             )
+        self.spacing.check()
 
     def log_snr(self, time: Time) -> Same:
         """See `Schedule`."""
-        scale, offset = self._angles()
-        return -2.0 * jnp.log(jnp.tan(scale * jnp.asarray(time, float) + offset)) + self.shift
+        time = jnp.asarray(time, float)
+        return self._cosine(time) + self.shift * (time if self.is_interpolated else 1.0)
 
     def time(self, log_snr: LogSnr) -> Same:
         """See `Schedule`."""
-        scale, offset = self._angles()
-        angle = jnp.arctan(jnp.exp(-0.5 * (jnp.asarray(log_snr, float) - self.shift)))
-        return (angle - offset) / scale
+        log_snr = jnp.asarray(log_snr, float)
+        if not self.is_interpolated:
+            return self._cosine_time(log_snr - self.shift)
+        ends = jnp.zeros_like(log_snr), jnp.ones_like(log_snr)
+
+        def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+            low, high = ends
+            middle = 0.5 * (low + high)
+            is_later = self.log_snr(middle) > log_snr
+            return jnp.where(is_later, middle, low), jnp.where(is_later, high, middle)
+
+        low, high = jax.lax.fori_loop(0, jnp.finfo(log_snr.dtype).nmant + 10, halve, ends)
+        return 0.5 * (low + high)
 
     def network_time(self, log_snr: LogSnr) -> Same:
         """Unshifted cosine time: `1000 (2 / pi) atan(exp(-log_snr / 2))`; 0 is clean, 1000 noise.
@@ -107,13 +123,18 @@ class CosineSchedule:
         """
         return (2000.0 / math.pi) * jnp.arctan(jnp.exp(-0.5 * log_snr))
 
-    def sampling_times(
-        self, num_steps: int, start_time: Time = 1.0, time_power: Time | None = None
+    def sampling_log_snrs(
+        self, num_steps: int, start_time: Time = 1.0, spacing: Spacing | None = None
     ) -> Float[Array, " {num_steps}"]:
-        """Times of a sampler's steps: `start_time (1 - i / num_steps) ** time_power`."""
-        even = 1.0 - jnp.arange(num_steps) / num_steps
-        power = self.time_power if time_power is None else time_power
-        return jnp.asarray(start_time, float) * even**power
+        """Log-SNRs at which a sampler's steps begin, see `Spacing`."""
+        power, last = self.spacing if spacing is None else spacing
+        is_even_in_log_snr = jnp.asarray(last) > 0
+        position = jnp.arange(num_steps)
+        even_in_time = self.log_snr(start_time * (1.0 - position / num_steps) ** power)
+        first = self.log_snr(start_time)
+        last = jnp.maximum(last, first)  # a start beyond it leaves nothing but repeated levels
+        share = (1.0 - position / max(num_steps - 1, 1)) ** power
+        return jnp.where(is_even_in_log_snr, last + (first - last) * share, even_in_time)
 
     def augment(
         self, image: Float[Array, "*clip"], level: Float[Array, " batch"], noise: Array
@@ -131,23 +152,32 @@ class CosineSchedule:
         """Every augmentation level is one that networks are trained on."""
         return level
 
+    def _cosine(self, time: Same) -> Same:
+        """The log-SNR without its shift."""
+        scale, offset = self._angles()
+        return -2.0 * jnp.log(jnp.tan(scale * time + offset))
+
+    def _cosine_time(self, log_snr: Same) -> Same:
+        scale, offset = self._angles()
+        return (jnp.arctan(jnp.exp(-0.5 * log_snr)) - offset) / scale
+
     def _angles(self) -> tuple[float, float]:
         """The constants a and b."""
         offset = math.atan(math.exp(-0.5 * self.log_snr_max))
         return math.atan(math.exp(-0.5 * self.log_snr_min)) - offset, offset
 
 
-def with_time_power(schedule: Schedule, time_power: float) -> Schedule:
-    """The schedule with its sampling times spaced by a power, see `CosineSchedule`.
+def with_spacing(schedule: Schedule, spacing: Spacing) -> Schedule:
+    """The schedule with its sampling steps spread like that.
 
-    A power that is out of range, or not 1 where steps are fixed, is a `UserError`.
+    A spacing that is out of range, or not the default where steps are fixed, is a `UserError`.
     """
     if isinstance(schedule, CosineSchedule):
-        return dataclasses.replace(schedule, time_power=time_power)
-    if time_power != 1.0:
+        return dataclasses.replace(schedule, spacing=spacing)
+    if spacing != Spacing():
         raise UserError(
-            f"time_power={time_power} is of the schedule 'cosine'; this stage has the schedule "
-            "'discrete', so leave it at 1."
+            f"time_power={spacing.power} and last_log_snr={spacing.last_log_snr} are of the "
+            "schedule 'cosine'; this stage has the schedule 'discrete', so leave them at 1 and 0."
         )
     return schedule
 

@@ -23,7 +23,8 @@ from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.diffusion import samplers
 from lumiere_jax.diffusion.parameterization import add_noise
 from lumiere_jax.diffusion.samplers import Keys, Sampler, Step
-from lumiere_jax.diffusion.schedule import Schedule, with_time_power
+from lumiere_jax.diffusion.schedule import Schedule, with_spacing
+from lumiere_jax.diffusion.spacing import Spacing
 from lumiere_jax.models.layers import constrain
 from lumiere_jax.models.parameters import Params
 from lumiere_jax.runtime.errors import UserError
@@ -77,7 +78,7 @@ class StageSampler:
           programs: where compiled ones are found and kept; samplers that share them differ in
             whatever they like.
         """
-        with_time_power(stage.schedule, options.time_power)  # checks it
+        with_spacing(stage.schedule, options.spacing)  # checks it
         self._stage, self._options = stage, options
         self._num_frames = num_frames or stage.config.data.num_frames
         self._programs = Programs() if programs is None else programs
@@ -133,7 +134,7 @@ class StageSampler:
         self._check(inputs, options)
         numbers = Numbers.of(options)
         start = start_log_snr(options.strength)
-        steps = _steps(self._stage.schedule, options.num_steps, start, options.time_power)
+        steps = _steps(self._stage.schedule, options.num_steps, start, options.spacing)
         given, carry = self._begin(inputs, steps.log_snr[0])
 
         def advance(carry: Carry, step: Step) -> tuple[Carry, None]:
@@ -201,7 +202,8 @@ class StageSampler:
         table = functools.partial(_steps, schedule, count)
         tables = []
         for row in rows:
-            numbers = np.float32(start_log_snr(row.strength)), np.float32(row.time_power)
+            spacing = Spacing(*map(np.float32, row.spacing))
+            numbers = np.float32(start_log_snr(row.strength)), spacing
             program = self._programs.get(table, numbers, f"steps {count} {schedule}")
             tables.append(list(zip(*map(np.asarray, program(*numbers)), strict=True)))
         steps = [_stacked([Step(*step) for step in steps]) for steps in zip(*tables, strict=True)]
@@ -270,12 +272,12 @@ def _stacked(rows: Sequence[Any]) -> Any:
 
 
 def _steps(
-    schedule: Schedule, num_steps: int, start_log_snr: ArrayLike, time_power: ArrayLike
+    schedule: Schedule, num_steps: int, start_log_snr: ArrayLike, spacing: Spacing
 ) -> Step:
     """All steps from a noise level on."""
     start = jnp.clip(schedule.time(start_log_snr), 1e-6, 1.0)
     start = jnp.where(jnp.isneginf(start_log_snr), 1.0, start)
-    return samplers.sampling_steps(schedule, num_steps, start, time_power)
+    return samplers.sampling_steps(schedule, num_steps, start, spacing)
 
 
 def _placed(x: Array | np.ndarray, sharding: NamedSharding) -> Array:

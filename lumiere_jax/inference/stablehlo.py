@@ -27,7 +27,7 @@ from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.checkpoints import quantization
 from lumiere_jax.checkpoints.bundle import SEPARATOR
 from lumiere_jax.diffusion.samplers import ddim_step, sampling_steps
-from lumiere_jax.diffusion.schedule import with_time_power
+from lumiere_jax.diffusion.schedule import with_spacing
 from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.inference.sampling import StageSampler, sample_keys
 from lumiere_jax.models.parameters import Params
@@ -129,7 +129,7 @@ class _ExportedStage:
         self, name: str, weights: Mapping[str, jax.ShapeDtypeStruct]
     ) -> dict[str, Program]:
         """The step and the sampler."""
-        schedule = with_time_power(self._stage.schedule, self._options.time_power)
+        schedule = with_spacing(self._stage.schedule, self._options.spacing)
         steps = sampling_steps(schedule, self._options.num_steps)
         levels = tuple(float(x) for x in np.asarray(steps.log_snr))
         noisy: dict[str, Input] = {"z": (self._video, "float32"), "log_snr": (("b",), "float32"),

@@ -15,6 +15,7 @@ from lumiere_jax.metrics.scene_vision import SeenObject, SeenScene, Video, look
 
 ATTRIBUTES = ("colour", "shape", "direction", "background")
 EXTRA_ATTRIBUTES = ("size", "background_kind")
+FRAME_ATTRIBUTES = ("shape_frames", "shape_throughout")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,13 @@ class Judgement:
     background: bool  # its colour
     size: bool | None  # of every object; None where the caption does not say
     background_kind: bool | None  # plain, striped or checkered; None where the caption does not say
+    shape_frames: float  # share of the frames in which every object has its shape
     seen: SeenScene  # what was seen, in the caption's order of objects
+
+    @property
+    def shape_throughout(self) -> bool:
+        """Whether the worst frame shows the shape, too."""
+        return self.shape_frames == 1.0
 
     @property
     def all(self) -> bool:
@@ -60,6 +67,9 @@ def judge(video: Video, caption: str | SceneAttributes) -> Judgement:
         background=seen.background == wanted.background_colour,
         size=None if any(asked.size is None for asked in wanted.objects) else right("size"),
         background_kind=None if kind is None else seen.background_kind == kind,
+        shape_frames=min(
+            float(np.mean([shape == asked.shape for shape in found.shapes])) for asked, found in pairs
+        ),
         seen=seen,
     )
 
@@ -68,13 +78,15 @@ def score(videos: Sequence[Video], captions: Sequence[str | SceneAttributes]) ->
     """Judges many clips, each by its caption, see `judge`.
 
     The scores are the fraction right for each of `ATTRIBUTES`, of "all" four at once, and of
-    `EXTRA_ATTRIBUTES` among the captions that name them (NaN if none does).
+    `EXTRA_ATTRIBUTES` among the captions that name them (NaN if none does); of
+    `FRAME_ATTRIBUTES`, which see what an average over the clip hides, "shape_frames" is the share
+    of frames with the right shape, and "shape_throughout" of clips that have it in all frames.
     """
     if len(videos) != len(captions) or not len(videos):
         raise ValueError(f"{len(videos)} videos and {len(captions)} captions cannot be scored")
     judgements = [judge(*pair) for pair in zip(videos, captions, strict=True)]
     scores = {}
-    for name in (*ATTRIBUTES, "all", *EXTRA_ATTRIBUTES):
+    for name in (*ATTRIBUTES, "all", *EXTRA_ATTRIBUTES, *FRAME_ATTRIBUTES):
         right = [getattr(j, name) for j in judgements if getattr(j, name) is not None]
         scores[name] = float(np.mean(right)) if right else float("nan")
     return scores
@@ -93,7 +105,7 @@ def chance(
 
 def format_table(rows: dict[str, dict[str, float]]) -> str:
     """Writes scores by name (generated, ground truth, chance) as a table to print, in percent."""
-    columns = (*ATTRIBUTES, "all", *EXTRA_ATTRIBUTES)
+    columns = (*ATTRIBUTES, "all", *EXTRA_ATTRIBUTES, *FRAME_ATTRIBUTES)
     widths = {column: max(len(column), len("100.0%")) for column in columns}
     first = max(map(len, rows), default=0)
     head = [f"{column.replace('_', ' '):>{width}}" for column, width in widths.items()]

@@ -9,6 +9,7 @@ of small diffusion samples, but not an object that is faint, jumps about, or is 
 import dataclasses
 import functools
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -59,6 +60,7 @@ class SeenObject:
 
     colour: str | None = None  # a key of `scene.OBJECT_COLOURS`
     shape: str | None = None  # one of `scene.SHAPES`
+    shapes: tuple[str | None, ...] = ()  # the same of every frame by itself, but for hidden ones
     size: str | None = None  # a key of `scene.SIZES`
     direction: str | None = None  # a key of `scene.DIRECTIONS`
 
@@ -158,12 +160,13 @@ def _see_object(colour: str, opacity: Opacity, times: Times) -> SeenObject:
     present = areas >= _LEAST_AREA
     solid = np.median(opacity.max(axis=(1, 2))) >= _OPACITY_SOLID
     if present.mean() < 0.5 or not solid:
-        return SeenObject()
+        return SeenObject(shapes=(None,) * len(areas))
     direction = _see_direction(centres, areas * present, times)
     # Frames in which the object is partly hidden would show another shape.
     clear = areas >= 0.8 * np.median(areas[present])
     shape, size = _see_shape(opacity[clear], centres[clear])
-    return SeenObject(colour, shape, size, direction)
+    shapes = np.where(present, _see_shapes(opacity, centres), None)[clear | ~present]
+    return SeenObject(colour, shape, tuple(shapes), size, direction)
 
 
 def _track(opacity: Opacity) -> tuple[Centres, Times]:
@@ -242,18 +245,38 @@ def _crop(
 def _see_shape(opacity: Opacity, centres: Centres) -> tuple[str | None, str | None]:
     """Names shape and size by the mask that is most alike, or (None, None) if none is."""
     kept = np.linspace(0, len(opacity) - 1, min(len(opacity), _MOST_SHAPE_FRAMES)).astype(int)
-    spot, centres = _crop(opacity[kept], centres[kept])
+    spot, places = _crop(opacity[kept], centres[kept])
     spot = spot / np.linalg.norm(spot)
-    side = spot.shape[1]
     best, shape, radius = _SHAPE_TOLERANCE, None, 0.0
-    for name, size in itertools.product(SHAPES, _RADII):
-        scaled = size * opacity.shape[1] / side
-        mask = coverage(name, centres - scaled * np.asarray(_centroid(name)), scaled, side)
-        for _ in range(_SOFTNESS_LEVELS):
-            cosine = float((spot * mask).sum() / max(np.linalg.norm(mask), 1e-6))
-            if cosine > best:
-                best, shape, radius = cosine, name, size
-            mask = _soften(mask)
+    for name, size, mask in _masks(places, opacity.shape[1], spot.shape[1]):
+        cosine = float((spot * mask).sum() / max(np.linalg.norm(mask), 1e-6))
+        if cosine > best:
+            best, shape, radius = cosine, name, size
     if shape is None:
         return None, None
     return shape, min(SIZES, key=lambda name: abs(SIZES[name] / 2 - radius))
+
+
+def _see_shapes(opacity: Opacity, centres: Centres) -> list[str | None]:
+    """Names the shape in each frame, as if there were no others; None where none is alike."""
+    spot, places = _crop(opacity, centres)
+    lengths = np.maximum(np.linalg.norm(spot, axis=(1, 2)), 1e-6)
+    best, found = np.full(len(spot), _SHAPE_TOLERANCE), np.full(len(spot), None, object)
+    for name, _, mask in _masks(places, opacity.shape[1], spot.shape[1]):
+        length = np.maximum(np.linalg.norm(mask, axis=(1, 2)), 1e-6)
+        cosines = (spot * mask).sum(axis=(1, 2)) / (lengths * length)
+        found[cosines > best] = name
+        best = np.maximum(best, cosines)
+    return found.tolist()
+
+
+def _masks(
+    centres: Centres, resolution: int, side: int
+) -> Iterator[tuple[str, float, Float[np.ndarray, "frames patch patch"]]]:
+    """The renderer's masks around centres in patches: their shape, radius and opacity."""
+    for name, size in itertools.product(SHAPES, _RADII):
+        scaled = size * resolution / side
+        mask = coverage(name, centres - scaled * np.asarray(_centroid(name)), scaled, side)
+        for _ in range(_SOFTNESS_LEVELS):
+            yield name, size, mask
+            mask = _soften(mask)

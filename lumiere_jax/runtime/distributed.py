@@ -163,6 +163,13 @@ def agree(ok: bool) -> bool:
     return bool(np.all(multihost_utils.process_allgather(np.array(ok))))
 
 
+def seconds_of_primary(seconds: float) -> float:
+    """The first process's number of seconds, on all of them; every process makes this call."""
+    if jax.process_count() == 1:
+        return seconds
+    return float(multihost_utils.broadcast_one_to_all(np.float32(seconds)))
+
+
 def is_same_everywhere(text: str) -> bool:
     """Whether every process has the same text; all of them must ask."""
     if jax.process_count() == 1:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from lumiere_jax.cascade.config import check_frames
 from lumiere_jax.cascade.sampling_options import SamplingOptions, shared_options
 from lumiere_jax.cascade.stage import create_schedule
-from lumiere_jax.diffusion.schedule import with_time_power
+from lumiere_jax.diffusion.schedule import with_spacing
 from lumiere_jax.inference.tasks import COMMON, FILES, OPTIONS, TASKS, Task, VideoOptions
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.options import Option, declared
@@ -137,6 +137,6 @@ def _check_sampling(asked: dict[str, Any], model: Model, limits: Limits) -> None
         raise UserError(f"overlap: must be below the {model.frames} frames of a window.")
     given = {field: asked.get(option.name) for field, option in shared_options().items()}
     options = SamplingOptions.from_config(model.config, **given)
-    with_time_power(create_schedule(model.config), options.time_power)  # checks it
+    with_spacing(create_schedule(model.config), options.spacing)  # checks it
     if (frames := asked.get("num_frames", 0)) > limits.frames:
         raise UserError(f"num_frames: {frames} is more than the {limits.frames} of this server.")

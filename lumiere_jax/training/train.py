@@ -24,6 +24,7 @@ from lumiere_jax.runtime.progress import announced
 from lumiere_jax.runtime.sharding import create_mesh, global_batch
 from lumiere_jax.runtime.watchdog import Watchdog, peer_errors
 from lumiere_jax.training import samples
+from lumiere_jax.training.cadence import Cadence
 from lumiere_jax.training.held_out import Evaluation
 from lumiere_jax.training.initialization import initial_state, state_shapes
 from lumiere_jax.training.optimizer import create_optimizer
@@ -122,6 +123,7 @@ def train(
     # ---- loop -----------------------------------------------------------------------------
     reporter = Reporter(stage, shapes.trainable, folder, first_step, begin)
     profiler = ProfilerWindow(folder, profile_steps)
+    cadence = Cadence(settings)
     hang_timeout = settings.hang_timeout if jax.process_count() > 1 else 0
     try:
         with (
@@ -136,10 +138,8 @@ def train(
                     batch = global_batch(next(batches), mesh)  # while the devices work
                 reporter.add(step, metrics)
                 eval_loss = None
-                evaluates = is_due(step, settings.eval_every, num_steps)
-                saves = is_due(step, settings.checkpoint_every, num_steps) or step == num_steps
-                shows = is_due(step, settings.sample_every, num_steps)
-                if evaluates or saves or shows:
+                evaluates, saves, shows = due = cadence.at(step)
+                if any(due):
                     reporter.flush()  # all of them wait for the step
                 try:
                     with reporter.goodput.lost():
@@ -220,11 +220,6 @@ def note_fingerprint(config: ConfigDict, source: sources.Source) -> ConfigDict:
     with config.unlocked():
         config.data.fingerprint = name
     return config
-
-
-def is_due(step: int, every: int, num_steps: int) -> bool:
-    """Whether something happens at a step: `every` so many and at the last; never if 0."""
-    return every > 0 and (step % every == 0 or step == num_steps)
 
 
 def write_config(config: ConfigDict, workdir: epath.Path) -> None:

@@ -13,7 +13,8 @@ from tests.tiny_runs import tiny_config
 
 YOUNG = (
     "diffusion.schedule", "diffusion.learned_variance", "sampling.threshold_max",
-    "sampling.timestep_spacing", "sampling.time_power", "imported_from", "text.folder",
+    "sampling.timestep_spacing", "sampling.time_power", "sampling.last_log_snr",
+    "diffusion.interpolated_shift", "imported_from", "text.folder",
     "text.lowercase",
 )  # fmt: skip
 

@@ -76,15 +76,13 @@ def test_steps_of_a_sampler_are_those_of_diffusers(spacing, num_steps):
     theirs = ddpm_scheduler(timestep_spacing=spacing)
     theirs.set_timesteps(num_steps)
     schedule = DiscreteSchedule(spacing)
-    times = schedule.sampling_times(num_steps)
-    np.testing.assert_array_equal(
-        schedule.network_time(schedule.log_snr(times)), theirs.timesteps.numpy()
-    )
+    steps = schedule.network_time(schedule.sampling_log_snrs(num_steps))
+    np.testing.assert_array_equal(steps, theirs.timesteps.numpy())
 
 
 def test_sampling_from_a_later_start():
     schedule = DiscreteSchedule("trailing")
-    steps = schedule.network_time(schedule.log_snr(schedule.sampling_times(4, 0.5)))
+    steps = schedule.network_time(schedule.sampling_log_snrs(4, 0.5))
     np.testing.assert_array_equal(steps, [499, 374, 249, 124])
 
 
@@ -92,7 +90,7 @@ def test_settings_that_cannot_be():
     with pytest.raises(UserError, match="'linspace' is unknown; use one of leading, trailing"):
         DiscreteSchedule("linspace")
     with pytest.raises(UserError, match="steps=1001: this schedule has 1000"):
-        SCHEDULE.sampling_times(1001)
+        SCHEDULE.sampling_log_snrs(1001)
 
 
 def test_augmentation_is_the_noise_of_a_step():

@@ -16,6 +16,7 @@ from lumiere_jax.diffusion.distillation import (
 from lumiere_jax.diffusion.losses import stratified_times
 from lumiere_jax.diffusion.samplers import ddim_step, sampling_steps
 from lumiere_jax.diffusion.schedule import CosineSchedule
+from lumiere_jax.diffusion.spacing import Spacing
 from lumiere_jax.runtime.errors import UserError
 from tests.diffusion.loop import sample
 
@@ -142,7 +143,7 @@ def test_weights_are_a_mean(float64):
     [
         CosineSchedule(shift=-6.0),
         CosineSchedule(),
-        CosineSchedule(time_power=2.0),
+        CosineSchedule(spacing=Spacing(2.0)),
         DiscreteSchedule("trailing"),
     ],
 )

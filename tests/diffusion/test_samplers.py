@@ -10,10 +10,12 @@ from lumiere_jax.diffusion import samplers
 from lumiere_jax.diffusion.discrete import DiscreteSchedule
 from lumiere_jax.diffusion.sampler_names import SAMPLERS
 from lumiere_jax.diffusion.schedule import CosineSchedule, alpha_sigma
+from lumiere_jax.diffusion.spacing import Spacing
 from lumiere_jax.runtime.errors import UserError
 from tests.diffusion.loop import sample
 
 MEAN, DEVIATION = 0.3, 0.5
+EVEN = Spacing()
 
 
 @pytest.fixture
@@ -68,11 +70,14 @@ def reference_scheduler(name, schedule):
 def reference_run(name, schedule, z, num_steps, eta, step_noise, monkeypatch):
     """States after every step of diffusers' scheduler, fed the same noise."""
     scheduler = reference_scheduler(name, schedule)
-    if schedule.time_power == 1.0:
+    if schedule.spacing == Spacing():
         scheduler.set_timesteps(num_steps)
     else:
-        times = (np.arange(num_steps, 0, -1) / num_steps) ** schedule.time_power
-        scheduler.set_timesteps(timesteps=np.round(times * TRAIN_STEPS).astype(int) - 1)
+        log_snr = np.asarray(schedule.sampling_log_snrs(num_steps))
+        times = np.asarray(schedule.time(log_snr))
+        steps = np.round(times * TRAIN_STEPS).astype(int) - 1
+        scheduler.alphas_cumprod[steps] = torch.tensor(np.asarray(jax.nn.sigmoid(log_snr)))
+        scheduler.set_timesteps(timesteps=steps)
     z, states = torch.tensor(z), []
     for index, k in enumerate(scheduler.timesteps):
         noise = torch.tensor(step_noise[index])
@@ -86,19 +91,20 @@ def reference_run(name, schedule, z, num_steps, eta, step_noise, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name, eta, num_steps, shift, power",
+    "name, eta, num_steps, shift, spacing",
     [
-        ("ddim", 0.0, 8, 0.0, 1.0),
-        ("ddim", 0.6, 50, -2.0, 1.0),
-        ("ancestral", 0.0, 50, -2.0, 1.0),
-        ("ancestral", 0.0, 10, -2.0, 2.0),
-        ("dpmpp_2m", 0.0, 8, 0.0, 1.0),
-        ("dpmpp_2m", 0.0, 50, -2.0, 1.0),
-        ("dpmpp_2m", 0.0, 10, -2.0, 2.0),
+        ("ddim", 0.0, 8, 0.0, EVEN),
+        ("ddim", 0.6, 50, -2.0, EVEN),
+        ("ancestral", 0.0, 50, -2.0, EVEN),
+        ("ancestral", 0.0, 10, -2.0, Spacing(2.0)),
+        ("dpmpp_2m", 0.0, 8, 0.0, EVEN),
+        ("dpmpp_2m", 0.0, 50, -2.0, EVEN),
+        ("dpmpp_2m", 0.0, 10, -2.0, Spacing(2.0)),
+        ("dpmpp_2m", 0.0, 10, -2.0, Spacing(last_log_snr=6.0)),
     ],
 )
-def test_every_step_agrees_with_diffusers(name, eta, num_steps, shift, power, float64, monkeypatch):
-    schedule = CosineSchedule(shift=shift, time_power=power)
+def test_every_step_agrees_with_diffusers(name, eta, num_steps, shift, spacing, float64, monkeypatch):
+    schedule = CosineSchedule(shift=shift, spacing=spacing)
     keys, shape = split(4), (4, 3, 5)
 
     def denoise(z, log_snr):

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lumiere_jax.diffusion.schedule import CosineSchedule, alpha_sigma, resolution_shift
+from lumiere_jax.diffusion.spacing import Spacing
 from lumiere_jax.runtime.errors import UserError
 
 TIMES = np.linspace(0.0, 1.0, 41)
@@ -35,11 +36,22 @@ def test_float32_follows_float64():
     np.testing.assert_allclose(actual, -2 * np.log(np.tan(angle)) - 3.0, atol=2e-3)
 
 
-@settings(max_examples=30)
-@given(st.floats(-6, 2), st.floats(0, 1))
-def test_time_inverts_log_snr(shift, time):
+def test_interpolated_shift_is_that_of_simple_diffusion():
+    """Their equation: the log-SNR of the shifted schedule, times t, and of the other, times 1 - t."""
     with jax.enable_x64(True):
-        schedule = CosineSchedule(shift=shift)
+        plain, shifted = CosineSchedule(), CosineSchedule(shift=-3.6)
+        actual = CosineSchedule(shift=-3.6, is_interpolated=True).log_snr(TIMES)
+        expected = TIMES * shifted.log_snr(TIMES) + (1 - TIMES) * plain.log_snr(TIMES)
+        np.testing.assert_allclose(actual, expected, rtol=1e-12)
+    with pytest.raises(UserError, match="log_snr_shift=6.5 must be below 6.0 if it is interpolated"):
+        CosineSchedule(shift=6.5, is_interpolated=True)
+
+
+@settings(max_examples=30)
+@given(st.floats(-6, 5.9), st.floats(0, 1), st.booleans())
+def test_time_inverts_log_snr(shift, time, is_interpolated):
+    with jax.enable_x64(True):
+        schedule = CosineSchedule(shift=shift, is_interpolated=is_interpolated)
         assert float(schedule.time(schedule.log_snr(time))) == pytest.approx(time, abs=1e-9)
 
 
@@ -88,16 +100,41 @@ def test_resolution_shift_grows_with_frames():
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
 def test_sampling_times_are_even_ones_to_a_power(power):
-    schedule = CosineSchedule(shift=-2.0, time_power=power)
+    schedule = CosineSchedule(shift=-2.0, spacing=Spacing(power))
     expected = 0.7 * np.array([1.0, 0.8, 0.6, 0.4, 0.2]) ** power
-    np.testing.assert_allclose(schedule.sampling_times(5, 0.7), expected, rtol=1e-5)
+    times = schedule.time(schedule.sampling_log_snrs(5, 0.7))
+    np.testing.assert_allclose(times, expected, rtol=1e-4)  # float32, there and back
     assert schedule.log_snr(0.3) == CosineSchedule(shift=-2.0).log_snr(0.3)
+
+
+@settings(max_examples=50)
+@given(st.floats(-8, 2), st.booleans(), st.floats(1, 20), st.integers(2, 64), st.floats(0.05, 1))
+def test_steps_even_in_log_snr_end_where_they_are_asked_to(shift, fades, last, count, start):
+    with jax.enable_x64(True):
+        schedule = CosineSchedule(shift, fades, spacing=Spacing(last_log_snr=last))
+        first = float(schedule.log_snr(start))
+        expected = np.linspace(first, max(first, last), count)
+        actual = schedule.sampling_log_snrs(count, start)
+        np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-9)
+        near = schedule.sampling_log_snrs(count, start, Spacing(2.0, last))
+        assert np.all(near >= actual - 1e-9)  # more of them near clean data
+
+
+def test_one_step_begins_at_the_start():
+    schedule = CosineSchedule(spacing=Spacing(last_log_snr=10.0))
+    assert schedule.sampling_log_snrs(1) == schedule.log_snr(1.0)
 
 
 @pytest.mark.parametrize("power", [0.0, -1.0, float("nan"), float("inf")])
 def test_power_of_time_out_of_range(power):
     with pytest.raises(UserError, match=f"time_power={power} must be above 0"):
-        CosineSchedule(time_power=power)
+        CosineSchedule(spacing=Spacing(power))
+
+
+@pytest.mark.parametrize("last", [-1.0, 31.0, float("nan")])
+def test_last_log_snr_out_of_range(last):
+    with pytest.raises(UserError, match=f"last_log_snr={last} must be between 0"):
+        CosineSchedule(spacing=Spacing(last_log_snr=last))
 
 
 def test_exchanged_limits_are_refused():

@@ -10,7 +10,7 @@ import pytest
 from lumiere_jax.cascade.denoising import Inputs
 from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Stage
-from lumiere_jax.diffusion.schedule import with_time_power
+from lumiere_jax.diffusion.schedule import with_spacing
 from lumiere_jax.inference.sampling import StageSampler, sample_keys
 from lumiere_jax.runtime.errors import UserError
 from tests.tiny_runs import tiny_config
@@ -82,16 +82,17 @@ def test_options_are_those_of_the_config_but_for_overrides():
     )
 
 
-def test_a_power_of_time_moves_the_steps_of_a_stage():
-    stage = Stage.from_config(tiny_config("stunet", sampling__time_power=2.0))
+def test_the_spacing_of_a_config_and_of_options_moves_the_steps_of_a_stage():
+    fields = {"sampling__time_power": 2.0, "sampling__last_log_snr": 0.0}
+    stage = Stage.from_config(tiny_config("stunet", **fields))
     options = SamplingOptions.from_config(stage.config)
-    expected = (1 - np.arange(4) / 4) ** 2
-    np.testing.assert_allclose(stage.schedule.sampling_times(4), expected, rtol=1e-6)
-    same = with_time_power(stage.schedule, options.time_power)
-    np.testing.assert_allclose(same.sampling_times(4), expected, rtol=1e-6)
-    options = SamplingOptions.from_config(stage.config, time_power=1.0)
-    even = with_time_power(stage.schedule, options.time_power)
-    np.testing.assert_allclose(even.sampling_times(4), [1, 0.75, 0.5, 0.25], rtol=1e-6)
+    schedule = stage.schedule
+    assert schedule == with_spacing(schedule, options.spacing)
+    quadratic = schedule.log_snr((1 - np.arange(4) / 4) ** 2)
+    np.testing.assert_allclose(schedule.sampling_log_snrs(4), quadratic, rtol=1e-6)
+    options = SamplingOptions.from_config(stage.config, time_power=1.0, last_log_snr=8.0)
+    even = with_spacing(schedule, options.spacing).sampling_log_snrs(4)
+    np.testing.assert_allclose(even, np.linspace(schedule.log_snr(1.0), 8.0, 4), rtol=1e-6)
 
 
 def test_every_seed_and_stage_has_a_key_of_its_own():

@@ -271,8 +271,3 @@ def test_workdir_that_cannot_be_one(tmp_path):
     for workdir in (tmp_path / "file", tmp_path / "file" / "run", "/proc/run"):
         with pytest.raises(UserError, match=f"--workdir={workdir} cannot be used"):
             train(tiny_config("t2i"), workdir)
-
-
-def test_due_steps():
-    assert [s for s in range(1, 8) if training.is_due(s, 3, 7)] == [3, 6, 7]
-    assert not any(training.is_due(s, 0, 7) for s in range(1, 8))
