@@ -19,8 +19,8 @@ import numpy as np
 from absl import flags
 from jaxtyping import Float
 
-from lumiere_jax.data.video_timing import VideoReadError
 from lumiere_jax.data.video_io import read_video
+from lumiere_jax.data.video_timing import VideoReadError
 from lumiere_jax.diffusion import samplers
 from lumiere_jax.diffusion.samplers import Estimate
 from lumiere_jax.diffusion.schedule import CosineSchedule, alpha_sigma, resolution_shift
@@ -119,7 +119,9 @@ def spacings(count: int) -> Iterator[tuple[str, str, jax.Array]]:
 
 def table(power: Spectrum) -> list[str]:
     """Lines of Markdown: the least and the most that any band keeps, below and above 3/4."""
-    lines = ["| sampler | schedule | steps are | number | last log-SNR | below ¾ of Nyquist | above |"]
+    lines = [
+        "| sampler | schedule | steps are | number | last log-SNR | below ¾ of Nyquist | above |"
+    ]
     lines.append("|---" * 7 + "|")
     progress = Progress("sampling", len(STEPS) * 20, "ways")
     for number, (sampler, count) in enumerate(itertools.product(("ddim", "dpmpp_2m"), STEPS)):

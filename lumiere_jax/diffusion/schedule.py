@@ -25,6 +25,7 @@ LogSnr = Real[ArrayLike, "*shape"]
 Same = Float[Array, "*shape"]
 """As many numbers as were given."""
 
+
 @runtime_checkable
 class Schedule(Protocol):
     """What samplers and losses need of a schedule: the path and its inverse."""
@@ -106,7 +107,7 @@ class CosineSchedule:
             return self._cosine_time(log_snr - self.shift)
         ends = jnp.zeros_like(log_snr), jnp.ones_like(log_snr)
 
-        def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        def halve(_: ArrayLike, ends: tuple[Array, Array]) -> tuple[Array, Array]:
             low, high = ends
             middle = 0.5 * (low + high)
             is_later = self.log_snr(middle) > log_snr

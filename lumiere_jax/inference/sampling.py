@@ -271,9 +271,7 @@ def _stacked(rows: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *values: np.stack(values), *rows)
 
 
-def _steps(
-    schedule: Schedule, num_steps: int, start_log_snr: ArrayLike, spacing: Spacing
-) -> Step:
+def _steps(schedule: Schedule, num_steps: int, start_log_snr: ArrayLike, spacing: Spacing) -> Step:
     """All steps from a noise level on."""
     start = jnp.clip(schedule.time(start_log_snr), 1e-6, 1.0)
     start = jnp.where(jnp.isneginf(start_log_snr), 1.0, start)

@@ -68,7 +68,8 @@ def judge(video: Video, caption: str | SceneAttributes) -> Judgement:
         size=None if any(asked.size is None for asked in wanted.objects) else right("size"),
         background_kind=None if kind is None else seen.background_kind == kind,
         shape_frames=min(
-            float(np.mean([shape == asked.shape for shape in found.shapes])) for asked, found in pairs
+            float(np.mean([shape == asked.shape for shape in found.shapes]))
+            for asked, found in pairs
         ),
         seen=seen,
     )

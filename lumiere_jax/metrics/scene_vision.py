@@ -165,7 +165,8 @@ def _see_object(colour: str, opacity: Opacity, times: Times) -> SeenObject:
     # Frames in which the object is partly hidden would show another shape.
     clear = areas >= 0.8 * np.median(areas[present])
     shape, size = _see_shape(opacity[clear], centres[clear])
-    shapes = np.where(present, _see_shapes(opacity, centres), None)[clear | ~present]
+    shapes = _see_shapes(opacity, centres)
+    shapes = [shapes[i] if present[i] else None for i in np.flatnonzero(clear | ~present)]
     return SeenObject(colour, shape, tuple(shapes), size, direction)
 
 

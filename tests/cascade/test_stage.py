@@ -76,7 +76,11 @@ LEARNED = DISCRETE | {
         ("t2i", LEARNED | {"model__out_channels": 3}, "out_channels=3 with.*=True"),
         ("t2i", DISCRETE | {"sampling__sampler": "ddpm"}, "'ddpm' needs"),
         ("t2i", DISCRETE | {"sampling__timestep_spacing": "even"}, "'even' is unknown"),
-        ("t2i", DISCRETE | {"sampling__time_power": 2.0}, "time_power=2.0 and .* of the schedule 'cos"),
+        (
+            "t2i",
+            DISCRETE | {"sampling__time_power": 2.0},
+            "time_power=2.0 and .* of the schedule 'cos",
+        ),
         ("t2i", {"sampling__time_power": 0.0}, "time_power=0.0 must be above 0"),
         ("t2i", {"sampling__last_log_snr": 40.0}, "last_log_snr=40.0 must be between 0"),
     ],

@@ -103,7 +103,9 @@ def reference_run(name, schedule, z, num_steps, eta, step_noise, monkeypatch):
         ("dpmpp_2m", 0.0, 10, -2.0, Spacing(last_log_snr=6.0)),
     ],
 )
-def test_every_step_agrees_with_diffusers(name, eta, num_steps, shift, spacing, float64, monkeypatch):
+def test_every_step_agrees_with_diffusers(
+    name, eta, num_steps, shift, spacing, float64, monkeypatch
+):
     schedule = CosineSchedule(shift=shift, spacing=spacing)
     keys, shape = split(4), (4, 3, 5)
 

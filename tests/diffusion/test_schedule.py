@@ -37,13 +37,15 @@ def test_float32_follows_float64():
 
 
 def test_interpolated_shift_is_that_of_simple_diffusion():
-    """Their equation: the log-SNR of the shifted schedule, times t, and of the other, times 1 - t."""
+    """Their equation: the shifted log-SNR times t, and the other times 1 - t."""
     with jax.enable_x64(True):
         plain, shifted = CosineSchedule(), CosineSchedule(shift=-3.6)
         actual = CosineSchedule(shift=-3.6, is_interpolated=True).log_snr(TIMES)
         expected = TIMES * shifted.log_snr(TIMES) + (1 - TIMES) * plain.log_snr(TIMES)
         np.testing.assert_allclose(actual, expected, rtol=1e-12)
-    with pytest.raises(UserError, match="log_snr_shift=6.5 must be below 6.0 if it is interpolated"):
+    with pytest.raises(
+        UserError, match="log_snr_shift=6.5 must be below 6.0 if it is interpolated"
+    ):
         CosineSchedule(shift=6.5, is_interpolated=True)
 
 

@@ -14,6 +14,7 @@ from lumiere_jax.metrics import oracle
 from lumiere_jax.runtime.errors import UserError
 
 EVERY = (*oracle.ATTRIBUTES, *oracle.EXTRA_ATTRIBUTES)
+EVERY_FRAME = (*EVERY, "shape_frames")
 
 
 @functools.cache
@@ -35,13 +36,26 @@ def scene_of(direction="right", shape="circle", colour="red", background="black"
 @pytest.mark.parametrize(("num_frames", "resolution"), [(8, 16), (16, 32), (8, 64)])
 def test_ground_truth_is_right(num_frames, resolution, split):
     scores = oracle.score(*clips(num_frames, resolution, split, 100))
-    assert all(scores[name] >= 0.98 for name in EVERY), scores
+    assert all(scores[name] >= 0.98 for name in EVERY_FRAME), scores
+
+
+def test_a_frame_that_shows_another_shape_is_seen_by_itself():
+    times = np.linspace(0, 1, 16)
+    video, circle = (render(scene_of(shape=shape), times, 32) for shape in ("cross", "circle"))
+    asked = attributes(scene_of(shape="cross"))
+    assert oracle.judge(video, asked).shape_throughout
+    number = np.arange(16)[:, None, None, None]
+    spoilt = np.where(number % 4 == 0, circle, video)
+    judged = oracle.judge(spoilt, asked)
+    assert judged.shape and judged.shape_frames == 0.75 and not judged.shape_throughout
+    hidden = np.where(number < 4, -1.0, video)  # nothing but black
+    assert oracle.judge(hidden, asked).shape_frames == 0.75
 
 
 @pytest.mark.parametrize("resolution", [16, 32])
 def test_two_objects_are_both_judged(resolution):
     scores = oracle.score(*clips(8, resolution, "test", 40, num_objects=2))
-    assert all(scores[name] >= 0.95 for name in EVERY), scores
+    assert all(scores[name] >= 0.95 for name in EVERY_FRAME), scores
 
 
 @pytest.mark.parametrize("resolution", [16, 32])
@@ -55,7 +69,7 @@ def test_noise_and_softness_are_forgiven(resolution, sigma):
         for video in videos[:60]
     ]
     scores = oracle.score(spoilt, captions[:60])
-    assert all(scores[name] >= 0.95 for name in EVERY), scores
+    assert all(scores[name] >= 0.95 for name in EVERY_FRAME), scores
 
 
 def test_long_wide_clips_are_read():
@@ -179,15 +193,16 @@ def test_a_faint_object_is_none_and_one_frame_has_no_direction():
 
 
 def test_table_shows_every_row_and_column_aligned():
-    scores = dict.fromkeys((*oracle.ATTRIBUTES, "all"), 1.0) | {
+    scores = dict.fromkeys((*oracle.ATTRIBUTES, "all", *oracle.FRAME_ATTRIBUTES), 1.0) | {
         "size": 0.125,
         "background_kind": float("nan"),
     }
     lines = oracle.format_table({"ground truth": scores, "chance": scores}).splitlines()
     assert len(lines) == 3 and len({len(line) for line in lines}) == 1
-    assert lines[0].split() == [*oracle.ATTRIBUTES, "all", "size", "background", "kind"]
+    assert lines[0].split() == [*oracle.ATTRIBUTES, "all", "size", "background", "kind", "shape",
+        "frames", "shape", "throughout"]  # fmt: skip
     assert lines[1].startswith("ground truth") and lines[2].split()[:2] == ["chance", "100.0%"]
-    assert lines[1].split()[-2:] == ["12.5%", "nan%"]
+    assert lines[1].split()[-4:] == ["12.5%", "nan%", "100.0%", "100.0%"]
 
 
 @pytest.mark.parametrize("shape", [(8, 16, 16), (8, 16, 24, 3), (8, 16, 16, 1)])
