@@ -164,6 +164,7 @@ class SuperResolutionConfig(ConfigSection):
     chunk: int = 1  # windows predicted at once at sampling
     upsampling: Literal["bilinear", "bicubic", "bilinear_corners"] = "bilinear"  # IF: the last
     augmentation: float = 0.1  # noise level of the low-resolution clip at sampling
+    noise_on: Literal["upsampled", "low_resolution"] = "upsampled"  # which of them gets that noise
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

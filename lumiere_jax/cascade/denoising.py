@@ -1,6 +1,7 @@
 """What a stage makes of noisy clips: guidance, MultiDiffusion over windows, and thresholding."""
 
 import dataclasses
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -14,7 +15,6 @@ from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Stage, SuperResolutionStage
 from lumiere_jax.diffusion.discrete import split_variance
 from lumiere_jax.diffusion.guidance import Rank, dynamic_threshold, guide, pair
-from lumiere_jax.diffusion.low_resolution import upsample_low_resolution
 from lumiere_jax.diffusion.multidiffusion import Chunk, Chunks, chunks
 from lumiere_jax.diffusion.parameterization import to_x0
 from lumiere_jax.diffusion.samplers import Estimate, Keys, normal
@@ -183,7 +183,8 @@ def for_network(stage: Stage, inputs: Inputs) -> Given:
     if isinstance(stage, SuperResolutionStage):
         level = jnp.full(given.video.shape[0], stage.ssr.augmentation)
         condition["augmentation_level"] = level = stage.schedule.round_level(level)
-        shown["low_resolution"] = _low_resolution(stage, given.video, level, given.keys)
+        draw = functools.partial(normal, given.keys, _AUGMENTATION_STREAM)  # once for each clip
+        shown["low_resolution"] = constrain(stage.shown(given.video, level, draw), *VIDEO)
     if stage.is_conditional:
         shown["known"] = given.known
     if given.null_text is None:
@@ -218,14 +219,3 @@ def _windows(stage: Stage, overlap: int | None, num_frames: int) -> Chunks:
     overlap = window // 2 if overlap is None else overlap
     overlap = overlap if num_frames > window else 0
     return chunks(num_frames, window, overlap, kind="linear", size=1)
-
-
-def _low_resolution(
-    stage: SuperResolutionStage, video: Video, level: Float[Array, " batch"], keys: Keys
-) -> Float[Array, "batch time large_height large_width channels"]:
-    """Clips at the size of the refined ones, with augmentation noise, drawn once for each."""
-    factor = stage.ssr.factor
-    size = (video.shape[2] * factor, video.shape[3] * factor)
-    large = upsample_low_resolution(video, size, stage.ssr.upsampling)
-    noise = normal(keys, _AUGMENTATION_STREAM, large.shape)
-    return constrain(stage.schedule.augment(large, level, noise), *VIDEO)

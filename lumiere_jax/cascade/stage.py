@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -39,7 +40,6 @@ INPUT_LAYER = "conv_in"
 Batch = dict[str, jax.Array]
 Clips = Float[Array, "batch time height width 3"]
 Noisy = Float[Array, "batch time height width channels"]  # 3 channels, or 7 with what is known
-Crops = Float[Array, "batch window crop crop 3"]
 
 
 def create_network(config: ConfigDict | FrozenConfigDict) -> UNet | EfficientUNet:
@@ -324,18 +324,30 @@ class SuperResolutionStage(Stage):
     ) -> tuple[Clips, dict[str, Array]]:
         """See `Stage.training_clip`; every low-resolution crop gets noise of a random level."""
         video = as_floats(batch["video"])
-        low = self.low_resolution(video)
+        small = downsample(video, self.ssr.factor)
         level_key, noise_key = jax.random.split(augment_key)
         level = self.schedule.round_level(jax.random.uniform(level_key, (video.shape[0],)))
-        noise = jax.random.normal(noise_key, low.shape)
-        low = self.schedule.augment(low, level, noise)
-        return video, {"low_resolution": low, "augmentation_level": level}
+        shown = self.shown(small, level, lambda shape: jax.random.normal(noise_key, shape))
+        return video, {"low_resolution": shown, "augmentation_level": level}
 
-    def low_resolution(self, crops: Crops) -> Crops:
-        """Crops as what the network is shown: down-sampled, and as large as before."""
-        _, _, height, width, _ = crops.shape
-        small = downsample(crops, self.ssr.factor)
-        return upsample_low_resolution(small, (height, width), self.ssr.upsampling)
+    def shown(
+        self,
+        small: Float[Array, "batch time height width 3"],
+        level: Float[Array, " batch"],
+        draw: Callable[[tuple[int, ...]], Array],
+    ) -> Float[Array, "batch time large_height large_width 3"]:
+        """What the network is shown of low-resolution clips: enlarged, with augmentation noise.
+
+        Noise that is added to enlarged pixels is lost to the mean over `factor` squared of them,
+        so where the factor is large it belongs on the small ones. `draw` makes standard normal
+        noise of a shape.
+        """
+        size = small.shape[2] * self.ssr.factor, small.shape[3] * self.ssr.factor
+        if self.ssr.noise_on == "low_resolution":
+            noisy = self.schedule.augment(small, level, draw(small.shape))
+            return upsample_low_resolution(noisy, size, self.ssr.upsampling)
+        large = upsample_low_resolution(small, size, self.ssr.upsampling)
+        return self.schedule.augment(large, level, draw(large.shape))
 
 
 _KINDS: dict[str, type[Stage]] = {

@@ -107,7 +107,7 @@ def test_training_crops_are_aligned_and_all_of_them_are_drawn():
     # Whole numbers below 256 and their means over 16 pixels are exact in float32.
     whole = jnp.asarray(where, jnp.float32)
     high = jnp.stack([stage.crop(np.asarray(whole), seed) for seed in range(batch)])
-    low = stage.low_resolution(high)
+    low = stage.shown(downsample(high, 4), jnp.zeros(batch), jnp.zeros)
     starts = np.asarray(high[:, 0, 0, 0]).astype(int)
     for clip, (time, row, column) in zip(high, starts, strict=True):
         np.testing.assert_array_equal(
@@ -124,6 +124,21 @@ def test_training_crops_are_aligned_and_all_of_them_are_drawn():
         np.testing.assert_array_equal(
             clip, whole[time : time + 4, row : row + 2, column : column + 2]
         )
+
+
+@pytest.mark.parametrize(("noise_on", "left"), [("upsampled", 1 / 8), ("low_resolution", 1.0)])
+def test_noise_that_is_left_on_the_low_resolution(noise_on, left):
+    """Averaging undoes noise between the pixels that were there, but not noise on those."""
+    stage = Stage.from_config(tiny_config("ssr", ssr__factor=8, ssr__noise_on=noise_on))
+    level, rng = jnp.full(2, 0.1), np.random.default_rng(0)
+    shown = stage.shown(jnp.zeros((2, 4, 16, 16, 3)), level, rng.standard_normal)
+    sigma = np.sin(np.pi / 2 * 0.1)
+    if noise_on == "upsampled":
+        assert float(shown.std()) == pytest.approx(sigma, rel=0.02)
+        assert float(downsample(shown, 8).std()) == pytest.approx(sigma * left, rel=0.1)
+    else:  # the noise itself, enlarged: as a network sees a frame, nothing averages it away
+        centres = np.asarray(shown)[:, :, 3::8, 3::8]
+        assert centres.std() == pytest.approx(sigma * left, rel=0.15)
 
 
 class Recorder:
