@@ -22,7 +22,9 @@ _PROFILE_STEPS = flags.DEFINE_string(
     "profile_steps", "", "FIRST:LAST, the steps of a profile in WORKDIR/profile."
 )
 _DRY_RUN = flags.DEFINE_bool(
-    "dry_run", False, "Print config, mesh, parameters and plan of this job, and train nothing."
+    "dry_run",
+    False,
+    "Print config, mesh, parameters, plan and a check-up of this job, and train nothing.",
 )
 flags.mark_flag_as_required("config")
 

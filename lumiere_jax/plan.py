@@ -2,6 +2,7 @@
 
     python -m lumiere_jax.plan --config=configs/stunet.py:full --topology=v5p:4x4x4
 
+A check-up of the job follows, as that of `lumiere_jax.main --dry_run`, but for what needs its data.
 Any config flag of training may follow, as in `--config.train.batch_size=64`. Compiling a network
 of full size takes tens of minutes on two CPU cores; the result is kept in `--cache`.
 `--mode=features --topology=v5e:2x2 --batches=4,16`, without a config, plans what the eval binary

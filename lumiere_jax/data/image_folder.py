@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from lumiere_jax.data.file_kinds import VIDEO_SUFFIXES, has_suffix
 from lumiere_jax.data.finding import ENDLESS, is_endless
-from lumiere_jax.data.folder import CaptionedFolder
+from lumiere_jax.data.folder import CaptionedFile, CaptionedFolder
 from lumiere_jax.data.limits import Limits
 from lumiere_jax.data.pixels import RGBA, Frames, Picture, as_size, resize_and_crop
 from lumiere_jax.data.source import HoldsFrames, check_clip, choose_caption, fingerprint
@@ -55,6 +55,10 @@ class ImageFolder(HoldsFrames):
 
     def __len__(self) -> int:
         return len(self._pictures)
+
+    def file(self, index: int) -> CaptionedFile[tuple[int, int]]:
+        """What is known of image `index`: its facts are height and width."""
+        return self._pictures[index]
 
     def frames(self, index: int, seed: int = 0) -> tuple[Frames, str]:
         """An image as a clip of one frame, and one of its captions."""

@@ -86,7 +86,7 @@ def train_batches(
     if not allow_small:
         check_size(source, batch_size)
     check_text(source, text_encoder)
-    threads = num_threads or _enough_threads(source)
+    threads = num_threads or enough_threads(source)
     pool = ThreadPoolExecutor(threads, "clips") if threads > 1 else None
     begun = 1 + -(-(threads - 1) * process_count // batch_size)  # batches that keep them busy
     loader = _BatchLoader(source, text_encoder, seed, flip, crop, draw_mask, pool)
@@ -112,7 +112,7 @@ def train_batches(
     return _iterate(dataset.with_options(options), loader)
 
 
-def _enough_threads(source: Source) -> int:
+def enough_threads(source: Source) -> int:
     """One for each core, or one alone where Python draws all clips: it does one thing at a time."""
     parts = source.sources if isinstance(source, Mixture) else (source,)
     return num_cores() if any(isinstance(part, HoldsFrames) for part in parts) else 1

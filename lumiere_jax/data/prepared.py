@@ -12,6 +12,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 from etils import epath
 
+from lumiere_jax.data.limits import Limits
 from lumiere_jax.data.pixels import Frames, as_size
 from lumiere_jax.data.prepared_format import Index, Record, Shard, open_reader
 from lumiere_jax.data.source import Embedding, HoldsFrames, check_clip, choose_start, fingerprint
@@ -65,6 +66,11 @@ class Prepared(HoldsFrames):
         """Names the clips: all that is stored, and which part of it is taken."""
         facts = {"index": self._index.fingerprint, "split": self._split}
         return fingerprint("prepared", **facts, clip=[self._num_frames, self._clip])
+
+    @property
+    def limits(self) -> Limits:
+        """What videos had to have to be prepared."""
+        return self._index.settings.limits
 
     @property
     def text_fingerprint(self) -> str | None:

@@ -23,6 +23,9 @@ from lumiere_jax.runtime.errors import UserError
 RATE = 25.0
 """Frames a second that every video counts as."""
 
+SIZE = (240, 320)
+"""Height and width of every video (1212.0402, section 2)."""
+
 
 class Ucf101(HoldsFrames):
     """Clips of UCF101 with the prompt of their class as caption.

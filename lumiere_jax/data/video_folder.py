@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lumiere_jax.data.folder import CaptionedFolder
+from lumiere_jax.data.folder import CaptionedFile, CaptionedFolder
 from lumiere_jax.data.limits import Limits, changes
 from lumiere_jax.data.pixels import Frames, as_size
 from lumiere_jax.data.source import (
@@ -87,6 +87,10 @@ class VideoFolder(HoldsFrames):
         """Names the clips: settings, and each file's name, size and captions."""
         clip = [self.num_frames, self._size, float(self.fps), self.clip]
         return fingerprint("video_folder", clip=clip, videos=self._folder.names())
+
+    def file(self, index: int) -> CaptionedFile[VideoInfo]:
+        """What is known of video `index`."""
+        return self._videos[index]
 
     def path(self, index: int) -> Path:
         """The file of video `index`."""

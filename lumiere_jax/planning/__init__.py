@@ -1,1 +1,1 @@
-"""What a training or sampling step needs on a TPU slice, by the TPU's own compiler, without one."""
+"""What a step needs on a TPU slice, by the TPU's own compiler, without one; a check-up of a job."""

@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 
 from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.planning import report, topology
+from lumiere_jax.planning.check_up import finding
+from lumiere_jax.planning.check_up.report import without_data
 from lumiere_jax.planning.plan import Plan, make_plan, search
 from lumiere_jax.planning.steps import Mode
 from lumiere_jax.runtime.errors import UserError
@@ -41,8 +44,11 @@ def run(options: Options) -> None:
             file.writelines(f"{line}\n" for line in lines)
     if options.as_json:
         print("\n".join(lines))
-    else:
-        print(report.table(plans) if sizes else report.text(plans[0], options.clips))
+        return
+    print(report.table(plans) if sizes else report.text(plans[0], options.clips))
+    if options.mode == "train" and not sizes and options.config is not None:
+        stage = Stage.from_config(options.config, shapes_only=True)
+        print(finding.table(without_data(stage, plans[0])))
 
 
 def _plans(options: Options, sizes: list[int]) -> list[Plan]:

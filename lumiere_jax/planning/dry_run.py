@@ -8,7 +8,11 @@ from flax.traverse_util import flatten_dict
 from lumiere_jax.cascade.config import ConfigDict
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.cascade.state import TrainState
-from lumiere_jax.planning import report, training_samples
+from lumiere_jax.planning import report
+from lumiere_jax.planning.check_up.finding import table
+from lumiere_jax.planning.check_up.report import with_data
+from lumiere_jax.planning.plan import make_plan
+from lumiere_jax.planning.topology import present
 from lumiere_jax.runtime.distributed import say, start_report
 from lumiere_jax.runtime.sharding import create_mesh
 from lumiere_jax.training.initialization import state_shapes
@@ -16,7 +20,7 @@ from lumiere_jax.training.optimizer import create_optimizer
 
 
 def print_job(config: ConfigDict) -> None:
-    """Prints the resolved config, the mesh, the parameters and the plan of a job, on its devices.
+    """Prints config, mesh, parameters and plan of a job, on its devices, and a check-up of it.
 
     A job that could not start is a `UserError`.
     """
@@ -26,8 +30,12 @@ def print_job(config: ConfigDict) -> None:
     say(devices)
     optimizer = create_optimizer(config.optimizer, config.train.num_steps)
     say(parameter_table(state_shapes(stage, optimizer, mesh)))
-    say(report.describe(config, stage.name))
-    say(training_samples.describe(config))
+    plan = make_plan(config, present(), name=stage.name)
+    say(report.text(plan))
+    samples = None
+    if config.train.sample_every:
+        samples = make_plan(config, present(), mode="training_samples")
+    say(table(with_data(stage, plan, samples)))
 
 
 def parameter_table(state: TrainState) -> str:

@@ -4,20 +4,13 @@ import dataclasses
 import json
 from pathlib import Path
 
-from lumiere_jax.cascade.config import ConfigDict
-from lumiere_jax.planning.plan import Plan, make_plan
-from lumiere_jax.planning.steps import Mode
-from lumiere_jax.planning.topology import GIB, present
+from lumiere_jax.planning.plan import Plan
+from lumiere_jax.planning.topology import GIB
 from lumiere_jax.runtime.errors import UserError
 
 _KINDS = {"train": "training step", "sample": "denoising step",
           "training_samples": "denoising step of samples during training",
           "features": "batch of features", "text": "batch of prompts"}  # fmt: skip
-
-
-def describe(config: ConfigDict, name: str = "", mode: Mode = "train") -> str:
-    """The plan of a config on the devices that this process has, compiled for them."""
-    return text(make_plan(config, present(), mode=mode, name=name))
 
 
 def text(plan: Plan, clips: int = 0) -> str:

@@ -157,8 +157,8 @@ def _script(found: list[Block], page: Page) -> str:
             parts += [f"cat >captions.csv <<'END_OF_BLOCK'\n{text}END_OF_BLOCK"]
             parts += ["python -m tests.docs.read_captions captions.csv"]
         else:
-            kinds = "sh, python, csv, and text for listings of files"
-            assert block.language == "text", (
+            kinds = "sh, python, csv, text for listings of files, output for what was printed"
+            assert block.language in ("text", "output"), (
                 f"line {block.line}: {block.language!r} is none of {kinds}"
             )
     assert not unused, f"nothing on the page is like {sorted(unused)}"

@@ -10,8 +10,9 @@ from lumiere_jax.cascade.config import ConfigDict
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.diffusion.low_resolution import upsample_low_resolution
 from lumiere_jax.models.parameters import count
-from lumiere_jax.planning import flops, report, steps, training_samples
+from lumiere_jax.planning import flops, report, steps
 from lumiere_jax.planning import plan as planning
+from lumiere_jax.planning.check_up import input as check_up_input
 from lumiere_jax.planning.dry_run import print_job
 from lumiere_jax.planning.topology import CHIPS, GIB, Target, present
 from lumiere_jax.runtime.errors import UserError
@@ -65,9 +66,8 @@ def test_training_step_is_described_by_its_shapes(plan):
     assert plan.unknown_loops == [] and plan.seconds is None and plan.hours(100) is None
 
 
-def test_report_of_the_present_devices(plan, monkeypatch):
-    monkeypatch.setattr(report, "make_plan", lambda *args, **kwargs: plan)
-    text = report.describe(tiny_config("ssr"))
+def test_report_of_the_present_devices(plan):
+    text = report.text(plan)
     assert "narrow: one training step on" in text and "temporaries" in text
     assert f"{plan.model_flops / 1e12:.4g} TFLOP needed" in text
     assert "MFU" not in text  # no time is known on a CPU
@@ -237,22 +237,17 @@ def test_search_ranks_what_fits_by_speed(plan):
     assert len([line for line in lines if " yes " in line]) == len(ranked)
 
 
-def test_samples_during_training_are_counted_with_the_state(monkeypatch):
+def test_samples_during_training_are_counted_with_the_state():
     config = tiny_config("t2i", train__sample_every=2)
     state = steps.training_step(config, present()).held
     plan = planning.make_plan(config, present(), mode="training_samples")
     clips = plan.batch * math.prod(Stage.from_config(config).clip_shape()) * 4
     assert plan.batch == plan.chips and state < plan.arguments < state + 4 * clips + 2**16
     assert plan.trainable and plan.temporaries > clips and plan.repeats == 2
-    monkeypatch.setattr(training_samples, "make_plan", lambda *args, **kwargs: plan)
-    line = training_samples.describe(config)
-    assert f"{plan.needed / GIB:.2f} GiB per chip, the state included" in line
-    plan = dataclasses.replace(plan, fits=False, hbm=GIB, advice=["split it"])
-    assert "of 1.0 GiB" in training_samples.describe(config)
-    assert "does NOT fit. What helps: split it" in training_samples.describe(config)
 
 
-def test_job_is_described_and_not_started(capsys):
+def test_job_is_described_and_not_started(capsys, monkeypatch):
+    monkeypatch.setattr(check_up_input, "SECONDS", 0.1)
     config = tiny_config("ssr", train__batch_size=2 * jax.device_count(), train__sample_every=0)
     print_job(config)  # the temporal stage has no `init_from` here, and needs none
     out = capsys.readouterr().out
@@ -264,7 +259,9 @@ def test_job_is_described_and_not_started(capsys):
     assert trained + frozen == held == count(params) and 0 < trained < held
     assert table["conv_in"][0] == "0" and table["temporal_down_0"][1] == "0"
     assert "one training step on" in out and "TFLOP needed" in out
-    assert "samples during training: none" in out
+    rows = out[out.index("check-up: ") :]
+    assert "from this host by" in rows and "of the time, " in rows
+    assert "memory of a step" in rows and "memory of samples" not in rows
 
 
 def test_job_that_could_not_start():

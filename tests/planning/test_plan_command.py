@@ -43,6 +43,8 @@ def test_training_step_of_four_chips_that_are_not_there(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "compiling for v5e:2x2, this can take minutes" in result.stderr
     assert "MFU" in result.stdout and "it fits" in result.stdout
+    rows = result.stdout[result.stdout.index("check-up: ") :]
+    assert "clips a second" in rows and "are needed" in rows and "chip-hours" in rows
     plan = json.loads((tmp_path / "plans.jsonl").read_text())
     assert plan["chips"] == 4 and plan["mesh"] == {"data": 2, "fsdp": 2, "space": 1}
     assert plan["config"].startswith("configs/t2i.py:tiny train.batch_size=4 mesh.data=2")

@@ -1,0 +1,1 @@
+"""A check-up of a training job before it starts: what would waste the run, with what helps."""
