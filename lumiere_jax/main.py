@@ -32,6 +32,8 @@ flags.mark_flag_as_required("config")
 def main(argv: list[str]) -> None:
     """Trains the stage that the flags describe."""
     from lumiere_jax.runtime import devices, distributed
+    from lumiere_jax.runtime.cache_folder import CacheFolder
+    from lumiere_jax.runtime.programs import Programs
     from lumiere_jax.training.reporting import parse_profile_steps
 
     profile_steps = parse_profile_steps(_PROFILE_STEPS.value)
@@ -49,11 +51,11 @@ def main(argv: list[str]) -> None:
         elif "distillation" in config:
             from lumiere_jax.training.distill import distil
 
-            distil(config, _WORKDIR.value, profile_steps)
+            distil(config, _WORKDIR.value, profile_steps, Programs(CacheFolder.of_user()))
         else:
             from lumiere_jax.training.train import train
 
-            train(config, _WORKDIR.value, profile_steps)
+            train(config, _WORKDIR.value, profile_steps, Programs(CacheFolder.of_user()))
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ class SamplingConfig(ConfigSection):
     last_log_snr: float = 0.0  # of the last of steps even in log-SNR; 0: even in time
     time_power: float = 1.0  # even positions to this power; above 1, more near clean data
     timestep_spacing: Literal["leading", "trailing"] = "leading"  # of schedule "discrete"
-    prompts: tuple[str, ...] = (  # of the samples of a training run
+    prompts: tuple[str, ...] = (  # of a training run's samples; () for held-out clips' captions
         "a large red circle moving right on a plain black background",
         "a small blue square moving up on a plain white background",
     )

@@ -42,7 +42,7 @@ class Programs:
           most: how many are held in memory; None for all.
         """
         self._folder, self._most = folder, most
-        self._latest: collections.OrderedDict[str, Callable[..., Any]] = collections.OrderedDict()
+        self._latest: collections.OrderedDict[str, jax.stages.Compiled] = collections.OrderedDict()
 
     def __len__(self) -> int:
         """How many are in memory."""
@@ -55,7 +55,7 @@ class Programs:
         about: str,
         on_compile: Callable[[], None] | None = None,
         **options: Any,
-    ) -> Callable[..., Any]:
+    ) -> jax.stages.Compiled:
         """A function compiled for arguments like these, and for the mesh in use.
 
         Args:
@@ -81,7 +81,7 @@ class Programs:
             self._latest.popitem(last=False)
         return self._latest[key]
 
-    def _read(self, key: str) -> Callable[..., Any] | None:
+    def _read(self, key: str) -> jax.stages.Compiled | None:
         """A program that was kept; None if there is none that can be used."""
         data = self._folder.read(key) if self._folder and jax.process_count() == 1 else None
         if self._folder is None or data is None:

@@ -18,6 +18,7 @@ from lumiere_jax.cascade.state import TrainState
 from lumiere_jax.diffusion.distillation import visited_log_snrs
 from lumiere_jax.runtime.distributed import say
 from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.programs import Programs
 from lumiere_jax.training.train import train
 
 TEACHERS = ("stunet", "stunet_conditional", "ssr")
@@ -57,12 +58,15 @@ def rounds(config: ConfigDict, workdir: str | Path) -> list[tuple[ConfigDict, ep
 
 
 def distil(
-    config: ConfigDict, workdir: str | Path, profile_steps: tuple[int, int] | None = None
+    config: ConfigDict,
+    workdir: str | Path,
+    profile_steps: tuple[int, int] | None = None,
+    programs: Programs | None = None,
 ) -> TrainState:
     """Trains all rounds; the same call again goes on where it was, bit for bit on the CPU.
 
-    See `rounds` for config and workdir, and `train` for the profile, which is of the last round, as
-    is the final state.
+    See `rounds` for config and workdir, and `train` for the programs, and for the profile, which is
+    of the last round, as is the final state.
     """
     todo = rounds(config, workdir)
     _refuse_other_run(config.init_from, *todo[-1])
@@ -72,7 +76,8 @@ def distil(
             f"\n== round {number}/{len(todo)}: {settings.start_steps} steps of {one.init_from} "
             f"become {settings.steps[0]} =="
         )
-        state = train(one, place, profile_steps if number == len(todo) else None)
+        profiled = profile_steps if number == len(todo) else None
+        state = train(one, place, profiled, programs)
     return state
 
 

@@ -24,7 +24,10 @@ from lumiere_jax.inference.outputs import write_viewable
 from lumiere_jax.inference.sampling import StageSampler, raw_sample_keys
 from lumiere_jax.models.parameters import Params
 from lumiere_jax.runtime.distributed import is_primary
+from lumiere_jax.runtime.programs import Programs
 from lumiere_jax.runtime.sharding import batch_parts, first_rows, one_for_each_part
+
+_CAPTIONS = 4  # shown where the config has no prompts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,22 +39,34 @@ class Shown:
     sampler: StageSampler
 
 
-def choose(stage: Stage, held_out: Source | None) -> Shown:
+def needs_held_out(stage: Stage) -> bool:
+    """Whether samples show held-out clips or their captions."""
+    return stage.is_super_resolution or not stage.config.sampling.prompts
+
+
+def choose(stage: Stage, held_out: Source | None, programs: Programs | None = None) -> Shown:
     """The prompts of the config or, for super-resolution, held-out clips that are refined again.
 
-    These are the first ones of the source, as many as there are prompts, with their own captions.
+    These are the first ones of the source, as many as there are prompts, with their own captions;
+    without prompts, four of them, of which other stages take the captions alone. The programs of
+    the sampler are among `programs`.
     """
     prompts, inputs = list(stage.config.sampling.prompts), {}
+    count = len(prompts) or _CAPTIONS
     if isinstance(stage, SuperResolutionStage):
         assert held_out is not None
-        prompts, inputs["video"] = _small_clips(stage, held_out, len(prompts))
+        prompts, inputs["video"] = _small_clips(stage, held_out, count)
+    elif not prompts:
+        assert held_out is not None
+        prompts = [held_out.example(index)[1] for index in range(min(count, len(held_out)))]
     if stage.is_conditional:
         frames, height, width, _ = stage.clip_shape()
         inputs["known"] = np.zeros((len(prompts), frames, height, width, 4), np.float32)
     inputs["text"], inputs["text_mask"] = stage.text_encoder(prompts)
     place = int(stage.is_super_resolution)  # in the cascade
     inputs["keys"] = np.asarray(raw_sample_keys(jnp.arange(len(prompts)), place))
-    return Shown(prompts, inputs, StageSampler(stage, SamplingOptions.from_config(stage.config)))
+    options = SamplingOptions.from_config(stage.config)
+    return Shown(prompts, inputs, StageSampler(stage, options, programs=programs))
 
 
 def write_training_samples(

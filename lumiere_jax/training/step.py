@@ -1,10 +1,14 @@
 """One step of training: loss, gradients, optimizer and moving average, compiled as a whole."""
 
 import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -22,26 +26,56 @@ from lumiere_jax.diffusion.distillation import (
 from lumiere_jax.diffusion.losses import diffusion_loss, drop_text, stratified_times
 from lumiere_jax.diffusion.parameterization import add_noise
 from lumiere_jax.models.parameters import Params, merge
+from lumiere_jax.runtime.programs import Programs
 from lumiere_jax.runtime.sharding import replicated, use_mesh
 
 
 def compile_step(
-    stage: Stage, optimizer: Any, mesh: Mesh, state: TrainState, batch: dict[str, Any]
+    stage: Stage,
+    optimizer: Any,
+    mesh: Mesh,
+    state: TrainState,
+    batch: dict[str, Any],
+    programs: Programs | None = None,
+    on_compile: Callable[[], None] | None = None,
 ) -> jax.stages.Compiled:
     """Compiles the training step for a mesh; the state is updated in place.
 
-    State and batch may be arrays, or shapes with their shardings.
+    Args:
+      stage: with the optimizer of its config.
+      optimizer: see `create_optimizer`.
+      mesh: that state and batch are on.
+      state: arrays, or shapes with their shardings.
+      batch: likewise.
+      programs: where it is found, if it was compiled before, and kept; not for shapes.
+      on_compile: called before it is compiled, which may take minutes.
     """
     place = jax.tree.map(lambda leaf: leaf.sharding, state)
-    step = jax.jit(
-        make_step(stage, optimizer, place.trainable),
-        in_shardings=(place, jax.tree.map(lambda leaf: leaf.sharding, batch)),
-        out_shardings=(place, replicated(mesh)),
-        donate_argnums=0,
-    )
-    stage.null_text()  # computed before anything is traced
+    function = make_step(stage, optimizer, place.trainable)
+    options: dict[str, Any] = {
+        "in_shardings": (place, jax.tree.map(lambda leaf: leaf.sharding, batch)),
+        "out_shardings": (place, replicated(mesh)),
+        "donate_argnums": 0,
+    }
+    about = step_identity(stage)  # and the null text is computed before anything is traced
     with use_mesh(mesh):
-        return step.lower(state, batch).compile()
+        if programs is None:
+            return jax.jit(function, **options).lower(state, batch).compile()
+        return programs.get(function, (state, batch), about, on_compile, **options)
+
+
+def step_identity(stage: Stage) -> str:
+    """What losses and steps of a stage depend on beside their arguments and this package."""
+    config = stage.config.to_dict()
+    chosen = {name: config[name] for name in config if name not in _ELSEWHERE}
+    chosen["train"] = {name: config["train"][name] for name in _OF_TRAIN}
+    null_text = [np.asarray(x).tobytes() for x in stage.null_text()]
+    digests = [hashlib.sha256(x).hexdigest() for x in null_text]
+    return repr((type(stage), stage.network, digests)) + json.dumps(chosen, default=str)
+
+
+_ELSEWHERE = ("init_from", "imported_from", "data", "train")
+_OF_TRAIN = ("num_steps", "trainable", "frozen_dtype")
 
 
 def make_step(stage: Stage, optimizer: Any, shardings: Any) -> Any:

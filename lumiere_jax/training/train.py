@@ -1,5 +1,6 @@
 """The training loop of every stage, linear from top to bottom."""
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from lumiere_jax.runtime.distributed import say
 from lumiere_jax.runtime.errors import Preempted, UserError
 from lumiere_jax.runtime.files import write_text
 from lumiere_jax.runtime.preemption import Interruption
+from lumiere_jax.runtime.programs import Programs
 from lumiere_jax.runtime.progress import announced
 from lumiere_jax.runtime.sharding import create_mesh, global_batch
 from lumiere_jax.runtime.watchdog import Watchdog, peer_errors
@@ -37,7 +39,10 @@ COMPILING = "compiling the training step, this can take minutes"
 
 
 def train(
-    config: ConfigDict, workdir: str | Path, profile_steps: tuple[int, int] | None = None
+    config: ConfigDict,
+    workdir: str | Path,
+    profile_steps: tuple[int, int] | None = None,
+    programs: Programs | None = None,
 ) -> TrainState:
     """Trains one stage; the same call again resumes it, bit for bit on the CPU.
 
@@ -48,6 +53,7 @@ def train(
       workdir: folder for checkpoints, metrics, samples and the plot of the loss; one that all
         processes share.
       profile_steps: first and last step of a profile, written to `WORKDIR/profile`.
+      programs: where compiled ones are found and kept, as those of a run that is resumed.
 
     Returns:
       The final state.
@@ -107,17 +113,24 @@ def train(
         draw_mask=stage.draw_mask,
     )
     batches = text.device_part(batches, stage.text_encoder)
-    shows_clips = settings.sample_every and stage.is_super_resolution
+    shows_clips = settings.sample_every and samples.needs_held_out(stage)
     reads_held_out = settings.eval_every or shows_clips
     held_out = sources.create_source(data, "test") if reads_held_out else None
-    evaluate = Evaluation(stage, mesh, held_out) if settings.eval_every and held_out else None
-    shown = samples.choose(stage, held_out) if settings.sample_every else None
+    programs = Programs() if programs is None else programs
+    evaluate = None
+    if settings.eval_every and held_out:
+        evaluate = Evaluation(stage, mesh, held_out, programs)
+    shown = samples.choose(stage, held_out, programs) if settings.sample_every else None
 
     # ---- the step, compiled as a whole ----------------------------------------------------
     if first_step < num_steps:
         batch = global_batch(next(batches), mesh)
-        with announced(COMPILING, quiet=not distributed.is_primary()):
-            step_function = compile_step(stage, optimizer, mesh, state, batch)
+        with contextlib.ExitStack() as stack:
+            announcement = announced(COMPILING, quiet=not distributed.is_primary())
+            step_function = compile_step(
+                stage, optimizer, mesh, state, batch, programs,
+                on_compile=lambda: stack.enter_context(announcement),
+            )  # fmt: skip
             distributed.wait_for_all("compiled")
 
     # ---- loop -----------------------------------------------------------------------------
