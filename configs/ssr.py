@@ -3,10 +3,12 @@
     python -m lumiere_jax.main --config=configs/ssr.py:tiny --workdir=runs/ssr \
         --config.init_from=runs/t2i_ssr
 
-Trained on space-time crops of `ssr.window` frames, sampled at full size and any length by
-temporal MultiDiffusion. `tiny` refines 16×16 to 64×64, `small` 32×32 to 128×128; `full` has the
-paper's size. `from=WORKDIR` inflates any `t2i_ssr` checkpoint, trained here or imported
-(docs/open_weights.md), and takes its sizes, schedule and text encoder from there.
+Trained on space-time crops of `ssr.window` frames, sampled at full size and any length by temporal
+MultiDiffusion. The recipe of `full` is that of `t2i_ssr`, which says why; only temporal parameters
+train, so what a window of 8 frames needs is learnt in fewer steps. `tiny` refines 16×16 to 64×64,
+`small` 32×32 to 128×128; `full` has the paper's size. `from=WORKDIR` inflates any `t2i_ssr`
+checkpoint, trained here or imported (docs/open_weights.md), and takes its sizes, schedule and text
+encoder from there.
 """
 
 from lumiere_jax.cascade.config import (
@@ -43,6 +45,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
         config.ssr.update({"factor": 4, "crop": 64})
     else:
         set_full_scale(config, resolution=1024, num_frames=8)  # crops of whole windows
+        config.ssr.noise_on = "low_resolution"
         config.train.frozen_dtype = "bfloat16"
         config.train.batch_size = 256
         config.train.num_steps = 200_000

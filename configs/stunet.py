@@ -9,17 +9,20 @@ oracle judged colour 92% and direction 83% of 64 held-out captions right (chance
 550 steps of 16 clips, which take as long, direction was at 9%, 27% and 28% for three random starts.
 `small` is shipped (weights/small/README.md): 1 h 50 min on 2 CPU cores (2026-11-26), not in one
 piece. After 350 steps it knew nothing of direction; after 1500 it had 88% of 32 held-out captions
-right, after 3300 97% of 256.
-`full` has the paper's size, 80 frames of 128×128: 4.8B parameters by `jax.eval_shape`, 2.2B of
-them frozen. By the TPU compiler's estimate (2026-11-22, `python -m lumiere_jax.plan
---config=configs/stunet.py:full --topology=v5p:4x8x8`) a step of 256 clips on as many chips computes
-for 3.2 s, an MFU of 55%, in 83 of 95 GiB a chip; it was never timed on a TPU.
+right, after 3300 97% of 256. `full` has the paper's size, and the recipe of `set_full_scale`
+(lumiere_jax/cascade/config.py). It learns from videos alone: the image weights are frozen, so they
+forget nothing that pictures would have to remind them of, and a still picture says nothing of
+motion (joint training, as in Imagen Video, is for networks whose image layers train). 80 frames of
+128×128: 4.8B parameters by `jax.eval_shape`, 2.2B of them frozen. By the TPU compiler's estimate
+(2026-11-22, `python -m lumiere_jax.plan --config=configs/stunet.py:full --topology=v5p:4x8x8`) a
+step of 256 clips on as many chips computes for 3.2 s, an MFU of 55%, in 83 of 95 GiB a chip; it was
+never timed on a TPU.
 
 `if_xl` inflates DeepFloyd IF's stage I XL, 80 frames of 64×64: 5.9B parameters by `jax.eval_shape`,
-4.3B of them frozen; on v5p a step of one clip a chip computes for 1.7 s, an MFU of 51%, in 33 of
-95 GiB, by the same estimate (2026-11-23, docs/open_weights.md). `from=WORKDIR` inflates any `t2i`
-checkpoint, trained here or imported, and takes its sizes, schedule and text encoder from there;
-batch size, frames and mesh are for flags to say.
+4.3B of them frozen; on v5p a step of one clip a chip computes for 1.7 s, an MFU of 51%, in 33 of 95
+GiB, by the same estimate (2026-11-23, docs/open_weights.md). `from=WORKDIR` inflates any `t2i`
+checkpoint, trained here or imported, and takes its sizes and text encoder from there; its schedule,
+too, but for a shift by the number of frames; batch size, frames and mesh are for flags to say.
 """
 
 from lumiere_jax.cascade.config import (
@@ -42,6 +45,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     if source := source_of(variant):
         inherit(config, source)
         config.model.temporal_depth = 1
+        _decide_motion(config)
         return config
     variant = choose_variant(variant, ("tiny", "small", "full", "if_xl"), "configs/stunet.py")
     config.model.update(IF_XL if variant == "if_xl" else UNET_SIZES[variant])
@@ -70,3 +74,17 @@ def get_config(variant: str | None = None) -> ConfigDict:
         config.train.batch_size = 256
         config.train.num_steps = 300_000
     return config
+
+
+def _decide_motion(config: ConfigDict) -> None:
+    """Noise levels of clips, where those of single frames were inherited.
+
+    Frames are redundant like pixels: at the noise levels of an image, the motion is seen at all
+    times, and the words for it are not learnt. Of the shifts that were tuned here, -6 for 8 frames
+    beside -4 for one, and -6 for 16 beside -2.5, the nearest law is -log(frames); and "balanced"
+    weights leave out just the levels that it adds.
+    """
+    if config.diffusion.schedule == "cosine":
+        config.diffusion.shift_by_frames = True
+        if config.diffusion.weighting == "balanced":
+            config.diffusion.weighting = "plain"

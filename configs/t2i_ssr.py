@@ -3,7 +3,13 @@
     python -m lumiere_jax.main --config=configs/t2i_ssr.py:tiny --workdir=runs/t2i_ssr
 
 `tiny` refines 16×16 to 64×64, `small` 32×32 to 128×128, and `full`, of the paper's size, 128×128 to
-1024×1024.
+1024×1024; `set_full_scale` (lumiere_jax/cascade/config.py) has the recipe that all full configs
+share. Its schedule has no shift: the low-resolution picture decides all that is larger than 8
+pixels, and the noise at log-SNR 0 hides what is smaller. Augmentation noise is added before
+enlarging: a level of 0.1 then hides 20 grey levels of each of the base's pixels, which is what the
+base is off by; added after enlarging 8 times, averaging leaves 4.2 of it. It trains on crops of 256
+pixels, cut on the host, of 1024 (Imagen Video, arXiv 2210.02303, trained on crops as well), and
+needs no guidance.
 """
 
 from lumiere_jax.cascade.config import (
@@ -37,6 +43,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
         config.ssr.update({"factor": 4, "crop": 64})
     else:
         set_full_scale(config, resolution=1024, num_frames=1)
+        config.ssr.noise_on = "low_resolution"
         config.mesh.fsdp = 16
         config.train.batch_size = 512
         config.train.num_steps = 500_000

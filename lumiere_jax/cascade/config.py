@@ -6,6 +6,7 @@ once, by `StageConfig.parse`, and is typed and frozen from there on.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -89,7 +90,12 @@ class DiffusionConfig(ConfigSection):
     learned_variance: bool = False  # the network also predicts a variance; "discrete" only
     log_snr_shift: float = 0.0  # below 0: more noise; falls with resolution and frames
     interpolated_shift: bool = False  # whether the shift fades towards clean data
+    shift_by_frames: bool = False  # the shift is of one frame; -log(data.num_frames) is added
     text_dropout: float = 0.1  # share of training clips without their text
+
+    def shift(self, num_frames: int) -> float:
+        """The log-SNR shift of clips of so many frames."""
+        return self.log_snr_shift - (math.log(num_frames) if self.shift_by_frames else 0.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,6 +149,11 @@ class SamplingConfig(ConfigSection):
         "a large red circle moving right on a plain black background",
         "a small blue square moving up on a plain white background",
     )
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of a training run."""
+        return len(self.prompts) or 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -244,7 +255,7 @@ class StageConfig(ConfigSection):
             )
         if not 0 <= diffusion.text_dropout <= 1:
             yield f"diffusion.text_dropout={diffusion.text_dropout} must be between 0 and 1."
-        if diffusion.schedule == "discrete" and diffusion.log_snr_shift:
+        if diffusion.schedule == "discrete" and diffusion.shift(data.num_frames):
             yield (
                 f"diffusion.log_snr_shift={diffusion.log_snr_shift}: the steps of schedule "
                 "'discrete' are fixed; set it to 0."
@@ -325,18 +336,41 @@ def with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def set_full_scale(config: ConfigDict, *, resolution: int, num_frames: int) -> None:
-    """What all stages share at the paper's scale: T5 XXL, bfloat16, real videos."""
+    """What all stages share at the paper's scale, for real videos; nobody has run it yet.
+
+    - Text: T5 v1.1 XXL, frozen, 128 tokens, dropped in 10% of clips (Imagen, arXiv 2205.11487,
+      sections 2.1 and F.1).
+    - Noise levels: the cosine schedule and v (Imagen Video, arXiv 2210.02303, sections 2.1 and
+      2.4), plain weights. The files set a shift for what is undecided at their size; it fades
+      towards clean data (simple diffusion, arXiv 2301.11093, section 3.1), since with one shift for
+      all times only 10% of them have a log-SNR above 0 at 80 frames of 128×128, and 32% do so.
+    - Sampling: DPM-Solver++(2M), 50 steps even in log-SNR to 10, where less than one grey level of
+      noise is left: an exact denoiser then keeps 97 to 101% of real clips' variance in every band
+      of frequency; DDIM with even steps, the default of small runs, keeps 4 to 94%
+      (benchmarks/noise_levels.md).
+    - Optimizer: AdamW at 1e-4 after 10,000 steps of warm-up, and an EMA of 0.9999 (Imagen, F.1,
+      whose base had Adafactor; `optimizer.name=adafactor` moves what starts at zero as well).
+    - Clips: 16 frames/s (Lumiere, section 3.1), every second one mirrored unless its caption names
+      a side.
+    - The clock, not steps, decides when something is written, since the time of a step is the
+      slice's: a checkpoint every 20 minutes, which is what a preemption costs at most, a held-out
+      loss every hour, samples every two. They show the captions of held-out clips.
+    """
     config.model.dtype = "bfloat16"
     config.text.update(name="t5", dim=4096, max_length=128)
     config.data.update(name="video_folder", flip=True, fps=16)
     config.data.update(num_frames=num_frames, resolution=resolution)
+    config.diffusion.interpolated_shift = True
+    config.sampling.update(sampler="dpmpp_2m", num_steps=50, last_log_snr=10.0, prompts=())
+    config.train.update(checkpoint_minutes=20.0, eval_minutes=60.0, sample_minutes=120.0)
 
 
 def set_imported(config: ConfigDict) -> None:
     """How DeepFloyd IF's stage I was trained, which a frozen one dictates, and is sampled."""
     config.text.update(max_length=77, lowercase=True, keep_padding=True)
     config.diffusion.update(prediction="epsilon", schedule="discrete", learned_variance=True)
-    config.sampling.update(sampler="ddpm", num_steps=100, guidance_scale=7.0)
+    config.diffusion.interpolated_shift = False
+    config.sampling.update(sampler="ddpm", num_steps=100, guidance_scale=7.0, last_log_snr=0.0)
     config.sampling.update(threshold_percentile=95.0, threshold_max=1.5)
 
 

@@ -71,7 +71,8 @@ def create_schedule(config: StageConfig) -> Schedule:
         schedule = DiscreteSchedule(config.sampling.timestep_spacing)
     else:
         diffusion = config.diffusion
-        schedule = CosineSchedule(diffusion.log_snr_shift, diffusion.interpolated_shift)
+        shift = diffusion.shift(config.data.num_frames)
+        schedule = CosineSchedule(shift, diffusion.interpolated_shift)
     sampling = config.sampling
     return with_spacing(schedule, Spacing(sampling.time_power, sampling.last_log_snr))
 

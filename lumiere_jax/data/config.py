@@ -25,7 +25,7 @@ class DataConfig(ConfigSection):
     size: int = 1_000_000  # moving_shapes, moving_digits: clips of an epoch
     segments: int = 1  # moving_shapes: into how many parts a path is cut, of which a clip shows one
     seed: int = 0  # moving_shapes, moving_digits: of the whole source
-    folder: str = ""  # of all other sources
+    folder: str = ""  # of all other sources; those of a mixture may be relative to it
     captions: str = ""  # folders: CSV or JSONL file; empty looks into the folder
     min_size: int = 0  # folders: shorter side of a file in pixels; 0: as asked, so none is enlarged
     min_rate: float = 0.9  # folders: least frame rate of a video, as share of `fps`; 0 takes any

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
+from etils import epath
 from jaxtyping import Bool, Float32
 
 from lumiere_jax.data.config import DataConfig
@@ -68,6 +69,8 @@ def _mixture(data: DataConfig, split: str) -> Mixture:
         if not hasattr(entry, "items") or "name" not in entry:
             raise UserError(f"{place} is {entry!r}; use a dict with name, weight and settings")
         settings = dict(entry.items())
+        if data.folder and settings.get("folder"):
+            settings["folder"] = str(epath.Path(data.folder) / settings["folder"])
         weights.append(settings.pop("weight", 1))
         unknown = sorted(set(settings) - known)
         if unknown or settings["name"] == "mixture":

@@ -27,8 +27,6 @@ from lumiere_jax.runtime.distributed import is_primary
 from lumiere_jax.runtime.programs import Programs
 from lumiere_jax.runtime.sharding import batch_parts, first_rows, one_for_each_part
 
-_CAPTIONS = 4  # shown where the config has no prompts
-
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
@@ -48,11 +46,11 @@ def choose(stage: Stage, held_out: Source | None, programs: Programs | None = No
     """The prompts of the config or, for super-resolution, held-out clips that are refined again.
 
     These are the first ones of the source, as many as there are prompts, with their own captions;
-    without prompts, four of them, of which other stages take the captions alone. The programs of
-    the sampler are among `programs`.
+    other stages take the captions alone, if there are no prompts. The programs of the sampler are
+    among `programs`.
     """
     prompts, inputs = list(stage.config.sampling.prompts), {}
-    count = len(prompts) or _CAPTIONS
+    count = stage.config.sampling.num_samples
     if isinstance(stage, SuperResolutionStage):
         assert held_out is not None
         prompts, inputs["video"] = _small_clips(stage, held_out, count)

@@ -106,9 +106,9 @@ def test_video_stage_that_kept_the_shift_of_its_images():  # 3
     saved = REPOSITORY / "weights" / "small" / "t2i"
     kept, derived = (
         rows_of(
-            stage_of("stunet", f"from={saved}", data__num_frames=16, diffusion__log_snr_shift=x)
+            stage_of("stunet", f"from={saved}", data__num_frames=16, diffusion__shift_by_frames=x)
         )
-        for x in (-2.5, -3.9)
+        for x in (False, True)
     )
     row = kept["shift"]
     assert row.verdict == "wrong" and "of which t2i had -2.5" in row.figure
@@ -201,11 +201,11 @@ def test_input_that_does_not_keep_up(monkeypatch):  # 13
 
 def test_samples_that_take_their_share_of_the_time():  # 15
     often = {"sampling__prompts": REAL, "sampling__num_steps": 50, "train__sample_every": 500,
-             "train__eval_every": 0}  # fmt: skip
+             "train__sample_minutes": 0.0, "train__eval_every": 0}  # fmt: skip
     stage = stage_of("stunet", **often)
     row = rows_of(stage)["samples, evaluation"]
     assert row.verdict == "wrong" and "6.2% for samples" in row.figure  # 100 of 1600
-    hourly = rows_of(stage_of("stunet", **often, train__sample_minutes=60.0))
+    hourly = rows_of(stage_of("stunet", **often | {"train__sample_minutes": 60.0}))
     row = hourly["samples, evaluation"]
     assert row.verdict == "ok" and "1.8% for samples (every 60 minutes)" in row.figure
 
@@ -225,7 +225,8 @@ def test_clip_that_does_not_fit():  # 16
 
 
 def test_length_and_checkpoints():
-    stage = stage_of("stunet", train__num_steps=1800, train__checkpoint_every=10)
+    stage = stage_of("stunet", train__num_steps=1800, train__checkpoint_every=10,
+                     train__checkpoint_minutes=0.0)  # fmt: skip
     plan = plan_of(stage, trainable=GIB, frozen=GIB)
     (row,) = run.length(stage, plan, clips=2304)
     assert "200 epochs of 2,304; 1 hours, 256 chip-hours" in row.figure and row.verdict == "ok"

@@ -65,7 +65,8 @@ def shift(stage: Stage, before: ConfigDict | None = None) -> Iterator[Finding]:
     config = stage.config
     if stage.is_super_resolution or config.diffusion.schedule == "discrete":
         return
-    has, data = config.diffusion.log_snr_shift, config.data
+    data = config.data
+    has = config.diffusion.shift(data.num_frames)
     needs = _needed_shift(data, before)
     frames = f"{data.num_frames} frames" if data.num_frames > 1 else "images"
     than = f", of which {before.stage} had {before.diffusion.log_snr_shift:g}" if before else ""

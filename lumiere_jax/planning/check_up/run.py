@@ -100,7 +100,7 @@ def _often(every: int, minutes: float) -> str:
 def _sampling_passes(stage: Stage, plan: Plan) -> float:
     """Forward passes on the device that makes most samples, of clips of the size of training."""
     sampling, data = stage.config.sampling, stage.config.data
-    rounds = math.ceil(len(sampling.prompts) / _parts(plan))
+    rounds = math.ceil(sampling.num_samples / _parts(plan))
     passes = rounds * sampling.num_steps * (1 if sampling.guidance_scale == 1 else 2)
     if not stage.is_super_resolution:
         return passes

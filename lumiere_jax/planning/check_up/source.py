@@ -190,8 +190,8 @@ def prompts(config: StageConfig) -> Iterator[Finding]:
     given, sources = config.sampling.prompts, set(names(config.data))
     drawn = [prompt for prompt in given if _is_drawn(prompt)]
     doubts = [prompt for prompt in given if vocabulary.doubt(config, prompt)]
-    told = f"{len(given)}, as {given[0]!r}" if given else "none"
-    verdict: Verdict = "ok" if given else "look"
+    told = f"{len(given)}, as {given[0]!r}" if given else "captions of held-out clips"
+    verdict: Verdict = "ok"
     if drawn and not sources & _DRAWN:
         verdict = "wrong"
         told = f"{len(drawn)} of {len(given)} are about drawn shapes or digits, which no clip shows"
