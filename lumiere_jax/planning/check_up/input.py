@@ -28,7 +28,7 @@ from lumiere_jax.runtime.sharding import BATCH_AXES
 SECONDS = 10.0
 """How long the input is measured; less if it has shown enough by then."""
 
-_ENOUGH = 4096  # clips
+_ENOUGH = 1024  # clips
 _BATCH_SECONDS = 0.25
 _HEAVY = 1e9  # bytes a second to a device
 _LARGE = 8e6  # bytes of clips to a device for a step
