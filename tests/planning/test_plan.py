@@ -260,7 +260,7 @@ def test_job_is_described_and_not_started(capsys, monkeypatch):
     assert table["conv_in"][0] == "0" and table["temporal_down_0"][1] == "0"
     assert "one training step on" in out and "TFLOP needed" in out
     rows = out[out.index("check-up: ") :]
-    assert "from this host by" in rows and "of the time, " in rows
+    assert "from this host by" in rows and "samples, evaluation" in rows
     assert "memory of a step" in rows and "memory of samples" not in rows
 
 

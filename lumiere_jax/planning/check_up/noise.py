@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import jax.numpy as jnp
 import numpy as np
 
-from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.cascade.config import StageConfig
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.data.config import DataConfig
 from lumiere_jax.diffusion.schedule import resolution_shift
@@ -56,7 +56,7 @@ def training_times(stage: Stage) -> Iterator[Finding]:
     )
 
 
-def shift(stage: Stage, before: ConfigDict | None = None) -> Iterator[Finding]:
+def shift(stage: Stage, before: StageConfig | None = None) -> Iterator[Finding]:
     """Whether the shift of the noise levels is that of this clip's frames and size.
 
     `before` is the config of the stage that this one starts from. Super-resolution starts from a
@@ -65,11 +65,10 @@ def shift(stage: Stage, before: ConfigDict | None = None) -> Iterator[Finding]:
     config = stage.config
     if stage.is_super_resolution or config.diffusion.schedule == "discrete":
         return
-    data = config.data
-    has = config.diffusion.shift(data.num_frames)
+    has, data = _shift(config), config.data
     needs = _needed_shift(data, before)
     frames = f"{data.num_frames} frames" if data.num_frames > 1 else "images"
-    than = f", of which {before.stage} had {before.diffusion.log_snr_shift:g}" if before else ""
+    than = f", of which {before.stage} had {_shift(before):g}" if before else ""
     yield Finding(
         "shift",
         f"log-SNR {has:+.1f}; {frames} of {data.resolution}×{data.resolution} need "
@@ -80,14 +79,18 @@ def shift(stage: Stage, before: ConfigDict | None = None) -> Iterator[Finding]:
     )
 
 
-def _needed_shift(data: DataConfig, before: ConfigDict | None) -> float:
+def _needed_shift(data: DataConfig, before: StageConfig | None) -> float:
     """By the rule for this size and, from what the stage before had, for what was added to it."""
     needed = resolution_shift(data.resolution, data.resolution, data.num_frames)
     if before is None:
         return needed
     side = data.resolution / before.data.resolution
     added = -2.0 * math.log(side) - 0.5 * math.log(data.num_frames / before.data.num_frames)
-    return min(needed, before.diffusion.log_snr_shift + added)
+    return min(needed, _shift(before) + added)
+
+
+def _shift(config: StageConfig) -> float:
+    return config.diffusion.shift(config.data.num_frames)
 
 
 def augmentation(stage: Stage) -> Iterator[Finding]:

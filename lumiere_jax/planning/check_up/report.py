@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.cascade.config import StageConfig
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.checkpoints import checkpoint
 from lumiere_jax.data.sources import create_source
@@ -63,11 +63,11 @@ def of_run(
     yield from run.length(stage, plan, clips)
 
 
-def _before(stage: Stage) -> ConfigDict | None:
+def _before(stage: Stage) -> StageConfig | None:
     """The config of the stage that this one starts from; None where it is not here."""
     if not stage.config.init_from:
         return None
     try:
-        return checkpoint.load_config(stage.config.init_from)
+        return StageConfig.parse(checkpoint.load_config(stage.config.init_from))
     except UserError:
         return None

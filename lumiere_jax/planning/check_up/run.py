@@ -56,27 +56,31 @@ def pauses(stage: Stage, plan: Plan) -> Iterator[Finding]:
     In forward passes of one clip on a device: a training step is three for each of its clips,
     backward included; a sample as many as it has steps, twice if guided.
     """
-    train = stage.config.train
-    own = train.batch_size / _parts(plan)
-    parts = {
-        "samples": (_sampling_passes(stage, plan), train.sample_every, train.sample_minutes),
-        "evaluation": (train.eval_batches * own, train.eval_every, train.eval_minutes),
-    }
-    told, total = [], 0.0
-    for name, (passes, every, minutes) in parts.items():
-        steps = _steps_between(every, minutes, plan.seconds)
-        work = steps and steps * own * (1.0 + _BACKWARD)
-        share = passes / (passes + work) if work else 0.0
-        total += share
-        told.append(f"{share:.1%} for {name}" if work else f"unknown for {name}")
-        told[-1] += f" ({_often(every, minutes)})"
+    train, seconds = stage.config.train, plan.seconds
+    clips = train.batch_size / _parts(plan)
+    step = clips * (1.0 + _BACKWARD)
+    steps = _steps_between(train.sample_every, train.sample_minutes, seconds)
+    samples = _share(_sampling_passes(stage, plan), step, steps)
+    steps = _steps_between(train.eval_every, train.eval_minutes, seconds)
+    evaluation = _share(train.eval_batches * clips, step, steps)
+    verdict = at_most((samples or 0.0) + (evaluation or 0.0), 0.03, 0.06)
     yield Finding(
         "samples, evaluation",
-        f"of the time, {', '.join(told)}",
-        at_most(total, 0.03, 0.06),
+        f"{_percent(samples)} for samples ({_often(train.sample_every, train.sample_minutes)}), "
+        f"{_percent(evaluation)} for evaluation ({_often(train.eval_every, train.eval_minutes)})",
+        "-" if None in (samples, evaluation) and verdict == "ok" else verdict,
         "make them rarer, or smaller: --config.train.sample_minutes, eval_minutes, eval_batches, "
         "--config.sampling.prompts",
     )
+
+
+def _share(passes: float, step: float, steps: float | None) -> float | None:
+    """Of the time, for what takes some passes after so many steps; None if they are not known."""
+    return None if steps is None else passes / (passes + steps * step)
+
+
+def _percent(share: float | None) -> str:
+    return "unknown time" if share is None else f"{share:.1%} of the time"
 
 
 def _steps_between(every: int, minutes: float, seconds: float | None) -> float | None:

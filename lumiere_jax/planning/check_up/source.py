@@ -201,8 +201,8 @@ def prompts(config: StageConfig) -> Iterator[Finding]:
         "sample prompts",
         told,
         verdict,
-        "samples would tell nothing of the run: --config.sampling.prompts takes sentences like "
-        "those of your captions",
+        "samples would tell nothing of the run: --config.sampling.prompts=() takes the captions of "
+        "held-out clips",
     )
 
 
