@@ -28,7 +28,7 @@ from lumiere_jax.runtime.sharding import BATCH_AXES
 SECONDS = 10.0
 """How long the input is measured; less if it has shown enough by then."""
 
-_ENOUGH = 1024  # clips
+_ENOUGH, _LEAST_SECONDS = 1024, 1.0  # clips after which it has, and not before
 _BATCH_SECONDS = 0.25
 _HEAVY = 1e9  # bytes a second to a device
 _LARGE = 8e6  # bytes of clips to a device for a step
@@ -73,7 +73,7 @@ def measure(stage: Stage, source: Source) -> Delivery:
         for _ in range(1 + threads // batch_size):
             next(batches)
         clips, begin, taken = 0, time.monotonic(), 0.0
-        while taken < SECONDS and clips < _ENOUGH:
+        while taken < SECONDS and (clips < _ENOUGH or taken < _LEAST_SECONDS):
             next(batches)
             clips, taken = clips + batch_size, time.monotonic() - begin
     return Delivery(clips, taken, threads)
