@@ -23,6 +23,7 @@ import pytest
 
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.data.folder import FolderReport
+from lumiere_jax.data.limits import Limits
 from lumiere_jax.data.sources import create_source
 from lumiere_jax.data.video_io import write_mp4
 from lumiere_jax.planning.check_up import finding, noise, optimization, report, run, source
@@ -30,7 +31,8 @@ from lumiere_jax.planning.check_up import input as data_input
 from lumiere_jax.planning.check_up.finding import Finding
 from lumiere_jax.planning.plan import Plan
 from lumiere_jax.planning.topology import GIB
-from tests.tiny_runs import example_config, tiny_config
+from lumiere_jax.text import TextConfig
+from tests.tiny_runs import example_config, tiny_config, write_pictures
 from tests.warm_python import REPOSITORY
 
 DRAWN = ("a large red circle moving right on a plain black background",)
@@ -183,6 +185,27 @@ def test_files_that_are_left_out_are_told(small_slow):
     assert sound == rows.keys() - {"files left out"}
 
 
+def test_each_source_of_a_mixture_has_its_rows(small_slow, tmp_path):
+    pictures = write_pictures(tmp_path / "pictures")
+    config = folder_config("", **{"data.name": "mixture", "data.min_size": 1})
+    parts = ({"name": "video_folder", "folder": str(small_slow)},
+             {"name": "image_folder", "folder": str(pictures)})  # fmt: skip
+    data = dataclasses.replace(config.data, num_frames=1, mixture=parts)
+    looks = source.look(create_source(data, "train"), data)
+    rows = {row.name for row in source.findings(looks, dataclasses.replace(config, data=data))}
+    assert {"size of the source (video_folder)", "captions (image_folder)"} <= rows
+    assert "rate of the source (image_folder)" not in rows
+
+
+def test_clips_that_were_prepared_without_limits():
+    config = stage_of("stunet").config
+    for least, verdict in ((0, "ok"), (1, "look")):
+        limits = Limits(min_size=least)
+        seen = source.Look(name="prepared", captions=("a dog",), limits=limits)
+        (row,) = source.repeats(seen, config)
+        assert row.verdict == verdict
+
+
 def test_captions_that_say_nothing():
     config = stage_of("stunet").config
     verdicts = {
@@ -261,6 +284,9 @@ def test_measured_input_and_a_source_that_is_not_there(monkeypatch, tmp_path):
     stage = Stage.from_config(tiny_config("t2i"), shapes_only=True)
     delivery = data_input.measure(stage, create_source(stage.config.data, "train"))
     assert delivery.clips >= 2 and delivery.seconds > 0 and math.isfinite(delivery.rate)
+    without = dataclasses.replace(stage.config, text=TextConfig(name="t5", dim=64))
+    stage = dataclasses.replace(stage, config=without)  # whose folder is not here
+    assert data_input.measure(stage, create_source(stage.config.data, "train")).clips >= 2
     absent = Stage.from_config(
         tiny_config("stunet", data__name="video_folder", data__folder=str(tmp_path / "no")),
         shapes_only=True,
