@@ -13,7 +13,11 @@ from PIL import Image
 
 from lumiere_jax.cascade.config import ConfigDict
 from lumiere_jax.cascade.stage import STAGES
-from lumiere_jax.training.train import train
+from lumiere_jax.cascade.state import TrainState
+from lumiere_jax.runtime.cache_folder import CacheFolder
+from lumiere_jax.runtime.programs import Programs
+from lumiere_jax.training import distill
+from lumiere_jax.training import train as training
 from tests.warm_python import python
 
 STEPS = 4
@@ -69,6 +73,16 @@ def training_command(stage: str, workdir: Path, /, **fields: Any) -> list[str]:
     flags = [f"--config.{name}={value}" for name, value in (overrides(stage) | fields).items()]
     program = [python(), "-m", "lumiere_jax.main", f"--config=configs/{stage}.py:tiny"]
     return [*program, f"--workdir={workdir}", *flags]
+
+
+def train(config: ConfigDict, workdir: str | Path) -> TrainState:
+    """Trains with the programs that all tests share, as commands do."""
+    return training.train(config, workdir, programs=Programs(CacheFolder.of_user()))
+
+
+def distil(config: ConfigDict, workdir: str | Path) -> TrainState:
+    """The same of a distillation."""
+    return distill.distil(config, workdir, programs=Programs(CacheFolder.of_user()))
 
 
 def train_cascade(folder: Path) -> dict[str, Path]:

@@ -16,10 +16,9 @@ from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.models.stunet import is_temporal
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.sharding import create_mesh
-from lumiere_jax.training.train import train
 from tests.inference.running import run
 from tests.manifests import write_manifest
-from tests.tiny_runs import ONE_STEP, tiny_config
+from tests.tiny_runs import ONE_STEP, tiny_config, train
 
 SHIPPED = ("t2i", "stunet", "stunet_conditional", "ssr", "style")
 PROMPT = "a large red circle moving right"

@@ -12,8 +12,7 @@ from lumiere_jax.checkpoints.checkpoint import Checkpointer
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.sharding import create_mesh, state_shardings, with_shardings
 from lumiere_jax.training.optimizer import create_optimizer
-from lumiere_jax.training.train import train
-from tests.tiny_runs import assert_same_arrays, saved_arrays, tiny_config
+from tests.tiny_runs import assert_same_arrays, saved_arrays, tiny_config, train
 
 CONFIG = tiny_config("stunet")
 

@@ -13,8 +13,7 @@ from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.models.lora import LORA, fresh_lora, merge_lora
 from lumiere_jax.models.stunet import is_temporal
 from lumiere_jax.runtime.errors import UserError
-from lumiere_jax.training.train import train
-from tests.tiny_runs import tiny_config
+from tests.tiny_runs import tiny_config, train
 
 PROMPT = "a large red circle moving right"
 

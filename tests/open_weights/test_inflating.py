@@ -18,10 +18,9 @@ from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.sharding import create_mesh
 from lumiere_jax.training.initialization import initial_params
 from lumiere_jax.training.step import training_loss
-from lumiere_jax.training.train import train
 from tests.open_weights import deepfloyd
 from tests.quick_jit import quick_jit
-from tests.tiny_runs import metric
+from tests.tiny_runs import metric, train
 
 INFLATED = {"t2i": "stunet", "ssr": "ssr"}
 FRAMES = 4

@@ -16,11 +16,10 @@ from lumiere_jax.models.stunet import is_temporal
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.sharding import create_mesh
 from lumiere_jax.training import samples
-from lumiere_jax.training.distill import distil, rounds
+from lumiere_jax.training.distill import rounds
 from lumiere_jax.training.initialization import initial_state
 from lumiere_jax.training.optimizer import create_optimizer
-from lumiere_jax.training.train import train
-from tests.tiny_runs import assert_same_arrays, metric, saved_arrays, tiny_config
+from tests.tiny_runs import assert_same_arrays, distil, metric, saved_arrays, tiny_config, train
 
 PROMPT = "a large red circle moving right"
 STEPS = 2

@@ -22,7 +22,6 @@ from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.training import samples
 from lumiere_jax.training import train as training
 from lumiere_jax.training.reporting import NonFiniteError
-from lumiere_jax.training.train import train
 from tests.tiny_runs import (
     ONE_STEP,
     SMALLEST,
@@ -31,6 +30,7 @@ from tests.tiny_runs import (
     metric,
     saved_arrays,
     tiny_config,
+    train,
     training_command,
 )
 
