@@ -8,7 +8,7 @@ know far more of the world than those of videos, and single frames, as soft and 
 what `stunet` will see (`--config.data.folder=FOLDER` holds `images/` and `videos/`; the share of
 three in four is a choice, not a finding). A step of 2048 seeks into as many videos would starve a
 pod: let `lumiere_jax.prepare_data` write records of it (`--config.data.name=prepared`). 500,000
-steps of 2048 are Imagen's 1B pictures and more.
+steps of 2048 are a fifth of Imagen's (arXiv 2205.11487, F.1), a matter of cost.
 
 `tiny` is what the tests train. `small` is shipped (weights/small/README.md): on 2 CPU cores 50 min,
 and single frames of 64 held-out captions then had the right colour in 100%, background in 100% and
@@ -21,6 +21,7 @@ from lumiere_jax.cascade.config import (
     choose_variant,
     default_config,
     set_full_scale,
+    set_pictures_and_frames,
     set_short_run,
     set_small,
 )
@@ -41,18 +42,9 @@ def get_config(variant: str | None = None) -> ConfigDict:
         config.diffusion.weighting = "balanced"  # shapes are a small part of the plain error
     else:
         set_full_scale(config, resolution=128, num_frames=1)
-        _mix_pictures_and_frames(config)
+        set_pictures_and_frames(config)
         config.diffusion.log_snr_shift = -1.4  # 2 log(64 / 128), simple diffusion (2301.11093)
         config.mesh.fsdp = 16
         config.train.batch_size = 2048
         config.train.num_steps = 500_000
     return config
-
-
-def _mix_pictures_and_frames(config: ConfigDict) -> None:
-    """Pictures with captions, three of four, from FOLDER/images, and frames from FOLDER/videos."""
-    config.data.name = "mixture"
-    config.data.mixture = (
-        {"name": "image_folder", "folder": "images", "weight": 3},
-        {"name": "video_folder", "folder": "videos", "weight": 1},
-    )

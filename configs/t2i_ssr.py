@@ -8,8 +8,8 @@ share. Its schedule has no shift: the low-resolution picture decides all that is
 pixels, and the noise at log-SNR 0 hides what is smaller. Augmentation noise is added before
 enlarging: a level of 0.1 then hides 20 grey levels of each of the base's pixels, which is what the
 base is off by; added after enlarging 8 times, averaging leaves 4.2 of it. It trains on crops of 256
-pixels, cut on the host, of 1024 (Imagen Video, arXiv 2210.02303, trained on crops as well), and
-needs no guidance.
+pixels, cut on the host, of pictures and frames that are 1024 or larger (Imagen, arXiv 2205.11487,
+trained its last stage on crops as well), and needs no guidance.
 """
 
 from lumiere_jax.cascade.config import (
@@ -18,6 +18,7 @@ from lumiere_jax.cascade.config import (
     choose_variant,
     default_config,
     set_full_scale,
+    set_pictures_and_frames,
     set_short_run,
     set_small,
 )
@@ -43,6 +44,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
         config.ssr.update({"factor": 4, "crop": 64})
     else:
         set_full_scale(config, resolution=1024, num_frames=1)
+        set_pictures_and_frames(config)
         config.ssr.noise_on = "low_resolution"
         config.mesh.fsdp = 16
         config.train.batch_size = 512

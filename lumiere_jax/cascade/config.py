@@ -340,18 +340,18 @@ def set_full_scale(config: ConfigDict, *, resolution: int, num_frames: int) -> N
 
     - Text: T5 v1.1 XXL, frozen, 128 tokens, dropped in 10% of clips (Imagen, arXiv 2205.11487,
       sections 2.1 and F.1).
-    - Noise levels: the cosine schedule and v (Imagen Video, arXiv 2210.02303, sections 2.1 and
-      2.4), plain weights. The files set a shift for what is undecided at their size; it fades
-      towards clean data (simple diffusion, arXiv 2301.11093, section 3.1), since with one shift for
-      all times only 10% of them have a log-SNR above 0 at 80 frames of 128×128, and 32% do so.
+    - Noise levels: the cosine schedule and v (Imagen Video, arXiv 2210.02303), plain weights. The
+      files set a shift for what is undecided at their size; it fades towards clean data (simple
+      diffusion, arXiv 2301.11093, section 3.1), since with one shift for all times only 10% of them
+      have a log-SNR above 0 at 80 frames of 128×128, and 32% do so.
     - Sampling: DPM-Solver++(2M), 50 steps even in log-SNR to 10, where less than one grey level of
       noise is left: an exact denoiser then keeps 97 to 101% of real clips' variance in every band
       of frequency; DDIM with even steps, the default of small runs, keeps 4 to 94%
       (benchmarks/noise_levels.md).
     - Optimizer: AdamW at 1e-4 after 10,000 steps of warm-up, and an EMA of 0.9999 (Imagen, F.1,
       whose base had Adafactor; `optimizer.name=adafactor` moves what starts at zero as well).
-    - Clips: 16 frames/s (Lumiere, section 3.1), every second one mirrored unless its caption names
-      a side.
+    - Clips: 16 frames/s, 5 s in 80 frames (Lumiere, arXiv 2401.12945), every second one mirrored
+      unless its caption names a side.
     - The clock, not steps, decides when something is written, since the time of a step is the
       slice's: a checkpoint every 20 minutes, which is what a preemption costs at most, a held-out
       loss every hour, samples every two. They show the captions of held-out clips.
@@ -363,6 +363,18 @@ def set_full_scale(config: ConfigDict, *, resolution: int, num_frames: int) -> N
     config.diffusion.interpolated_shift = True
     config.sampling.update(sampler="dpmpp_2m", num_steps=50, last_log_snr=10.0, prompts=())
     config.train.update(checkpoint_minutes=20.0, eval_minutes=60.0, sample_minutes=120.0)
+
+
+def set_pictures_and_frames(config: ConfigDict) -> None:
+    """Pictures with captions, three of four, from FOLDER/images, and frames from FOLDER/videos.
+
+    FOLDER is `data.folder`.
+    """
+    config.data.name = "mixture"
+    config.data.mixture = (
+        {"name": "image_folder", "folder": "images", "weight": 3},
+        {"name": "video_folder", "folder": "videos", "weight": 1},
+    )
 
 
 def set_imported(config: ConfigDict) -> None:
