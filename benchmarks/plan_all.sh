@@ -27,5 +27,7 @@ plan ssr v5e:4x4 --config.train.batch_size=16
 plan ssr v5p:2x2x1 --mode=sample --config.mesh.data=1 --config.mesh.space=4
 plan ssr v5e:4x4 --mode=sample --config.mesh.data=1 --config.mesh.space=16
 plan stunet:if_xl v5p:2x2x4 --config.train.batch_size=16
+plan t2i_ssr v5p:2x2x4 --config.train.batch_size=32
+plan t2i v5p:2x2x4 --config.train.batch_size=128
 mv "$output.part" "$output"
 "$python" benchmarks/plan_table.py --input="$output"

@@ -6,9 +6,13 @@
 reasons. What it is the image network of is videos, so it learns from both: pictures, whose captions
 know far more of the world than those of videos, and single frames, as soft and as compressed as
 what `stunet` will see (`--config.data.folder=FOLDER` holds `images/` and `videos/`; the share of
-three in four is a choice, not a finding). A step of 2048 seeks into as many videos would starve a
-pod: let `lumiere_jax.prepare_data` write records of it (`--config.data.name=prepared`). 500,000
-steps of 2048 are a fifth of Imagen's (arXiv 2205.11487, F.1), a matter of cost.
+three in four is a choice, not a finding). 500,000 steps of 2048 are a fifth of Imagen's (arXiv
+2205.11487, F.1), a matter of cost.
+
+A frame of a video file is a seek and seconds of decoding, 0.26 s of a core; a record takes 0.002 s
+(benchmarks/README.md). `lumiere_jax.prepare_data --config=configs/t2i.py:full
+--config.data.fps=1` writes one for every second of video, which an entry of the mixture names as
+{"name": "prepared", "folder": FOLDER, "fps": 1, "weight": 1}.
 
 `tiny` is what the tests train. `small` is shipped (weights/small/README.md): on 2 CPU cores 50 min,
 and single frames of 64 held-out captions then had the right colour in 100%, background in 100% and

@@ -9,7 +9,7 @@ PNG frames take 70 ms, JPEG frames, with a loss, 20 ms.
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -122,6 +122,7 @@ class RecordFormat:
 
     def __init__(self, clip_shape: Sequence[int], text_dim: int | None = None):
         """Args: shape [T, H, W, 3] of a clip, and size D of stored embeddings, if there are any."""
+        import tensorflow as tf
         import tensorflow_datasets as tfds  # here, because it takes a second or two
         from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
@@ -137,6 +138,8 @@ class RecordFormat:
             features["text"] = tfds.features.Tensor(shape=shape, dtype=np.float32, **as_bytes)
             features["text_lengths"] = tfds.features.Tensor(shape=(None,), dtype=np.int64)
         self.features = tfds.features.FeaturesDict(features)
+        self._clip_shape, self._text_dim = tuple(clip_shape), text_dim or 0
+        self._example = tf.train.Example
         self._serializer = ExampleSerializer(self.features.get_serialized_info())
 
     def serialize(self, record: Record) -> bytes:
@@ -155,17 +158,27 @@ class RecordFormat:
 
     def parse(self, serialized: bytes) -> Record:
         """The record of `serialize`."""
-        example = self.features.deserialize_example_np(serialized)
+        # TFDS copies the frames once more, and keeps all other threads waiting for it.
+        example = self._example.FromString(serialized).features.feature
         text: tuple[np.ndarray, ...] = ()
         if "text" in self.features:
-            text = tuple(np.split(example["text"], np.cumsum(example["text_lengths"])[:-1]))
+            rows = np.frombuffer(_bytes(example, "text"), np.float32).reshape(-1, self._text_dim)
+            lengths = example["text_lengths"].int64_list.value
+            text = tuple(np.split(rows, np.cumsum(lengths)[:-1]))
+        frames = np.frombuffer(_bytes(example, "video"), np.uint8)
         return Record(
-            frames=example["video"],
-            captions=tuple(caption.decode() for caption in example["captions"]),
-            path=example["path"].decode(),
-            start=float(example["start"]),
+            frames=frames.reshape(self._clip_shape),
+            captions=tuple(caption.decode() for caption in example["captions"].bytes_list.value),
+            path=_bytes(example, "path").decode(),
+            start=float(example["start"].float_list.value[0]),
             text=text,
         )
+
+
+def _bytes(example: Mapping[str, Any], name: str) -> bytes:
+    """A feature that is one string of bytes."""
+    (value,) = example[name].bytes_list.value
+    return value
 
 
 def open_writer(path: os.PathLike) -> ArrayRecordWriter:
