@@ -4,6 +4,7 @@ Jobs wait in a database, and workers make them: processes on this machine, and w
 any others. Ctrl-C or SIGTERM ends it; jobs that run then go back to the queue.
 """
 
+import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,10 @@ from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.options import declared, define_flag
 from lumiere_jax.runtime.path_flags import define_path
 from lumiere_jax.serving.settings import Limits, Settings
+
+# Of the extra `serve`; they are imported later, while the workers start.
+_PACKAGES = ("fastapi", "fastapi_offline", "httpx", "prometheus_client", "python_multipart",
+             "sqlalchemy", "uvicorn")  # fmt: skip
 
 _BUNDLE = define_path(
     "bundle", None, "Weights: a folder, or OWNER/NAME of a model hub.", required=True
@@ -61,19 +66,16 @@ def main(argv: Sequence[str]) -> None:
     """Serves."""
     if _WORKER_ONLY.value and not _WORKERS.value:
         raise UserError("--worker_only with --workers=0 would do nothing; give 1 or more.")
-    try:
-        from lumiere_jax.serving import app, command
-        from lumiere_jax.serving.log import log_plainly
-    except ImportError as error:
-        raise UserError(
-            f"serving needs {error.name}: install the extra, pip install 'lumiere_jax[serve]'"
-        ) from error
-    from lumiere_jax.checkpoints import hub
+    for name in _PACKAGES:
+        if importlib.util.find_spec(name) is None:
+            raise UserError(
+                f"serving needs {name}: install the extra, pip install 'lumiere_jax[serve]'"
+            )
+    from lumiere_jax.serving import command
+    from lumiere_jax.serving.log import log_plainly
 
-    del app  # imported for what it needs
     log_plainly()
-    data = Path(_DATA.value).absolute()
-    bundle = hub.find(str(_BUNDLE.value)).absolute()
+    data, bundle = Path(_DATA.value).absolute(), _bundle()
     with command.data_folder(data) as scratch:
         settings = _settings(bundle, data, scratch)
         if _WORKER_ONLY.value:
@@ -88,6 +90,15 @@ def main(argv: Sequence[str]) -> None:
                 allowed_hosts=_ALLOWED_HOSTS.value,
                 trusted_proxies=_TRUSTED_PROXIES.value,
             )
+
+
+def _bundle() -> Path:
+    folder = Path(str(_BUNDLE.value)).expanduser()
+    if not folder.is_dir():
+        from lumiere_jax.checkpoints import hub  # imports JAX, as workers can do meanwhile
+
+        folder = hub.find(str(_BUNDLE.value))
+    return folder.absolute()
 
 
 def _settings(bundle: Path, data: Path, scratch: Path) -> Settings:

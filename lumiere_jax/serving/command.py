@@ -17,7 +17,6 @@ from lumiere_jax.runtime import web_server
 from lumiere_jax.runtime.cache_folder import VARIABLE, CacheFolder
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.serving.database import Database
-from lumiere_jax.serving.model import Models
 from lumiere_jax.serving.settings import Settings
 from lumiere_jax.serving.store import Store
 from lumiere_jax.serving.supervisor import Supervisor
@@ -37,21 +36,23 @@ def serve(
     trusted_proxies: Sequence[str] = (),
 ) -> None:
     """Serves, with workers in processes of their own, until SIGTERM or Ctrl-C."""
-    from lumiere_jax.serving.app import make_app
-
     trust = trusting(trusted_proxies)
     _allow_files()
     CacheFolder.of_user()  # one that is unsafe is told now, and not by each worker
     keys = read_keys(key_file)
-    models = Models.read(settings.bundle, distilled=settings.distilled)
     listening = web_server.listen(host, port)
     database = Database(settings.database)
-    is_local = ipaddress.ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback
-    hosts = names(host, is_open=not keys and is_local, allowed=allowed_hosts)
-    app = make_app(Store(database), models, settings, keys, lambda: server.should_exit, hosts)
-    server = web_server.make_server(app, **trust)
-    web_server.end_by_signal(server)
     with _supervised(database, settings, num_workers):
+        # What imports JAX comes after the start of the workers, which do so at the same time.
+        from lumiere_jax.serving.app import make_app
+        from lumiere_jax.serving.model import Models
+
+        models = Models.read(settings.bundle, distilled=settings.distilled)
+        address = ipaddress.ip_address(listening.getsockname()[0].partition("%")[0])
+        hosts = names(host, is_open=not keys and address.is_loopback, allowed=allowed_hosts)
+        app = make_app(Store(database), models, settings, keys, lambda: server.should_exit, hosts)
+        server = web_server.make_server(app, **trust)
+        web_server.end_by_signal(server)
         where = web_server.address(host, listening.getsockname()[1])
         print(f"serving {settings.bundle} at {where} with {num_workers} workers", flush=True)
         server.run(sockets=[listening])
@@ -66,6 +67,8 @@ def _allow_files() -> None:
 
 def work(settings: Settings, num_workers: int) -> None:
     """Runs only workers until SIGTERM or Ctrl-C."""
+    from lumiere_jax.serving.model import Models
+
     CacheFolder.of_user()  # see `serve`
     Models.read(settings.bundle, distilled=settings.distilled)
     database, ending = Database(settings.database), threading.Event()

@@ -246,11 +246,14 @@ def main(name: str, settings: Settings) -> None:
     def is_stopping() -> bool:
         return stop.is_set() or (parent is not None and not parent.is_alive())
 
-    def make_runner(settings: Settings) -> Runs:
-        from lumiere_jax.serving.runner import Runner
-
-        return Runner(settings)
-
+    # Before the first job needs it. What fails here fails again there, and is told then.
+    threading.Thread(target=_make_runner, args=(settings,), daemon=True).start()
     leases = Leases(Database(settings.database), name, settings.lease)
-    Worker(leases, settings, make_runner, is_stopping).run()
+    Worker(leases, settings, _make_runner, is_stopping).run()
     os._exit(0)  # nothing is left to do, and a thread of JAX may still be running
+
+
+def _make_runner(settings: Settings) -> Runs:
+    from lumiere_jax.serving.runner import Runner  # imports JAX, which takes seconds
+
+    return Runner(settings)

@@ -87,6 +87,8 @@ def test_forms_name_no_addresses_and_are_short(opened):
         # However it is written.
         text = json.dumps(nested).replace("path", "p\\u0061th")
         assert client.post(path, content=text).status_code == 422
+    for form in ([], "x", {"session_hash": "x" * 65}):
+        assert client.post(path, json=form).status_code == 422
     assert client.post(path, content=b"[" * 100_000).status_code == 400
     assert client.post(path, content=b'"' + b"x" * 2**18 + b'"').status_code == 413
 

@@ -244,6 +244,15 @@ def test_several_videos_and_links_to_their_settings(page, open_page, tmp_path):
     captions = page.locator("#results figcaption")
     wait_until(page, "() => document.querySelectorAll('#results video').length === 2")
     assert ["seed 41" in captions.nth(0).inner_text(), "seed 42" in captions.nth(1).inner_text()]
+    menu = page.get_by_label("Use this video in another task").nth(1)
+    menu.select_option("animate")
+    picture = page.get_by_test_id("detailed-image").or_(page.locator(".image-frame img"))
+    picture.locator("visible=true").first.wait_for()
+    assert field(page, "Prompt").input_value() == "ä & b = c #1"
+    menu.select_option("inpaint")
+    clip = page.locator("video.given").locator("visible=true").element_handle()
+    wait_until(page, "video => video.readyState >= 2", clip)
+    assert page.get_by_role("tab", name="Inpaint").get_attribute("aria-selected") == "true"
     link = page.get_by_role("link", name="Link to these settings").nth(1).get_attribute("href")
     other = open_page(page.url.rstrip("/") + link, **DESKTOP)
     wait_until(other, "() => document.querySelector('[aria-selected=true]')?.innerText === 'Style'")

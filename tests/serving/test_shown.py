@@ -45,7 +45,7 @@ def test_unfinished_jobs_have_a_bar_and_a_preview():
     text = shown.progress([running, job(state="cancelled")])
     assert text.count("<progress") == 1 and 'value="0.25"' in text
     assert 'src="/api/v1/jobs/x/preview.png?number=2"' in text
-    assert shown.gallery([running]) == ""
+    assert shown.gallery([running], "", {}) == ""
 
 
 def test_results_stand_beside_what_they_were_made_from():
@@ -53,10 +53,11 @@ def test_results_stand_beside_what_they_were_made_from():
         state="done", video_url="/api/v1/jobs/x/video", finished_at=JOB["started_at"],
         warnings=["They know <b> only."],
     )  # fmt: skip
-    text = shown.gallery([done], '/tmp/"x".mp4')
+    text = shown.gallery([done], '/tmp/"x".mp4', {"extend": "Extend"})
     assert text.index("Before") < text.index("Done in 0 s") and text.count("<video") == 2
     assert 'src="/gradio_api/file=/tmp/&quot;x&quot;.mp4"' in text
     assert 'download="lumiere-01234567.mp4"' in text and "region: 6.6% of the frame" in text
     assert 'href="/?task=inpaint&amp;prompt=%3Cb%3E%26&amp;seed=7"' in text
+    assert 'data-job="0123456789"' in text and '<option value="extend">Extend</option>' in text
     assert "They know &lt;b&gt; only." in text and "<b>&" not in text
-    assert "<img" in shown.gallery([done], "/tmp/x.png")
+    assert "<img" in shown.gallery([done], "/tmp/x.png", {})

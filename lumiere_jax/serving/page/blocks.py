@@ -2,12 +2,14 @@
 
 import html
 import secrets
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
+from gradio.utils import LRUCache
 from starlette.types import ASGIApp
 
 from lumiere_jax.inference import vocabulary
@@ -39,13 +41,21 @@ _ASIDE = (
     "make",
 )  # parts of a form that are not sent
 _MOST_VIDEOS, _MOST_KEPT = 8, 60  # of one click; entries of the history
+# The menu below a result: it says which result and which task, and then forgets the choice.
+_USE = """element.addEventListener("change", ({ target }) => {
+  if (target.value) trigger("use", { task: target.value, job: target.dataset.job });
+  target.value = "";
+});"""
+_TO_TOP = "() => window.scrollTo({ top: 0, behavior: 'smooth' })"
 _NOTHING_YET = "<p>Your videos appear here.</p>"
 _CSS = """
 .gallery { display: grid; gap: 12px; grid-template-columns: repeat(auto-fill, minmax(240px, 1fr)); }
 .gallery figure { margin: 0; } .gallery figcaption { font-size: .85rem; overflow-wrap: anywhere; }
 .gallery video, .gallery img, .job img { width: 100%; border-radius: 8px; display: block;
   image-rendering: pixelated; background: #000; }
-.gallery a { text-decoration: underline; } .job progress { width: 100%; } .job p { margin: 4px 0; }
+.gallery a { text-decoration: underline; margin: 0 !important; padding: 0 !important; }
+.gallery select { display: block; width: 100%; margin-top: 6px; border-radius: 8px; }
+ .job progress { width: 100%; } .job p { margin: 4px 0; }
 .given { height: 220px; margin: auto; display: block; border-radius: 8px; }
 .doubt:not(:empty) { border-left: 4px solid #e0a030; padding-left: 10px; }
 footer { display: none !important; }
@@ -61,6 +71,8 @@ def build(app: ASGIApp, info: Info, models: Models, settings: Settings, folder: 
     limit = settings.limits.streams
     blocks.queue(max_size=limit, default_concurrency_limit=None, api_open=False)
     blocks.state_session_capacity = limit
+    # Gradio forgets no session that never asks for its news, but here the oldest of many.
+    blocks._queue.pending_event_ids_session = LRUCache(2000)
     host = FastAPI()
     # Fonts are those of the visitor's system: others would come from another host.
     theme = gr.themes.Soft(
@@ -134,7 +146,7 @@ class Page:
         form: Form = {}
         if "video" in TASKS[task].files:
             # Gradio's own field for videos loads 31 MB of FFmpeg into the browser.
-            form["video"] = gr.File(label="Video", file_types=["video", ".gif"], height=110)
+            form["video"] = gr.File(label="Video", file_types=["video", ".gif"], height=140)
             form["clip"] = gr.HTML(js_on_load=None, padding=False)
         else:
             form["image"] = gr.Image(
@@ -144,7 +156,7 @@ class Page:
 
     def _region_fields(self) -> Form:
         editor = gr.ImageEditor(
-            label="Region to change", sources=(), transforms=(), layers=False,
+            label="Region", sources=(), transforms=(), layers=False,
             brush=_brush(examples.SIDE), height=380, buttons=["fullscreen"], type="filepath",
             placeholder="Choose a file above: its first frame appears here, to be painted on.",
         )  # fmt: skip
@@ -156,7 +168,7 @@ class Page:
             check = gr.Button("Check the region", size="sm", min_width=120)
             box = gr.Button("Turn it into a box", size="sm", min_width=120)
         mask = gr.File(label="Mask in place of the painting", file_types=["image", "video"],
-                       height=110)  # fmt: skip
+                       height=140)  # fmt: skip
         region = gr.Markdown(elem_classes="region")
         seen = gr.Image(
             show_label=False, interactive=False, visible=False, height=220, buttons=[],
@@ -198,7 +210,13 @@ class Page:
         tasks = list(self._info.tasks)
         with gr.Row():
             count = gr.Slider(
-                1, _MOST_VIDEOS, 1, step=1, label="Videos", info="Each has a seed of its own."
+                1,
+                _MOST_VIDEOS,
+                1,
+                step=1,
+                label="Videos",
+                min_width=260,
+                info="Each has a seed of its own.",
             )
             seed = fields.field(self._options["seed"], self._info, tasks)
         with gr.Accordion("More options", open=False):
@@ -211,7 +229,7 @@ class Page:
     def _add_results(self) -> None:
         self._progress = gr.HTML(elem_id="progress", js_on_load=None, padding=False)
         self._cancel = gr.Button("Cancel", variant="stop", visible=False)
-        self._gallery = gr.HTML(_NOTHING_YET, elem_id="results", js_on_load=None)
+        self._gallery = gr.HTML(_NOTHING_YET, elem_id="results", js_on_load=_USE)
         self._listed = gr.Dataset(
             components=[gr.Textbox(visible=False), gr.Textbox(visible=False)], samples=[],
             headers=["Task", "Prompt"], type="index", label="Made in this browser", visible=False,
@@ -236,6 +254,9 @@ class Page:
         self._listed.click(
             self._choose, [self._listed, self._history], self._history, preprocess=False
         ).then(self._look, **look)
+        self._gallery.use(
+            self._use, self._history, [self._tabs, *every], preprocess=False, show_progress="hidden"
+        ).success(js=_TO_TOP)
         for task, form in self._forms.items():
             self._listen_to_form(task, form, look)
             if "editor" in form:
@@ -319,7 +340,7 @@ class Page:
             raise drawing.problem(f"The seed must be a whole number, not {seed!r}.")
         first = int(seed) if seed else secrets.randbelow(2**32)
         ids: list[str] = []
-        for number in range(count):
+        for number in range(min(count, _MOST_VIDEOS)):
             fields_sent = fields.sent(form | {"seed": first + number})
             try:
                 answer = await self._client.ask(
@@ -350,7 +371,8 @@ class Page:
                 gr.skip(),
                 gr.Timer(active=True),
             ]
-        gallery = shown.gallery(jobs, entry["before"] if len(jobs) else "")
+        uses = {task: _NAMES[task] for task in self._forms if TASKS[task].files}
+        gallery = shown.gallery(jobs, entry["before"] if len(jobs) else "", uses)
         is_over = all(job["state"] in shown.FINISHED for job in jobs)
         progress = shown.progress(jobs) if jobs else "These videos were deleted after some time."
         return [
@@ -366,6 +388,23 @@ class Page:
         except Refused as refused:
             raise drawing.problem(str(refused)) from refused
         return await self._look(request, history, before)
+
+    async def _use(self, request: gr.Request, event: gr.EventData, history: Any) -> dict[Any, Any]:
+        """A result becomes what another task begins with."""
+        form = self._forms[event.task]
+        try:
+            answer = await self._client.ask(request, "GET", f"/jobs/{uuid.UUID(event.job)}/video")
+        except Refused as refused:
+            raise drawing.problem(str(refused)) from refused
+        video, picture, side = await self._drawing.taken(event.task, answer.content)
+        found = {form["prompt"]: _shown(history)["prompt"]}
+        found[form.get("video") or form["image"]] = video if "video" in form else picture
+        if "editor" in form:
+            found |= {
+                form["editor"]: gr.ImageEditor(picture, brush=_brush(side)),
+                form["mask"]: None, form["region"]: "", form["seen"]: gr.Image(visible=False),
+            }  # fmt: skip
+        return {self._tabs: gr.Tabs(selected=event.task)} | found
 
     def _list(self, history: Any) -> gr.Dataset:
         rows = [[_NAMES.get(e["task"], ""), e["prompt"]] for e in _entries(history)]

@@ -68,6 +68,12 @@ class Drawing:
         with Image.open(io.BytesIO(found.frame)) as frame:  # we made it
             return self._kept(found.frame), min(frame.size)
 
+    async def taken(self, task: str, video: bytes) -> tuple[str, str, int]:
+        """A result as files: the video, its first frame, and the shorter side of it in pixels."""
+        found = await self._decoded(task, {"video": video})
+        with Image.open(io.BytesIO(found.frame)) as frame:  # we made it
+            return self._kept(video, "video.mp4"), self._kept(found.frame), min(frame.size)
+
     async def region(self, task: str, form: Mapping[str, Any]) -> tuple[str, str]:
         """How much of the frame is to change, and a picture of it; a message if it cannot be."""
         found = await self._decoded(task, contents(task, form))

@@ -38,6 +38,7 @@ _UPLOAD = "/gradio_api/upload"
 _POST = ("/gradio_api/queue/join", "/gradio_api/run/predict", "/gradio_api/cancel",
          "/gradio_api/reset")  # fmt: skip
 _MAX_JSON = 2**18  # bytes of a form without its files
+_MAX_SESSION = 64  # characters of a session's name, of which Gradio keeps many
 _MAX_KEPT = 32  # uploads of the largest size that the disk holds at a time
 _SCRIPT = re.compile(rb"<script[^>]*>(.*?)</script>", re.DOTALL)
 _POLICY = (
@@ -179,8 +180,10 @@ class Gate:
         try:
             if len(body) > _MAX_JSON:
                 problem = _problem(413, "the form is too large")
-            elif _has_address(json.loads(body)):
+            elif _has_address(form := json.loads(body)):
                 problem = _problem(422, "files are uploaded; the server fetches none")
+            elif not isinstance(form, dict) or len(str(form.get("session_hash"))) > _MAX_SESSION:
+                problem = _problem(422, "this is no form of a session")
         except (ValueError, RecursionError):
             problem = _problem(400, "this is no JSON")
         if problem is not None:

@@ -1,7 +1,7 @@
 """Jobs as visitors see them: how far they are, and the videos."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -68,14 +68,18 @@ def _duration(seconds: float) -> str:
     return f"{whole} s" if whole < 90 else f"{whole // 60} min {whole % 60} s"
 
 
-def gallery(jobs: Sequence[Job], before: str = "") -> str:
-    """HTML of the jobs that have ended, beside what they were made from, a file of the page."""
+def gallery(jobs: Sequence[Job], before: str, uses: Mapping[str, str]) -> str:
+    """HTML of the jobs that have ended, beside what they were made from, a file of the page.
+
+    `before` may be empty; `uses` are tasks that a result can be handed to, with their names.
+    """
     ended = [job for job in jobs if job["state"] in FINISHED]
     if not ended:
         return ""
     caption = "<figcaption><b>Before</b></figcaption>"
     first = [f"<figure>{given(before, 'before')}{caption}</figure>"] if before else []
-    return f'<div class="gallery">{"".join([*first, *map(_result, ended)])}</div>'
+    results = [_result(job, uses) for job in ended]
+    return f'<div class="gallery">{"".join([*first, *results])}</div>'
 
 
 def given(path: str, kind: str = "given") -> str:
@@ -90,7 +94,7 @@ def _video(source: str, kind: str) -> str:
     return f'<video class="{kind}" src="{source}" autoplay loop muted playsinline controls></video>'
 
 
-def _result(job: Job) -> str:
+def _result(job: Job, uses: Mapping[str, str]) -> str:
     options = {k: v for k, v in job["options"].items() if k != "region" and v not in ("", None)}
     link = html.escape("/?" + urlencode({"task": job["task"]} | options))
     parts = [f"<b>{html.escape(described(job))}</b>", f"seed {options['seed']}"]
@@ -103,4 +107,12 @@ def _result(job: Job) -> str:
     parts.append(f'<a href="{link}" target="_blank">Link to these settings</a>')
     shown = _video(source, "after") if job["video_url"] else ""
     notes = "".join(f"<p>⚠ {html.escape(text)}</p>" for text in job["warnings"])
-    return f"<figure>{shown}<figcaption>{' · '.join(parts)}{notes}</figcaption></figure>"
+    menu = _menu(job["id"], uses) if job["video_url"] and uses else ""
+    return f"<figure>{shown}<figcaption>{' · '.join(parts)}{notes}{menu}</figcaption></figure>"
+
+
+def _menu(job: str, uses: Mapping[str, str]) -> str:
+    options = [f'<option value="{task}">{name}</option>' for task, name in uses.items()]
+    first = '<option value="">Use this video in …</option>'
+    label = 'aria-label="Use this video in another task"'
+    return f'<select data-job="{html.escape(job)}" {label}>{first}{"".join(options)}</select>'
