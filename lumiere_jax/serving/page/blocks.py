@@ -57,7 +57,7 @@ _CSS = """
 .gallery select { display: block; width: 100%; margin-top: 6px; border-radius: 8px; }
  .job progress { width: 100%; } .job p { margin: 4px 0; }
 .given { height: 220px; margin: auto; display: block; border-radius: 8px; }
-.doubt:not(:empty) { border-left: 4px solid #e0a030; padding-left: 10px; }
+.doubt.prose:not(:empty) { border-left: 4px solid #e0a030; padding-left: 10px; }
 footer { display: none !important; }
 """
 
@@ -351,10 +351,7 @@ class Page:
                     raise drawing.problem(str(refused), "Not accepted") from refused
                 gr.Warning(html.escape(str(refused)), title=f"{len(ids)} of {count} were accepted")
                 return ids
-            job = answer.json()
-            ids.append(job["id"])
-        for text in job["warnings"]:
-            gr.Warning(html.escape(text), title="The result may not show it")
+            ids.append(answer.json()["id"])
         return ids
 
     async def _look(self, request: gr.Request, history: Any, before: str) -> list[Any]:
