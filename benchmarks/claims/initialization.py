@@ -27,6 +27,7 @@ from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.metrics import oracle
 from lumiere_jax.models.parameters import merge
 from lumiere_jax.runtime import errors, metric_writer
+from lumiere_jax.runtime.programs import Programs
 from lumiere_jax.training import samples
 from lumiere_jax.training.held_out import Evaluation
 
@@ -49,7 +50,7 @@ def measure(config: ConfigDict, folder: Path, image_steps: int, count: int) -> r
     config.init_from = str(runs.image_run(folder, config.seed, image_steps))
     stage, state, mesh = runs.untrained(config)
     clips = create_source(config.data, "test")
-    first_loss = Evaluation(stage, mesh, clips)(state, lambda: None)
+    first_loss = Evaluation(stage, mesh, clips, Programs())(state, lambda: None)["eval_loss"]
     params = merge(state.ema, state.frozen)
     shown = samples.choose(stage, clips)
     samples.write_training_samples(shown, stage, params, 0, workdir, mesh)

@@ -1,10 +1,13 @@
 """Loss on held-out clips."""
 
+import itertools
+import math
 from collections.abc import Callable
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Float
 
 from lumiere_jax import text
 from lumiere_jax.cascade.stage import Batch, Stage
@@ -14,7 +17,11 @@ from lumiere_jax.data.source import Source
 from lumiere_jax.models.parameters import merge
 from lumiere_jax.runtime.programs import Programs
 from lumiere_jax.runtime.sharding import global_batch, replicated, use_mesh
-from lumiere_jax.training.step import step_identity, training_loss
+from lumiere_jax.training.step import clip_losses, step_identity
+
+BANDS = (-10.0, -5.0, 0.0, 5.0)
+"""Log-SNRs between which the loss is told by itself: what is large is decided in the first of them,
+and detail in the last."""
 
 
 class Evaluation:
@@ -37,23 +44,39 @@ class Evaluation:
         )
         batches = text.device_part(batches, stage.text_encoder)
         self._mesh, self._programs = mesh, programs
-        self._about = f"loss {step_identity(stage)}"  # also computes the null text, not in a trace
+        self._about = f"losses {step_identity(stage)}"  # computes the null text, too
         self._batches = [next(batches) for _ in range(config.train.eval_batches)]
 
-        def loss(state: TrainState, batch: Batch, index: np.int32) -> jax.Array:
+        def losses(state: TrainState, batch: Batch, index: np.int32) -> tuple[jax.Array, jax.Array]:
             params, teacher = merge(state.ema, state.frozen), merge(state.teacher, state.frozen)
-            return training_loss(stage, params, batch, jax.random.key(index), teacher)
+            return clip_losses(stage, params, batch, jax.random.key(index), teacher)
 
-        self._loss = loss
+        self._losses = losses
 
-    def __call__(self, state: TrainState, between: Callable[[], None]) -> float:
-        """Mean loss over the clips; `between` is called after every batch, and may raise."""
-        losses = []
+    def __call__(self, state: TrainState, between: Callable[[], None]) -> dict[str, float]:
+        """Mean loss over the clips, and over those of each band of log-SNRs that has any.
+
+        `between` is called after every batch, and may raise.
+        """
+        found = []
         for index, batch in enumerate(self._batches):
             with use_mesh(self._mesh):
                 given = state, global_batch(batch, self._mesh), np.int32(index)
                 places = replicated(self._mesh)
-                loss = self._programs.get(self._loss, given, self._about, out_shardings=places)
-            losses.append(float(loss(*given)))
+                losses = self._programs.get(self._losses, given, self._about, out_shardings=places)
+            found.append([np.asarray(x) for x in losses(*given)])
             between()
-        return float(np.mean(losses))
+        losses, log_snrs = np.concatenate(found, axis=1).astype(np.float64)
+        return {"eval_loss": float(losses.mean()), **by_band(losses, log_snrs)}
+
+
+def by_band(
+    losses: Float[np.ndarray, " clips"], log_snrs: Float[np.ndarray, " clips"]
+) -> dict[str, float]:
+    """The mean loss of each of `BANDS` that has clips, by the name of its metric."""
+    means = {}
+    for low, high in itertools.pairwise((-math.inf, *BANDS, math.inf)):
+        inside = (log_snrs >= low) & (log_snrs < high)
+        if inside.any():
+            means[f"eval_loss_log_snr/{low:g}_to_{high:g}"] = float(losses[inside].mean())
+    return means

@@ -117,10 +117,18 @@ def make_step(stage: Stage, optimizer: Any, shardings: Any) -> Any:
 def training_loss(
     stage: Stage, params: Params, batch: Batch, key: PRNGKeyArray, teacher: Params | None = None
 ) -> Float[Array, ""]:
-    """Mean loss of a batch of clips: of diffusion or, for a student, the distance to its teacher.
+    """Mean loss of a batch of clips, see `clip_losses`."""
+    return clip_losses(stage, params, batch, key, teacher)[0].mean()
 
-    The batch is of `data.pipeline.train_batches`, and the key for all that is drawn; `params` are
-    all parameters, as are the teacher's, where the stage is distilled.
+
+def clip_losses(
+    stage: Stage, params: Params, batch: Batch, key: PRNGKeyArray, teacher: Params | None = None
+) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
+    """Each clip's loss and the log-SNR that was drawn for it.
+
+    The loss is of diffusion or, for a student, the distance to its teacher. The batch is of
+    `data.pipeline.train_batches`, and the key for all that is drawn; `params` are all parameters,
+    as are the teacher's, where the stage is distilled.
     """
     # The third was of crops; without it the others would change in runs that are resumed.
     draw_key, text_key, _, augment_key = jax.random.split(key, 4)
@@ -149,7 +157,7 @@ def training_loss(
         prediction, x0, noise, time,
         schedule=stage.schedule, kind=config.prediction, weighting=config.weighting,
         learned_variance=stage.learned_variance,
-    ).mean()  # fmt: skip
+    ), log_snr  # fmt: skip
 
 
 def _distance_to_teacher(
@@ -160,8 +168,8 @@ def _distance_to_teacher(
     condition: dict[str, Array],
     time: Float[Array, " batch"],
     noise: Float[Array, "batch time height width 3"],
-) -> Float[Array, ""]:
-    """Mean distance of the student's estimates to those that its teacher's steps amount to.
+) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
+    """Distances of the student's estimates to those that its teacher's steps amount to.
 
     The teacher is sampled as `config.sampling` says, with dynamic thresholding, but guided by
     `config.distillation.guidance_scale`. Of several rounds it is the first that counts.
@@ -182,4 +190,4 @@ def _distance_to_teacher(
     return student_loss(
         prediction, target, z, log_snrs[0],
         kind=stage.config.diffusion.prediction, weighting=settings.weighting,
-    ).mean()  # fmt: skip
+    ), log_snrs[0]  # fmt: skip

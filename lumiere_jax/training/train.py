@@ -157,8 +157,9 @@ def train(
                 try:
                     with reporter.goodput.lost():
                         if evaluate and evaluates:
-                            eval_loss = evaluate(state, interruption.poll)
-                            reporter.write(step, eval_loss=eval_loss)
+                            found = evaluate(state, interruption.poll)
+                            eval_loss = found["eval_loss"]
+                            reporter.write(step, **found)
                         if saves:
                             checkpoints.save(state, config, eval_loss)
                         if shown and shows:
