@@ -118,7 +118,8 @@ class Shipped:
 def identities(weights: Path, stages: Sequence[str]) -> dict[str, str]:
     """What scores depend on: a checksum of each stage's weights, and of its config.
 
-    Fields at their default are left out, so that one that is new to the code changes nothing.
+    Fields at their default are left out, so that one that is new to the code changes nothing, and
+    so are those that only say how fast clips are read.
     """
     found = bundle.entries(weights)
 
@@ -127,7 +128,11 @@ def identities(weights: Path, stages: Sequence[str]) -> dict[str, str]:
             flatten_dict(fields, sep=".")
             for fields in (stage["config"], default_config(stage["config"]["stage"]).to_dict())
         )
-        chosen = {name: value for name, value in config.items() if defaults.get(name) != value}
+        chosen = {
+            name: value
+            for name, value in config.items()
+            if defaults.get(name) != value and name != "data.num_threads"
+        }
         text = stage["sha256"] + json.dumps(chosen, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
