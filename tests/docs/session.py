@@ -123,7 +123,7 @@ def _make_clone(place: Path, runs: Mapping[str, Path], demo: Mapping[str, Path])
         for path in (REPOSITORY / folder).iterdir():
             (place / folder / path.name).symlink_to(path)
     (place / "benchmarks" / "results").unlink()
-    for script in ("local_pod.sh", "queued_resource.sh", "tpu_vm.sh"):
+    for script in ("local_pod.sh", "queued_resource.sh", "rehearsal.sh", "tpu_vm.sh"):
         (place / "launch" / script).unlink()
         text = LAUNCH.format(script=REPOSITORY / "launch" / script)
         _write_program(place / "launch" / script, text)

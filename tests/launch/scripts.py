@@ -7,7 +7,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 LAUNCH = REPOSITORY / "launch"
-SCRIPTS = ("local_pod.sh", "queued_resource.sh", "tpu_vm.sh", "worker.sh")
+SCRIPTS = ("local_pod.sh", "queued_resource.sh", "rehearsal.sh", "tpu_vm.sh", "worker.sh")
 
 
 def run_script(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
