@@ -45,9 +45,9 @@ def needs_held_out(stage: Stage) -> bool:
 def choose(stage: Stage, held_out: Source | None, programs: Programs | None = None) -> Shown:
     """The prompts of the config or, for super-resolution, held-out clips that are refined again.
 
-    These are the first ones of the source, as many as there are prompts, with their own captions;
-    other stages take the captions alone, if there are no prompts. The programs of the sampler are
-    among `programs`.
+    These are spread over the source, whose neighbours are often alike, as many as there are
+    prompts, with their own captions; other stages take the captions alone, if there are no prompts.
+    The programs of the sampler are among `programs`.
     """
     prompts, inputs = list(stage.config.sampling.prompts), {}
     count = stage.config.sampling.num_samples
@@ -56,7 +56,7 @@ def choose(stage: Stage, held_out: Source | None, programs: Programs | None = No
         prompts, inputs["video"] = _small_clips(stage, held_out, count)
     elif not prompts:
         assert held_out is not None
-        prompts = [held_out.example(index)[1] for index in range(min(count, len(held_out)))]
+        prompts = [held_out.example(index)[1] for index in _spread(held_out, count)]
     if stage.is_conditional:
         frames, height, width, _ = stage.clip_shape()
         inputs["known"] = np.zeros((len(prompts), frames, height, width, 4), np.float32)
@@ -104,8 +104,14 @@ def _small_clips(
 ) -> tuple[list[str], np.ndarray]:
     """Captions and clips, down-sampled one by one."""
     clips, captions = [], []
-    for index in range(min(count, len(source))):
+    for index in _spread(source, count):
         video, caption = source.example(index)
         clips.append(np.asarray(downsample(jnp.asarray(video[None]), stage.ssr.factor))[0])
         captions.append(caption)
     return captions, np.stack(clips)
+
+
+def _spread(source: Source, count: int) -> list[int]:
+    """Numbers of so many examples, or of all if there are fewer, from all parts of a source."""
+    count = min(count, len(source))
+    return [number * len(source) // count for number in range(count)]
