@@ -255,8 +255,8 @@ assert "mp4" in video.format.name and sizes == [(128, 128)] * 16, sizes
 
 # evaluate and export_bundle: the commands of docs/evaluate.md and docs/bundles.md.
 evaluate() {
-  logged "$python" -m lumiere_jax.eval --task=held_out "--base=$workdir/runs/stunet" \
-    "--ssr=$workdir/runs/ssr" "--output=$workdir/scores" "--text_folder=$text_folder" \
+  logged "$python" -m lumiere_jax.eval --task=held_out --base_only "--base=$workdir/runs/stunet" \
+    "--output=$workdir/scores" "--text_folder=$text_folder" \
     --num_videos=2 --batch_size=2 --bootstrap=0 || return
   why="there is no card.json"
   [[ $dry_run == true || -f $workdir/scores/card.json ]]
