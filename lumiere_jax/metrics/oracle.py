@@ -31,7 +31,7 @@ class Judgement:
     background: bool  # its colour
     size: bool | None  # of every object; None where the caption does not say
     background_kind: bool | None  # plain, striped or checkered; None where the caption does not say
-    shape_frames: float  # share of the frames in which every object has its shape
+    shape_frames: float  # share of frames that show the shape; of two objects, the lower one
     seen: SeenScene  # what was seen, in the caption's order of objects
 
     @property
