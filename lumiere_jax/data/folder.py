@@ -18,6 +18,7 @@ from lumiere_jax.data.source import SPLITS
 from lumiere_jax.runtime.errors import UserError
 
 _PROGRESS_SECONDS = 5.0
+_MOST_NAMED = 20
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -33,22 +34,40 @@ class FolderReport:
     used: int = 0  # how many files are used
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)  # reason by file
     treated: dict[str, str] = dataclasses.field(default_factory=dict)  # what is done to a file
-    limits: str = ""  # that files must keep
+    note: str = ""  # what else there is to say, as the limits that files must keep
 
     def __str__(self) -> str:
         head = f"{self.folder}: {self.used} {self.kind}s used, {len(self.skipped)} skipped"
-        if self.limits:
-            head += f" ({self.limits})"
+        if self.skipped:
+            head += f": {self._counts()}"
+        if self.note:
+            head += f" ({self.note})"
         skipped = [f"  {name}: {why}" for name, why in self.skipped.items()]
         treated = [f"  {name}: used, {how}" for name, how in self.treated.items()]
         return "\n".join([head, *skipped, *treated])
 
     def summary(self) -> str:
         """One line: how many were skipped for which kind of reason, and one of them."""
-        kinds = collections.Counter(reason.split(":")[0] for reason in self.skipped.values())
-        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
         example = "".join(f", as {name}: {why}" for name, why in list(self.skipped.items())[:1])
-        return f"{counts}{example}" or "none found"
+        return f"{self._counts()}{example}" or "none found"
+
+    def _counts(self) -> str:
+        kinds = collections.Counter(reason.split(":")[0] for reason in self.skipped.values())
+        return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+
+
+def grouped(reasons: dict[str, str]) -> dict[str, str]:
+    """Reasons by name; where there are many of a kind (before the colon), one stands for all."""
+    kinds = collections.defaultdict[str, dict[str, str]](dict)
+    for name, reason in reasons.items():
+        kinds[reason.split(":")[0]][name] = reason
+    told: dict[str, str] = {}
+    for alike in kinds.values():
+        if len(alike) > _MOST_NAMED:
+            first, reason = next(iter(alike.items()))
+            alike = {f"{len(alike)} files, as {first}": reason}
+        told |= alike
+    return told
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,7 +51,7 @@ class ImageFolder(HoldsFrames):
         self._folder = CaptionedFolder(folder, split, captions, "image", self._examine)
         self._folder.check_not_empty(f"{height}×{width} pixels")
         self._pictures, self.report = self._folder.files, self._folder.report
-        self.report.limits = self._limits.describe(self._size)
+        self.report.note = self._limits.describe(self._size)
 
     def __len__(self) -> int:
         return len(self._pictures)

@@ -6,8 +6,6 @@ from typing import TypeVar
 
 from lumiere_jax.data.finding import composed
 
-_MOST_NAMED = 20
-
 Name = TypeVar("Name", bound=PurePath)
 
 _PREFERENCE = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
@@ -39,12 +37,8 @@ def reason(used: PurePath) -> str:
 
 
 def left_out(clips: dict[Name, list[Name]]) -> dict[str, str]:
-    """The reason by name of the files that `once` does not use; many are named together."""
-    found = {str(copy): reason(used) for used, same in clips.items() for copy in same}
-    if len(found) > _MOST_NAMED:
-        first, why = next(iter(found.items()))
-        return {f"{len(found)} files, as {first}": why}
-    return found
+    """The reason by name of the files that `once` does not use."""
+    return {str(copy): reason(used) for used, same in clips.items() for copy in same}
 
 
 def told(left_out: dict[str, str]) -> str:

@@ -10,7 +10,6 @@ from etils import epath
 from jaxtyping import Bool, Float32
 
 from lumiere_jax.data.config import DataConfig
-from lumiere_jax.data.folder import FolderReport
 from lumiere_jax.data.image_folder import ImageFolder
 from lumiere_jax.data.mixture import Mixture
 from lumiere_jax.data.moving_digits import MovingDigits
@@ -19,7 +18,12 @@ from lumiere_jax.data.prepared import Prepared
 from lumiere_jax.data.source import Source, StoresText
 from lumiere_jax.data.ucf101 import Ucf101
 from lumiere_jax.data.video_folder import VideoFolder
+from lumiere_jax.runtime.distributed import is_primary, say
 from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.files import write_text
+
+DATA_REPORT = "data_report.txt"
+_MOST_LINES = 20  # of a report that are said
 
 
 class TextEncoder(Protocol):
@@ -86,11 +90,27 @@ def report(source: Source) -> str:
     """Which files a source leaves out, each with the reason; empty where it has no files."""
     if isinstance(source, Mixture):
         return "\n".join(filter(None, map(report, source.sources)))
-    if isinstance(source, VideoFolder | ImageFolder):
+    if isinstance(source, VideoFolder | ImageFolder | Ucf101):
         return str(source.report)
-    if isinstance(source, Ucf101) and source.left_out:
-        return str(FolderReport("ucf101", used=len(source), skipped=source.left_out))
     return ""
+
+
+def say_report(source: Source, folder: epath.PathLike) -> None:
+    """Says which files a source leaves out; all of them in `FOLDER/data_report.txt`."""
+    if not (told := report(source)):
+        return
+    place, lines = epath.Path(folder) / DATA_REPORT, told.splitlines()
+    say("\n".join(lines[:_MOST_LINES]))
+    if len(lines) > _MOST_LINES:
+        say(f"  and {len(lines) - _MOST_LINES} more in {place}")
+    if is_primary():
+        write_text(place, told + "\n")
+
+
+def spread(source: Source, count: int) -> list[int]:
+    """Numbers of so many examples, or of all if there are fewer, from all parts of a source."""
+    count = min(count, len(source))
+    return [number * len(source) // count for number in range(count)]
 
 
 def check_size(source: Source, batch_size: int) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from lumiere_jax.data.finding import stored
+from lumiere_jax.data.folder import FolderReport
 from lumiere_jax.data.pixels import Frames, as_size, resize_and_crop
 from lumiere_jax.data.source import HoldsFrames, check_choice, check_clip, choose_start, fingerprint
 from lumiere_jax.data.ucf101_classes import classes
@@ -30,7 +31,7 @@ SIZE = (240, 320)
 class Ucf101(HoldsFrames):
     """Clips of UCF101 with the prompt of their class as caption.
 
-    Videos that cannot be used, as they are shorter than a clip, are in `left_out`: name -> reason.
+    `report` names the videos that cannot be used, as they are not there or shorter than a clip.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Ucf101(HoldsFrames):
             raise UserError(f"ucf101: there is no folder {root}; give the one that holds UCF-101")
         is_tfds = backend == "tfds" or (backend == "auto" and (root / "ucf101").is_dir())
         find = find_records if is_tfds else find_files
-        found, self.left_out = find(root, split, fold)
+        found, left_out, treated = find(root, split, fold)
         self.num_frames, self.fps, self.split, self.clip = num_frames, fps, split, clip
         self._size, self._found, self._used = as_size(resolution), found, list[UcfVideo]()
         for video in found:
@@ -66,12 +67,15 @@ class Ucf101(HoldsFrames):
                 self._used.append(video)
             else:
                 reason = f"too short: {available} of {num_frames} frames at {fps:g} fps"
-                self.left_out[video.name] = reason
+                left_out[video.name] = reason
+        self.report = FolderReport(
+            f"ucf101 in {root}", used=len(self._used), skipped=left_out, treated=treated,
+            note=f"{len({video.label for video in self._used})} of {len(classes())} classes",
+        )  # fmt: skip
         if not self._used:
             raise UserError(
-                f"ucf101: none of {len(self.left_out)} videos in {root} can be used (as "
-                f"{next(iter(self.left_out.items()), 'none found')}); clips have {num_frames} "
-                f"frames at {fps:g} fps"
+                f"ucf101: none of {len(left_out)} videos in {root} can be used "
+                f"({self.report.summary()}); clips have {num_frames} frames at {fps:g} fps"
             )
 
     def __len__(self) -> int:

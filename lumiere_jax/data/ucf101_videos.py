@@ -5,35 +5,34 @@ been converted to another format. The TFDS builder `ucf101`
 prepares records of JPEG frames and a label.
 """
 
-import collections
 import dataclasses
 import functools
 import io
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from PIL import Image
 
-from lumiere_jax.data import same_clip
 from lumiere_jax.data.file_kinds import VIDEO_SUFFIXES
 from lumiere_jax.data.finding import find_files as find_all
-from lumiere_jax.data.finding import first_files, not_found
 from lumiere_jax.data.folder import examine_all
 from lumiere_jax.data.pixels import Frames
+from lumiere_jax.data.text_file import NotText, read_text
 from lumiere_jax.data.ucf101_classes import classes
 from lumiere_jax.data.video_io import read_video
+from lumiere_jax.data.video_list import MISSING, find_listed
 from lumiere_jax.data.video_timing import VideoInfo, VideoReadError, probe_video
 from lumiere_jax.runtime.errors import UserError
 
-VIDEOS = "UCF-101"
 LISTS = "ucfTrainTestlist"
 LISTS_ARCHIVE = "UCF101TrainTestSplits-RecognitionTask.zip"
 VIDEO_ARCHIVES = ("UCF101.rar", "UCF101_videos.zip")
 
+_LONGEST_LIST = 2**24  # characters
 _FRAMING = 12  # bytes before the data of a TFRecord: its length and a checksum; 4 follow
 
 
@@ -47,8 +46,12 @@ class UcfVideo:
     read: Callable[[int, int], Frames]  # its frames, by the number of the first one and how many
 
 
-Found = tuple[list[UcfVideo], dict[str, str]]
-"""The videos of a split, and by name the reason why others cannot be used."""
+class Found(NamedTuple):
+    """What there is of a split."""
+
+    videos: list[UcfVideo]  # that can be used
+    left_out: dict[str, str]  # by name the reason why others cannot
+    treated: dict[str, str]  # by name what else than decoding is done to a video
 
 
 def find_files(root: Path, split: str, fold: int) -> Found:
@@ -58,60 +61,27 @@ def find_files(root: Path, split: str, fold: int) -> Found:
     what is missing, and how to get it.
     """
     labels = {action.name.casefold(): label for label, action in enumerate(classes())}
-    known = _known(root)
-    if not known:
+    if not (paths := find_all(root, VIDEO_SUFFIXES)):
         _explain_missing_videos(root)
-    videos: list[UcfVideo] = []
-    left_out: dict[str, str] = {}
-    listed = sorted(_listed(root, f"{split}list{fold:02d}.txt"), key=str.casefold)
-    paths = [_the_one(name, known.get(_key(name), [root / name])) for name in listed]
-    if not any(path.is_file() for path in paths):
-        near = not_found(root / listed[0], first_files(root))
-        raise UserError(f"ucf101: not one of the {len(paths)} listed videos is there: {near}")
-    for name, path, info in zip(listed, paths, examine_all(_probe, paths), strict=True):
+    name = f"{split}list{fold:02d}.txt"
+    try:
+        listed = find_listed(_list(root, name), root, paths)
+    except UserError as error:
+        raise UserError(f"ucf101: the list {name} in {root}: {error}") from error
+    found = Found([], {}, {})
+    probed = examine_all(_probe, list(listed.values()))
+    for (name, path), info in zip(listed.items(), probed, strict=True):
         label = labels.get(Path(name).parent.name.casefold())
         if label is None:
             raise UserError(f"ucf101: {name!r} in {LISTS} is of no class that UCF101 has")
-        if isinstance(info, str):
-            left_out[Path(name).name] = info
+        if path is None or isinstance(info, str):
+            found.left_out[Path(name).name] = str(info)
             continue
         read = functools.partial(_read_file, path, info)
-        videos.append(UcfVideo(path.name, label, info.num_frames(info.fps), read))
-    return videos, left_out
-
-
-def _known(root: Path) -> dict[str, list[Path]]:
-    """The files of each video at the best of the places and formats that hold it."""
-    found = collections.defaultdict[str, list[Path]](list)
-    for path in find_all(root, VIDEO_SUFFIXES):
-        found[_key(path)].append(path)
-    for name, paths in found.items():
-        ranks = {path: _rank(path.relative_to(root)) for path in paths}
-        best = (path for path in paths if ranks[path] == min(ranks.values()))
-        found[name] = list(same_clip.once(best))
+        found.videos.append(UcfVideo(path.name, label, info.num_frames(info.fps), read))
+        if info.treated:
+            found.treated[path.name] = ", ".join(info.treated)
     return found
-
-
-def _key(name: str | Path) -> str:
-    return Path(name).stem.casefold()
-
-
-def _rank(path: Path) -> tuple[int, bool]:
-    """`UCF-101/CLASS/FILE`, or the root for it, comes before all others, and AVI first there."""
-    folders = [part.casefold() for part in path.parts[:-1]]
-    action = [name.casefold() for name in path.stem.split("_")[1:2]]
-    is_official = folders == [VIDEOS.casefold(), *action]
-    return 0 if is_official else 1 if folders == action else 2, path.suffix.lower() != ".avi"
-
-
-def _the_one(name: str, paths: list[Path]) -> Path:
-    """The file of a video; a `UserError` if there are several, of which none is the official."""
-    if len(paths) > 1:
-        raise UserError(
-            f"ucf101: there are {len(paths)} copies of {Path(name).name}: "
-            f"{', '.join(map(str, paths))}; keep one, or put the right ones into {VIDEOS}/CLASS"
-        )
-    return paths[0]
 
 
 def _read_file(path: Path, info: VideoInfo, first: int, count: int) -> Frames:
@@ -123,35 +93,29 @@ def _read_file(path: Path, info: VideoInfo, first: int, count: int) -> Frames:
         raise UserError(f"{error}; it was fine when the folder was read: restore it") from error
 
 
-def _probe(path: Path) -> VideoInfo | str:
-    if not path.is_file():
-        return "missing: listed, but there is no such file"
+def _probe(path: Path | None) -> VideoInfo | str:
+    if path is None:
+        return MISSING
     try:
         return probe_video(path)
     except VideoReadError as error:
         return f"broken: {error.reason}"
 
 
-def _listed(root: Path, name: str) -> list[str]:
-    """Lines "CLASS/FILE.avi" of a list, which train lists end with the class's number."""
+def _list(root: Path, name: str) -> str:
+    """The text of a list, unpacked or not."""
     place, archive = root / LISTS / name, root / LISTS_ARCHIVE
     try:
         if place.is_file():
-            text = place.read_text(encoding="utf-8")
-        elif archive.is_file():
+            return read_text(place, _LONGEST_LIST)
+        if archive.is_file():
             with zipfile.ZipFile(archive) as file:
-                text = file.read(f"{LISTS}/{name}").decode()
-        else:
-            raise UserError(
-                f"ucf101: {root} has no {LISTS}/{name}; put {LISTS_ARCHIVE} of the data set's page "
-                "there, or unpack it there"
-            )
-    except (OSError, zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
-        raise UserError(f"ucf101: the list {name} in {root} cannot be read ({error})") from error
-    lines = [line.split()[0] for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise UserError(f"ucf101: the list {place} is empty; unpack {LISTS_ARCHIVE} again")
-    return lines
+                return file.read(f"{LISTS}/{name}").decode("utf-8-sig")
+    except (OSError, zipfile.BadZipFile, KeyError, UnicodeDecodeError, NotText) as error:
+        raise UserError(f"it cannot be read ({error})") from error
+    raise UserError(
+        f"there is none; put {LISTS_ARCHIVE} of the data set's page there, or unpack it there"
+    )
 
 
 def _explain_missing_videos(root: Path) -> None:
@@ -187,7 +151,7 @@ def find_records(root: Path, split: str, fold: int) -> Found:
         places = [_Place(path, *span) for path in files for span in _spans(path)]
     except (OSError, struct.error) as error:
         raise UserError(f"ucf101: a record file cannot be read ({error})") from error
-    return list(examine_all(_Place.video, places)), {}
+    return Found(list(examine_all(_Place.video, places)), {}, {})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,7 +166,9 @@ class _Place:
     def name(self) -> str:
         return f"{self.path.name}@{self.begin}"
 
-    def features(self) -> dict[str, tf.train.Feature]:
+    def features(self) -> Mapping[str, Any]:
+        import tensorflow as tf  # takes seconds, and who reads files does not need it
+
         with self.path.open("rb") as file:
             file.seek(self.begin)
             return tf.train.Example.FromString(file.read(self.length)).features.feature

@@ -59,7 +59,7 @@ class VideoFolder(HoldsFrames):
         self._folder = CaptionedFolder(folder, split, captions, "video", self._examine)
         self._folder.check_not_empty(f"{num_frames} frames at {fps:g} fps")
         self._videos, self.report = self._folder.files, self._folder.report
-        self.report.limits = self._limits.describe(self._size, fps)
+        self.report.note = self._limits.describe(self._size, fps)
         total = sum(video.facts.num_frames(fps) for video in self._videos)
         fits = 3 * self._size[0] * self._size[1] * total <= cache_bytes
         self._cache: dict[int, Frames] | None = {} if fits else None

@@ -28,6 +28,10 @@ from lumiere_jax.data.pixels import Picture
 HD_HEIGHT, HD_WIDTH = 720, 1280
 """From this size on, a video that does not name its colours is taken for BT.709, as players do."""
 
+_ROUNDED_ASPECT = 0.01
+"""An aspect of pixels this near to 1 comes of a size that was rounded, as 256:255 of 170×128:
+nobody sees it, and to resample all pixels for it would blur them."""
+
 _UNSPECIFIED = 2
 _TRANSFERS: dict[int, str] = {ColorTrc.ARIB_STD_B67: "HLG", ColorTrc.SMPTE2084: "PQ"}
 _WIDE: dict[int, str] = {ColorPrimaries.BT2020: "BT.2020", ColorPrimaries.SMPTE432: "Display P3"}
@@ -81,8 +85,13 @@ def shown_size(frame: av.VideoFrame, stream: VideoStream) -> tuple[int, int]:
 
 def _square_size(frame: av.VideoFrame, stream: VideoStream) -> tuple[int, int]:
     """(height, width) with square pixels, as stored."""
+    return frame.height, max(round(frame.width * _pixel_aspect(stream)), 1)
+
+
+def _pixel_aspect(stream: VideoStream) -> float:
+    """Width of a pixel by its height."""
     aspect = float(stream.sample_aspect_ratio or 1)
-    return frame.height, max(round(frame.width * aspect), 1)
+    return 1.0 if abs(aspect - 1) < _ROUNDED_ASPECT else aspect
 
 
 def treatments(frame: av.VideoFrame, stream: VideoStream) -> tuple[str, ...]:
@@ -92,6 +101,8 @@ def treatments(frame: av.VideoFrame, stream: VideoStream) -> tuple[str, ...]:
         told.append(f"HDR ({transfer}), tone-mapped to SDR")
     elif (wide := _WIDE.get(frame.color_primaries)) is not None:
         told.append(f"{wide} colours, converted to BT.709")
+    if (aspect := _pixel_aspect(stream)) != 1:
+        told.append(f"pixels of {aspect:.4g}:1, stretched to square ones")
     if frame.interlaced_frame:
         told.append("interlaced, deinterlaced")
     if _has_alpha(frame) and frame.to_ndarray(format="rgba")[..., 3].min() < 255:

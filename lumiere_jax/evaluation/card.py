@@ -18,6 +18,7 @@ from lumiere_jax.runtime.progress import duration
 
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "av")
 _WIDTH = 96
+_NORMAL_95 = 1.96  # standard errors on either side
 
 
 def scores_section(scores: list[Score]) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def scores_section(scores: list[Score]) -> dict[str, Any]:
     for score in scores:
         entry: dict[str, Any] = {"mean": score.mean, "values": list(score.values)}
         entry |= {} if score.deviation is None else {"deviation_of_sets": score.deviation}
-        entry |= {"bootstrap_errors": list(score.errors)} if score.errors else {}
+        entry |= {f"{score.errors_by}_errors": list(score.errors)} if score.errors else {}
         section[score.name] = entry | ({"note": score.note} if score.note else {})
     return section
 
@@ -109,9 +110,15 @@ def _score_text(entry: dict[str, Any]) -> str:
     if "deviation_of_sets" in entry:
         values = ", ".join(f"{value:.4f}" for value in entry["values"])
         text += f" ± {entry['deviation_of_sets']:.4f} (deviation of the sets: {values})"
-    if "bootstrap_errors" in entry:
-        errors = ", ".join(f"{error:.2f}" for error in entry["bootstrap_errors"])
-        text += f" (standard error by bootstrap {errors})"
+    for method in ("bootstrap", "jackknife"):
+        if given := entry.get(f"{method}_errors"):
+            text += f" (standard error by {method} {', '.join(f'{error:.2f}' for error in given)})"
+    if given := entry.get("jackknife_errors"):  # FVD is biased: there is no such interval around it
+        pairs = zip(entry["values"], given, strict=True)
+        text += "; 95% from " + ", ".join(
+            f"{value - _NORMAL_95 * error:.2f} to {value + _NORMAL_95 * error:.2f}"
+            for value, error in pairs
+        )
     return text + (f"; {entry['note']}" if entry.get("note") else "")
 
 

@@ -1,21 +1,24 @@
 """Which frames of a video are scored, and at which rate, aspect and size."""
 
+import collections
 import dataclasses
 import hashlib
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 import numpy as np
 
 from lumiere_jax.data import damaged, same_clip
 from lumiere_jax.data.file_kinds import VIDEO_SUFFIXES, usual
-from lumiere_jax.data.finding import composed, find_files, not_found, stored
-from lumiere_jax.data.folder import examine_all
+from lumiere_jax.data.finding import find_files, stored
+from lumiere_jax.data.folder import examine_all, grouped
 from lumiere_jax.data.pixels import Frames, resize_and_crop
 from lumiere_jax.data.text_file import NotText, read_text
 from lumiere_jax.data.video_io import read_video
+from lumiere_jax.data.video_list import MISSING, find_listed
 from lumiere_jax.data.video_timing import VideoInfo, VideoReadError, probe_video
 from lumiere_jax.runtime.distributed import say
 from lumiere_jax.runtime.errors import UserError
@@ -114,6 +117,8 @@ class VideoSet:
     names: tuple[str, ...]  # their paths below the folder, sorted
     left_out: dict[str, str]  # reason by name, of those that cannot be used, or are there twice
     fps: tuple[float, float]  # lowest and highest rate of the files themselves
+    treated: dict[str, int] = dataclasses.field(default_factory=dict)
+    """How many files have something else than decoding done to their frames, by what it is."""
 
     @property
     def fingerprint(self) -> str:
@@ -125,94 +130,118 @@ class VideoSet:
         return digest.hexdigest()
 
 
-def find(
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which videos of a folder are to be scored, before any of them is opened."""
+
+    label: str  # as of `VideoSet`
+    folder: Path  # as of `VideoSet`
+    names: tuple[str, ...]  # as of `VideoSet`
+    left_out: dict[str, str]  # as of `VideoSet`
+
+    def examined(
+        self,
+        rule: ClipRule,
+        skip_unusable: bool = False,
+        poll: Callable[[], None] = lambda: None,
+    ) -> VideoSet:
+        """Makes sure that each can give a clip.
+
+        Args:
+          rule: that clips follow.
+          skip_unusable: leaves out files that are damaged or too short, and names them; if False
+            they are a `UserError`, because they change the number of videos.
+          poll: called now and then; may raise.
+        """
+        probed = examine_all(lambda name: _probe(self.folder / name, rule), self.names)
+        infos: dict[str, VideoInfo] = {}
+        unusable: dict[str, str] = {}
+        for count, (name, result) in enumerate(zip(self.names, probed, strict=True)):
+            if isinstance(result, str):
+                unusable[name] = result
+            else:
+                infos[name] = result
+            if count % 100 == 0:
+                poll()
+        if unusable and not (skip_unusable and infos):
+            _refuse(self.label, self.folder, unusable, len(self.names))
+        rates = [round(info.fps, 2) for info in infos.values()]
+        treated = collections.Counter(what for info in infos.values() for what in info.treated)
+        return VideoSet(
+            label=self.label,
+            folder=self.folder,
+            names=tuple(infos),
+            left_out=grouped(self.left_out | unusable),
+            fps=(min(rates), max(rates)),
+            treated=dict(sorted(treated.items())),
+        )
+
+
+def choose(
     label: str,
     folder: str | os.PathLike,
-    rule: ClipRule,
     *,
     listed: str | os.PathLike | None = None,
     most: int | None = None,
     seed: int = 0,
     skip_unusable: bool = False,
-    poll: Callable[[], None] = lambda: None,
-) -> VideoSet:
-    """Finds the videos of a folder and those below it, and makes sure that each can give a clip.
+) -> Choice:
+    """Chooses videos of a folder and those below it; a `UserError` if there are none.
 
     A clip in several formats counts once, see `same_clip`, which is told in one line.
 
     Args:
       label: see `VideoSet`.
       folder: that holds them.
-      rule: that their clips follow.
-      listed: a text file that names those to take, one path below `folder` a line, as the lists
-        of UCF101's splits do (what follows a space is a label).
+      listed: a text file that names those to take, see `find_listed`.
       most: takes at most this many, at random by `seed`; None takes all.
       seed: see `most`.
-      skip_unusable: leaves out files that are damaged or too short, and names them; if False they
-        are a `UserError`, because they change the number of videos.
-      poll: called now and then; may raise.
+      skip_unusable: leaves out what is listed and not there; if False that is a `UserError`.
     """
     root = stored(Path(folder).expanduser())
     if not root.is_dir():
         raise UserError(f"{label} videos: there is no folder {root}.")
-    names = [path.relative_to(root).as_posix() for path in find_files(root, VIDEO_SUFFIXES)]
+    paths, missing = find_files(root, VIDEO_SUFFIXES), dict[str, str]()
+    if not paths:
+        raise UserError(f"{label} videos: {root} holds none ({usual(VIDEO_SUFFIXES)}).")
     if listed is not None:
-        names = _listed(names, Path(listed), root)
-    clips = same_clip.once(PurePosixPath(name) for name in names)
-    names, left_out = list(map(str, clips)), same_clip.left_out(clips)
-    if left_out:
-        say(f"{label} videos: in {root} {same_clip.told(left_out)}")
+        found = _listed(Path(listed), root, paths)
+        missing = {name: MISSING for name, path in found.items() if path is None}
+        if missing and not skip_unusable:
+            _refuse(label, root, missing, len(found))
+        paths = [path for path in found.values() if path is not None]
+    clips = same_clip.once(PurePosixPath(path.relative_to(root).as_posix()) for path in paths)
+    names, copies = list(map(str, clips)), same_clip.left_out(clips)
+    if copies:
+        say(f"{label} videos: in {root} {same_clip.told(copies)}")
     if most is not None and most < len(names):
         # The first ones of a sorted list would be the first classes.
         names = sorted(random.Random(seed).sample(names, most))
-    if not names:
-        raise UserError(f"{label} videos: {root} holds none ({usual(VIDEO_SUFFIXES)}).")
-    probed = examine_all(lambda name: _probe(root / name, rule), names)
-    rates: dict[str, float] = {}
-    unusable: dict[str, str] = {}
-    for count, (name, result) in enumerate(zip(names, probed, strict=True)):
-        if isinstance(result, str):
-            unusable[name] = result
-        else:
-            rates[name] = round(result, 2)
-        if count % 100 == 0:
-            poll()
-    if unusable and not (skip_unusable and rates):
-        shown = "; ".join(f"{name}: {reason}" for name, reason in list(unusable.items())[:3])
-        raise UserError(
-            f"{label} videos: {len(unusable)} of {len(names)} in {root} cannot be used ({shown}"
-            f"{'; …' if len(unusable) > 3 else ''}). Repair or remove them, ask for fewer frames, "
-            "or leave them out with --skip_unusable."
-        )
-    fps = min(rates.values()), max(rates.values())
-    left_out |= unusable
-    return VideoSet(label=label, folder=root, names=tuple(rates), left_out=left_out, fps=fps)
+    return Choice(label=label, folder=root, names=tuple(names), left_out=copies | missing)
 
 
-def _probe(path: Path, rule: ClipRule) -> float | str:
-    """The file's own rate, or the reason why it cannot be used."""
+def _refuse(label: str, root: Path, unusable: dict[str, str], count: int) -> NoReturn:
+    shown = "; ".join(f"{name}: {reason}" for name, reason in list(unusable.items())[:3])
+    raise UserError(
+        f"{label} videos: {len(unusable)} of {count} in {root} cannot be used ({shown}"
+        f"{'; …' if len(unusable) > 3 else ''}). Repair or remove them, ask for fewer frames, "
+        "or leave them out with --skip_unusable."
+    )
+
+
+def _probe(path: Path, rule: ClipRule) -> VideoInfo | str:
+    """What a file is, or the reason why it cannot be used."""
     try:
         with damaged.told(path):
-            return rule.probe(path).fps
+            return rule.probe(path)
     except VideoReadError as error:
         return error.reason
 
 
-def _listed(names: Sequence[str], path: Path, root: Path) -> list[str]:
+def _listed(path: Path, root: Path, paths: list[Path]) -> dict[str, Path | None]:
     try:
-        text = read_text(path.expanduser(), _LONGEST_LIST)
+        return find_listed(read_text(path.expanduser(), _LONGEST_LIST), root, paths)
     except NotText as error:
         raise UserError(f"list of videos {path} cannot be read: {error}.") from error
-    # A list of UCF101 also means its videos in another format.
-    known = {composed(Path(name).with_suffix("")): name for name in reversed(names)}
-    known |= {composed(name): name for name in names}
-    lines = [composed(line.strip()) for line in text.splitlines() if line.strip()]
-    wanted = {line if line in known else line.split()[0] for line in lines}
-    found = {name: known.get(name) or known.get(str(Path(name).with_suffix(""))) for name in wanted}
-    if missing := sorted(name for name in wanted if not found[name]):
-        near = not_found(root / missing[0], [root / name for name in names])
-        raise UserError(
-            f"list of videos {path}: {len(missing)} of {len(wanted)} are not in {root}, as "
-            f"{missing[0]!r} ({near}); give the folder that the paths of the list start from."
-        )
-    return sorted(filter(None, found.values()))
+    except UserError as error:
+        raise UserError(f"list of videos {path}: {error}.") from error

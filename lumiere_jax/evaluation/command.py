@@ -4,10 +4,11 @@ import dataclasses
 import datetime
 import functools
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from lumiere_jax.evaluation import card, clips, scoring, tasks
+from lumiere_jax.evaluation import card, clips, networks, scoring, tasks
 from lumiere_jax.evaluation.clips import ClipRule
 from lumiere_jax.evaluation.features import Features, extract
 from lumiere_jax.evaluation.networks import FeatureNetwork, c3d_network, i3d_network
@@ -28,12 +29,12 @@ class Settings:
     generated: tuple[Path, ...] = ()  # folders of generated videos; empty where `task` makes them
     task: tasks.Task | None = None  # makes videos, or None
     real: Path | None = None  # folder of real videos; None for none, or where `task` makes them
-    real_list: Path | None = None  # see `clips.find`
+    real_list: Path | None = None  # see `clips.choose`
     real_statistics: Path | None = None  # file of saved moments, in place of `real`
     save_statistics: Path | None = None  # where to save the moments of `real`
-    max_real: int | None = None  # at most this many, see `clips.find`
+    max_real: int | None = None  # at most this many, see `clips.choose`
     max_generated: int | None = None  # as `max_real`
-    skip_unusable: bool = False  # see `clips.find`
+    skip_unusable: bool = False  # see `clips.Choice.examined`
     rule: ClipRule  # which clips
     profile_name: str  # of `profile`
     profile: Profile  # how FVD is computed
@@ -64,9 +65,13 @@ def evaluate(settings: Settings) -> dict[str, Any]:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--output={output} cannot be used as a folder ({error}).") from error
-    i3d, c3d = _networks(settings)
-    notes = _notes(settings, i3d)
-    measured = _measure(settings, i3d, c3d, _saved_moments(settings.real_statistics, notes))
+    _check(settings)
+    with Interruption() as interruption:
+        sets = _sets(settings, interruption.poll)
+        i3d, c3d = _networks(settings)
+        notes = _notes(settings, i3d)
+        moments = _saved_moments(settings.real_statistics, notes)
+        measured = _measure(settings, i3d, c3d, moments, sets, interruption.poll)
     result: dict[str, Any] = {}
     if is_primary():
         if settings.save_statistics is not None and measured.moments is not None:
@@ -87,41 +92,77 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     return result
 
 
+@dataclasses.dataclass(frozen=True)
+class _Sets:
+    """The videos to score."""
+
+    generated: list[clips.VideoSet]
+    real: clips.VideoSet | None
+    model: dict[str, Any]  # what generated, for the card
+
+
+def _check(settings: Settings) -> None:
+    """Refuses what can be seen to be wrong before videos are opened and networks are loaded."""
+    networks.check_num_frames(networks.I3D, settings.rule.num_frames)
+    if settings.c3d_weights is not None:
+        networks.check_num_frames(networks.C3D, settings.rule.num_frames)
+    networks.check_files(settings.i3d_weights, settings.c3d_weights)
+    if settings.real_statistics is not None:
+        Moments.load(settings.real_statistics)
+    if settings.task is not None:
+        settings.task.check()
+
+
+def _sets(settings: Settings, poll: Callable[[], None]) -> _Sets:
+    """Finds the videos, and generates if a task asks for it: as late as it can be."""
+    skip, most = settings.skip_unusable, settings.max_generated
+
+    def real_of(folder: Path) -> clips.Choice:
+        listed, most_real = settings.real_list, settings.max_real
+        return clips.choose("real", folder, listed=listed, most=most_real, skip_unusable=skip)
+
+    def generated_of(folders: Iterable[Path]) -> list[clips.Choice]:
+        return [clips.choose("generated", folder, most=most) for folder in folders]
+
+    def examined(choice: clips.Choice) -> clips.VideoSet:
+        return choice.examined(settings.rule, skip, poll)
+
+    real = None if settings.real is None else real_of(settings.real)
+    generated, model = generated_of(settings.generated), dict[str, Any]()
+    real_set = None if real is None else examined(real)
+    if settings.task is not None:
+        made = settings.task.prepare(settings.output, poll)
+        generated, model = generated_of(made.generated), made.model
+        if made.real is not None:
+            real_set = examined(real_of(made.real))
+    return _Sets([examined(choice) for choice in generated], real_set, model)
+
+
 def _measure(
-    settings: Settings, i3d: FeatureNetwork, c3d: FeatureNetwork | None, moments: Moments | None
+    settings: Settings,
+    i3d: FeatureNetwork,
+    c3d: FeatureNetwork | None,
+    moments: Moments | None,
+    sets: _Sets,
+    poll: Callable[[], None],
 ) -> _Measured:
-    """Generates if a task asks for it, finds the videos, and extracts their features."""
-    with Interruption() as interruption:
-        rule, poll = settings.rule, interruption.poll
-        made = tasks.Made(settings.generated, settings.real, {})
-        if settings.task is not None:
-            made = settings.task.prepare(settings.output, poll)
-        find = functools.partial(
-            clips.find, rule=rule, skip_unusable=settings.skip_unusable, poll=poll
-        )
-        features_of = functools.partial(
-            extract, rule=rule, cache=settings.output / "features", poll=poll
-        )
-        sets = [find("generated", place, most=settings.max_generated) for place in made.generated]
-        real_videos, folder = None, made.real or settings.real
-        if folder is not None:
-            real_videos = find("real", folder, listed=settings.real_list, most=settings.max_real)
-        generated = [features_of(videos, network=i3d) for videos in sets]
-        real = None if real_videos is None else features_of(real_videos, network=i3d)
-        c3d_features = [features_of(videos, network=c3d) for videos in sets] if c3d else []
+    """Extracts the features of the videos."""
+    features_of = functools.partial(
+        extract, rule=settings.rule, cache=settings.output / "features", poll=poll
+    )
+    generated = [features_of(videos, network=i3d) for videos in sets.generated]
+    real = None if sets.real is None else features_of(sets.real, network=i3d)
+    c3d_features = [features_of(videos, network=c3d) for videos in sets.generated] if c3d else []
     if real is not None:
         moments = real.moments
-    return _Measured(moments, real, generated, c3d_features, made.model)
+    return _Measured(moments, real, generated, c3d_features, sets.model)
 
 
 def _networks(settings: Settings) -> tuple[FeatureNetwork, FeatureNetwork | None]:
-    """I3D, and C3D where its weights are given, checked before anything takes long."""
+    """I3D, and C3D where its weights are given."""
     say("loading the weights of I3D; compiling comes with the first batch, and takes a minute")
     i3d = i3d_network(settings.profile, settings.i3d_weights)
-    c3d = None if settings.c3d_weights is None else c3d_network(*settings.c3d_weights)
-    for network in filter(None, (i3d, c3d)):
-        network.check(settings.rule.num_frames)
-    return i3d, c3d
+    return i3d, None if settings.c3d_weights is None else c3d_network(*settings.c3d_weights)
 
 
 def _notes(settings: Settings, network: FeatureNetwork) -> dict[str, str]:
@@ -131,7 +172,7 @@ def _notes(settings: Settings, network: FeatureNetwork) -> dict[str, str]:
 
 
 def _saved_moments(path: Path | None, notes: dict[str, str]) -> Moments | None:
-    """Statistics of real videos from before, checked before anything takes long."""
+    """Statistics of real videos from before, made in the same way."""
     if path is None:
         return None
     moments, before = Moments.load(path)
@@ -223,5 +264,6 @@ def _describe(features: Features, most: int | None) -> dict[str, Any]:
         "chosen_at_random": most is not None,
         "file_fps": f"{low:g}" if low == high else f"{low:g} to {high:g}",
         "pixels": list(features.sizes),
+        "changed": videos.treated,
         "values": f"{features.darkest} to {features.brightest}",
     }

@@ -62,7 +62,6 @@ def extract(
     them get all. `poll` is called after every block, equally often on every process; it may raise.
     A video that cannot be read any more is a `UserError`.
     """
-    network.check(rule.num_frames)
     folder = cache / _key(videos, rule, network)
     try:
         folder.mkdir(parents=True, exist_ok=True)

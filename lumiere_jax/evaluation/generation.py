@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
 
 from lumiere_jax import text
 from lumiere_jax.cascade.stage import Stage
@@ -56,6 +57,13 @@ class Generator:
     def __post_init__(self) -> None:
         if self.suffix not in FORMATS:
             raise UserError(f"--video_format={self.suffix} is unknown; use one of {list(FORMATS)}.")
+
+    def configs(self) -> list[ConfigDict]:
+        """Of the stages, read without their parameters; a `UserError` if a workdir has none."""
+        configs = [checkpoint.load_config(workdir) for workdir in (self.base, *self.ssr)]
+        for config, workdir in zip(configs, (self.base, *self.ssr), strict=True):
+            text.move_folder(config.text, self.text_folder, workdir)
+        return configs
 
     def load(self) -> "LoadedGenerator":
         """Loads the newest checkpoints; a `UserError` if a workdir has none."""

@@ -21,12 +21,34 @@ from lumiere_jax.runtime.sharding import on_every_device
 BATCH_SIZE = 4
 """Clips a device. A constant, so that features are the same to the last bit on any number."""
 
+I3D, C3D = "I3D Kinetics-400 (RGB, from scratch)", "C3D UCF101 (TGANv2)"
+_NUM_FRAMES = {I3D: (i3d.MIN_FRAMES, None), C3D: (c3d.NUM_FRAMES, c3d.NUM_FRAMES)}
+
+
+def check_num_frames(name: str, num_frames: int) -> None:
+    """Makes sure that clips have a length that a network takes."""
+    least, largest = _NUM_FRAMES[name]
+    if num_frames < least or (largest is not None and num_frames > largest):
+        wanted = f"{least}" if largest == least else f"{least} or more"
+        raise UserError(
+            f"--num_frames={num_frames}: {name} needs {wanted} frames a clip; FVD and IS are "
+            "usually given for 16."
+        )
+
+
+def check_files(i3d_path: Path | None, c3d_paths: tuple[Path, Path] | None) -> None:
+    """Makes sure that weights which are given are there, without reading them."""
+    if i3d_path is not None:
+        i3d_weights.find(i3d_path)
+    for path in c3d_paths or ():
+        c3d.find(path)
+
 
 class FeatureNetwork:
     """Logits of clips, on all devices of this process.
 
     Its `fingerprint` is the SHA-256 of the weights; its `options` are what else decides the
-    features, for the protocol card and for caches; `num_frames` are the fewest and most of a clip.
+    features, for the protocol card and for caches.
     """
 
     def __init__(
@@ -34,30 +56,18 @@ class FeatureNetwork:
         name: str,
         fingerprint: str,
         options: dict[str, str],
-        num_frames: tuple[int, int | None],
         preprocess: Callable[[jax.Array], jax.Array],
         apply: Callable[[dict, jax.Array], Any],
         params: dict,
     ):
         """Puts the parameters on the devices; use `i3d_network` or `c3d_network`."""
         self.name, self.fingerprint, self.options = name, fingerprint, options
-        self.num_frames = num_frames
         mesh = Mesh(np.array(jax.local_devices()), ("clips",))
         self._by_clip = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
         self._preprocess = jax.jit(preprocess)
         whole = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
         self._apply = functools.partial(on_every_device(apply, mesh), whole)
         self.batch_size = BATCH_SIZE * mesh.size
-
-    def check(self, num_frames: int) -> None:
-        """Makes sure that clips have a length that the network takes."""
-        least, largest = self.num_frames
-        if num_frames < least or (largest is not None and num_frames > largest):
-            wanted = f"{least}" if largest == least else f"{least} or more"
-            raise UserError(
-                f"--num_frames={num_frames}: {self.name} needs {wanted} frames a clip; FVD and IS "
-                "are usually given for 16."
-            )
 
     def __call__(self, clips: Sequence[Frames]) -> Float32[np.ndarray, "clip channel"]:
         """Logits of clips with one number of frames; sizes may differ."""
@@ -77,10 +87,9 @@ def i3d_network(
     arrays = i3d_weights.load(weights, cache)
     epsilon = f"{profile.bn_epsilon:g}"
     return FeatureNetwork(
-        "I3D Kinetics-400 (RGB, from scratch)",
+        I3D,
         i3d_weights.fingerprint(arrays),
         {"resize": profile.resize, "crop": profile.crop, "bn_epsilon": epsilon},
-        (i3d.MIN_FRAMES, None),
         lambda clip: prepare(clip, profile.resize, profile.crop),
         lambda params, clips: i3d.I3D().apply({"params": params}, clips),
         i3d.fold(arrays, profile.bn_epsilon),
@@ -99,10 +108,9 @@ def c3d_network(weights: str | Path, mean: str | Path) -> FeatureNetwork:
         return c3d.preprocess(clip[None].astype(jnp.float32) / 127.5 - 1, mean_clip)[0]
 
     return FeatureNetwork(
-        "C3D UCF101 (TGANv2)",
+        C3D,
         c3d.fingerprint(params, mean_array),
         {"preprocessing": "TGANv2"},
-        (c3d.NUM_FRAMES, c3d.NUM_FRAMES),
         preprocess,
         lambda params, clips: c3d.C3D().apply({"params": params}, clips),
         params,

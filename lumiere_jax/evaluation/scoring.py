@@ -15,6 +15,11 @@ from lumiere_jax.metrics.inception_score import inception_score
 
 Features = Float[np.ndarray, "video channel"]
 
+UNBIASED = (
+    "an unbiased estimate: where the sets are alike it may be below 0, and for copies of the same "
+    "videos it always is"
+)
+
 NUM_FEATURES = 400
 """Logits of I3D: with as few videos, or fewer, covariances are singular."""
 
@@ -25,8 +30,9 @@ class Score:
 
     name: str  # "FVD", "KVD", "IS" or "IS-I3D-K400"
     values: tuple[float, ...]  # one for each set
-    errors: tuple[float, ...] = ()  # standard error of each, by bootstrap; or none
-    note: str = ""  # what it must not be compared with, if anything
+    errors: tuple[float, ...] = ()  # standard error of each, or none
+    errors_by: str = "bootstrap"  # or "jackknife"
+    note: str = ""  # how to read it, if that needs to be said
 
     @property
     def mean(self) -> float:
@@ -89,8 +95,14 @@ def bootstrap_error(
 
 def kvd(real_features: Features, generated: list[Features]) -> Score:
     """KVD of each generated set."""
-    values = tuple(kernel_distance(real_features, features) for features in generated)
-    return Score(name="KVD", values=values)
+    distances = [kernel_distance(real_features, features) for features in generated]
+    return Score(
+        name="KVD",
+        values=tuple(distance.value for distance in distances),
+        errors=tuple(distance.error for distance in distances if distance.error is not None),
+        errors_by="jackknife",
+        note=UNBIASED,
+    )
 
 
 def inception_scores(

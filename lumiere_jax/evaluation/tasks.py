@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from lumiere_jax.data.config import DataConfig
 from lumiere_jax.data.sources import Source, create_source
 from lumiere_jax.data.video_io import write_lossless
 from lumiere_jax.evaluation import ucf101
@@ -36,6 +37,9 @@ class Task(Protocol):
     def protocol(self) -> dict[str, Any]:
         """What the videos were asked for by, for the card."""
 
+    def check(self) -> None:
+        """Refuses what can be seen to be wrong before anything takes long."""
+
     def prepare(self, output: Path, poll: Callable[[], None]) -> Made:
         """Makes what is not in `output` yet; `poll` is called now and then, and may raise."""
 
@@ -63,6 +67,10 @@ class Ucf101ZeroShot:
             "seeds": [self.seed + i for i in range(self.repeats)],
         }
 
+    def check(self) -> None:
+        """See `Task`."""
+        self.generator.configs()
+
     def prepare(self, output: Path, poll: Callable[[], None]) -> Made:
         """See `Task`."""
         settings = {"preset": self.preset, "max_per_class": self.max_per_class}
@@ -89,21 +97,20 @@ class HeldOut:
         """See `Task`."""
         return {"prompts": "captions of held-out clips", "split": "test", "seed": self.seed}
 
+    def check(self) -> None:
+        """See `Task`."""
+        self.generator.configs()
+
     def prepare(self, output: Path, poll: Callable[[], None]) -> Made:
         """See `Task`."""
-        loaded, options = self.generator.load(), self.generator.options
-        data = loaded.pipeline.base[0].config.data
-        if options.get("num_frames") is not None:
-            data = dataclasses.replace(data, num_frames=options["num_frames"])
-        for stage, _ in loaded.pipeline.super_resolution:
-            if not options.get("base_only"):
-                data = dataclasses.replace(data, resolution=stage.config.data.resolution)
+        data = self._data()
         source = create_source(data, "test")
         if len(source) < self.num_videos:
             raise UserError(
                 f"--num_videos={self.num_videos}: the data source {data.name} holds out "
                 f"{len(source)} clips only."
             )
+        loaded = self.generator.load()
         captions = _write_real(output / "real", source, self.num_videos, data.fps, poll)
         settings = {"captions": "held out", "num_videos": self.num_videos}
         requests = {
@@ -115,6 +122,18 @@ class HeldOut:
         }
         folders = loaded.generate(output, settings, requests, poll)
         return Made(folders, output / "real", loaded.model)
+
+    def _data(self) -> DataConfig:
+        """Of clips as they are generated: from the base's source, at the last stage's size."""
+        options, configs = self.generator.options, self.generator.configs()
+        base, *super_resolution = (DataConfig.from_config(config.data) for config in configs)
+        sizes = [] if options.get("base_only") else [data.resolution for data in super_resolution]
+        frames = options.get("num_frames")
+        return dataclasses.replace(
+            base,
+            num_frames=base.num_frames if frames is None else frames,
+            resolution=[base.resolution, *sizes][-1],
+        )
 
 
 def _write_real(

@@ -132,10 +132,16 @@ def _mean_clip(mean: np.ndarray, path: str | Path) -> np.ndarray:
     return np.ascontiguousarray(mean[:, :, 8:120, 8:120].transpose(1, 2, 3, 0), np.float32)
 
 
-def _read(path: str | Path) -> dict[str, np.ndarray]:
+def find(path: str | Path) -> Path:
+    """The path of a file for `load`, if it is there; else a `UserError`."""
     path = Path(path).expanduser()
     if not path.is_file():
         raise UserError(f"C3D: {path} does not exist; {_WHERE}.")
+    return path
+
+
+def _read(path: str | Path) -> dict[str, np.ndarray]:
+    path = find(path)
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return dict(file)

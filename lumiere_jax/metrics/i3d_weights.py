@@ -52,11 +52,17 @@ def load(path: str | Path | None = None, cache: str | Path | None = None) -> dic
     """
     if path is None:
         return _from_package(Path(cache) if cache else default_cache())
+    path = find(path)
+    read = _read_safetensors if path.suffix == ".safetensors" else _read_tensorflow
+    return _checked(read(path), path)
+
+
+def find(path: str | Path) -> Path:
+    """The path of `load`, if there are weights; else a `UserError`."""
     path = Path(path).expanduser()
-    if path.is_file() and path.suffix == ".safetensors":
-        return _checked(_read_safetensors(path), path)
-    if path.with_name(path.name + ".index").is_file():
-        return _checked(_read_tensorflow(path), path)
+    is_safetensors = path.is_file() and path.suffix == ".safetensors"
+    if is_safetensors or path.with_name(path.name + ".index").is_file():
+        return path
     raise UserError(f"I3D weights {path}: there is no such file; {_WHERE}.")
 
 

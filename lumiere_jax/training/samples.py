@@ -18,6 +18,7 @@ from lumiere_jax.cascade.denoising import Inputs
 from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Stage, SuperResolutionStage
 from lumiere_jax.data.source import Source
+from lumiere_jax.data.sources import spread
 from lumiere_jax.data.video_io import write_contact_sheet
 from lumiere_jax.diffusion.low_resolution import downsample
 from lumiere_jax.inference.outputs import write_viewable
@@ -56,7 +57,7 @@ def choose(stage: Stage, held_out: Source | None, programs: Programs | None = No
         prompts, inputs["video"] = _small_clips(stage, held_out, count)
     elif not prompts:
         assert held_out is not None
-        prompts = [held_out.example(index)[1] for index in _spread(held_out, count)]
+        prompts = [held_out.example(index)[1] for index in spread(held_out, count)]
     if stage.is_conditional:
         frames, height, width, _ = stage.clip_shape()
         inputs["known"] = np.zeros((len(prompts), frames, height, width, 4), np.float32)
@@ -104,14 +105,8 @@ def _small_clips(
 ) -> tuple[list[str], np.ndarray]:
     """Captions and clips, down-sampled one by one."""
     clips, captions = [], []
-    for index in _spread(source, count):
+    for index in spread(source, count):
         video, caption = source.example(index)
         clips.append(np.asarray(downsample(jnp.asarray(video[None]), stage.ssr.factor))[0])
         captions.append(caption)
     return captions, np.stack(clips)
-
-
-def _spread(source: Source, count: int) -> list[int]:
-    """Numbers of so many examples, or of all if there are fewer, from all parts of a source."""
-    count = min(count, len(source))
-    return [number * len(source) // count for number in range(count)]

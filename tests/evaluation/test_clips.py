@@ -5,8 +5,13 @@ import pytest
 
 from lumiere_jax.data.video_io import write_lossless, write_video
 from lumiere_jax.data.video_timing import VideoReadError
-from lumiere_jax.evaluation.clips import ClipRule, find
+from lumiere_jax.evaluation.clips import ClipRule, choose
 from lumiere_jax.runtime.errors import UserError
+
+
+def find(label, folder, rule, skip_unusable=False, **options):
+    chosen = choose(label, folder, skip_unusable=skip_unusable, **options)
+    return chosen.examined(rule, skip_unusable)
 
 
 def numbered(frames: int, height: int = 12, width: int = 20) -> np.ndarray:
@@ -103,8 +108,18 @@ def test_sets_are_sorted_listed_and_drawn(folder, tmp_path):
     drawn = {find("real", folder, rule, most=2, seed=seed).names for seed in range(12)}
     assert len(drawn) == 3 and all(len(set(pair)) == 2 for pair in drawn)
     listed.write_text("c/none.avi 3\n")
-    with pytest.raises(UserError, match="1 of 1 are not in .*'c/none.avi'"):
+    with pytest.raises(UserError, match="not one of the 1 listed videos is in .*c/none.avi"):
         find("real", folder, rule, listed=listed)
+    listed.write_text("c/none.avi 3\r\nb/one.mkv 3\r\nb/three.avi 3\r\n")
+    with pytest.raises(
+        UserError, match="2 of 3 .* cannot be used .b/one.mkv: missing: listed, but"
+    ):
+        find("real", folder, rule, listed=listed)
+    videos = find("real", folder, rule, listed=listed, skip_unusable=True)
+    assert videos.names == ("b/three.mkv",) and set(videos.left_out) == {"b/one.mkv", "c/none.avi"}
+    listed.write_text("a/one.mkv\n" + "".join(f"{n}.avi\n" for n in range(30)))
+    videos = find("real", folder, rule, listed=listed, skip_unusable=True)
+    assert list(videos.left_out) == ["30 files, as 0.avi"]
 
 
 def test_a_clip_in_several_formats_is_scored_once(tmp_path, capsys):

@@ -7,7 +7,7 @@ import pytest
 from lumiere_jax.data.video_io import write_lossless
 from lumiere_jax.evaluation import clips
 from lumiere_jax.evaluation import features as feature_blocks
-from lumiere_jax.evaluation.clips import ClipRule, find
+from lumiere_jax.evaluation.clips import ClipRule, choose
 from lumiere_jax.evaluation.features import extract
 from lumiere_jax.evaluation.networks import FeatureNetwork
 from lumiere_jax.runtime.errors import UserError
@@ -23,7 +23,6 @@ class Counting(FeatureNetwork):
             "Means",
             "0",
             {},
-            (2, 8),
             lambda clip: clip.astype(jnp.float32).mean(axis=(0, 1, 2)) / 255,
             lambda params, x: jnp.concatenate([x, x * x * params["scale"]], axis=-1),
             {"scale": np.float32(1)},
@@ -42,7 +41,7 @@ def fixture_videos(tmp_path, monkeypatch):
     for i in range(10):
         shape = (6, 8 + 2 * (i % 2), 8, 3)
         write_lossless(tmp_path / f"{i}.mkv", rng.uniform(-1, 1, shape), 8)
-    return find("real", tmp_path, RULE)
+    return choose("real", tmp_path).examined(RULE)
 
 
 def test_features_are_those_of_the_clips_in_order(videos, tmp_path):
@@ -87,12 +86,6 @@ def test_other_rules_and_networks_have_other_features(videos, tmp_path):
     assert network.seen == 30 and len(list((tmp_path / "cache").iterdir())) == 3
 
 
-def test_number_of_frames_must_suit_the_network(videos, tmp_path):
-    for frames in (1, 9):
-        with pytest.raises(UserError, match=f"--num_frames={frames}: Means needs 2 or more"):
-            extract(videos, ClipRule(num_frames=frames), Counting(), tmp_path / "cache")
-
-
 def test_video_that_is_lost_on_the_way(videos, tmp_path):
     (videos.folder / videos.names[5]).write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"5.mkv.*it was fine at the start"):
@@ -111,4 +104,4 @@ def test_whatever_a_file_does_is_one_message(videos, tmp_path, monkeypatch, erro
         extract(videos, RULE, Counting(), tmp_path / "cache")
     monkeypatch.setattr(clips, "probe_video", fail)
     with pytest.raises(UserError, match=f"10 of 10 .* cannot be used .0.mkv: {kind}: "):
-        find("real", tmp_path, RULE)
+        choose("real", tmp_path).examined(RULE)

@@ -19,7 +19,8 @@ def test_scores_of_sets():
     assert fvd.deviation == pytest.approx(abs(fvd.values[0] - fvd.values[1]) / 2**0.5)
     assert len(fvd.errors) == 2 and min(fvd.errors) > 0
     kvd = scoring.kvd(real, sets)
-    assert kvd.values == tuple(kernel_distance(real, features) for features in sets)
+    distances = [kernel_distance(real, features) for features in sets]
+    assert list(zip(kvd.values, kvd.errors, strict=True)) == distances
     assert scoring.kvd(real, sets[:1]).deviation is None
 
 

@@ -126,6 +126,26 @@ def test_kernel_distance_equals_a_sum_over_pairs():
     expected = (
         within(first) + within(second) - 2 * np.mean([k(a, b) for a in first for b in second])
     )
-    assert kernel_distance(first, second) == pytest.approx(expected, rel=1e-9)
+    value, error = kernel_distance(first, second)
+    assert value == pytest.approx(expected, rel=1e-9)
+    variance = 0.0
+    for left_out in (
+        [kernel_distance(np.delete(first, i, 0), second).value for i in range(7)],
+        [kernel_distance(first, np.delete(second, i, 0)).value for i in range(9)],
+    ):
+        variance += (len(left_out) - 1) * np.var(left_out)
+    assert error == pytest.approx(variance**0.5, rel=1e-9)
+    assert kernel_distance(first, first).value < 0 and kernel_distance(first[:2], second)[1] is None
     with pytest.raises(UserError, match="2 videos"):
         kernel_distance(first[:1], second)
+
+
+def test_error_of_the_kernel_distance_is_the_spread_of_fresh_sets():
+    rng = np.random.default_rng(4)
+    for shift in (0.3, 1.0):
+        draws = [
+            kernel_distance(rng.normal(size=(80, 4)), rng.normal(size=(60, 4)) + shift)
+            for _ in range(60)
+        ]
+        values, errors = np.array(draws).T
+        assert 0.7 < np.mean(errors) / np.std(values, ddof=1) < 1.6

@@ -69,7 +69,7 @@ def _files(source: Source, places: Sequence[int]) -> dict[str, Any]:
     if isinstance(source, Prepared):
         return {"limits": source.limits}
     if isinstance(source, ucf101.Ucf101):
-        return {"sizes": (ucf101.SIZE,), "rates": (ucf101.RATE,)}
+        return {"sizes": (ucf101.SIZE,), "rates": (ucf101.RATE,), "report": source.report}
     if not isinstance(source, VideoFolder | ImageFolder):
         return {}
     captions = tuple(caption for i in places for caption in source.file(i).captions)
