@@ -1,7 +1,8 @@
 """The cascade as one Python object: from prompts to videos."""
 
+import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -184,7 +185,7 @@ class LumierePipeline(Editing, Pretrained):
           UserError: for an option, prompt or frame count that cannot be used.
         """
         prompts, seeds = _checked_prompts(prompts, seeds)
-        frames, (stage, params) = self.checked_frames(num_frames), self.base
+        frames, stage = self.checked_frames(num_frames), self.base[0]
         of_base = options | {"num_steps": base_steps or options.get("num_steps")}
         chosen = [
             SamplingOptions.from_config(stage.config, **of_base | dict(own))
@@ -192,32 +193,37 @@ class LumierePipeline(Editing, Pretrained):
         ]
         sampler = StageSampler(stage, chosen[0], frames, self.programs)
         given = self._given(len(prompts), frames, negative_prompt, known, initial)
+        asked = _Asked(prompts, seeds, chosen, given)
         listener = listener or _Printer(is_quiet=not self.show_progress)
-        batch_size = min(batch_size, len(prompts))
-        if self._mesh is not None:
-            batch_size = padded_batch(batch_size, self._mesh)
-        videos = []
-        for begin in range(0, len(prompts), batch_size):
-            # The last batch is filled up, so that there is one compilation for all.
-            rows = np.minimum(np.arange(begin, begin + batch_size), len(prompts) - 1)
-            batch_prompts, batch_seeds = ([x[row] for row in rows] for x in (prompts, seeds))
-            text, mask = stage.text_encoder(batch_prompts)
-            batch_given = {name: x[rows] for name, x in given.items()}
-            inputs = Inputs(text, mask, self._keys(batch_seeds, 0), **batch_given)
+        refines, videos = bool(self.super_resolution) and not base_only, []
+        for begin, batch in asked.batches(batch_size, self._mesh):
             listener.start("base", chosen[0].num_steps)
-            video: Array | Videos = sampler(
-                params, inputs, self._mesh, rows=[chosen[row] for row in rows],
-                on_step=listener.advance, on_estimate=on_estimate, on_compile=listener.compiling,
-            )  # fmt: skip
-            if self.super_resolution and not base_only:
+            video = self._base_videos(sampler, batch, listener, on_estimate)
+            if refines:
                 video = video if finish is None else finish(gather(video))
                 shared = options | {"listener": listener}
-                video = self.refine_all(video, batch_prompts, batch_seeds, shared)
+                video = self.refine_all(video, batch.prompts, batch.seeds, shared)
             made = gather(video, len(prompts) - begin)
             videos.append(made if finish is None else finish(made))
             if on_batch is not None:
                 on_batch(begin, videos[-1])
         return np.concatenate(videos)
+
+    def _base_videos(
+        self,
+        sampler: StageSampler,
+        asked: "_Asked",
+        listener: Listener,
+        on_estimate: OnEstimate | None,
+    ) -> Array | Videos:
+        """What the base makes of a batch."""
+        stage, params = self.base
+        text, mask = stage.text_encoder(asked.prompts)
+        inputs = Inputs(text, mask, self._keys(asked.seeds, 0), **asked.given)
+        return sampler(
+            params, inputs, self._mesh, rows=asked.options, on_step=listener.advance,
+            on_estimate=on_estimate, on_compile=listener.compiling,
+        )  # fmt: skip
 
     def checked_frames(self, num_frames: int | None) -> int:
         """Frames of a video; `UserError` for a number that the base does not make."""
@@ -301,6 +307,28 @@ class LumierePipeline(Editing, Pretrained):
             given["null_text"] = np.repeat(text, count, 0)
             given["null_mask"] = np.repeat(text_mask, count, 0)
         return given
+
+
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """What is asked for, one row for each video."""
+
+    prompts: list[str]
+    seeds: list[int]
+    options: list[SamplingOptions]
+    given: Mapping[str, np.ndarray]  # further fields of `Inputs`
+
+    def batches(self, size: int, mesh: Mesh | None) -> Iterator[tuple[int, "_Asked"]]:
+        """Batches of at most a size, or what a mesh takes, and the number of their first row.
+
+        The last is filled up with the last row, so that there is one compilation for all.
+        """
+        size, last = min(size, len(self.prompts)), len(self.prompts) - 1
+        size = size if mesh is None else padded_batch(size, mesh)
+        for begin in range(0, last + 1, size):
+            rows = np.minimum(np.arange(begin, begin + size), last)
+            lists = ([x[row] for row in rows] for x in (self.prompts, self.seeds, self.options))
+            yield begin, _Asked(*lists, {name: x[rows] for name, x in self.given.items()})
 
 
 def _checked_prompts(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -134,14 +135,37 @@ def device_part(batches: Iterator[Batch], encoder: TextEncoder) -> Iterator[Batc
     """Batches with embeddings in "text", from those that were made with `host_part`.
 
     Rows of "text" that are embeddings already stay; among these, rows of tokens have them in the
-    first channel and NaN after it. The encoder is the whole one.
+    first channel and NaN after it. The encoder is the whole one. Devices get the work for a batch
+    when the one before is asked for, so nobody who takes a batch while they do a step waits for it.
     """
+    if not isinstance(encoder, T5TextEncoder):
+        yield from batches
+        return
+    ahead: _Started | None = None
     for batch in batches:
-        text, mask = batch["text"], batch["text_mask"]
-        if isinstance(encoder, T5TextEncoder):
-            is_tokens = np.isnan(text[:, 0, -1]) | (text.shape[-1] == 1)
-            if is_tokens.any():
-                tokens = text[is_tokens, :, 0].astype(np.int32)
-                text = np.array(np.broadcast_to(text, (*text.shape[:2], encoder.dim)))
-                text[is_tokens] = encoder.embed(tokens, mask[is_tokens])
-        yield batch | {"text": text}
+        ready, ahead = ahead, _Started(batch, encoder)
+        if ready:
+            yield ready.batch()
+    if ahead:
+        yield ahead.batch()
+
+
+class _Started:
+    """A batch whose tokens are on their way to become embeddings."""
+
+    def __init__(self, batch: Batch, encoder: T5TextEncoder):
+        self._batch, self._encoder, text = batch, encoder, batch["text"]
+        self._is_tokens = np.isnan(text[:, 0, -1]) | (text.shape[-1] == 1)
+        self._parts: list[jax.Array] = []
+        if self._is_tokens.any():
+            tokens = text[self._is_tokens, :, 0].astype(np.int32)
+            self._parts = encoder.start(tokens, batch["text_mask"][self._is_tokens])
+
+    def batch(self) -> Batch:
+        """The batch with embeddings, once they are there."""
+        if not self._parts:
+            return self._batch
+        text = self._batch["text"]
+        text = np.array(np.broadcast_to(text, (*text.shape[:2], self._encoder.dim)))
+        text[self._is_tokens] = self._encoder.gather(self._parts, self._is_tokens.sum())
+        return self._batch | {"text": text}

@@ -124,20 +124,28 @@ class T5TextEncoder(TextEncoder):
 
     def embed(self, tokens: Tokens, mask: Mask) -> Embeddings:
         """Embeddings of tokens: the second half of `__call__`."""
+        return self.gather(self.start(tokens, mask), len(tokens))
+
+    def start(self, tokens: Tokens, mask: Mask) -> list[jax.Array]:
+        """Starts the computation of embeddings, and waits for nothing; see `gather`."""
         if self._keep_padding:
             mask = tokens != tokenizers.PAD  # what tokens may attend to
         with self._lock:
             program, params, batch = self._program
-            embeddings = np.zeros((*tokens.shape, self.dim), np.float32)
-            for begin in range(0, len(tokens), batch):
-                rows = slice(begin, min(begin + batch, len(tokens)))
-                missing = batch - (rows.stop - begin)
-                # Rows that fill up have one token: attention to nothing is not defined.
-                filled = np.pad(tokens[rows], ((0, missing), (0, 0)))
-                filled_mask = np.pad(mask[rows], ((0, missing), (0, 0)))
-                filled_mask[:, 0] = True
-                found = program(params, filled, filled_mask)
-                embeddings[rows] = np.asarray(found)[: batch - missing]
+            missing = -len(tokens) % batch
+            # Rows that fill up have one token: attention to nothing is not defined.
+            filled = np.pad(tokens, ((0, missing), (0, 0)))
+            filled_mask = np.pad(mask, ((0, missing), (0, 0)))
+            filled_mask[:, 0] = True
+            parts = [slice(begin, begin + batch) for begin in range(0, len(filled), batch)]
+            return [program(params, filled[part], filled_mask[part]) for part in parts]
+
+    def gather(self, started: list[jax.Array], count: int) -> Embeddings:
+        """The first embeddings of what was started, as many as there were tokens."""
+        embeddings = np.zeros((count, self.max_length, self.dim), np.float32)
+        for index, part in enumerate(started):
+            begin = index * len(part)
+            embeddings[begin : begin + len(part)] = np.asarray(part)[: count - begin]
         return embeddings
 
     @functools.cached_property

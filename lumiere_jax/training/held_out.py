@@ -20,8 +20,13 @@ from lumiere_jax.runtime.sharding import global_batch, replicated, use_mesh
 from lumiere_jax.training.step import clip_losses, step_identity
 
 BANDS = (-10.0, -5.0, 0.0, 5.0)
-"""Log-SNRs between which the loss is told by itself: what is large is decided in the first of them,
-and detail in the last."""
+"""Log-SNRs between which noise levels are told by themselves, in losses and by the check-up.
+
+By an exact denoiser (benchmarks/noise_levels.md), a tenth of the variance of 40 real frames of
+128×128 is known at -10 and half of it at -6, of one frame at -6 and -3; at 0 signal and noise are
+equal, and above 5 the noise is less than 11 grey levels. So what is large in a clip is decided in
+the first two bands, what is large in a picture in the next, and detail in the last two.
+"""
 
 
 class Evaluation:
@@ -44,6 +49,7 @@ class Evaluation:
         )
         batches = text.device_part(batches, stage.text_encoder)
         self._mesh, self._programs = mesh, programs
+        self._program: jax.stages.Compiled | None = None  # at first use
         self._about = f"losses {step_identity(stage)}"  # computes the null text, too
         self._batches = [next(batches) for _ in range(config.train.eval_batches)]
 
@@ -60,11 +66,13 @@ class Evaluation:
         """
         found = []
         for index, batch in enumerate(self._batches):
-            with use_mesh(self._mesh):
-                given = state, global_batch(batch, self._mesh), np.int32(index)
-                places = replicated(self._mesh)
-                losses = self._programs.get(self._losses, given, self._about, out_shardings=places)
-            found.append([np.asarray(x) for x in losses(*given)])
+            given = state, global_batch(batch, self._mesh), np.int32(index)
+            if self._program is None:
+                with use_mesh(self._mesh):
+                    self._program = self._programs.get(
+                        self._losses, given, self._about, out_shardings=replicated(self._mesh)
+                    )
+            found.append([np.asarray(x) for x in self._program(*given)])
             between()
         losses, log_snrs = np.concatenate(found, axis=1).astype(np.float64)
         return {"eval_loss": float(losses.mean()), **by_band(losses, log_snrs)}

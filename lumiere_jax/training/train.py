@@ -1,12 +1,17 @@
 """The training loop of every stage, linear from top to bottom."""
 
 import contextlib
+import dataclasses
 import json
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
+import optax
 from etils import epath
+from jax.sharding import Mesh
 
 from lumiere_jax import text
 from lumiere_jax.cascade.config import ConfigDict, DistillationConfig
@@ -26,7 +31,7 @@ from lumiere_jax.runtime.progress import announced
 from lumiere_jax.runtime.sharding import create_mesh, global_batch
 from lumiere_jax.runtime.watchdog import Watchdog, peer_errors
 from lumiere_jax.training import samples
-from lumiere_jax.training.cadence import Cadence
+from lumiere_jax.training.cadence import Cadence, Due
 from lumiere_jax.training.held_out import Evaluation
 from lumiere_jax.training.initialization import initial_state, state_shapes
 from lumiere_jax.training.optimizer import create_optimizer
@@ -61,45 +66,112 @@ def train(
       NonFiniteError: if the loss or a gradient is not finite.
       Preempted: after SIGTERM to any process, when the checkpoint of the step is complete.
     """
-    # ---- set-up ---------------------------------------------------------------------------
     begin = time.monotonic()
     text.pin_weights(config.text)
     stage = Stage.from_config(config)
     check_one_round(stage.config.distillation)
-    settings, data, num_steps = stage.config.train, stage.config.data, stage.config.train.num_steps
-    folder = make_workdir(workdir)
+    settings, folder = stage.config.train, make_workdir(workdir)
     mesh = create_mesh(stage.config.mesh)
     say(distributed.start_report(mesh, settings.batch_size))
-    source = sources.create_source(data, "train")
-    sources.say_report(source, folder)
-    if not data.allow_small:
-        sources.check_size(source, settings.batch_size)
+    source = open_source(stage, folder)
     config = note_fingerprint(config, source)
     say(f"stage {stage.name}: {len(source)} clips, global batch {settings.batch_size}")
-
-    # ---- network, parameters and optimizer ------------------------------------------------
-    optimizer = create_optimizer(stage.config.optimizer, num_steps)
+    optimizer = create_optimizer(stage.config.optimizer, settings.num_steps)
     shapes = state_shapes(stage, optimizer, mesh)
     say(f"parameters: {count(shapes.trainable):,} trained, {count(shapes.frozen):,} frozen")
+    programs = Programs() if programs is None else programs
+    with contextlib.closing(
+        checkpoint.Checkpointer(folder, keep_last=settings.keep_last, keep_best=settings.keep_best)
+    ) as checkpoints:
+        run = _Run(config, stage, folder, mesh, optimizer, shapes, programs, checkpoints)
+        state = _first_state(run)
+        write_config(config, folder)
+        if int(state.step) < settings.num_steps:
+            state = _take_steps(run, state, source, profile_steps, begin)
+    if distributed.is_primary():
+        loss_plot.write(folder, stage.name)
+    say(f"stage {stage.name}: done at step {int(state.step)}, in {folder}")
+    return state
 
-    # ---- resume, or start afresh ----------------------------------------------------------
-    checkpoints = checkpoint.Checkpointer(
-        folder, keep_last=settings.keep_last, keep_best=settings.keep_best
-    )
-    if checkpoints.latest_step() is None:
-        say(f"starting fresh because {folder} holds no complete checkpoint")
-        state = initial_state(stage, optimizer, mesh)
-    else:
-        state = checkpoints.restore(shapes, config)
-        say(f"restored step {int(state.step)} from {folder}/{checkpoint.FOLDER}")
-    first_step = int(state.step)
-    write_config(config, folder)
 
-    # ---- input: every process reads its own part of each batch ----------------------------
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What stays as it is while a stage is trained."""
+
+    config: ConfigDict  # as checkpoints keep it
+    stage: Stage
+    folder: epath.Path
+    mesh: Mesh
+    optimizer: optax.GradientTransformation
+    shapes: TrainState  # with their shardings
+    programs: Programs
+    checkpoints: checkpoint.Checkpointer
+
+
+def _first_state(run: _Run) -> TrainState:
+    """The state of the newest checkpoint or, without any, a fresh one."""
+    if run.checkpoints.latest_step() is None:
+        say(f"starting fresh because {run.folder} holds no complete checkpoint")
+        return initial_state(run.stage, run.optimizer, run.mesh)
+    state = run.checkpoints.restore(run.shapes, run.config)
+    say(f"restored step {int(state.step)} from {run.folder}/{checkpoint.FOLDER}")
+    return state
+
+
+def _take_steps(
+    run: _Run,
+    state: TrainState,
+    source: sources.Source,
+    profile_steps: tuple[int, int] | None,
+    begin: float,
+) -> TrainState:
+    """Trains from a state to the last step; `begin` is when the run began."""
+    first_step, settings = int(state.step), run.stage.config.train
+    batches = _batches(run, source, first_step)
+    between_steps, cadence = _BetweenSteps(run), Cadence(settings)
+    batch = global_batch(next(batches), run.mesh)
+    step_function = _compiled_step(run, state, batch)
+    reporter = Reporter(run.stage, run.shapes.trainable, run.folder, first_step, begin)
+    profiler = ProfilerWindow(run.folder, profile_steps)
+    hang_timeout = settings.hang_timeout if jax.process_count() > 1 else 0
+    with (
+        contextlib.closing(reporter),
+        contextlib.closing(profiler),
+        Interruption() as interruption,
+        Watchdog(hang_timeout, "training") as watchdog,
+        peer_errors(),
+    ):
+        for step in range(first_step + 1, settings.num_steps + 1):
+            profiler.before(step)
+            state, metrics = step_function(state, batch)
+            if step < settings.num_steps:
+                batch = global_batch(next(batches), run.mesh)  # while the devices work
+            reporter.add(step, metrics)
+            due = cadence.at(step)
+            if any(due):
+                reporter.flush()  # all of them wait for the step
+            try:
+                with reporter.goodput.lost():
+                    between_steps(due, step, state, reporter, interruption.poll)
+                interruption.poll()
+            except Preempted:
+                reporter.flush()  # nothing that is not finite is saved
+                run.checkpoints.save(state, run.config)
+                run.checkpoints.wait()  # watched: another process may hang
+                raise
+            profiler.after(step, state)
+            watchdog.beat(f"step {step}")
+        run.checkpoints.wait()
+    return state
+
+
+def _batches(run: _Run, source: sources.Source, first_step: int) -> Iterator[dict[str, Any]]:
+    """The part of each batch that this process reads."""
+    stage, data = run.stage, run.stage.config.data
     batches = data_pipeline.train_batches(
         source,
         text.host_part(stage.text_encoder),
-        batch_size=settings.batch_size,
+        batch_size=stage.config.train.batch_size,
         seed=stage.config.seed,
         start_step=first_step,
         process_index=jax.process_index(),
@@ -110,78 +182,66 @@ def train(
         crop=stage.crop,
         draw_mask=stage.draw_mask,
     )
-    batches = text.device_part(batches, stage.text_encoder)
-    shows_clips = settings.sample_every and samples.needs_held_out(stage)
-    reads_held_out = settings.eval_every or shows_clips
-    held_out = sources.create_source(data, "test") if reads_held_out else None
-    programs = Programs() if programs is None else programs
-    evaluate = None
-    if settings.eval_every and held_out:
-        evaluate = Evaluation(stage, mesh, held_out, programs)
-    shown = samples.choose(stage, held_out, programs) if settings.sample_every else None
+    return text.device_part(batches, stage.text_encoder)
 
-    # ---- the step, compiled as a whole ----------------------------------------------------
-    if first_step < num_steps:
-        batch = global_batch(next(batches), mesh)
-        with contextlib.ExitStack() as stack:
-            announcement = announced(COMPILING, quiet=not distributed.is_primary())
-            step_function = compile_step(
-                stage, optimizer, mesh, state, batch, programs,
-                on_compile=lambda: stack.enter_context(announcement),
-            )  # fmt: skip
-            distributed.wait_for_all("compiled")
 
-    # ---- loop -----------------------------------------------------------------------------
-    reporter = Reporter(stage, shapes.trainable, folder, first_step, begin)
-    profiler = ProfilerWindow(folder, profile_steps)
-    cadence = Cadence(settings)
-    hang_timeout = settings.hang_timeout if jax.process_count() > 1 else 0
-    try:
-        with (
-            Interruption() as interruption,
-            Watchdog(hang_timeout, "training") as watchdog,
-            peer_errors(),
-        ):
-            for step in range(first_step + 1, num_steps + 1):
-                profiler.before(step)
-                state, metrics = step_function(state, batch)
-                if step < num_steps:
-                    batch = global_batch(next(batches), mesh)  # while the devices work
-                reporter.add(step, metrics)
-                eval_loss = None
-                evaluates, saves, shows = due = cadence.at(step)
-                if any(due):
-                    reporter.flush()  # all of them wait for the step
-                try:
-                    with reporter.goodput.lost():
-                        if evaluate and evaluates:
-                            found = evaluate(state, interruption.poll)
-                            eval_loss = found["eval_loss"]
-                            reporter.write(step, **found)
-                        if saves:
-                            checkpoints.save(state, config, eval_loss)
-                        if shown and shows:
-                            params = merge(state.ema, state.frozen)
-                            samples.write_training_samples(shown, stage, params, step, folder, mesh)
-                    interruption.poll()
-                except Preempted:
-                    reporter.flush()  # nothing that is not finite is saved
-                    checkpoints.save(state, config)
-                    checkpoints.wait()  # watched: another process may hang
-                    raise
-                profiler.after(step, state)
-                watchdog.beat(f"step {step}")
-            checkpoints.wait()
-    finally:
-        profiler.close()
-        reporter.close()
-        checkpoints.close()
+def _compiled_step(run: _Run, state: TrainState, batch: dict[str, Any]) -> jax.stages.Compiled:
+    """The step as a whole, on all processes; says so where that takes long."""
+    with contextlib.ExitStack() as stack:
+        announcement = announced(COMPILING, quiet=not distributed.is_primary())
+        step_function = compile_step(
+            run.stage, run.optimizer, run.mesh, state, batch, run.programs,
+            on_compile=lambda: stack.enter_context(announcement),
+        )  # fmt: skip
+        distributed.wait_for_all("compiled")
+    return step_function
 
-    # ---- end ------------------------------------------------------------------------------
-    if distributed.is_primary():
-        loss_plot.write(folder, stage.name)
-    say(f"stage {stage.name}: done at step {int(state.step)}, in {folder}")
-    return state
+
+class _BetweenSteps:
+    """What is done now and then: held-out loss, checkpoints and samples."""
+
+    def __init__(self, run: _Run):
+        """Chooses the clips that are evaluated and shown."""
+        stage, settings = run.stage, run.stage.config.train
+        shows_clips = settings.sample_every and samples.needs_held_out(stage)
+        reads_held_out = settings.eval_every or shows_clips
+        held_out = sources.create_source(stage.config.data, "test") if reads_held_out else None
+        self._run, self._evaluate, self._shown = run, None, None
+        if settings.eval_every and held_out:
+            self._evaluate = Evaluation(stage, run.mesh, held_out, run.programs)
+        if settings.sample_every:
+            self._shown = samples.choose(stage, held_out, run.programs)
+
+    def __call__(
+        self,
+        due: Due,
+        step: int,
+        state: TrainState,
+        reporter: Reporter,
+        poll: Callable[[], None],
+    ) -> None:
+        """Does what is due; `poll` is called meanwhile, and may raise."""
+        run, eval_loss = self._run, None
+        if self._evaluate and due.evaluates:
+            found = self._evaluate(state, poll)
+            eval_loss = found["eval_loss"]
+            reporter.write(step, **found)
+        if due.saves:
+            run.checkpoints.save(state, run.config, eval_loss)
+        if self._shown and due.shows:
+            params = merge(state.ema, state.frozen)
+            samples.write_training_samples(
+                self._shown, run.stage, params, step, run.folder, run.mesh
+            )
+
+
+def open_source(stage: Stage, workdir: epath.Path) -> sources.Source:
+    """The clips of a run; says what is left out of them. Too few for a batch are a `UserError`."""
+    source = sources.create_source(stage.config.data, "train")
+    sources.say_report(source, workdir)
+    if not stage.config.data.allow_small:
+        sources.check_size(source, stage.config.train.batch_size)
+    return source
 
 
 def check_one_round(config: DistillationConfig | None) -> None:

@@ -1,5 +1,6 @@
 """A loop over a small product on all devices of all processes: what test_processes.py runs."""
 
+import itertools
 import time
 
 import jax
@@ -17,6 +18,7 @@ STEPS = flags.DEFINE_integer("steps", 3, "")
 START = flags.DEFINE_integer("start_timeout", 600, "")
 HEARTBEAT = flags.DEFINE_integer("heartbeat_timeout", 1000, "")
 WATCHDOG = flags.DEFINE_float("watchdog", 600, "")
+CADENCE = flags.DEFINE_bool("cadence", False, "Whether to say what is due by the clock.")
 COLLECTIVE = flags.DEFINE_bool("collective", True, "Whether the processes need each other.")
 
 
@@ -34,6 +36,17 @@ def make_step():
     return mesh, state, step_function
 
 
+def steps_saved():
+    """The steps that are saved every three minutes, if the second clock is twice as fast."""
+    from lumiere_jax.cascade.config import TrainConfig
+    from lumiere_jax.training.cadence import Cadence
+
+    pace = 60.0 * (1 + jax.process_index())
+    settings = TrainConfig(num_steps=8, log_every=1, checkpoint_minutes=3.0)
+    cadence = Cadence(settings, map(pace.__mul__, itertools.count()).__next__)
+    return [step for step in range(1, 9) if cadence.at(step).saves]
+
+
 def loop():
     """Counts steps until it is stopped."""
     mesh, state, step_function = make_step()
@@ -43,6 +56,8 @@ def loop():
         print("agreed", *votes)
         names = "the same name", f"process {jax.process_index()}"
         print("same", *(distributed.is_same_everywhere(name) for name in names))
+    if CADENCE.value:
+        print("saved", *steps_saved())
     jax.block_until_ready(step_function(state))  # compiled before anybody watches
     with Watchdog(WATCHDOG.value, "the loop") as watchdog, Interruption() as interruption:
         for step in range(1, STEPS.value + 1):

@@ -19,11 +19,12 @@ def last_step(pod: LocalPod, index: int) -> int:
 
 
 def test_all_end_together(tmp_path):
-    with LocalPod(LOOP, tmp_path, devices=2) as pod:
-        assert pod.wait() == [0, 0]
+    with LocalPod([*LOOP, "--cadence"], tmp_path, devices=2) as pod:
+        assert pod.wait() == [0, 0], pod.output(0) + pod.output(1)
         for index in (0, 1):
             assert "agreed True False" in pod.output(index)
             assert "same True False" in pod.output(index)
+            assert "saved 3 6 8\n" in pod.output(index)  # by the clock of the first
             assert "step 3 mean 3" in pod.output(index) and "done" in pod.output(index)
         assert "2 process(es) with 2 device(s) each, 4 in all" in pod.output(0)
         assert "process(es)" not in pod.output(1)

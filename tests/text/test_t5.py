@@ -1,6 +1,7 @@
 """T5 as a text encoder of the project: settings, batches, folders, checkpoints."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import jax
 import numpy as np
@@ -196,7 +197,7 @@ def test_null_text_is_known_while_a_function_is_traced(encoder):
     np.testing.assert_allclose(function(1.0), 1 + expected, atol=1e-6)
 
 
-def test_embedding_in_two_halves_is_the_same(encoder):
+def test_embedding_in_two_halves_is_the_same(encoder, monkeypatch):
     """Tokens from a thread beside the training step, embeddings from the main one."""
     expected, mask = encoder(PROMPTS)
     host = text.host_part(encoder)
@@ -206,9 +207,21 @@ def test_embedding_in_two_halves_is_the_same(encoder):
     assert tokens.shape == (4, 24, 1)
     with_tokens = {"text": tokens, "text_mask": token_mask}
     computed_before = {"text": expected, "text_mask": mask}
-    for batch in text.device_part(iter([with_tokens, computed_before]), encoder):
+    calls = []
+
+    def noted(name, method, *arguments):
+        calls.append(name)
+        return method(*arguments)
+
+    for name in ("start", "gather"):
+        monkeypatch.setattr(encoder, name, partial(noted, name, getattr(encoder, name)))
+    given = iter([with_tokens, with_tokens, computed_before])
+    for batch in text.device_part(given, encoder):
+        calls += ["taken"]
         np.testing.assert_array_equal(batch["text"], expected)
         np.testing.assert_array_equal(batch["text_mask"], mask)
+    # The second is started before anybody waits for the first.
+    assert calls == ["start", "start", "gather", "taken", "gather", "taken", "taken"]
     hashed = text.HashedTextEncoder()
     assert text.host_part(hashed) is hashed
 

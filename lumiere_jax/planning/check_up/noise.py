@@ -12,11 +12,11 @@ from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.data.config import DataConfig
 from lumiere_jax.diffusion.schedule import resolution_shift
 from lumiere_jax.planning.check_up.finding import Finding, at_least, at_most
+from lumiere_jax.training.held_out import BANDS
 
 GREY_LEVELS = 127.5
 """Levels of 0 to 255 in a unit of pixels in [-1, 1]."""
 
-_BANDS = (-10.0, -5.0, 0.0, 3.3)  # borders in log-SNR
 _TIMES = 1000
 
 
@@ -42,9 +42,9 @@ def training_times(stage: Stage) -> Iterator[Finding]:
     """The share of training times in each band of log-SNR; above 0 detail is learnt."""
     times = (jnp.arange(_TIMES) + 0.5) / _TIMES
     log_snrs = np.asarray(stage.schedule.log_snr(times))
-    counts, _ = np.histogram(log_snrs, [-math.inf, *_BANDS, math.inf])
-    between = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(_BANDS)]
-    names = [f"below {_BANDS[0]:g}", *between, f"above {_BANDS[-1]:g}"]
+    counts, _ = np.histogram(log_snrs, [-math.inf, *BANDS, math.inf])
+    between = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(BANDS)]
+    names = [f"below {BANDS[0]:g}", *between, f"above {BANDS[-1]:g}"]
     shares = zip(names, counts / _TIMES, strict=True)
     bands, detail = ", ".join(f"{name}: {share:.0%}" for name, share in shares), log_snrs > 0
     yield Finding(
@@ -81,12 +81,12 @@ def shift(stage: Stage, before: StageConfig | None = None) -> Iterator[Finding]:
 
 def _needed_shift(data: DataConfig, before: StageConfig | None) -> float:
     """By the rule for this size and, from what the stage before had, for what was added to it."""
-    needed = resolution_shift(data.resolution, data.resolution, data.num_frames)
+    size = (data.resolution, data.resolution, data.num_frames)
+    needed = resolution_shift(*size)
     if before is None:
         return needed
-    side = data.resolution / before.data.resolution
-    added = -2.0 * math.log(side) - 0.5 * math.log(data.num_frames / before.data.num_frames)
-    return min(needed, _shift(before) + added)
+    start = (before.data.resolution, before.data.resolution, before.data.num_frames)
+    return min(needed, _shift(before) + resolution_shift(*size, reference=start))
 
 
 def _shift(config: StageConfig) -> float:
