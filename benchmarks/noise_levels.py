@@ -6,7 +6,8 @@
 For data that are Gaussian with the spectrum of real clips, the best denoiser is known in closed
 form, frequency by frequency, so what a sampler loses is the sampler's fault alone. The table says
 which share of the variance is kept in bands of spatial frequency (of Nyquist, radial) and of
-temporal frequency. It is written to benchmarks/noise_levels.md.
+temporal frequency. A second table says at which noise clips of some frames are decided, from which
+the law of `resolution_shift` follows. Both are written to benchmarks/noise_levels.md.
 """
 
 import itertools
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from jaxtyping import Float
+from scipy.linalg import toeplitz
 
 from lumiere_jax.data.video_io import read_video
 from lumiere_jax.data.video_timing import VideoReadError
@@ -36,6 +38,8 @@ TABLE = Path(__file__).with_suffix(".md")
 STEPS = (8, 16, 20, 32, 50, 128, 256)
 SPATIAL = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)  # borders of bands, of Nyquist
 TEMPORAL = (0.0, 0.1, 0.5, 1.001)
+CLIPS = (1, 2, 4, 8, 16, 40)  # frames whose noise levels are compared
+KNOWN = (0.1, 0.25, 0.5, 0.75, 0.9)  # shares of a clip's variance
 SUFFIXES = (".avi", ".mp4", ".mkv", ".webm", ".mov")
 
 Spectrum = Float[np.ndarray, "temporal radial"]
@@ -134,6 +138,52 @@ def table(power: Spectrum) -> list[str]:
     return lines
 
 
+def eigenvalues(power: Spectrum, frames: int) -> Float[np.ndarray, "frames radial"]:
+    """Variances of the independent parts of a clip of so many frames, for each radial frequency.
+
+    They are those of its covariance in time: of the spectrum, with the window divided out.
+    """
+    window = np.hanning(FRAMES)
+    window = np.fft.ifft(np.abs(np.fft.fft(window)) ** 2).real / np.sum(window**2)
+    both_sides = np.concatenate([power, power[-2:0:-1]])
+    covariance = np.fft.ifft(both_sides, axis=0).real / window[:, None]
+    found = [np.linalg.eigvalsh(toeplitz(column)) for column in covariance[:frames].T]
+    return np.maximum(np.array(found).T, 1e-12)  # an estimate, and so not quite without negatives
+
+
+def known_at(power: Spectrum, frames: int) -> Float[np.ndarray, " shares"]:
+    """Log-SNRs at which the best denoiser knows the shares `KNOWN` of a clip's variance."""
+    variances, number = eigenvalues(power, frames), _radii()[1][: power.shape[1]]
+    levels = np.linspace(-25.0, 15.0, 2001)
+    known = np.array([_known(variances, number, np.exp(level)) for level in levels])
+    return np.interp(KNOWN, known / (variances * number).sum(), levels)
+
+
+def _known(variances: np.ndarray, number: np.ndarray, snr: float) -> float:
+    return float((number * variances * (snr * variances / (1.0 + snr * variances))).sum())
+
+
+def frames_table(power: Spectrum) -> list[str]:
+    """Lines of Markdown: where clips are decided, and how much training is spent there."""
+    lines = [f"| frames | {' | '.join(f'{share:.0%} known at' for share in KNOWN)} "]
+    lines[0] += "| lower than one frame by | times for it, −log(frames) | −½ log(frames) |"
+    lines.append("|---" * (len(KNOWN) + 4) + "|")
+    times, image = (np.arange(4000) + 0.5) / 4000, resolution_shift(SIDE, SIDE)
+    one = known_at(power, 1)
+    for frames in CLIPS:
+        known, cells = known_at(power, frames), ["-"]
+        if frames > 1:
+            less = (one - known)[:3] / np.log(frames)
+            cells = [f"{less.min():.2f} to {less.max():.2f} log(frames)"]
+        for strength in (1.0, 0.5):
+            schedule = CosineSchedule(image - strength * float(np.log(frames)), True)
+            log_snrs = np.asarray(schedule.log_snr(times))
+            cells.append(f"{np.mean((log_snrs > known[0]) & (log_snrs < known[3])):.0%}")
+        row = [str(frames), *(f"{level:.1f}" for level in known), *cells]
+        lines.append(f"| {' | '.join(row)} |")
+    return lines
+
+
 def main(argv: list[str]) -> None:
     """Measures what the flags ask for."""
     del argv
@@ -146,7 +196,8 @@ def main(argv: list[str]) -> None:
     with np.load(SPECTRUM) as saved:
         power, count = np.asarray(saved["power"], np.float64), int(saved["clips"])
     head = f"Exact denoiser of a Gaussian with the spectrum of {count} real clips, {FRAMES} frames"
-    write_text(TABLE, "\n".join([_HEAD, f"{head} of {SIDE}×{SIDE}.", "", *table(power), ""]))
+    found = [*frames_table(power), "", f"{head} of {SIDE}×{SIDE}.", "", *table(power), ""]
+    write_text(TABLE, "\n".join([_HEAD, *found]))
     print(f"wrote {TABLE}")
 
 
@@ -155,6 +206,11 @@ _HEAD = """# Noise levels: which steps keep the detail of real videos
 Written by `python benchmarks/noise_levels.py`, whose head says what is measured. A band's share is
 the variance of what is sampled over that of the data; 100% is right, the least and the most of
 three bands of temporal frequency and of the spatial ones below (or the one above) ¾ of Nyquist.
+
+The first table tells the log-SNRs at which that denoiser knows shares of the variance of a clip
+with so many frames: how much lower they are than those of one frame, for the shares up to a half,
+and which part of the training times lies between those of a tenth and of three quarters, if a shift
+that fades towards clean data grows by −log(frames), or half as much.
 """
 
 

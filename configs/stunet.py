@@ -68,7 +68,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
             config.model.temporal_depth = 1  # 5.9B parameters in all; the notes report 5.5B
         else:
             config.model.temporal_depth = 6  # 4.8B parameters in all; the notes report 5.5B
-            config.diffusion.log_snr_shift = -3.6  # resolution_shift(128, 128, 80)
+            config.diffusion.log_snr_shift = -5.8  # resolution_shift(128, 128, 80)
         config.mesh.fsdp = 16
         config.train.frozen_dtype = "bfloat16"
         config.train.batch_size = 256
@@ -80,9 +80,9 @@ def _decide_motion(config: ConfigDict) -> None:
     """Noise levels of clips, where those of single frames were inherited.
 
     Frames are redundant like pixels: at the noise levels of an image, the motion is seen at all
-    times, and the words for it are not learnt. Of the shifts that were tuned here, -6 for 8 frames
-    beside -4 for one, and -6 for 16 beside -2.5, the nearest law is -log(frames); and "balanced"
-    weights leave out just the levels that it adds.
+    times, and the words for it are not learnt. The law is that of `resolution_shift`, -log(frames);
+    of the shifts that were tuned here, -6 for 8 frames beside -4 for one follows it, and -6 for 16
+    beside -2.5 asks for more. "balanced" weights leave out just the levels that it adds.
     """
     if config.diffusion.schedule == "cosine":
         config.diffusion.shift_by_frames = True

@@ -44,7 +44,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     else:
         set_full_scale(config, resolution=128, num_frames=80)
         config.model.temporal_depth = 6
-        config.diffusion.log_snr_shift = -3.6
+        config.diffusion.log_snr_shift = -5.8  # as `stunet`
         config.mesh.fsdp = 16
         config.train.frozen_dtype = "bfloat16"
         config.train.batch_size = 256

@@ -6,7 +6,6 @@ once, by `StageConfig.parse`, and is typed and frozen from there on.
 """
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from lumiere_jax.diffusion.distillation import StudentWeighting
 from lumiere_jax.diffusion.losses import Weighting
 from lumiere_jax.diffusion.multidiffusion import windows
 from lumiere_jax.diffusion.parameterization import Kind
+from lumiere_jax.diffusion.schedule import resolution_shift
 from lumiere_jax.runtime.config_section import ConfigSection
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.sharding import MeshConfig
@@ -90,12 +90,13 @@ class DiffusionConfig(ConfigSection):
     learned_variance: bool = False  # the network also predicts a variance; "discrete" only
     log_snr_shift: float = 0.0  # below 0: more noise; falls with resolution and frames
     interpolated_shift: bool = False  # whether the shift fades towards clean data
-    shift_by_frames: bool = False  # the shift is of one frame; -log(data.num_frames) is added
+    shift_by_frames: bool = False  # the shift is of one frame; that of data.num_frames is added
     text_dropout: float = 0.1  # share of training clips without their text
 
     def shift(self, num_frames: int) -> float:
         """The log-SNR shift of clips of so many frames."""
-        return self.log_snr_shift - (math.log(num_frames) if self.shift_by_frames else 0.0)
+        frames = num_frames if self.shift_by_frames else 1
+        return self.log_snr_shift + resolution_shift(1, 1, frames, reference=(1, 1, 1))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -342,11 +343,11 @@ def set_full_scale(config: ConfigDict, *, resolution: int, num_frames: int) -> N
       sections 2.1 and F.1).
     - Noise levels: the cosine schedule and v (Imagen Video, arXiv 2210.02303), plain weights. The
       files set a shift for what is undecided at their size; it fades towards clean data (simple
-      diffusion, arXiv 2301.11093, section 3.1), since with one shift for all times only 10% of them
-      have a log-SNR above 0 at 80 frames of 128×128, and 32% do so.
+      diffusion, arXiv 2301.11093, section 3.1), since with one shift for all times only 3% of them
+      have a log-SNR above 0 at 80 frames of 128×128, and 27% do so.
     - Sampling: DPM-Solver++(2M), 50 steps even in log-SNR to 10, where less than one grey level of
       noise is left: an exact denoiser then keeps 97 to 101% of real clips' variance in every band
-      of frequency; DDIM with even steps, the default of small runs, keeps 4 to 94%
+      of frequency; DDIM with even steps, the default of small runs, keeps 0 to 92%
       (benchmarks/noise_levels.md).
     - Optimizer: AdamW at 1e-4 after 10,000 steps of warm-up, and an EMA of 0.9999 (Imagen, F.1,
       whose base had Adafactor; `optimizer.name=adafactor` moves what starts at zero as well).

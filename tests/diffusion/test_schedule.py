@@ -96,8 +96,9 @@ def test_resolution_shift_never_rises_with_size(height, width, frames):
     assert resolution_shift(height, width, frames + 1) <= shift
 
 
-def test_resolution_shift_grows_with_frames():
-    assert resolution_shift(128, 128, 80) < resolution_shift(128, 128, 16) < -1
+def test_resolution_shift_counts_frames_as_pixels():
+    assert resolution_shift(128, 128, 80) == pytest.approx(resolution_shift(128, 128 * 80))
+    assert resolution_shift(128, 128, 16, reference=(128, 128, 4)) == pytest.approx(-np.log(4))
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0])

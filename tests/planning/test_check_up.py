@@ -123,7 +123,7 @@ def test_video_stage_that_kept_the_shift_of_its_images():  # 3
     )
     row = kept["shift"]
     assert row.verdict == "wrong" and "of which t2i had -2.5" in row.figure
-    assert "--config.diffusion.log_snr_shift=-3.9" in row.advice
+    assert "--config.diffusion.log_snr_shift=-5.3" in row.advice
     assert derived["shift"].verdict == "ok"
     full = stage_of("stunet", diffusion__log_snr_shift=-1.4)
     assert rows_of(full)["shift"].verdict == "wrong"
