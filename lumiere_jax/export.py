@@ -21,6 +21,9 @@ _STAGE = flags.DEFINE_multi_string(
 )
 _OUTPUT = define_path("output", None, "Folder of the bundle.", required=True)
 _DTYPE = flags.DEFINE_string("dtype", "bfloat16", "Of the weights: bfloat16, float32 or int8.")
+_EMA_WIDTH = flags.DEFINE_float(
+    "ema_width", None, "Average weights like this, as a share of all steps; see docs/train.md."
+)
 _LICENSE = flags.DEFINE_string(
     "license", "", "Of the weights: an SPDX identifier, as in Apache-2.0, or a sentence."
 )
@@ -40,6 +43,7 @@ def main(argv: list[str]) -> None:
             _STAGE.value,
             _OUTPUT.value,
             _DTYPE.value,
+            ema_width=_EMA_WIDTH.value,
             license=_LICENSE.value,
             evaluation=card.read(_EVALUATION.value) if _EVALUATION.value else "",
             plans=report.read(_PLAN.value) if _PLAN.value else (),

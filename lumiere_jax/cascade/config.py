@@ -125,6 +125,7 @@ class TrainConfig(ConfigSection):
     checkpoint_every: int = 500
     keep_last: int = 2
     keep_best: int = 1
+    ema_snapshots: int = 0  # of averages, over the run, to choose an EMA after it; 0 for none
     eval_every: int = 500  # 0 for never
     eval_batches: int = 4
     sample_every: int = 500  # 0 for never

@@ -5,6 +5,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
@@ -24,6 +25,12 @@ class TrainState:
     ema: Params  # exponential moving average of `trainable`
     optimizer: optax.OptState  # for `trainable`
     teacher: Params = flax.struct.field(default_factory=dict)
+    # For each of `POWER_WIDTHS` another average of `trainable`, if the run keeps snapshots of them.
+    powers: dict[str, Params] = flax.struct.field(default_factory=dict)
+
+
+POWER_WIDTHS = {"narrow": 0.05, "wide": 0.1}
+"""Two averages from whose snapshots others are made, see `checkpoints.averages`, by their width."""
 
 
 def create_state(
@@ -31,10 +38,14 @@ def create_state(
     frozen: Params,
     optimizer: optax.GradientTransformation,
     teacher: Params | None = None,
+    has_powers: bool = False,
 ) -> TrainState:
     """A state at step 0."""
     ema, start = jax.tree.map(jnp.copy, trainable), jnp.int32(0)
-    return TrainState(start, trainable, frozen, ema, optimizer.init(trainable), teacher or {})
+    names = POWER_WIDTHS if has_powers else ()
+    powers = {name: jax.tree.map(jnp.copy, trainable) for name in names}
+    optimizer_state = optimizer.init(trainable)
+    return TrainState(start, trainable, frozen, ema, optimizer_state, teacher or {}, powers)
 
 
 def update_ema(ema: Params, params: Params, step: Int[Array, ""], decay: float) -> Params:
@@ -45,6 +56,30 @@ def update_ema(ema: Params, params: Params, step: Int[Array, ""], decay: float) 
     """
     warm = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     return jax.tree.map(lambda e, p: e + (1.0 - warm) * (p - e), ema, params)
+
+
+def update_powers(
+    powers: dict[str, Params], params: Params, step: Int[Array, ""]
+) -> dict[str, Params]:
+    """The averages of `POWER_WIDTHS` after one more update; `step` is the number before it.
+
+    Each has the decay (1 - 1 / t)^(exponent + 1) at update t (arXiv 2312.02696, section 3.1).
+    """
+
+    def update(average: Params, width: float) -> Params:
+        share = -jnp.expm1((power_exponent(width) + 1.0) * jnp.log1p(-1.0 / (step + 1.0)))
+        return jax.tree.map(lambda e, p: e + share * (p - e), average, params)
+
+    return {name: update(average, POWER_WIDTHS[name]) for name, average in powers.items()}
+
+
+def power_exponent(width: float) -> float:
+    """The power of t by which an average weighs parameters, for a width as a share of all t.
+
+    It solves width² = (n + 1) / ((n + 2)² (n + 3)) (arXiv 2312.02696, section 3.1).
+    """
+    inverse = width**-2
+    return float(np.roots([1.0, 7.0, 16.0 - inverse, 12.0 - inverse]).real.max())
 
 
 def leaf_squares(tree: Any) -> Float[Array, " leaves"]:

@@ -1,9 +1,10 @@
 """A thin layer over Orbax: what is in a checkpoint, where it is, and how it is read.
 
 `WORKDIR/checkpoints/STEP` holds the items `trainable`, `frozen` (where there are any), `ema`,
-`optimizer`, `teacher` (of a run that distils) and `config` (the run's whole config as JSON), so
-that a checkpoint says by itself what network it is of. Nothing in it is specific to Linen:
-parameters are nested dicts.
+`optimizer`, `teacher` (of a run that distils), `powers` (of one with `train.ema_snapshots`) and
+`config` (the run's whole config as JSON), so that a checkpoint says by itself what network it is
+of. Nothing in it is specific to Linen: parameters are nested dicts. `WORKDIR/ema_snapshots/STEP`
+holds the averages of `powers` alone, and all of these stay.
 """
 
 import hashlib
@@ -28,16 +29,17 @@ from lumiere_jax.runtime import distributed
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.sharding import state_shardings, with_shardings
 
-FOLDER = "checkpoints"
+FOLDER, SNAPSHOTS = "checkpoints", "ema_snapshots"
 INHERITED_FIELDS = (
     "text.", "diffusion.prediction", "diffusion.schedule", "diffusion.learned_variance",
 )  # fmt: skip
 """What a stage must have in common with the one that it is initialized from, beside its sizes."""
 
 _RESUMED_FIELDS = (
-    *INHERITED_FIELDS, "model.", "optimizer.name", "train.trainable", "distillation.",
+    *INHERITED_FIELDS, "model.", "optimizer.name", "train.trainable", "train.ema_snapshots",
+    "distillation.",
 )  # fmt: skip
-_OPTIONAL_ITEMS = ("frozen", "teacher")
+_OPTIONAL_ITEMS = ("frozen", "teacher", "powers")
 # How and where to compute, not what; `text.weights` says what is in the folder.
 _FREE_FIELDS = ("model.dtype", "model.remat", "text.dtype", "text.folder")
 
@@ -54,9 +56,10 @@ class _Manager(ocp.CheckpointManager):
         return False
 
 
-def _checkpoint_folder(workdir: str | Path) -> epath.Path:
+def folder_in(workdir: str | Path, name: str = FOLDER) -> epath.Path:
+    """A folder of a run: that of its checkpoints or, by its name, another."""
     path = epath.Path(workdir).expanduser()
-    return (path if "://" in str(workdir) else path.resolve()) / FOLDER
+    return (path if "://" in str(workdir) else path.resolve()) / name
 
 
 class Checkpointer:
@@ -66,8 +69,13 @@ class Checkpointer:
     asynchronous; only checkpoints that were written completely are ever seen.
     """
 
-    def __init__(self, workdir: str | Path, *, keep_last: int, keep_best: int):
-        """Opens the folder of checkpoints; `keep_best` are kept beside the `keep_last` newest."""
+    def __init__(
+        self, workdir: str | Path, *, keep_last: int, keep_best: int, keep_snapshots: bool = False
+    ):
+        """Opens the folder of checkpoints; `keep_best` are kept beside the `keep_last` newest.
+
+        `keep_snapshots` makes one for snapshots of averages, too.
+        """
         policies = [ocp.checkpoint_managers.LatestN(keep_last)]
         if keep_best:
             # Orbax keeps the last n in the order of the metric: reversed, the lowest.
@@ -79,11 +87,12 @@ class Checkpointer:
             )
             policies.append(best)
         self._manager = _Manager(
-            _checkpoint_folder(workdir),
+            folder_in(workdir),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies)
             ),
         )
+        self._snapshots = _Manager(folder_in(workdir, SNAPSHOTS)) if keep_snapshots else None
 
     def latest_step(self) -> int | None:
         """The newest complete checkpoint's step, or None."""
@@ -109,6 +118,13 @@ class Checkpointer:
                 items[name] = ocp.args.StandardSave(getattr(state, name))
         metrics = None if eval_loss is None else {"eval_loss": eval_loss}
         self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
+
+    def save_snapshot(self, state: TrainState) -> None:
+        """Starts to save the averages alone; a step that exists is left as it is."""
+        step = int(state.step)
+        if self._snapshots and step not in self._snapshots.all_steps():
+            items = {name: ocp.args.StandardSave(tree) for name, tree in state.powers.items()}
+            self._snapshots.save(step, args=ocp.args.Composite(**items))
 
     def restore(self, state: TrainState, config: ConfigDict) -> TrainState:
         """Reads the newest checkpoint that is not damaged, onto any mesh and number of hosts.
@@ -169,11 +185,13 @@ class Checkpointer:
 
     def wait(self) -> None:
         """Waits until what was started to be saved is complete."""
-        self._manager.wait_until_finished()
+        for manager in filter(None, (self._manager, self._snapshots)):
+            manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, then lets go of the folder."""
-        self._manager.close()
+        for manager in filter(None, (self._manager, self._snapshots)):
+            manager.close()
 
 
 def check_same_fields(
@@ -275,6 +293,11 @@ def _read(place: epath.Path, shapes: Any) -> Any:
         raise _damaged(place, error) from error
 
 
+def read_item(place: epath.Path) -> Params:
+    """The arrays of the item in the folder `place`, on the first device of this process."""
+    return _read(place, _placed(_shapes(place), None))
+
+
 def load(workdir: str | Path, mesh: Mesh | None = None) -> tuple[ConfigDict, Params, int | None]:
     """Reads the newest checkpoint of a run, or a stage of a bundle, as the next stage needs it.
 
@@ -308,7 +331,7 @@ def load_config(workdir: str | Path) -> ConfigDict:
 
 def _newest(workdir: str | Path) -> epath.Path:
     """The folder of the newest checkpoint."""
-    folder = _checkpoint_folder(workdir)
+    folder = folder_in(workdir)
     if not folder.is_dir():
         raise UserError(
             f"there is no checkpoint in {workdir}: it has no folder {FOLDER!r}. Give the "

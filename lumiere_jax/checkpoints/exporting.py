@@ -7,7 +7,8 @@ from pathlib import Path
 from etils import epath
 
 from lumiere_jax.cascade.stage import STAGES
-from lumiere_jax.checkpoints import bundle, checkpoint, loss_plot, model_card
+from lumiere_jax.checkpoints import averages, bundle, checkpoint, loss_plot, model_card
+from lumiere_jax.models.parameters import merge
 from lumiere_jax.runtime.errors import UserError
 
 _LONGEST = 100
@@ -21,6 +22,7 @@ def export(
     license: str = "",
     evaluation: str = "",
     plans: Sequence[str] = (),
+    ema_width: float | None = None,
 ) -> str:
     """Writes a bundle of the newest checkpoint of each run, with a model card.
 
@@ -35,6 +37,8 @@ def export(
       license: see `bundle.write`; "": that of the bundles that stages come from or that is
         replaced.
       evaluation: protocol card for the model card, as text, see `evaluation.card.read`.
+      ema_width: of the average of each run's parameters, see `averages.load`; None for the EMA of
+        `optimizer.ema_decay`. Stages of a bundle stay as they are.
       plans: what the TPU compiler said of the stages, see `planning.report.read`.
 
     Returns:
@@ -53,6 +57,9 @@ def export(
     stages, kinds, stored = {}, {}, {}
     for name, workdir in places.items():
         config, params, step = checkpoint.load(workdir)
+        if ema_width is not None and not bundle.is_stage(workdir):
+            chosen, step = averages.load(workdir, ema_width)
+            params = merge(chosen, params)
         stages[name], kinds[name] = (config.to_dict(), params, step), config.stage
         if bundle.is_stage(workdir) and bundle.dtype(Path(workdir).resolve().parent) == dtype:
             stored[name] = bundle.stored_arrays(workdir)

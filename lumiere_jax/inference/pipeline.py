@@ -327,8 +327,15 @@ class _Asked:
         size = size if mesh is None else padded_batch(size, mesh)
         for begin in range(0, last + 1, size):
             rows = np.minimum(np.arange(begin, begin + size), last)
-            lists = ([x[row] for row in rows] for x in (self.prompts, self.seeds, self.options))
-            yield begin, _Asked(*lists, {name: x[rows] for name, x in self.given.items()})
+            yield (
+                begin,
+                _Asked(
+                    [self.prompts[row] for row in rows],
+                    [self.seeds[row] for row in rows],
+                    [self.options[row] for row in rows],
+                    {name: x[rows] for name, x in self.given.items()},
+                ),
+            )
 
 
 def _checked_prompts(

@@ -14,6 +14,7 @@ class Due(NamedTuple):
     evaluates: bool
     saves: bool
     shows: bool
+    snapshots: bool  # of averages
 
 
 class Cadence:
@@ -30,6 +31,8 @@ class Cadence:
         self._evaluation = _Every(s.eval_every, s.eval_minutes)
         self._checkpoint = _Every(s.checkpoint_every, s.checkpoint_minutes)
         self._samples = _Every(s.sample_every, s.sample_minutes)
+        # By steps, so that a run that is resumed has them where it would have had them.
+        self._snapshot_every = s.ema_snapshots and -(-s.num_steps // s.ema_snapshots)
         self._all = (self._evaluation, self._checkpoint, self._samples)
         self._begin = clock()
 
@@ -40,7 +43,8 @@ class Cadence:
         evaluates, saves, shows = (
             each.is_due(step, minutes) or (is_last and each.steps > 0) for each in self._all
         )
-        return Due(evaluates, saves or is_last, shows)
+        snapshots = self._snapshot_every and (is_last or step % self._snapshot_every == 0)
+        return Due(evaluates, saves or is_last, shows, bool(snapshots))
 
     def _minutes(self, step: int) -> float:
         """Minutes since the start, as all processes agree on; 0 where nobody looks."""

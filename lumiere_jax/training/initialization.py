@@ -31,7 +31,8 @@ def state_maker(
         frozen = jax.tree.map(lambda leaf: leaf.astype(dtype), frozen)
         student = trainable if stage.is_distilled else {}  # it starts as its teacher
         teacher = jax.tree.map(lambda leaf: jnp.copy(leaf.astype(dtype)), student)
-        return create_state(trainable, frozen, optimizer, teacher)
+        has_powers = stage.config.train.ema_snapshots > 0
+        return create_state(trainable, frozen, optimizer, teacher, has_powers)
 
     return make
 

@@ -15,7 +15,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from lumiere_jax.cascade.denoising import Denoiser
 from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Batch, Stage
-from lumiere_jax.cascade.state import TrainState, first_non_finite, leaf_squares, update_ema
+from lumiere_jax.cascade.state import (
+    TrainState,
+    first_non_finite,
+    leaf_squares,
+    update_ema,
+    update_powers,
+)
 from lumiere_jax.diffusion.discrete import split_variance
 from lumiere_jax.diffusion.distillation import (
     student_loss,
@@ -100,6 +106,7 @@ def make_step(stage: Stage, optimizer: Any, shardings: Any) -> Any:
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.trainable)
         trainable = jax.tree.map(jnp.add, state.trainable, updates)
         ema = update_ema(state.ema, trainable, state.step, config.optimizer.ema_decay)
+        powers = update_powers(state.powers, trainable, state.step)
         squares = leaf_squares(gradient)  # infinite, too, where they overflow
         metrics = {
             "loss": loss,
@@ -107,8 +114,9 @@ def make_step(stage: Stage, optimizer: Any, shardings: Any) -> Any:
             "bad_leaf": first_non_finite(squares),
         }
         state = dataclasses.replace(
-            state, step=state.step + 1, trainable=trainable, ema=ema, optimizer=optimizer_state
-        )
+            state, step=state.step + 1, trainable=trainable, ema=ema, optimizer=optimizer_state,
+            powers=powers,
+        )  # fmt: skip
         return state, metrics
 
     return step_function

@@ -80,9 +80,11 @@ def train(
     shapes = state_shapes(stage, optimizer, mesh)
     say(f"parameters: {count(shapes.trainable):,} trained, {count(shapes.frozen):,} frozen")
     programs = Programs() if programs is None else programs
-    with contextlib.closing(
-        checkpoint.Checkpointer(folder, keep_last=settings.keep_last, keep_best=settings.keep_best)
-    ) as checkpoints:
+    checkpointer = checkpoint.Checkpointer(
+        folder, keep_last=settings.keep_last, keep_best=settings.keep_best,
+        keep_snapshots=settings.ema_snapshots > 0,
+    )  # fmt: skip
+    with contextlib.closing(checkpointer) as checkpoints:
         run = _Run(config, stage, folder, mesh, optimizer, shapes, programs, checkpoints)
         state = _first_state(run)
         write_config(config, folder)
@@ -228,6 +230,8 @@ class _BetweenSteps:
             reporter.write(step, **found)
         if due.saves:
             run.checkpoints.save(state, run.config, eval_loss)
+        if due.snapshots:
+            run.checkpoints.save_snapshot(state)
         if self._shown and due.shows:
             params = merge(state.ema, state.frozen)
             samples.write_training_samples(

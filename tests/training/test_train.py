@@ -14,7 +14,9 @@ import pytest
 from flax.traverse_util import flatten_dict
 from PIL import Image
 
-from lumiere_jax.checkpoints import checkpoint
+from lumiere_jax.cascade.state import POWER_WIDTHS
+from lumiere_jax.checkpoints import averages, checkpoint
+from lumiere_jax.checkpoints.exporting import export
 from lumiere_jax.data import sources
 from lumiere_jax.data.moving_shapes import MovingShapes
 from lumiere_jax.models.parameters import merge
@@ -243,7 +245,7 @@ def test_a_mixture_is_trained_and_resumed_but_not_on_other_data(tmp_path, capsys
         shapes = {"name": "moving_shapes", "max_objects": 2, "weight": 3}
         mixture = (shapes, {"name": "moving_shapes", "size": size})
         data = {"data__name": "mixture", "data__mixture": mixture, "data__flip": True}
-        fields = SMALLEST | data | fields
+        fields = SMALLEST | data | {"train__ema_snapshots": 2} | fields
         return train(tiny_config("t2i", train__num_steps=num_steps, **fields), tmp_path / "mixed")
 
     run(2)
@@ -255,8 +257,27 @@ def test_a_mixture_is_trained_and_resumed_but_not_on_other_data(tmp_path, capsys
     assert step == 4
     source = sources.create_source(saved.data, "train")
     assert source.fingerprint == saved.data.fingerprint and source.slots == (750, 250)
-    run(5, size=71, data__allow_other=True)
+    state = run(5, size=71, data__allow_other=True)
     assert checkpoint.load(tmp_path / "mixed")[0].data.fingerprint != source.fingerprint
+    check_choice_of_average(tmp_path, state)
+
+
+def check_choice_of_average(folder, state):
+    """Of a run that kept snapshots after its steps 1, 2, 4 and 5."""
+    assert {path.name for path in (folder / "mixed" / "ema_snapshots").iterdir()} == set("1245")
+    for name, width in POWER_WIDTHS.items():
+        export([str(folder / "mixed")], folder / name, "float32", ema_width=width)
+        exported, expected = (
+            flatten_dict(tree)
+            for tree in (checkpoint.load(folder / name / "t2i")[1], state.powers[name])
+        )
+        assert exported.keys() == expected.keys()
+        for path, array in expected.items():
+            np.testing.assert_allclose(exported[path], array, rtol=1e-4, atol=1e-6)
+    with pytest.raises(UserError, match=r"--ema_width=0.01: 4 snapshots .* no nearer .* 0.05 or"):
+        export([str(folder / "mixed")], folder / "narrower", ema_width=0.01)
+    with pytest.raises(UserError, match="has no snapshots.*train.ema_snapshots=20"):
+        averages.load(folder, 0.1)
 
 
 def test_folder_with_too_few_videos(tmp_path):

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from lumiere_jax.cascade.config import OptimizerConfig
+from lumiere_jax.cascade.config import StageConfig
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.diffusion.multidiffusion import windows
 from lumiere_jax.planning.check_up.finding import Finding, Verdict, at_most
@@ -121,7 +121,7 @@ def _parts(plan: Plan) -> int:
 def checkpoints(stage: Stage, plan: Plan) -> Iterator[Finding]:
     """The size of a checkpoint, and how often one is written."""
     train = stage.config.train
-    size = checkpoint_bytes(plan.trainable, plan.frozen, stage.config.optimizer, train.frozen_dtype)
+    size = checkpoint_bytes(plan.trainable, plan.frozen, stage.config)
     told = f"{size / GIB:.3g} GiB {_often(train.checkpoint_every, train.checkpoint_minutes)}"
     steps = _steps_between(train.checkpoint_every, train.checkpoint_minutes, plan.seconds)
     verdict: Verdict = "ok" if train.checkpoint_every else "look"
@@ -138,7 +138,8 @@ def checkpoints(stage: Stage, plan: Plan) -> Iterator[Finding]:
     )
 
 
-def checkpoint_bytes(trainable: int, frozen: int, optimizer: OptimizerConfig, dtype: str) -> int:
+def checkpoint_bytes(trainable: int, frozen: int, config: StageConfig) -> int:
     """Parameters, averages and optimizer in float32, and the frozen parameters in their type."""
-    moments = _MOMENTS[optimizer.name]
-    return 4 * trainable * (2 + moments) + (2 if dtype == "bfloat16" else 4) * frozen
+    averages = 3 if config.train.ema_snapshots else 1
+    copies = 1 + averages + _MOMENTS[config.optimizer.name]
+    return 4 * trainable * copies + (2 if config.train.frozen_dtype == "bfloat16" else 4) * frozen
