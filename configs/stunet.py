@@ -18,6 +18,16 @@ motion (joint training, as in Imagen Video, is for networks whose image layers t
 step of 256 clips on as many chips computes for 3.2 s, an MFU of 55%, in 83 of 95 GiB a chip; it was
 never timed on a TPU.
 
+Guidance of 4.0 is a choice [C], since the paper's is not public: above the 1.5 of the small
+variants, whose captions leave next to nothing open, and below the 7 that DeepFloyd IF takes for its
+base (docs/open_weights.md). Nobody tried it at this scale; it is the first thing to tune, since
+that needs no training (`--guidance_scale`). It can do harm. With 4.0 in place of 1.5 the shipped
+weights have the background right in 50% of the first 32 held-out captions and the colour in 84% (at
+1.5 both in 100% of the first 64), direction in 94% (100%) and shape in 88% (95%). Their clips are
+pale: 0.6% of the values are beyond ±0.98, in true clips 10%; thresholding divides by what guidance
+pushed out of range (2026-11-30, `LumierePipeline` with `guidance_scale=4.0`, 2 CPU cores). So where
+colours are pale, lower it, or limit `sampling.threshold_max`.
+
 `if_xl` inflates DeepFloyd IF's stage I XL, 80 frames of 64×64: 5.9B parameters by `jax.eval_shape`,
 4.3B of them frozen; on v5p a step of one clip a chip computes for 1.7 s, an MFU of 51%, in 33 of 95
 GiB, by the same estimate (2026-11-23, docs/open_weights.md). `from=WORKDIR` inflates any `t2i`
