@@ -17,10 +17,12 @@ from lumiere_jax.serving.guard import Guard, HeadAsGet
 from lumiere_jax.serving.metrics import Metrics
 from lumiere_jax.serving.model import Models
 from lumiere_jax.serving.page.gate import Gate
+from lumiere_jax.serving.page.kept import Kept
 from lumiere_jax.serving.queue import ClientQueue, Job, QueueError
 from lumiere_jax.serving.refusals import Problem
 from lumiere_jax.serving.replies import Health, Info, JobReply
 from lumiere_jax.serving.settings import Settings
+from lumiere_jax.serving.shares import Shares
 from lumiere_jax.serving.states import DONE, QUEUED
 from lumiere_jax.serving.submission import JobForm, Submission
 
@@ -50,11 +52,11 @@ def make_app(
         description="Videos from texts, pictures and videos. A job is submitted, followed and "
         "fetched by its id; whoever knows the id may read the job.",
     )
+    kept = Kept(settings.scratch / "gradio", settings.limits.upload_bytes)
     gate = Gate(
-        lambda: _load_page(app, info, models, settings),
-        folder=settings.scratch / "gradio",
+        lambda: _load_page(app, info, models, settings, kept),
+        kept=kept,
         keys=keys,
-        max_bytes=settings.limits.upload_bytes,
         max_streams=4 * settings.limits.streams,
         framed_by=settings.framed_by,
     )
@@ -96,10 +98,10 @@ def make_app(
     return app
 
 
-def _load_page(app: FastAPI, info: Info, models: Models, settings: Settings) -> FastAPI:
+def _load_page(app: FastAPI, info: Info, models: Models, settings: Settings, kept: Kept) -> FastAPI:
     from lumiere_jax.serving.page import blocks  # imports Gradio, which takes seconds
 
-    return blocks.build(app, info, models, settings, settings.scratch / "gradio")
+    return blocks.build(app, info, models, settings, kept)
 
 
 @dataclasses.dataclass
@@ -113,7 +115,9 @@ class _Routes:
     _submission: Submission
     _info: Info
     _is_stopping: Callable[[], bool]
-    _streams = 0
+
+    def __post_init__(self) -> None:
+        self._streams = Shares(self._settings.limits.streams)
 
     async def submit(self, request: Request, form: Annotated[JobForm, Form()]) -> JobReply:
         """Accept a job, or refuse it with a reason."""
@@ -137,18 +141,15 @@ class _Routes:
             raise refusals.no_such_job()
         return self._reply(job)
 
-    async def check_stream(self, job_id: uuid.UUID) -> AsyncIterator[None]:
+    async def check_stream(self, job_id: uuid.UUID, request: Request) -> AsyncIterator[None]:
         """Refuses a stream while there can still be a status code; counts it while it lasts."""
         await anyio.to_thread.run_sync(self._found, job_id)
-        if self._streams >= self._settings.limits.streams:
-            raise refusals.later(
-                "too many clients follow jobs now; request the job itself now and then"
-            )
-        self._streams += 1
+        if not self._streams.take(request.state.client):
+            raise refusals.later("too many streams follow jobs now; request the job now and then")
         try:
             yield
         finally:
-            self._streams -= 1
+            self._streams.give(request.state.client)
 
     async def events(self, job_id: uuid.UUID) -> AsyncIterator[ServerSentEvent]:
         """The job whenever it changes, until it has ended: server-sent events named `job`.

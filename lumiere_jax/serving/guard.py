@@ -7,6 +7,7 @@ import ipaddress
 from collections.abc import Collection
 
 from python_multipart.multipart import parse_options_header
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -110,7 +111,7 @@ class Guard:
         if refusal is not None:
             await refusal(scope, receive, guarded_send)
             return
-        with contextlib.suppress(TooLarge):
+        with contextlib.suppress(TooLarge, ClientDisconnect):
             await self._app(scope, counted_receive, guarded_send)
         if received > self._max_bytes:
             received = 0

@@ -227,7 +227,7 @@ def test_idle_streams_are_kept_alive_and_bounded(site, monkeypatch):
     reply = site.client.get(f"/jobs/{job}/events")
     thread.join()
     assert ": ping" in reply.text and events(reply.text)[-1]["state"] == "cancelled"
-    assert refused[0].status_code == 429 and "too many clients" in refused[0].json()["detail"]
+    assert refused[0].status_code == 429 and "too many streams" in refused[0].json()["detail"]
 
 
 def test_head_is_get_without_its_body(site):

@@ -3,13 +3,18 @@
 import base64
 import hashlib
 import json
+import time
+from pathlib import Path
 
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, StreamingResponse
 from fastapi.testclient import TestClient
 
+from lumiere_jax.serving.page import gate as gates
+from lumiere_jax.serving.page import kept as kepts
 from lumiere_jax.serving.page.gate import Gate
+from lumiere_jax.serving.page.kept import Kept
 
 KEY = "0123456789abcdef"
 PAGE = "<script>let a = 1;</script><script src='/assets/x.js'></script><p>page</p>"
@@ -18,10 +23,17 @@ PAGE = "<script>let a = 1;</script><script src='/assets/x.js'></script><p>page</
 def stand_in() -> FastAPI:
     """Answers at every path with what it was sent."""
     app = FastAPI()
+    app.state.forgotten = []
+
+    async def forget(session):
+        app.state.forgotten.append(session)
+
+    app.state.forget = forget
 
     @app.get("/gradio_api/queue/data")
-    def stream():
-        return StreamingResponse(iter(["data: 1\n\n"]), media_type="text/event-stream")
+    def stream(answers: int = 0):
+        news = ["data: 1\n\n", *['data: {"msg":"process_completed"}\n\n'] * answers]
+        return StreamingResponse(iter(news), media_type="text/event-stream")
 
     @app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE"])
     async def echo(path: str, request: Request):
@@ -37,12 +49,17 @@ def fixture_opened(tmp_path):
     """Opens a gate; requests go to a client of it."""
     clients = []
 
-    def opened(build=stand_in, keys=(), max_bytes=1000, max_streams=5, **more):
-        folder = tmp_path / "gradio"
-        folder.mkdir(exist_ok=True)
-        gate = Gate(build, folder, keys, max_bytes, max_streams, **more)
+    def opened(build=stand_in, keys=(), max_streams=20, **more):
+        kept = Kept(tmp_path / "gradio", 10_000)
+        gate = Gate(build, kept, keys, max_streams, **more)
         outer = FastAPI()
         outer.router.lifespan_context = lambda app: gate.loaded()
+
+        @outer.middleware("http")
+        async def guard(request, call_next):
+            request.state.client = request.headers.get("x-client", "")
+            return await call_next(request)
+
         outer.mount("/", gate)
         client = TestClient(outer, follow_redirects=False)
         clients.append(client)
@@ -61,12 +78,12 @@ def test_only_what_the_page_needs_is_open(opened, tmp_path):
     file = tmp_path / "gradio" / "x" / "a.png"
     for path in ("/", "/config", "/assets/a.js", f"/gradio_api/file={file}"):
         assert client.get(path).status_code == 200, path
-    assert client.post("/gradio_api/upload", content=b"x").status_code == 200
     closed = [
         f"/gradio_api/file={tmp_path}/secret", f"/gradio_api/file={tmp_path}/gradio/../secret",
         "/gradio_api/file=/etc/passwd", "/gradio_api/file=http://127.0.0.1/x", "/monitoring",
         "/gradio_api/proxy=http://127.0.0.1/", "/gradio_api/deep_link", "/gradio_api/runs",
         "/gradio_api/call/x/y", "/gradio_api/dev/reload", "/gradio_api/openapi.json",
+        "/gradio_api/upload_progress",
     ]  # fmt: skip
     for path in closed:
         assert client.get(path).status_code == 404, path
@@ -93,22 +110,77 @@ def test_forms_name_no_addresses_and_are_short(opened):
     assert client.post(path, content=b'"' + b"x" * 2**18 + b'"').status_code == 413
 
 
-def test_uploads_end_where_the_disk_would_fill(opened, tmp_path):
+def upload(client, *files, visitor="a"):
+    named = [("files", file) for file in files]
+    return client.post("/gradio_api/upload", files=named, headers={"x-client": visitor})
+
+
+def test_files_are_kept_by_names_that_nobody_can_guess(opened, tmp_path):
     client = opened()
-    (tmp_path / "gradio" / "a").mkdir()
-    kept = tmp_path / "gradio" / "a" / "kept"
-    kept.write_bytes(bytes(32_000))
-    assert client.post("/gradio_api/upload", content=b"x").status_code == 200
-    kept.write_bytes(bytes(32_001))
-    refused = client.post("/gradio_api/upload", content=b"x")
-    assert refused.status_code == 429 and "try again later" in refused.json()["detail"]
+    reply = upload(client, ("../../ü x.png", b"1"), ("..", b"2"), ("x" * 999, b"3"))
+    paths = [Path(path) for path in reply.json()]
+    assert [path.name for path in paths] == ["__x.png", "file", "x" * 60]
+    assert [path.read_bytes() for path in paths] == [b"1", b"2", b"3"]
+    folders = {path.parent for path in paths}
+    assert len(folders) == 3 and all(f.parent == tmp_path / "gradio" for f in folders)
+    for files in ([("files", ("x", b"1"))] * 11, [("files", (None, b"1"))]):
+        assert client.post("/gradio_api/upload", files=files).status_code == 400
+    assert client.post("/gradio_api/upload", files={"other": ("x", b"1")}).json() == []
+    assert set((tmp_path / "gradio").iterdir()) == folders
 
 
-def test_streams_are_counted(opened):
+def test_one_visitor_does_not_fill_the_disk(opened):
+    client = opened()
+    for visitor in "abcd":
+        codes = [upload(client, ("x", bytes(9700)), visitor=visitor).status_code for _ in range(9)]
+        assert codes == [200] * 8 + [429], visitor
+    refused = upload(client, ("x", bytes(9700)))
+    assert refused.status_code == 429 and "too many of your files" in refused.json()["detail"]
+    assert upload(client, ("x", bytes(9700)), visitor="e").status_code == 429
+
+
+def test_files_are_deleted_and_count_no_more_after_an_hour(tmp_path, monkeypatch):
+    (tmp_path / "example").write_bytes(b"x")
+    kept = Kept(tmp_path, 1000)
+    kept.spare()
+    while kept.take("a", 1000):
+        path = Path(kept.write(b"x", "x"))
+    (tmp_path / "empty").mkdir()
+    kept.sweep()
+    assert path.exists() and not kept.take("a", 1000) and kept.take("b", 1000)
+    for clock in ("time", "monotonic"):
+        later = getattr(time, clock)() + 3800
+        monkeypatch.setattr(kepts.time, clock, lambda later=later: later)
+    kept.sweep()
+    assert [left.name for left in tmp_path.iterdir()] == ["example"]
+    assert kept.take("a", 1000)
+
+
+def test_one_visitor_does_not_take_all_streams(opened):
     for most, code in ((1, 200), (0, 429)):
         client = opened(max_streams=most)
         for _ in range(3):  # those that ended count no more
             assert client.get("/gradio_api/queue/data").status_code == code
+
+
+def test_forms_wait_until_their_news_are_read(opened, monkeypatch):
+    monkeypatch.setattr(gates, "_TIDY_SECONDS", 0.05)
+    app = stand_in()
+    client = opened(lambda: app, max_streams=40)
+
+    def send(session, visitor="a"):
+        form, headers = {"session_hash": session}, {"x-client": visitor}
+        return client.post("/gradio_api/queue/join", json=form, headers=headers).status_code
+
+    assert [send(session) for session in "xxyyzz"] == [200] * 5 + [429]
+    assert send("w", "b") == 200
+    client.get("/gradio_api/queue/data", params={"session_hash": "x", "answers": 1})
+    assert [send("x"), send("x")] == [200, 429]
+    monkeypatch.setattr(gates, "_UNHEARD_SECONDS", 0.0)
+    while len(app.state.forgotten) < 4:
+        pass
+    assert sorted(app.state.forgotten) == ["w", "x", "y", "z"]
+    assert [send("v") for _ in range(5)] == [200] * 5
 
 
 def test_scripts_of_the_page_alone_run_in_it(opened):
@@ -146,7 +218,7 @@ def test_a_page_that_cannot_be_loaded_is_told(tmp_path, caplog):
     def broken():
         raise RuntimeError("no library")
 
-    gate = Gate(broken, tmp_path, (), 1, 1)
+    gate = Gate(broken, Kept(tmp_path, 1), (), 1)
     outer = FastAPI()
     outer.router.lifespan_context = lambda app: gate.loaded()
     outer.mount("/", gate)

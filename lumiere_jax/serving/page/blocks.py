@@ -1,10 +1,11 @@
 """The page: forms for the tasks that the weights can do, and the videos that come of them."""
 
+import functools
 import html
+import json
 import secrets
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -13,12 +14,13 @@ from gradio.utils import LRUCache
 from starlette.types import ASGIApp
 
 from lumiere_jax.inference import vocabulary
-from lumiere_jax.inference.tasks import COMMON, OPTIONS, TASKS
+from lumiere_jax.inference.tasks import COMMON, FILES, OPTIONS, TASKS
 from lumiere_jax.serving import decoding
 from lumiere_jax.serving.model import Models
 from lumiere_jax.serving.page import drawing, examples, fields, shown
 from lumiere_jax.serving.page.client import Client, Refused
 from lumiere_jax.serving.page.drawing import Drawing
+from lumiere_jax.serving.page.kept import Kept
 from lumiere_jax.serving.replies import Info
 from lumiere_jax.serving.settings import Settings
 
@@ -46,6 +48,10 @@ _USE = """element.addEventListener("change", ({ target }) => {
   if (target.value) trigger("use", { task: target.value, job: target.dataset.job });
   target.value = "";
 });"""
+# What was typed outlives a reload of the same tab; Gradio reloads the page of a new server.
+_DRAFT = "'lumiere_jax' + location.search"
+_KEEP = "(...typed) => {{ sessionStorage.setItem(" + _DRAFT + ", JSON.stringify(['{}', typed])); }}"
+_KEPT = f"() => [sessionStorage.getItem({_DRAFT}) || '']"
 _TO_TOP = "() => window.scrollTo({ top: 0, behavior: 'smooth' })"
 _NOTHING_YET = "<p>Your videos appear here.</p>"
 _CSS = """
@@ -62,18 +68,21 @@ footer { display: none !important; }
 """
 
 
-def build(app: ASGIApp, info: Info, models: Models, settings: Settings, folder: Path) -> FastAPI:
+def build(app: ASGIApp, info: Info, models: Models, settings: Settings, kept: Kept) -> FastAPI:
     """The page as an application, to be put behind a `Gate`.
 
-    `app` is the HTTP interface, `info` what it can do, and `folder` where Gradio keeps files.
+    `app` is the HTTP interface, `info` what it can do, and `kept` has the folder where Gradio keeps
+    files. What the page has for a session that does not ask for it, its `state.forget` drops.
     """
-    blocks = Page(Client(app), info, models, settings, folder).blocks()
+    blocks = Page(Client(app), info, models, settings, kept).blocks()
+    kept.spare()  # the examples
     limit = settings.limits.streams
     blocks.queue(max_size=limit, default_concurrency_limit=None, api_open=False)
     blocks.state_session_capacity = limit
     # Gradio forgets no session that never asks for its news, but here the oldest of many.
     blocks._queue.pending_event_ids_session = LRUCache(2000)
     host = FastAPI()
+    host.state.forget = functools.partial(_forget, blocks._queue)
     # Fonts are those of the visitor's system: others would come from another host.
     theme = gr.themes.Soft(
         font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
@@ -85,6 +94,13 @@ def build(app: ASGIApp, info: Info, models: Models, settings: Settings, folder: 
     )  # fmt: skip
 
 
+async def _forget(queue: Any, session: str) -> None:
+    """Drops what Gradio has for a session, as it does itself when a stream is cut."""
+    await queue.clean_events(session_hash=session)
+    queue.pending_messages_per_session.pop(session, None)
+    queue.pending_event_ids_session.pop(session, None)
+
+
 class Page:
     """The forms, and what happens when something is clicked.
 
@@ -92,13 +108,11 @@ class Page:
     entry has the ids of jobs, their task and prompt, and the file that they were made from.
     """
 
-    def __init__(
-        self, client: Client, info: Info, models: Models, settings: Settings, folder: Path
-    ):
+    def __init__(self, client: Client, info: Info, models: Models, settings: Settings, kept: Kept):
         """Makes nothing yet."""
         self._client, self._info, self._models, self._settings = client, info, models, settings
         self._options = {option.name: option for option in OPTIONS}
-        self._drawing = Drawing(models, settings, folder)
+        self._drawing = Drawing(models, settings, kept)
         self._forms: dict[str, Form] = {}
         self._example_events: dict[str, Any] = {}
 
@@ -244,7 +258,10 @@ class Page:
             "preprocess": False, "show_progress": "hidden",
         }  # fmt: skip
         every = [c for form in (*self._forms.values(), self._common) for c in form.values()]
-        blocks.load(self._restore, None, [self._tabs, *every], show_progress="hidden")
+        blocks.load(
+            self._restore, gr.Textbox(visible=False), [self._tabs, *every], js=_KEPT,
+            show_progress="hidden",
+        )  # fmt: skip
         opened = blocks.load(
             self._list, self._history, self._listed, preprocess=False, show_progress="hidden"
         )
@@ -274,6 +291,8 @@ class Page:
                 form["clip"], preprocess=False, show_progress="hidden",
             )  # fmt: skip
         sent = {name: c for name, c in form.items() if name not in _ASIDE} | self._common
+        typed = list(self._typed(task).values())
+        gr.on([c.input for c in typed], None, typed, js=_KEEP.format(task))  # type: ignore[attr-defined]
         form["make"].click(  # type: ignore[attr-defined]
             self._making(task, list(sent)), [self._history, *sent.values()],
             [self._history, self._listed], preprocess=False, show_progress="hidden",
@@ -283,23 +302,24 @@ class Page:
         found, names = [form["region"], form["seen"]], [*TASKS[task].files, "editor"]
         given = [form[name] for name in names]
 
-        async def show(file: Any) -> Any:
-            path, side = await self._drawing.first_frame(task, file)
+        async def show(request: gr.Request, file: Any) -> Any:
+            path, side = await self._drawing.first_frame(request.state.client, task, file)
             return gr.ImageEditor(path, brush=_brush(side))
 
-        async def tell(*values: Any) -> tuple[Any, ...]:
+        async def tell(request: gr.Request, *values: Any) -> tuple[Any, ...]:
             form = dict(zip(names, values, strict=True))
-            text, picture = await self._drawing.region(task, form)
+            text, picture = await self._drawing.region(request.state.client, task, form)
             return text, gr.Image(picture, visible=True)
 
-        async def tell_mask(*values: Any) -> tuple[Any, ...]:
+        async def tell_mask(request: gr.Request, *values: Any) -> tuple[Any, ...]:
             form = dict(zip(names, values, strict=True))
             if not form["mask"] or not values[0]:
                 return "", gr.Image(visible=False)
-            return await tell(*values)
+            return await tell(request, *values)
 
-        async def draw(*values: Any) -> str:
-            return await self._drawing.box(task, dict(zip(names, values, strict=True)))
+        async def draw(request: gr.Request, *values: Any) -> str:
+            form = dict(zip(names, values, strict=True))
+            return await self._drawing.box(request.state.client, task, form)
 
         raw: dict[str, Any] = {"inputs": given, "preprocess": False}
         shown = given[0].upload(  # type: ignore[attr-defined]  # Gradio adds events when loaded
@@ -320,7 +340,7 @@ class Page:
                 raise drawing.problem("Write a prompt: what should the video show?")
             files = drawing.contents(task, form)
             given = form.get("video") or form.get("image") or {}
-            for name in ("video", "image", "mask", "editor"):
+            for name in (*FILES, "editor"):
                 form.pop(name, None)
             ids = await self._submit(request, form | {"task": task}, files)
             entry = {"ids": ids, "task": task, "prompt": form["prompt"]}
@@ -393,7 +413,9 @@ class Page:
             answer = await self._client.ask(request, "GET", f"/jobs/{uuid.UUID(event.job)}/video")
         except Refused as refused:
             raise drawing.problem(str(refused)) from refused
-        video, picture, side = await self._drawing.taken(event.task, answer.content)
+        video, picture, side = await self._drawing.taken(
+            request.state.client, event.task, answer.content
+        )
         found = {form["prompt"]: _shown(history)["prompt"]}
         found[form.get("video") or form["image"]] = video if "video" in form else picture
         if "editor" in form:
@@ -410,16 +432,23 @@ class Page:
     def _choose(self, number: int, history: Any) -> dict[str, Any]:
         return {"entries": _entries(history), "shown": number}
 
-    def _restore(self, request: gr.Request) -> dict[Any, Any]:
-        """The settings that an address has, in the form of its task."""
+    def _typed(self, task: str) -> Form:
+        """The fields of a task that a visitor types in, or chooses values of."""
+        form = self._forms[task] | self._common
+        return {n: c for n, c in form.items() if n not in (*_ASIDE, *FILES, "editor")}
+
+    def _restore(self, request: gr.Request, draft: str) -> dict[Any, Any]:
+        """What was typed before the page was loaded again, or else the settings of its address."""
         given = dict(request.query_params)
-        task = given.get("task", "")
+        task, typed = json.loads(draft) if draft else (given.get("task", ""), [])
         if task not in self._forms:
             return {self._tabs: gr.skip()}
-        places = self._common | self._forms[task]
+        places = self._typed(task)
         found = {
             places[n]: fields.read(places[n], text) for n, text in given.items() if n in places
         }
+        if len(typed) == len(places):  # the server may have other weights now
+            found = dict(zip(places.values(), typed, strict=True))
         return {self._tabs: gr.Tabs(selected=task)} | found
 
 

@@ -3,7 +3,6 @@
 import functools
 import html
 import io
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,12 @@ from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.serving import decoding
 from lumiere_jax.serving.decoding import Decoded
 from lumiere_jax.serving.model import Models
+from lumiere_jax.serving.page.kept import Kept
 from lumiere_jax.serving.settings import Settings
 
 _NOTHING = "Paint the region on the picture first, or upload a mask."
 _GONE = "The file was kept for an hour only; choose it again."
+_FULL = "Too many of your files are kept now; try again later."
 
 
 def problem(text: str, title: str = "That does not work") -> gr.Error:
@@ -55,38 +56,38 @@ def contents(task: str, form: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 class Drawing:
-    """What happens around an editor: frames to paint on, and what a region was found to be."""
+    """What happens around an editor: frames to paint on, and what a region was found to be.
 
-    def __init__(self, models: Models, settings: Settings, folder: Path):
-        """New files are written to `folder`, which is Gradio's."""
-        self._models, self._settings, self._folder = models, settings, folder
+    New files are those of a client, whose share of the disk they count against.
+    """
+
+    def __init__(self, models: Models, settings: Settings, kept: Kept):
+        """New files are written to what is `kept`."""
+        self._models, self._settings, self._kept = models, settings, kept
         self._decoders = CapacityLimiter(2)
 
-    async def first_frame(self, task: str, file: Mapping[str, Any]) -> tuple[str, int]:
+    async def first_frame(self, client: str, task: str, file: Mapping[str, Any]) -> tuple[str, int]:
         """A picture to paint on, the first frame of a file, and its shorter side in pixels."""
         found = await self._decoded(task, {TASKS[task].files[0]: content_of(file)})
-        with Image.open(io.BytesIO(found.frame)) as frame:  # we made it
-            return self._kept(found.frame), min(frame.size)
+        return self._new(client, found.frame), min(_blank(found.frame).size)
 
-    async def taken(self, task: str, video: bytes) -> tuple[str, str, int]:
+    async def taken(self, client: str, task: str, video: bytes) -> tuple[str, str, int]:
         """A result as files: the video, its first frame, and the shorter side of it in pixels."""
-        found = await self._decoded(task, {"video": video})
-        with Image.open(io.BytesIO(found.frame)) as frame:  # we made it
-            return self._kept(video, "video.mp4"), self._kept(found.frame), min(frame.size)
+        path = self._new(client, video, "video.mp4")
+        return path, *await self.first_frame(client, task, {"path": path})
 
-    async def region(self, task: str, form: Mapping[str, Any]) -> tuple[str, str]:
+    async def region(self, client: str, task: str, form: Mapping[str, Any]) -> tuple[str, str]:
         """How much of the frame is to change, and a picture of it; a message if it cannot be."""
         found = await self._decoded(task, contents(task, form))
-        return f"region: {found.region}", self._kept(found.frame)
+        return f"region: {found.region}", self._new(client, found.frame)
 
-    async def box(self, task: str, form: Mapping[str, Any]) -> str:
+    async def box(self, client: str, task: str, form: Mapping[str, Any]) -> str:
         """A mask: the box around what is drawn."""
         found = await self._decoded(task, contents(task, form))
-        with Image.open(io.BytesIO(found.frame)) as frame:  # we made it
-            mask = Image.new("L", frame.size)
+        mask = _blank(found.frame)
         mask.paste(255, found.box)
         mask.save(content := io.BytesIO(), format="PNG")
-        return self._kept(content.getvalue(), "box.png")
+        return self._new(client, content.getvalue(), "box.png")
 
     async def _decoded(self, task: str, files: dict[str, bytes]) -> Decoded:
         """What files hold, at their own size."""
@@ -100,9 +101,13 @@ class Drawing:
         except UserError as error:
             raise problem(str(error)) from error
 
-    def _kept(self, content: bytes, name: str = "frame.png") -> str:
-        """The path of a new file in Gradio's folder, which nobody can guess."""
-        folder = self._folder / uuid.uuid4().hex
-        folder.mkdir(parents=True)
-        (folder / name).write_bytes(content)
-        return str(folder / name)
+    def _new(self, client: str, content: bytes, name: str = "frame.png") -> str:
+        if not self._kept.take(client, len(content)):
+            raise problem(_FULL)
+        return self._kept.write(content, name)
+
+
+def _blank(frame: bytes) -> Image.Image:
+    """An empty mask for a frame that we made."""
+    with Image.open(io.BytesIO(frame)) as picture:
+        return Image.new("L", picture.size)

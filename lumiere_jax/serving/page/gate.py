@@ -1,12 +1,14 @@
 """What of Gradio visitors may reach, and with which key; and the page while it loads.
 
 Gradio has more routes than the page needs: some fetch addresses or keep files. All others are
-closed, bodies are bounded, and what lies on the disk is.
+closed. What it keeps of a visitor is bounded: forms, streams, news that nobody reads, and files,
+which are not uploaded to Gradio itself since it takes a thousand at once and forgets some.
 """
 
 import asyncio
 import base64
 import contextlib
+import dataclasses
 import hashlib
 import hmac
 import html
@@ -21,25 +23,29 @@ from urllib.parse import parse_qs
 
 import anyio.to_thread
 from fastapi import FastAPI
+from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from lumiere_jax.serving.page.client import KEY
+from lumiere_jax.serving.page.kept import Kept
+from lumiere_jax.serving.shares import Shares
 
 _FILE = "/gradio_api/file="
 _GET = ("/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/gradio_api/queue/data",
-        "/gradio_api/upload_progress", "/gradio_api/startup-events", "/gradio_api/info",
-        "/gradio_api/app_id")  # fmt: skip
+        "/gradio_api/startup-events", "/gradio_api/info", "/gradio_api/app_id")  # fmt: skip
 _GET_BELOW = ("/assets/", "/static/", "/svelte/", "/gradio_api/heartbeat/", _FILE)
-_STREAMS = ("/gradio_api/queue/data", "/gradio_api/heartbeat/", "/gradio_api/upload_progress")
-_UPLOAD = "/gradio_api/upload"
-_POST = ("/gradio_api/queue/join", "/gradio_api/run/predict", "/gradio_api/cancel",
-         "/gradio_api/reset")  # fmt: skip
+_NEWS, _JOIN, _UPLOAD = "/gradio_api/queue/data", "/gradio_api/queue/join", "/gradio_api/upload"
+_STREAMS = (_NEWS, "/gradio_api/heartbeat/")
+_POST = (_JOIN, "/gradio_api/run/predict", "/gradio_api/cancel", "/gradio_api/reset")
 _MAX_JSON = 2**18  # bytes of a form without its files
 _MAX_SESSION = 64  # characters of a session's name, of which Gradio keeps many
-_MAX_KEPT = 32  # uploads of the largest size that the disk holds at a time
+_MAX_FILES = 10  # of an upload
+_UNHEARD_SECONDS = 30.0  # after which a session that waits, but does not listen, is forgotten
+_TIDY_SECONDS = 30.0
+_ANSWER = b'"process_completed"'  # the last message about a form
 _SCRIPT = re.compile(rb"<script[^>]*>(.*?)</script>", re.DOTALL)
 _POLICY = (
     # The image editor makes functions of texts; no script in the page itself can be added to it.
@@ -61,24 +67,35 @@ _FORM = """<form method="post" action="/key"><p><label>API key of this server<br
 _log = logging.getLogger("lumiere_jax.serving")
 
 
+@dataclasses.dataclass
+class _Session:
+    """A browser's tab, while forms that it sent are not answered."""
+
+    senders: list[str] = dataclasses.field(default_factory=list)  # of these forms
+    streams: int = 0
+    since: float = dataclasses.field(default_factory=time.monotonic)  # the last sign of life
+
+
 class Gate:
     """ASGI application: the page behind its checks.
 
     Args:
-      build: makes the page, which takes seconds; called in a thread.
-      folder: where Gradio keeps files.
+      build: makes the page, which takes seconds; called in a thread. Its `state.forget` is to drop
+        a session.
+      kept: the files of visitors.
       keys: one of them is needed, if there are any.
-      max_bytes: of an upload.
-      max_streams: connections that wait for news, of all visitors.
+      max_streams: connections that wait for news, of all visitors; and half as many forms may wait.
       framed_by: origins whose pages may show the page in a frame, separated by spaces; "" for none.
     """
 
     def __init__(
-        self, build: Callable[[], FastAPI], folder: Path, keys: Collection[str], max_bytes: int,
-        max_streams: int, framed_by: str = "",
+        self, build: Callable[[], FastAPI], kept: Kept, keys: Collection[str], max_streams: int,
+        framed_by: str = "",
     ):  # fmt: skip
-        self._build, self._folder, self._keys = build, folder.resolve(), list(keys)
-        self._max_bytes, self._max_streams, self._streams = max_bytes, max_streams, 0
+        self._build, self._kept, self._keys = build, kept, list(keys)
+        self._streams, self._forms = Shares(max_streams), Shares(max_streams // 2)
+        self._sessions: dict[str, _Session] = {}
+        self._writers = anyio.CapacityLimiter(2)  # uploads that are in memory
         self._framers = framed_by or "'none'"
         self._page: FastAPI | None = None
         self._has_failed = False
@@ -101,7 +118,11 @@ class Gate:
             async with page.router.lifespan_context(page):
                 self._page = page
                 _log.info("the page was loaded in %.1f s", time.monotonic() - begin)
-                await ending.wait()
+                while not ending.is_set():
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(ending.wait(), _TIDY_SECONDS)
+                    await self._forget_silent(page)
+                    await anyio.to_thread.run_sync(self._kept.sweep)
         except Exception:
             self._has_failed = True
             _log.exception("the page cannot be loaded; the HTTP interface does not need it")
@@ -114,10 +135,12 @@ class Gate:
         answer = await self._own_answer(request)
         if answer is not None:
             await answer(scope, receive, send)
+        elif request.url.path == _UPLOAD:
+            await (await self._take_files(request))(scope, receive, send)
         elif request.url.path in _POST:
             await self._pass_json(request, send)
         elif request.url.path.startswith(_STREAMS):
-            await self._pass_stream(scope, receive, send)
+            await self._pass_stream(request, send)
         elif request.url.path == "/":
             await self._pass_document(scope, receive, send)
         else:
@@ -138,8 +161,6 @@ class Gate:
             return _document("<p>The page cannot be loaded; the server's log says why.</p>", 500)
         if self._page is None:
             return _document("<p>The page is being loaded …</p>", 503, head=_RELOAD)
-        if path == _UPLOAD and await anyio.to_thread.run_sync(self._is_full):
-            return _problem(429, "too many files are kept now; try again later")
         return None
 
     def _is_open(self, path: str, method: str) -> bool:
@@ -147,11 +168,23 @@ class Gate:
             return path in (*_POST, _UPLOAD)
         if path.startswith(_FILE):
             place = Path("/" + path.removeprefix(_FILE).lstrip("/")).resolve()
-            return method == "GET" and place.is_relative_to(self._folder)
+            return method == "GET" and place.is_relative_to(self._kept.folder)
         return method == "GET" and (path in _GET or path.startswith(_GET_BELOW))
 
-    def _is_full(self) -> bool:
-        return sum(map(_size, self._folder.rglob("*"))) > _MAX_KEPT * self._max_bytes
+    # --- Files ---------------------------------------------------------------------------------
+
+    async def _take_files(self, request: Request) -> Response:
+        size = int(request.headers.get("content-length", self._kept.max_upload))
+        if not self._kept.take(_client(request), size):
+            return _problem(429, "too many of your files are kept now; try again later")
+        async with request.form(max_files=_MAX_FILES, max_fields=0) as form:
+            files = [file for file in form.getlist("files") if isinstance(file, UploadFile)]
+            return JSONResponse([await self._keep(file) for file in files])
+
+    async def _keep(self, file: UploadFile) -> str:
+        name = Path(file.filename or "").name
+        async with self._writers:
+            return await anyio.to_thread.run_sync(self._kept.write, await file.read(), name)
 
     # --- Keys ----------------------------------------------------------------------------------
 
@@ -184,6 +217,8 @@ class Gate:
                 problem = _problem(422, "files are uploaded; the server fetches none")
             elif not isinstance(form, dict) or len(str(form.get("session_hash"))) > _MAX_SESSION:
                 problem = _problem(422, "this is no form of a session")
+            elif request.url.path == _JOIN and not self._may_wait(request, form):
+                problem = _problem(429, "too many of your forms wait now; try again later")
         except (ValueError, RecursionError):
             problem = _problem(400, "this is no JSON")
         if problem is not None:
@@ -199,18 +234,60 @@ class Gate:
             sent = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        await self._page(request.scope, receive, send)
+        async def send_answer(message: Message) -> None:
+            if message.get("status", 200) >= 400 and request.url.path == _JOIN:
+                self._answered(str(form.get("session_hash")))
+            await send(message)
 
-    async def _pass_stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._page(request.scope, receive, send_answer)
+
+    def _may_wait(self, request: Request, form: dict[str, Any]) -> bool:
+        """Whether a visitor may have one more form that is not answered."""
+        if not self._forms.take(client := _client(request)):
+            return False
+        session = self._sessions.setdefault(str(form.get("session_hash")), _Session())
+        session.senders.append(client)
+        session.since = time.monotonic()
+        return True
+
+    def _answered(self, name: str) -> None:
+        session = self._sessions.get(name)
+        if session and session.senders:
+            self._forms.give(session.senders.pop())
+
+    async def _forget_silent(self, page: FastAPI) -> None:
+        for name, session in list(self._sessions.items()):
+            if not session.streams and time.monotonic() - session.since > _UNHEARD_SECONDS:
+                del self._sessions[name]
+                for client in session.senders:
+                    self._forms.give(client)
+                await page.state.forget(name)
+
+    async def _pass_stream(self, request: Request, send: Send) -> None:
         assert self._page is not None
-        if self._streams >= self._max_streams:
-            await _problem(429, "too many visitors wait for news now")(scope, receive, send)
+        client, name = _client(request), request.query_params.get("session_hash", "")
+        if not self._streams.take(client):
+            problem = _problem(429, "too many visitors wait for news now")
+            await problem(request.scope, request.receive, send)
             return
-        self._streams += 1
+        session = self._sessions.setdefault(name, _Session())
+        session.streams += 1
+
+        async def send_news(message: Message) -> None:
+            await send(message)
+            for _ in range(message.get("body", b"").count(_ANSWER)):
+                self._answered(name)
+
         try:
-            await self._page(scope, receive, send)
+            await self._page(request.scope, request.receive, send_news)
+        except RuntimeError:  # Gradio has told the browser that it does not know the session
+            await send({"type": "http.response.body", "body": b""})
         finally:
-            self._streams -= 1
+            self._streams.give(client)
+            session.streams -= 1
+            session.since = time.monotonic()
+            if not session.streams and not session.senders:
+                self._sessions.pop(name, None)
 
     async def _pass_document(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The page itself, with a policy that lets the scripts in it run, and no others."""
@@ -233,12 +310,9 @@ class Gate:
         await send({"type": "http.response.body", "body": content})
 
 
-def _size(path: Path) -> int:
-    """Bytes of a file; none of a folder, or of a file that was deleted just now."""
-    try:
-        return path.stat().st_size if path.is_file() else 0
-    except OSError:
-        return 0
+def _client(request: Request) -> str:
+    """Whose request it is, as `Guard` says."""
+    return getattr(request.state, "client", "")
 
 
 def _has_address(value: Any) -> bool:
