@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from lumiere_jax.serving.database import Database
-from lumiere_jax.serving.queue import Job
+from lumiere_jax.serving.queue import Job, WorkerQueue
 from lumiere_jax.serving.states import DONE, FAILED, QUEUED, RUNNING
 from lumiere_jax.serving.store import end, put_back, put_back_or_fail
 from lumiere_jax.serving.tables import inputs, jobs, previews, videos, workers
@@ -18,15 +18,14 @@ from lumiere_jax.serving.tables import inputs, jobs, previews, videos, workers
 _WAITS = jobs.c.state == QUEUED
 
 
-class Leases:
-    """See `WorkerQueue`."""
+class Leases(WorkerQueue):
+    """Does what `WorkerQueue` says."""
 
     def __init__(self, database: Database, worker: str, lease: float):
         """Uses an open database; `worker` is the worker's name, `lease` is in seconds."""
         self._database, self._worker, self._lease = database, worker, lease
 
     def sign_on(self) -> None:
-        """Records that the worker is alive; to be called now and then."""
         with self._database.writing() as connection:
             now = self._database.now(connection)
             mine = workers.c.name == self._worker
@@ -35,13 +34,11 @@ class Leases:
                 connection.execute(sa.insert(workers).values(**new))
 
     def sign_off(self) -> None:
-        """Gives back its jobs, and removes the worker."""
         with self._database.writing() as connection:
             self._give_back(connection)
             connection.execute(sa.delete(workers).where(workers.c.name == self._worker))
 
     def give_back(self) -> None:
-        """Puts back all its jobs; the attempt is not counted, since it was not their fault."""
         with self._database.writing() as connection:
             self._give_back(connection)
 
@@ -50,7 +47,6 @@ class Leases:
         put_back(connection, held, attempts=jobs.c.attempts - 1)
 
     def claim(self) -> Job | None:
-        """The oldest waiting job; no other worker gets it."""
         with self._database.reading() as connection:
             if connection.scalar(sa.select(jobs.c.id).where(_WAITS).limit(1)) is None:
                 return None
@@ -85,7 +81,6 @@ class Leases:
         return [Job(**row._mapping) for row in connection.execute(taken)]
 
     def files(self, job: Job) -> dict[str, bytes]:
-        """What was uploaded with a job, by name."""
         query = sa.select(inputs.c.name, inputs.c.content).where(inputs.c.job == job.id)
         with self._database.reading() as connection:
             return dict(connection.execute(query).tuples().all())
@@ -93,10 +88,6 @@ class Leases:
     def report(
         self, batch: Sequence[Job], progress: Mapping[str, Any], shown: Mapping[str, bytes]
     ) -> set[str]:
-        """Renews the leases, and records progress and new previews by job.
-
-        Returns the jobs that still belong to the worker; others were cancelled, or taken away.
-        """
         with self._database.writing() as connection:
             until = self._database.now(connection) + self._lease
             renewed = sa.update(jobs).where(self._own(batch)).returning(jobs.c.id)
@@ -110,7 +101,6 @@ class Leases:
             return own
 
     def finish(self, job: Job, video: bytes) -> bool:
-        """Keeps a result; False if the job no longer belongs to the worker."""
         with self._database.writing() as connection:
             now = self._database.now(connection)
             ended = end(connection, self._own([job]), DONE, now, video_bytes=len(video))
@@ -119,16 +109,11 @@ class Leases:
             return bool(ended)
 
     def fail(self, batch: Sequence[Job], error: str) -> None:
-        """Ends jobs with a reason."""
         with self._database.writing() as connection:
             now = self._database.now(connection)
             end(connection, self._own(batch), FAILED, now, error=error)
 
     def put_back(self, batch: Sequence[Job], error: str, *, free_for: float = 0.0) -> None:
-        """Puts back jobs that could not be made, or fails them if it is not the first time.
-
-        The attempt is not counted within `free_for` seconds after a job's acceptance.
-        """
         with self._database.writing() as connection:
             now, own = self._database.now(connection), self._own(batch)
             if free_for:

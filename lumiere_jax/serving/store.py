@@ -7,13 +7,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from lumiere_jax.serving.database import Database
-from lumiere_jax.serving.queue import Job, QueueFull
+from lumiere_jax.serving.queue import ClientQueue, Job, QueueFull
 from lumiere_jax.serving.states import CANCELLED, FAILED, FINISHED, MAX_ATTEMPTS, QUEUED, RUNNING
 from lumiere_jax.serving.tables import inputs, jobs, previews, videos, workers
 
 
-class Store:
-    """See `ClientQueue`; and the cleaning of the queue."""
+class Store(ClientQueue):
+    """Does what `ClientQueue` says; and cleans the queue."""
 
     def __init__(self, database: Database):
         """Uses an open database."""
@@ -30,7 +30,6 @@ class Store:
         client: str | None = None,
         max_per_client: int | None = None,
     ) -> Job:
-        """Accepts a job; it is in the database when this returns. Raises `QueueFull`."""
         name = str(uuid.uuid4())
         job = {"id": name, "task": task, "state": QUEUED, "options": dict(options)}
         with self._database.writing() as connection:
@@ -47,17 +46,14 @@ class Store:
     def check_room(
         self, max_queue: int, client: str | None = None, max_per_client: int | None = None
     ) -> None:
-        """Raises `QueueFull` if a job would be refused now."""
         with self._database.reading() as connection:
             _check_room(connection, max_queue, client, max_per_client)
 
     def get(self, job: str) -> Job | None:
-        """A job, or None if there is none of this name."""
         found = self.get_many([job])
         return found[0] if found else None
 
     def get_many(self, ids: Sequence[str]) -> list[Job]:
-        """The jobs of these names that exist, the newest first."""
         query = sa.select(jobs).where(jobs.c.id.in_(ids)).order_by(jobs.c.created_at.desc())
         with self._database.reading() as connection:
             return [_job(row) for row in connection.execute(query)]
@@ -65,7 +61,6 @@ class Store:
     def sent_by(
         self, client: str, *, after: Job | None, limit: int, newest_first: bool
     ) -> list[Job]:
-        """Up to `limit` jobs of a client in the order of their submission, those after a job."""
         order = sa.tuple_(jobs.c.created_at, jobs.c.id)
         query = sa.select(jobs).where(jobs.c.client == client).limit(limit)
         if after is not None:
@@ -77,7 +72,6 @@ class Store:
             return [_job(row) for row in connection.execute(query)]
 
     def position(self, job: Job) -> int | None:
-        """How many jobs are ahead of a waiting one; None for a job that does not wait."""
         if job.state != QUEUED:
             return None
         before = sa.select(sa.func.count()).where(
@@ -87,11 +81,9 @@ class Store:
             return connection.scalar(before)
 
     def video(self, job: str) -> bytes | None:
-        """The result of a job, an MP4."""
         return self._blob(videos, job)
 
     def preview(self, job: str) -> bytes | None:
-        """The newest picture of a job's intermediate frames, a PNG."""
         return self._blob(previews, job)
 
     def _blob(self, table: sa.Table, job: str) -> bytes | None:
@@ -99,7 +91,6 @@ class Store:
             return connection.scalar(sa.select(table.c.content).where(table.c.job == job))
 
     def cancel(self, job: str) -> Job | None:
-        """Ends a job that waits or runs; a finished one stays as it is."""
         with self._database.writing() as connection:
             unfinished = (jobs.c.id == job) & jobs.c.state.in_((QUEUED, RUNNING))
             end(connection, unfinished, CANCELLED, self._database.now(connection))
@@ -107,7 +98,6 @@ class Store:
         return None if row is None else _job(row)
 
     def delete(self, job: str) -> bool:
-        """Ends a job and forgets it, with all that was kept of it; False if there was none."""
         with self._database.writing() as connection:
             return bool(connection.execute(sa.delete(jobs).where(jobs.c.id == job)).rowcount)
 
@@ -120,7 +110,6 @@ class Store:
             return connection.execute(old).rowcount
 
     def counts(self) -> dict[str, int]:
-        """The number of jobs in each state."""
         query = sa.select(jobs.c.state, sa.func.count()).group_by(jobs.c.state)
         with self._database.reading() as connection:
             return dict.fromkeys((QUEUED, RUNNING, *FINISHED), 0) | dict(
@@ -128,14 +117,12 @@ class Store:
             )
 
     def oldest_wait(self) -> float:
-        """Seconds that the job at the head of the queue has waited; 0 for an empty queue."""
         query = sa.select(sa.func.min(jobs.c.created_at)).where(jobs.c.state == QUEUED)
         with self._database.reading() as connection:
             created = connection.scalar(query)
             return 0.0 if created is None else max(self._database.now(connection) - created, 0.0)
 
     def living_workers(self, within: float) -> list[str]:
-        """Workers that gave a sign of life within the last seconds."""
         with self._database.reading() as connection:
             now = self._database.now(connection)
             # A sign from the future was given before the clock was set back, and means nothing.

@@ -23,6 +23,7 @@ from lumiere_jax.serving.page.drawing import Drawing
 from lumiere_jax.serving.page.kept import Kept
 from lumiere_jax.serving.replies import Info
 from lumiere_jax.serving.settings import Settings
+from lumiere_jax.serving.states import FINISHED
 
 Component = gr.components.Component
 Form = dict[str, Component]
@@ -33,15 +34,8 @@ _NAMES = {
     "video_to_video": "Video to video", "stylize": "Style",
 }  # fmt: skip
 _RARE = ("feather", "paste", "context", "fit")  # options of tasks that few need
-_ASIDE = (
-    "doubt",
-    "clip",
-    "region",
-    "seen",
-    "check",
-    "box",
-    "make",
-)  # parts of a form that are not sent
+# Parts of a form that are not sent.
+_ASIDE = ("doubt", "clip", "region", "seen", "check", "box", "make")
 _MOST_VIDEOS, _MOST_KEPT = 8, 60  # of one click; entries of the history
 # The menu below a result: it says which result and which task, and then forgets the choice.
 _USE = """element.addEventListener("change", ({ target }) => {
@@ -224,14 +218,9 @@ class Page:
         tasks = list(self._info.tasks)
         with gr.Row():
             count = gr.Slider(
-                1,
-                _MOST_VIDEOS,
-                1,
-                step=1,
-                label="Videos",
-                min_width=260,
+                1, _MOST_VIDEOS, 1, step=1, label="Videos", min_width=260,
                 info="Each has a seed of its own.",
-            )
+            )  # fmt: skip
             seed = fields.field(self._options["seed"], self._info, tasks)
         with gr.Accordion("More options", open=False):
             return {"count": count, "seed": seed} | {
@@ -382,15 +371,11 @@ class Page:
         try:
             jobs = await self._client.jobs(request, entry["ids"])
         except Refused as refused:
-            return [
-                f"No news: {html.escape(str(refused))}",
-                gr.skip(),
-                gr.skip(),
-                gr.Timer(active=True),
-            ]
+            told = f"No news: {html.escape(str(refused))}"
+            return [told, gr.skip(), gr.skip(), gr.Timer(active=True)]
         uses = {task: _NAMES[task] for task in self._forms if TASKS[task].files}
         gallery = shown.gallery(jobs, entry["before"] if len(jobs) else "", uses)
-        is_over = all(job["state"] in shown.FINISHED for job in jobs)
+        is_over = all(job["state"] in FINISHED for job in jobs)
         progress = shown.progress(jobs) if jobs else "These videos were deleted after some time."
         return [
             progress, gr.skip() if gallery == before else gallery, gr.Button(visible=not is_over),
@@ -400,7 +385,7 @@ class Page:
     async def _cancel_jobs(self, request: gr.Request, history: Any, before: str) -> list[Any]:
         try:
             for job in await self._client.jobs(request, _shown(history).get("ids", [])):
-                if job["state"] not in shown.FINISHED:
+                if job["state"] not in FINISHED:
                     await self._client.ask(request, "DELETE", f"/jobs/{job['id']}")
         except Refused as refused:
             raise drawing.problem(str(refused)) from refused

@@ -73,8 +73,9 @@ class Drawing:
 
     async def taken(self, client: str, task: str, video: bytes) -> tuple[str, str, int]:
         """A result as files: the video, its first frame, and the shorter side of it in pixels."""
-        path = self._new(client, video, "video.mp4")
-        return path, *await self.first_frame(client, task, {"path": path})
+        found = await self._decoded(task, {"video": video})
+        side = min(_blank(found.frame).size)
+        return self._new(client, video, "video.mp4"), self._new(client, found.frame), side
 
     async def region(self, client: str, task: str, form: Mapping[str, Any]) -> tuple[str, str]:
         """How much of the frame is to change, and a picture of it; a message if it cannot be."""

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
+from lumiere_jax.serving.states import CANCELLED, DONE, FAILED, FINISHED, QUEUED
+
 Job = dict[str, Any]
 """As the HTTP interface describes it."""
-
-FINISHED = ("done", "failed", "cancelled")
 
 
 def progress(jobs: Sequence[Job]) -> str:
@@ -34,14 +34,14 @@ def _progress(job: Job) -> str:
 def described(job: Job) -> str:
     """What happens with a job, in words."""
     state, ahead = job["state"], job["queue_position"]
-    if state == "failed":
+    if state == FAILED:
         return f"Failed: {job['error']}"
-    if state == "cancelled":
+    if state == CANCELLED:
         return "Cancelled"
-    if state == "done":
+    if state == DONE:
         return f"Done in {_span(job['started_at'], job['finished_at'])}"
     elapsed = _span(job["created_at"])
-    if state == "queued":
+    if state == QUEUED:
         return f"Waiting, {ahead} ahead · {elapsed}" if ahead else f"Next in the queue · {elapsed}"
     return f"{_stage(job['progress'])} · {elapsed}"
 
