@@ -117,8 +117,7 @@ class VideoSet:
     names: tuple[str, ...]  # their paths below the folder, sorted
     left_out: dict[str, str]  # reason by name, of those that cannot be used, or are there twice
     fps: tuple[float, float]  # lowest and highest rate of the files themselves
-    treated: dict[str, int] = dataclasses.field(default_factory=dict)
-    """How many files have something else than decoding done to their frames, by what it is."""
+    treated: tuple[str, ...] = ()  # "3 × what else than decoding is done to frames of files"
 
     @property
     def fingerprint(self) -> str:
@@ -173,7 +172,7 @@ class Choice:
             names=tuple(infos),
             left_out=grouped(self.left_out | unusable),
             fps=(min(rates), max(rates)),
-            treated=dict(sorted(treated.items())),
+            treated=tuple(f"{count} × {what}" for what, count in sorted(treated.items())),
         )
 
 

@@ -264,6 +264,6 @@ def _describe(features: Features, most: int | None) -> dict[str, Any]:
         "chosen_at_random": most is not None,
         "file_fps": f"{low:g}" if low == high else f"{low:g} to {high:g}",
         "pixels": list(features.sizes),
-        "changed": videos.treated,
+        "changed": list(videos.treated),
         "values": f"{features.darkest} to {features.brightest}",
     }

@@ -101,7 +101,7 @@ def test_sets_are_sorted_listed_and_drawn(folder, tmp_path):
     rule = ClipRule(num_frames=4)
     videos = find("real", folder, rule)
     assert list(videos.names) == ["a/one.mkv", "a/two.mkv", "b/three.mkv"]
-    assert videos.fps == (10.0, 10.0) and videos.left_out == {}
+    assert videos.fps == (10.0, 10.0) and videos.left_out == {} and videos.treated == ()
     listed = tmp_path / "list.txt"
     listed.write_text("b/three.mkv 3\na/one.mkv 1\n\n")
     assert list(find("real", folder, rule, listed=listed).names) == ["a/one.mkv", "b/three.mkv"]
