@@ -2,6 +2,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lumiere_jax.data.video_io import write_lossless, write_video
 from lumiere_jax.data.video_timing import VideoReadError
@@ -184,3 +185,13 @@ def test_fingerprint_changes_with_the_files(folder):
     assert find("real", folder, rule).fingerprint == before
     write_lossless(folder / "a" / "one.mkv", numbered(21), 10)
     assert find("real", folder, rule).fingerprint != before
+
+
+def test_files_whose_frames_are_changed_in_reading_are_counted(tmp_path):
+    rng = np.random.default_rng(0)
+    frames = [Image.fromarray(rng.integers(0, 255, (16, 16, 4), np.uint8)) for _ in range(4)]
+    for name in ("a.apng", "b.apng"):
+        frames[0].save(tmp_path / name, format="PNG", save_all=True, append_images=frames[1:])
+    write_lossless(tmp_path / "c.mkv", numbered(4), 8)
+    videos = find("real", tmp_path, ClipRule(num_frames=4))
+    assert len(videos.names) == 3 and videos.treated == ("2 × transparent, put on white",)
