@@ -42,7 +42,7 @@ _OUTPUT = flags.DEFINE_string(
     "output", "benchmarks/results/distillation", "Folder for the JSON files."
 )
 _TABLE = flags.DEFINE_string("table", "benchmarks/distillation.md", "The table to write.")
-_QUICK = flags.DEFINE_bool("quick", False, "4 captions and one run, to see that it works.")
+_QUICK = flags.DEFINE_bool("quick", False, "2 captions and one run, to see that it works.")
 flags.mark_flags_as_required(["base", "student_base"])
 
 
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
 
     captions, batch, runs = _CAPTIONS.value, _BATCH.value, _RUNS.value
     if _QUICK.value:
-        captions, batch, runs = 4, 4, 1
+        captions, batch, runs = 2, 1, 1
     if captions % batch:
         raise UserError(f"--captions={captions} must be a multiple of --batch_size={batch}.")
     devices.split_cpu()

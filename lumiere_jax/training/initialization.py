@@ -16,7 +16,9 @@ from lumiere_jax.checkpoints.inheritance import check_same_network
 from lumiere_jax.models.parameters import Params, merge, partition
 from lumiere_jax.runtime.distributed import say
 from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.programs import Programs
 from lumiere_jax.runtime.sharding import state_shardings, with_shardings
+from lumiere_jax.training.step import step_identity
 
 
 def state_maker(
@@ -43,21 +45,36 @@ def state_shapes(stage: Stage, optimizer: optax.GradientTransformation, mesh: Me
     return with_shardings(shapes, state_shardings(shapes, mesh))
 
 
-def initial_state(stage: Stage, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
-    """The state at step 0, made in the places that it stays in; see `initial_params`."""
-    params, make = initial_params(stage, mesh), state_maker(stage, optimizer)
+def initial_state(
+    stage: Stage,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    programs: Programs | None = None,
+) -> TrainState:
+    """The state at step 0, made in the places that it stays in; see `initial_params`.
+
+    The optimizer is that of the stage's config if there are `programs`.
+    """
+    programs = Programs() if programs is None else programs
+    params, make = initial_params(stage, mesh, programs), state_maker(stage, optimizer)
     shardings = state_shardings(jax.eval_shape(make, params), mesh)
-    return _compile(make, params, shardings)(params)
+    return _run(make, params, shardings, programs, step_identity(stage))
 
 
-def initial_params(stage: Stage, mesh: Mesh) -> Params:
+def initial_params(stage: Stage, mesh: Mesh, programs: Programs | None = None) -> Params:
     """Fresh parameters, with those of the stage before in their place, or of a run of this stage.
+
+    Args:
+      stage: whose config says what it starts from.
+      mesh: that the parameters will be on.
+      programs: where what draws them is found, if it was compiled before, and kept.
 
     Raises:
       UserError: if the checkpoint named by `init_from` is of the wrong stage or does not fit, or
         an inflated stage has none.
     """
     config, expected = stage.config, stage.starts_from
+    programs = Programs() if programs is None else programs
     if not config.init_from:
         if expected and not config.allow_untrained_start:
             raise UserError(
@@ -66,7 +83,7 @@ def initial_params(stage: Stage, mesh: Mesh) -> Params:
                 "with --config.train.trainable=all to train everything at once)."
             )
         say("initializing all parameters at random")
-        return fresh_params(stage, {}, mesh)
+        return fresh_params(stage, {}, mesh, programs)
     saved_config, saved, step = checkpoint.load(config.init_from, mesh)
     if saved_config.stage not in (expected, stage.name):
         or_before = f"stage {expected!r}, or " if expected and expected != stage.name else ""
@@ -82,12 +99,12 @@ def initial_params(stage: Stage, mesh: Mesh) -> Params:
     say(f"initializing from step {step} of {config.init_from}")
     shapes = stage.param_shapes
     if stage.is_conditional:
-        saved = with_new_inputs(shapes, saved, mesh)
+        saved = with_new_inputs(shapes, saved, mesh, programs)
     check_fit(shapes, saved, config.init_from)
-    return fresh_params(stage, saved, mesh)
+    return fresh_params(stage, saved, mesh, programs)
 
 
-def with_new_inputs(shapes: Params, saved: Params, mesh: Mesh) -> Params:
+def with_new_inputs(shapes: Params, saved: Params, mesh: Mesh, programs: Programs) -> Params:
     """Saved parameters with a kernel of zeros for each input channel that `shapes` has beyond."""
     kernel = saved[INPUT_LAYER]["kernel"]
     missing = shapes[INPUT_LAYER]["kernel"].shape[2] - kernel.shape[2]
@@ -99,11 +116,12 @@ def with_new_inputs(shapes: Params, saved: Params, mesh: Mesh) -> Params:
             return jnp.pad(kernel, ((0, 0), (0, 0), (0, missing), (0, 0)))
 
         shardings = state_shardings(jax.eval_shape(pad, kernel), mesh)
-        wider[INPUT_LAYER]["kernel"] = _compile(pad, kernel, shardings)(kernel)
+        about = f"{missing} input channels more"
+        wider[INPUT_LAYER]["kernel"] = _run(pad, kernel, shardings, programs, about)
     return wider
 
 
-def fresh_params(stage: Stage, saved: Params, mesh: Mesh) -> Params:
+def fresh_params(stage: Stage, saved: Params, mesh: Mesh, programs: Programs) -> Params:
     """All parameters of a stage: the saved ones, and random ones where there are none."""
     known = flatten_dict(saved)
 
@@ -115,15 +133,22 @@ def fresh_params(stage: Stage, saved: Params, mesh: Mesh) -> Params:
 
     # XLA's own generator: thousands of small draws take long to compile.
     key = jax.random.key(stage.config.seed, impl="rbg")
-    shardings = state_shardings(missing(stage.param_shapes), mesh)
-    return merge(saved, _compile(init, key, shardings)(key))
+    shapes = missing(stage.param_shapes)
+    about = repr((type(stage), stage.network, shapes))
+    return merge(saved, _run(init, key, state_shardings(shapes, mesh), programs, about))
 
 
-def _compile(function: Callable[..., Any], argument: Any, shardings: Any) -> Callable[..., Any]:
-    """Compiles what runs once, on the CPU without optimization."""
+def _run(
+    function: Callable[[Any], Any], argument: Any, shardings: Any, programs: Programs, about: str
+) -> Any:
+    """What a function makes, in its places; it runs once, so on the CPU without optimization."""
     options: Any = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    lowered = jax.jit(function, out_shardings=shardings).lower(argument)
-    return lowered.compile(compiler_options=options)
+    devices = [shardings.mesh.device_ids.tolist() for shardings in jax.tree.leaves(shardings)[:1]]
+    about += f", to {jax.tree.leaves(shardings)} of {devices}"
+    compiled = programs.get(
+        function, (argument,), about, out_shardings=shardings, compiler_options=options
+    )
+    return compiled(argument)
 
 
 def check_fit(shapes: Params, saved: Params, place: str) -> None:

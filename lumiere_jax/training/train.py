@@ -114,7 +114,7 @@ def _first_state(run: _Run) -> TrainState:
     """The state of the newest checkpoint or, without any, a fresh one."""
     if run.checkpoints.latest_step() is None:
         say(f"starting fresh because {run.folder} holds no complete checkpoint")
-        return initial_state(run.stage, run.optimizer, run.mesh)
+        return initial_state(run.stage, run.optimizer, run.mesh, run.programs)
     state = run.checkpoints.restore(run.shapes, run.config)
     say(f"restored step {int(state.step)} from {run.folder}/{checkpoint.FOLDER}")
     return state

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +17,16 @@ from lumiere_jax.data.video_io import write_lossless, write_mp4
 from lumiere_jax.evaluation import command, tasks
 from lumiere_jax.evaluation.clips import ClipRule
 from lumiere_jax.evaluation.features import BLOCK
-from lumiere_jax.evaluation.networks import FeatureNetwork
 from lumiere_jax.evaluation.profiles import PROFILES
 from lumiere_jax.metrics import i3d_weights
 from lumiere_jax.runtime import errors
+from tests.evaluation import small_network
 from tests.pod.local_processes import LocalPod
 from tests.warm_python import python
 
 REPOSITORY = Path(__file__).parents[2]
 RULE = ClipRule(num_frames=9)
+SMALL = "tests.evaluation.small_network"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,9 +52,9 @@ def fixture_videos(tmp_path_factory) -> Path:
     return folder
 
 
-def flags(videos: Path, output: Path, *more: str) -> list[str]:
+def flags(videos: Path, output: Path, *more: str, program: str = SMALL) -> list[str]:
     return [
-        *(python(), "-m", "lumiere_jax.eval"),
+        *(python(), "-m", program),
         f"--generated={videos}/generated",
         f"--real={videos}/real",
         f"--output={output}",
@@ -64,8 +64,11 @@ def flags(videos: Path, output: Path, *more: str) -> list[str]:
     ]
 
 
-def run(arguments: list[str]) -> subprocess.CompletedProcess:
-    return subprocess.run(arguments, cwd=REPOSITORY, capture_output=True, text=True, timeout=900)
+def run(arguments: list[str], **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        arguments, cwd=REPOSITORY, env=os.environ | environment, capture_output=True, text=True,
+        timeout=900,
+    )  # fmt: skip
 
 
 def read_card(output: Path) -> dict:
@@ -77,11 +80,14 @@ def read_card(output: Path) -> dict:
 
 @pytest.fixture(scope="module", name="card")
 def fixture_card(videos, tmp_path_factory) -> dict:
+    """Of a few of the clips, by I3D."""
     output = tmp_path_factory.mktemp("scored")
-    result = run(flags(videos, output, f"--save_statistics={output}/real.npz"))
+    few = "--max_generated=4", "--max_real=3"
+    arguments = flags(videos, output, *few, program="lumiere_jax.eval")
+    result = run([*arguments, f"--save_statistics={output}/real.npz"])
     assert result.returncode == 0, result.stderr
     assert "PROTOCOL CARD" in result.stdout and "WARNING" in result.stdout
-    again = run(flags(videos, output))
+    again = run(arguments)
     assert again.returncode == 0 and read_card(output)["scores"]["FVD"]["mean"] > 0
     return read_card(output) | {"output": output}
 
@@ -89,38 +95,37 @@ def fixture_card(videos, tmp_path_factory) -> dict:
 def test_card_says_what_was_done(card, videos):
     assert set(card["scores"]) == {"FVD", "KVD", "IS-I3D-K400"}
     protocol = card["protocol"]
-    assert protocol["generated"][0]["videos"] == BLOCK + 2 and protocol["real"]["videos"] == 4
+    assert protocol["generated"][0]["videos"] == 4 and protocol["real"]["videos"] == 3
     assert protocol["networks"][0]["sha256"] == i3d_weights.FINGERPRINT
     assert protocol["clip"]["frames"] == 9 and protocol["profile"] == "unterthiner"
     assert protocol["generated"][0]["pixels"] == ["16×16"]
-    assert any("4 real videos are not more than" in warning for warning in card["warnings"])
-    assert any(
-        f"4 real and {BLOCK + 2} generated videos" in warning for warning in card["warnings"]
-    )
+    assert any("3 real videos are not more than" in warning for warning in card["warnings"])
+    assert any("3 real and 4 generated videos" in warning for warning in card["warnings"])
 
 
-def test_two_processes_give_the_same_card(card, videos, tmp_path):
+@pytest.fixture(scope="module", name="whole")
+def fixture_whole(videos, tmp_path_factory) -> dict:
+    """The card of all clips, by the small network."""
+    output = tmp_path_factory.mktemp("whole")
+    result = run(flags(videos, output))
+    assert result.returncode == 0, result.stderr
+    return read_card(output)
+
+
+def test_two_processes_give_the_same_card(whole, videos, tmp_path):
     with LocalPod(flags(videos, tmp_path / "out"), tmp_path / "logs", processes=2) as pod:
         assert pod.wait(timeout_s=900) == [0, 0], pod.output(0) + pod.output(1)
-    got = read_card(tmp_path / "out")
-    assert got == {name: card[name] for name in got}
+    assert read_card(tmp_path / "out") == whole
 
 
-def test_killed_job_goes_on_to_the_same_card(card, videos, tmp_path):
-    process = subprocess.Popen(
-        flags(videos, tmp_path), cwd=REPOSITORY, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    while not list(tmp_path.glob("features/*/*.npz")):
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+def test_killed_job_goes_on_to_the_same_card(whole, videos, tmp_path):
+    killed = run(flags(videos, tmp_path), DIES_AFTER_A_BLOCK="1")
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.glob("features/*/*.npz"))) == 1  # of two of the generated clips
     assert not (tmp_path / "card.json").exists()
     result = run(flags(videos, tmp_path))
     assert result.returncode == 0, result.stderr
-    got = read_card(tmp_path)
-    assert got == {name: card[name] for name in got}
+    assert read_card(tmp_path) == whole
 
 
 def test_saved_statistics_stand_for_the_videos(card, videos, tmp_path):
@@ -129,6 +134,7 @@ def test_saved_statistics_stand_for_the_videos(card, videos, tmp_path):
     settings = command.Settings(
         output=tmp_path,
         generated=(videos / "generated",),
+        max_generated=4,
         real_statistics=statistics,
         rule=RULE,
         profile_name="unterthiner",
@@ -144,20 +150,8 @@ def test_saved_statistics_stand_for_the_videos(card, videos, tmp_path):
 
 @pytest.fixture(name="small_network")
 def fixture_small_network(monkeypatch):
-    """In place of I3D, where its features do not matter: it takes seconds a batch here."""
-    weights = np.random.default_rng(0).normal(size=(3, 400)).astype(np.float32)
-
-    def network(profile, path):
-        return FeatureNetwork(
-            "Colours",
-            "0",
-            {},
-            lambda clip: clip.astype(np.float32).mean(axis=(0, 1, 2)) / 255,
-            lambda params, x: x @ params["weights"],
-            {"weights": weights},
-        )
-
-    monkeypatch.setattr(command, "i3d_network", network)
+    """In place of I3D, where its features do not matter."""
+    monkeypatch.setattr(command, "i3d_network", small_network.network)
 
 
 def test_held_out_captions_of_a_trained_cascade(cascade, small_network, tmp_path):

@@ -90,11 +90,3 @@ def fixture_start_server(bundle, tmp_path):
             return server
 
         yield start
-
-
-@pytest.fixture(name="shared_server", scope="module")
-def fixture_shared_server(bundle, tmp_path_factory):
-    """One server for all tests of a file."""
-    server = LiveServer(bundle, tmp_path_factory.mktemp("shared") / "data")
-    yield server
-    server.kill()

@@ -90,8 +90,9 @@ def smallest(monkeypatch):
     def config(*args):
         config = original(*args)
         config.data.resolution = 8
-        config.model.update({"widths": (8, 8), "attention_levels": (False, True), "head_dim": 8})
+        config.model.update({"widths": (8, 8), "attention_levels": (False, False)})
         config.model.update({"embedding_features": 16, "text_features": 8, "groups": 4})
+        config.model.head_dim = 8
         config.model.pooling_heads = 1
         config.optimizer.name = "adamw"  # compiles in half of the time
         return config
