@@ -125,8 +125,12 @@ def gather_weights(
     return [x, *(None if w is None else constrain(w, *[None] * w.ndim) for w in weights)]
 
 
-Dense = functools.partial(nn.Dense, promote_dtype=gather_weights)
-Conv = functools.partial(nn.Conv, promote_dtype=gather_weights)
+# Whenever a layer is applied Flax traces how its kernel would be drawn, to compare the shapes. A
+# compiled function is traced once.
+lecun_normal = jax.jit(nn.initializers.lecun_normal(), static_argnums=(1, 2))
+
+Dense = functools.partial(nn.Dense, promote_dtype=gather_weights, kernel_init=lecun_normal)
+Conv = functools.partial(nn.Conv, promote_dtype=gather_weights, kernel_init=lecun_normal)
 
 
 def group_norm(
@@ -151,7 +155,7 @@ def conv3x3(
     features: int, dtype: Dtype, name: str, *, zero: bool = False, stride: int = 1
 ) -> nn.Conv:
     """A 3×3 convolution with zero padding; `zero` starts it at zero."""
-    init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
+    init = nn.initializers.zeros if zero else lecun_normal
     return Conv(features, (3, 3), stride, padding=1, dtype=dtype, kernel_init=init, name=name)
 
 
