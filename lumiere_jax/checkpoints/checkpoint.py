@@ -92,7 +92,11 @@ class Checkpointer:
                 preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies)
             ),
         )
-        self._snapshots = _Manager(folder_in(workdir, SNAPSHOTS)) if keep_snapshots else None
+        # Processes wait for each other by step, and both may write the same one at a time.
+        own = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=SNAPSHOTS)
+        options = ocp.CheckpointManagerOptions(multiprocessing_options=own)
+        place = folder_in(workdir, SNAPSHOTS)
+        self._snapshots = _Manager(place, options=options) if keep_snapshots else None
 
     def latest_step(self) -> int | None:
         """The newest complete checkpoint's step, or None."""
@@ -125,6 +129,16 @@ class Checkpointer:
         if self._snapshots and step not in self._snapshots.all_steps():
             items = {name: ocp.args.StandardSave(tree) for name, tree in state.powers.items()}
             self._snapshots.save(step, args=ocp.args.Composite(**items))
+
+    def forget_snapshots_after(self, step: int) -> None:
+        """Deletes later snapshots: the run went on from `step` before, and may go on otherwise."""
+        steps = self._snapshots.all_steps() if self._snapshots else []
+        later = [one for one in steps if one > step]
+        if later:
+            distributed.say(f"deleting {len(later)} snapshots of averages from after step {step}")
+        for one in later:
+            assert self._snapshots is not None
+            self._snapshots.delete(one)
 
     def restore(self, state: TrainState, config: ConfigDict) -> TrainState:
         """Reads the newest checkpoint that is not damaged, onto any mesh and number of hosts.

@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 import functools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,8 @@ def evaluate(settings: Settings) -> dict[str, Any]:
         i3d, c3d = _networks(settings)
         notes = _notes(settings, i3d)
         moments = _saved_moments(settings.real_statistics, notes)
+        if settings.task is not None:  # as late as it can be, since it takes hours
+            sets = _generate(settings, settings.task, sets.real, interruption.poll)
         measured = _measure(settings, i3d, c3d, moments, sets, interruption.poll)
     result: dict[str, Any] = {}
     if is_primary():
@@ -114,28 +116,35 @@ def _check(settings: Settings) -> None:
 
 
 def _sets(settings: Settings, poll: Callable[[], None]) -> _Sets:
-    """Finds the videos, and generates if a task asks for it: as late as it can be."""
-    skip, most = settings.skip_unusable, settings.max_generated
+    """Finds the videos that are there; all folders are looked into before the first video is."""
+    real = None if settings.real is None else _real(settings, settings.real)
+    generated = [_generated(settings, folder) for folder in settings.generated]
+    real_set = None if real is None else _examined(settings, real, poll)
+    return _Sets([_examined(settings, choice, poll) for choice in generated], real_set, {})
 
-    def real_of(folder: Path) -> clips.Choice:
-        listed, most_real = settings.real_list, settings.max_real
-        return clips.choose("real", folder, listed=listed, most=most_real, skip_unusable=skip)
 
-    def generated_of(folders: Iterable[Path]) -> list[clips.Choice]:
-        return [clips.choose("generated", folder, most=most) for folder in folders]
+def _generate(
+    settings: Settings, task: tasks.Task, real: clips.VideoSet | None, poll: Callable[[], None]
+) -> _Sets:
+    """The videos that a task makes, and real ones; `real` are those that were given."""
+    made = task.prepare(settings.output, poll)
+    generated = [_generated(settings, folder) for folder in made.generated]
+    if made.real is not None:
+        real = _examined(settings, _real(settings, made.real), poll)
+    return _Sets([_examined(settings, choice, poll) for choice in generated], real, made.model)
 
-    def examined(choice: clips.Choice) -> clips.VideoSet:
-        return choice.examined(settings.rule, skip, poll)
 
-    real = None if settings.real is None else real_of(settings.real)
-    generated, model = generated_of(settings.generated), dict[str, Any]()
-    real_set = None if real is None else examined(real)
-    if settings.task is not None:
-        made = settings.task.prepare(settings.output, poll)
-        generated, model = generated_of(made.generated), made.model
-        if made.real is not None:
-            real_set = examined(real_of(made.real))
-    return _Sets([examined(choice) for choice in generated], real_set, model)
+def _real(settings: Settings, folder: Path) -> clips.Choice:
+    listed, most, skip = settings.real_list, settings.max_real, settings.skip_unusable
+    return clips.choose("real", folder, listed=listed, most=most, skip_unusable=skip)
+
+
+def _generated(settings: Settings, folder: Path) -> clips.Choice:
+    return clips.choose("generated", folder, most=settings.max_generated)
+
+
+def _examined(settings: Settings, choice: clips.Choice, poll: Callable[[], None]) -> clips.VideoSet:
+    return choice.examined(settings.rule, settings.skip_unusable, poll)
 
 
 def _measure(

@@ -25,6 +25,7 @@ from lumiere_jax.runtime.files import written
 from lumiere_jax.runtime.progress import Progress
 
 BLOCK = 16
+READER = 1  # raise it when videos are read otherwise, as pixels that are not quite square were
 _DARK = 2
 
 
@@ -102,6 +103,7 @@ def _key(videos: VideoSet, rule: ClipRule, network: FeatureNetwork) -> str:
         "rule": dataclasses.asdict(rule),
         "network": [network.name, network.fingerprint, network.options],
         "block": BLOCK,
+        "reader": READER,
     }
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
     return f"{videos.label}_{digest[:16]}"

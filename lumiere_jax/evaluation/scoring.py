@@ -96,10 +96,11 @@ def bootstrap_error(
 def kvd(real_features: Features, generated: list[Features]) -> Score:
     """KVD of each generated set."""
     distances = [kernel_distance(real_features, features) for features in generated]
+    errors = tuple(distance.error for distance in distances if distance.error is not None)
     return Score(
         name="KVD",
         values=tuple(distance.value for distance in distances),
-        errors=tuple(distance.error for distance in distances if distance.error is not None),
+        errors=errors if len(errors) == len(distances) else (),
         errors_by="jackknife",
         note=UNBIASED,
     )

@@ -54,6 +54,7 @@ class Programs:
         arguments: tuple[Any, ...],
         about: str,
         on_compile: Callable[[], None] | None = None,
+        is_used_once: bool = False,
         **options: Any,
     ) -> jax.stages.Compiled:
         """A function compiled for arguments like these, and for the mesh in use.
@@ -64,6 +65,7 @@ class Programs:
           about: all that the function depends on beside its arguments, this package and the
             environment.
           on_compile: called before what takes long, compilation.
+          is_used_once: it is not held in memory.
           **options: of `jax.jit`, which follow from the others.
         """
         key = _key(about, arguments)
@@ -75,6 +77,8 @@ class Programs:
                 # A new function: JAX is not to have it compiled already, see below.
                 jitted = jax.jit(lambda *arguments: function(*arguments), **options)
                 found = self._compile(jitted, arguments, key)
+            if is_used_once:
+                return found
             self._latest[key] = found
         self._latest.move_to_end(key)
         while self._most is not None and len(self._latest) > self._most:

@@ -146,8 +146,9 @@ def _run(
     devices = [shardings.mesh.device_ids.tolist() for shardings in jax.tree.leaves(shardings)[:1]]
     about += f", to {jax.tree.leaves(shardings)} of {devices}"
     compiled = programs.get(
-        function, (argument,), about, out_shardings=shardings, compiler_options=options
-    )
+        function, (argument,), about, is_used_once=True, out_shardings=shardings,
+        compiler_options=options,
+    )  # fmt: skip
     return compiled(argument)
 
 

@@ -114,9 +114,14 @@ def _first_state(run: _Run) -> TrainState:
     """The state of the newest checkpoint or, without any, a fresh one."""
     if run.checkpoints.latest_step() is None:
         say(f"starting fresh because {run.folder} holds no complete checkpoint")
+        run.checkpoints.forget_snapshots_after(0)
         return initial_state(run.stage, run.optimizer, run.mesh, run.programs)
     state = run.checkpoints.restore(run.shapes, run.config)
-    say(f"restored step {int(state.step)} from {run.folder}/{checkpoint.FOLDER}")
+    step = int(state.step)
+    say(f"restored step {step} from {run.folder}/{checkpoint.FOLDER}")
+    run.checkpoints.forget_snapshots_after(step)
+    if Cadence(run.stage.config.train).at(step).snapshots:  # the run ended before it was written
+        run.checkpoints.save_snapshot(state)
     return state
 
 

@@ -22,6 +22,7 @@ def test_scores_of_sets():
     distances = [kernel_distance(real, features) for features in sets]
     assert list(zip(kvd.values, kvd.errors, strict=True)) == distances
     assert scoring.kvd(real, sets[:1]).deviation is None
+    assert scoring.kvd(real, [sets[0], sets[1][:2]]).errors == ()  # two videos have none
 
 
 def test_bootstrap_error_is_the_spread_of_fresh_sets():

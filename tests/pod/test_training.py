@@ -15,6 +15,7 @@ FIELDS = SMALLEST | {
     "train__eval_every": 6,
     "train__sample_every": 12,
     "sampling__num_steps": 2,
+    "train__ema_snapshots": 2,
     "mesh__fsdp": 2,
 }
 
@@ -48,6 +49,8 @@ def test_two_processes_are_one_program(tmp_path):
         np.testing.assert_allclose(list(got.values()), list(expected.values()), rtol=2e-3)
     assert all(0 < value < 1 for value in metric(tmp_path / "pod", "goodput").values())
     assert (tmp_path / "pod" / "samples" / "00000012" / "samples.png").stat().st_size > 1000
+    snapshots = (tmp_path / "pod" / "ema_snapshots").iterdir()
+    assert {path.name for path in snapshots} == {"6", "12"}
 
 
 def test_sigterm_to_one_process_and_resume_on_another_mesh(tmp_path):

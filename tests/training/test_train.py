@@ -257,6 +257,11 @@ def test_a_mixture_is_trained_and_resumed_but_not_on_other_data(tmp_path, capsys
     assert step == 4
     source = sources.create_source(saved.data, "train")
     assert source.fingerprint == saved.data.fingerprint and source.slots == (750, 250)
+    # As if it had ended before it wrote its snapshot, and had been further before.
+    snapshots = tmp_path / "mixed" / "ema_snapshots"
+    (snapshots / "4").rename(snapshots / "9")
+    run(4)
+    assert {path.name for path in snapshots.iterdir()} == set("124")
     state = run(5, size=71, data__allow_other=True)
     assert checkpoint.load(tmp_path / "mixed")[0].data.fingerprint != source.fingerprint
     check_choice_of_average(tmp_path, state)

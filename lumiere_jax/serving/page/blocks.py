@@ -44,7 +44,7 @@ _USE = """element.addEventListener("change", ({ target }) => {
 });"""
 # What was typed outlives a reload of the same tab; Gradio reloads the page of a new server.
 _DRAFT = "'lumiere_jax' + location.search"
-_KEEP = "(...typed) => {{ sessionStorage.setItem(" + _DRAFT + ", JSON.stringify(['{}', typed])); }}"
+_KEEP = "(...typed) => {{ sessionStorage.setItem(" + _DRAFT + ", JSON.stringify([{}, typed])); }}"
 _KEPT = f"() => [sessionStorage.getItem({_DRAFT}) || '']"
 _TO_TOP = "() => window.scrollTo({ top: 0, behavior: 'smooth' })"
 _NOTHING_YET = "<p>Your videos appear here.</p>"
@@ -281,7 +281,8 @@ class Page:
             )  # fmt: skip
         sent = {name: c for name, c in form.items() if name not in _ASIDE} | self._common
         typed = list(self._typed(task).values())
-        gr.on([c.input for c in typed], None, typed, js=_KEEP.format(task))  # type: ignore[attr-defined]
+        place = ", ".join(json.dumps(part) for part in (task, list(self._typed(task))))
+        gr.on([c.input for c in typed], None, typed, js=_KEEP.format(place))  # type: ignore[attr-defined]
         form["make"].click(  # type: ignore[attr-defined]
             self._making(task, list(sent)), [self._history, *sent.values()],
             [self._history, self._listed], preprocess=False, show_progress="hidden",
@@ -425,14 +426,14 @@ class Page:
     def _restore(self, request: gr.Request, draft: str) -> dict[Any, Any]:
         """What was typed before the page was loaded again, or else the settings of its address."""
         given = dict(request.query_params)
-        task, typed = json.loads(draft) if draft else (given.get("task", ""), [])
+        task, names, typed = json.loads(draft) if draft else (given.get("task", ""), [], [])
         if task not in self._forms:
             return {self._tabs: gr.skip()}
         places = self._typed(task)
         found = {
             places[n]: fields.read(places[n], text) for n, text in given.items() if n in places
         }
-        if len(typed) == len(places):  # the server may have other weights now
+        if names == list(places):  # the server may have other weights now
             found = dict(zip(places.values(), typed, strict=True))
         return {self._tabs: gr.Tabs(selected=task)} | found
 

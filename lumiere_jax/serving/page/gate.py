@@ -121,11 +121,17 @@ class Gate:
                 while not ending.is_set():
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(ending.wait(), _TIDY_SECONDS)
-                    await self._forget_silent(page)
-                    await anyio.to_thread.run_sync(self._kept.sweep)
+                    await self._tidy(page)
         except Exception:
             self._has_failed = True
             _log.exception("the page cannot be loaded; the HTTP interface does not need it")
+
+    async def _tidy(self, page: FastAPI) -> None:
+        try:
+            await self._forget_silent(page)
+            await anyio.to_thread.run_sync(self._kept.sweep)
+        except Exception:
+            _log.exception("tidying up failed; it is tried again")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles a request."""
@@ -174,12 +180,22 @@ class Gate:
     # --- Files ---------------------------------------------------------------------------------
 
     async def _take_files(self, request: Request) -> Response:
-        size = int(request.headers.get("content-length", self._kept.max_upload))
-        if not self._kept.take(_client(request), size):
+        size = self._kept.max_upload
+        if "transfer-encoding" not in request.headers:  # with it, a length says nothing
+            size = int(request.headers.get("content-length", size))
+        share = self._kept.take(_client(request), size)
+        if share is None:
             return _problem(429, "too many of your files are kept now; try again later")
-        async with request.form(max_files=_MAX_FILES, max_fields=0) as form:
-            files = [file for file in form.getlist("files") if isinstance(file, UploadFile)]
-            return JSONResponse([await self._keep(file) for file in files])
+        paths, written = [], 0
+        try:
+            async with request.form(max_files=_MAX_FILES, max_fields=0) as form:
+                for file in form.getlist("files"):
+                    if isinstance(file, UploadFile):
+                        paths.append(await self._keep(file))
+                        written += file.size or 0
+        finally:
+            self._kept.settle(share, written)
+        return JSONResponse(paths)
 
     async def _keep(self, file: UploadFile) -> str:
         name = Path(file.filename or "").name

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import dataclasses
 import re
 import time
 import uuid
@@ -15,6 +16,15 @@ _MOST_FILES = 2**14  # the least that one counts as is this part of all bytes
 _UNSAFE = re.compile(r"[^\w.-]", re.ASCII)
 
 
+@dataclasses.dataclass
+class Share:
+    """Bytes that a visitor holds."""
+
+    since: float
+    client: str
+    amount: int
+
+
 class Kept:
     """The folder of these files. For one thread, but for `sweep`."""
 
@@ -22,23 +32,31 @@ class Kept:
         """Keeps as many bytes together as 32 uploads of the largest size have."""
         self.folder, self.max_upload, most = folder.resolve(), max_upload, 32 * max_upload
         self._shares, self._least = Shares(most), most // _MOST_FILES
-        self._taken: collections.deque[tuple[float, str, int]] = collections.deque()
+        self._taken: collections.deque[Share] = collections.deque()
         self._lasting: set[Path] = set()
 
     def spare(self) -> None:
         """What is there now is not deleted."""
         self._lasting = set(self.folder.rglob("*"))
 
-    def take(self, client: str, size: int) -> bool:
-        """Whether a visitor may have so many bytes written; they count until they are deleted."""
+    def take(self, client: str, size: int) -> Share | None:
+        """A share of so many bytes, until what is written is deleted; None if it is too much."""
         now = time.monotonic()
-        while self._taken and now - self._taken[0][0] > _SECONDS + _SWEEP_SECONDS:
-            _, owner, amount = self._taken.popleft()
-            self._shares.give(owner, amount)
-        is_taken = self._shares.take(client, size + self._least)
-        if is_taken:
-            self._taken.append((now, client, size + self._least))
-        return is_taken
+        while self._taken and now - self._taken[0].since > _SECONDS + _SWEEP_SECONDS:
+            ended = self._taken.popleft()
+            self._shares.give(ended.client, ended.amount)
+            ended.amount = 0
+        share = Share(now, client, size + self._least)
+        if not self._shares.take(client, share.amount):
+            return None
+        self._taken.append(share)
+        return share
+
+    def settle(self, share: Share, written: int) -> None:
+        """Gives back what was announced and not written."""
+        left = max(share.amount - (written + self._least if written else 0), 0)
+        share.amount -= left
+        self._shares.give(share.client, left)
 
     def write(self, content: bytes, name: str) -> str:
         """The path of a new file, which nobody can guess."""
