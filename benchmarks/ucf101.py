@@ -4,22 +4,25 @@
     .venv/bin/python benchmarks/ucf101.py --stage=tfds --ucf101=DATA --tfds=DATA_DIR
     .venv/bin/python benchmarks/ucf101.py --stage=prepared --ucf101=DATA
     .venv/bin/python benchmarks/ucf101.py --stage=cuts --ucf101=DATA
+    .venv/bin/python benchmarks/ucf101.py --stage=scores --ucf101=DATA
 
 DATA holds `UCF-101`; for `reading` and `prepared` it may be any folder of videos, `--max_videos`
-takes some at random. All but `cuts` compare with what the program `ffmpeg` decodes, frame by frame.
+takes some at random. All but `cuts` compare with what the program `ffmpeg` decodes: frame by frame,
+and `scores` (FVD, KVD, the Inception Score) by `ucf101_scores.py`, which keeps what it computed in
+the folder of `--work`, so the same command resumes.
 """
 
 import collections
 import csv
 import itertools
 import random
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from absl import flags
+from ffmpeg_program import by_ffmpeg
 
 from lumiere_jax.data.file_kinds import VIDEO_SUFFIXES
 from lumiere_jax.data.finding import find_files
@@ -33,16 +36,20 @@ from lumiere_jax.data.video_io import read_video
 from lumiere_jax.data.video_timing import VideoInfo, probe_video, shown_frames
 from lumiere_jax.preparation import run
 from lumiere_jax.preparation.filters import colours, cut_score, find_cuts, is_cut
-from lumiere_jax.runtime import errors
+from lumiere_jax.runtime import devices, errors
 from lumiere_jax.runtime.devices import num_cores
 from lumiere_jax.runtime.progress import Progress
 
-_STAGE = flags.DEFINE_enum("stage", "reading", ["reading", "tfds", "prepared", "cuts"], "Which.")
+_STAGE = flags.DEFINE_enum(
+    "stage", "reading", ["reading", "tfds", "prepared", "cuts", "scores"], "Which."
+)
 _UCF101 = flags.DEFINE_string("ucf101", None, "Folder of the videos.", required=True)
 _TFDS = flags.DEFINE_string("tfds", None, "data_dir of TFDS, for the stage tfds.")
 _MAX_VIDEOS = flags.DEFINE_integer("max_videos", None, "So many, at random.", 1)
 _PLACES = flags.DEFINE_integer("places", 8, "Random places at which a video is entered.", 1)
 _PAIRS = flags.DEFINE_integer("pairs", 600, "Cuts that are made of two clips.", 2)
+_WORK = flags.DEFINE_string("work", ".cache/ucf101", "Folder of logits and of damaged copies.")
+_DAMAGED = flags.DEFINE_integer("damaged", None, "Clips that are damaged; default: a half.", 2)
 
 
 ALIKE = 4
@@ -60,20 +67,6 @@ def videos() -> list[Path]:
 
 
 # --- Reading -----------------------------------------------------------------------------------
-
-
-def by_ffmpeg(path: Path, pixel_format: str) -> np.ndarray:
-    """All frames of a video by the program, as it decodes them, each as one row of bytes."""
-    command = ["ffmpeg", "-v", "error", "-noautorotate", "-i", str(path), "-map", "0:v:0"]
-    command += ["-fps_mode", "passthrough", "-pix_fmt", pixel_format, "-f", "rawvideo", "-"]
-    content = subprocess.run(command, capture_output=True).stdout
-    size = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-of", "csv=p=0"]
-    size += ["-show_entries", "stream=width,height", str(path)]
-    said = subprocess.run(size, capture_output=True, text=True).stdout
-    width, height = map(int, said.split("\n")[0].strip(",").split(","))
-    chroma = 2 * ((width + 1) // 2) * ((height + 1) // 2)
-    length = width * height * 3 if pixel_format == "rgb24" else width * height + chroma
-    return np.frombuffer(content, np.uint8).reshape(-1, length)
 
 
 def decoded_here(path: Path, info: VideoInfo) -> np.ndarray:
@@ -310,11 +303,22 @@ def pairs(names: Sequence[str]) -> Iterator[tuple[bool, tuple[str, str]]]:
         yield alike, (first, second)
 
 
+# --- Scores ------------------------------------------------------------------------------------
+
+
+def scores() -> None:
+    """FVD, KVD and the Inception Score, each beside an independent computation."""
+    devices.split_cpu()
+    import ucf101_scores  # JAX starts with it
+
+    ucf101_scores.score(videos(), Path(_WORK.value), _DAMAGED.value)
+
+
 def main(argv: list[str]) -> None:
     """Runs a stage."""
     del argv
     stages: dict[str, Callable[[], None]] = {
-        "reading": reading, "tfds": tfds, "prepared": prepared, "cuts": cuts,
+        "reading": reading, "tfds": tfds, "prepared": prepared, "cuts": cuts, "scores": scores,
     }  # fmt: skip
     stages[_STAGE.value]()
 
