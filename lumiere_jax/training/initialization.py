@@ -143,8 +143,8 @@ def _run(
 ) -> Any:
     """What a function makes, in its places; it runs once, so on the CPU without optimization."""
     options: Any = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    devices = [shardings.mesh.device_ids.tolist() for shardings in jax.tree.leaves(shardings)[:1]]
-    about += f", to {jax.tree.leaves(shardings)} of {devices}"
+    places = jax.tree.leaves(shardings)
+    about += f", to {places} of {[place.mesh.device_ids.tolist() for place in places[:1]]}"
     compiled = programs.get(
         function, (argument,), about, is_used_once=True, out_shardings=shardings,
         compiler_options=options,
