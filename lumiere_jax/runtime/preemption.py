@@ -12,6 +12,10 @@ from jax.experimental import multihost_utils
 from lumiere_jax.runtime.errors import Preempted
 
 
+class Interrupted(KeyboardInterrupt):
+    """A Ctrl-C that was held back until a poll, where nothing is half done."""
+
+
 class Interruption:
     """Holds a signal back until the next call of `poll`, so that no write is cut in half.
 
@@ -57,7 +61,7 @@ class Interruption:
                 _stop(received)
 
     def poll(self) -> None:
-        """Stops here if a signal came: `KeyboardInterrupt` after SIGINT, `Preempted` after SIGTERM.
+        """Stops here if a signal came: `Interrupted` after SIGINT, `Preempted` after SIGTERM.
 
         To be called after each step, on every process equally often: the state is then that of
         the same step everywhere. Many processes are `Preempted` at the same call by either signal.
@@ -88,7 +92,7 @@ class Interruption:
 
 def _stop(received: int | None) -> None:
     if received == signal.SIGINT:
-        raise KeyboardInterrupt
+        raise Interrupted
     if received == signal.SIGTERM:
         raise Preempted("stopped by SIGTERM")
 

@@ -25,7 +25,7 @@ from lumiere_jax.runtime import distributed
 from lumiere_jax.runtime.distributed import say
 from lumiere_jax.runtime.errors import Preempted, UserError
 from lumiere_jax.runtime.files import write_text
-from lumiere_jax.runtime.preemption import Interruption
+from lumiere_jax.runtime.preemption import Interrupted, Interruption
 from lumiere_jax.runtime.programs import Programs
 from lumiere_jax.runtime.progress import announced
 from lumiere_jax.runtime.sharding import create_mesh, global_batch
@@ -65,6 +65,7 @@ def train(
       UserError: for a config, data source or checkpoint that cannot be used.
       NonFiniteError: if the loss or a gradient is not finite.
       Preempted: after SIGTERM to any process, when the checkpoint of the step is complete.
+      Interrupted: likewise after Ctrl-C; a second one does not wait for the checkpoint.
     """
     begin = time.monotonic()
     text.pin_weights(config.text)
@@ -161,10 +162,11 @@ def _take_steps(
                 with reporter.goodput.lost():
                     between_steps(due, step, state, reporter, interruption.poll)
                 interruption.poll()
-            except Preempted:
+            except (Preempted, Interrupted):
                 reporter.flush()  # nothing that is not finite is saved
                 run.checkpoints.save(state, run.config)
                 run.checkpoints.wait()  # watched: another process may hang
+                say(f"saved step {step}; the same command goes on from there")
                 raise
             profiler.after(step, state)
             watchdog.beat(f"step {step}")
