@@ -36,10 +36,11 @@ def main(argv: list[str]) -> None:
     from lumiere_jax.runtime.programs import Programs
     from lumiere_jax.training.reporting import parse_profile_steps
 
-    profile_steps = parse_profile_steps(_PROFILE_STEPS.value)
+    profile_steps, config = parse_profile_steps(_PROFILE_STEPS.value), _CONFIG.value
+    if not _DRY_RUN.value and not _DISTRIBUTED.value and -1 in config.mesh.values():
+        devices.split_cpu(config.train.batch_size)
     with distributed.joined(_DISTRIBUTED.value):
         devices.keep_compiled_programs()
-        config = _CONFIG.value
         if _DRY_RUN.value:
             from lumiere_jax.planning import dry_run
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lumiere_jax.data.config import DataConfig
-from lumiere_jax.data.sources import Source, create_source
+from lumiere_jax.data.sources import Source, create_source, spread
 from lumiere_jax.data.video_io import write_lossless
 from lumiere_jax.evaluation import ucf101
 from lumiere_jax.evaluation.generation import Generator, Request
@@ -84,7 +84,10 @@ class Ucf101ZeroShot:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """Videos of the captions of the clips that the base stage's data source holds out."""
+    """Videos of the captions of clips that the base stage's data source holds out.
+
+    These are spread over the source, since the first ones of a folder may all be of one class.
+    """
 
     generator: Generator  # what makes them
     num_videos: int  # how many of both, real and generated
@@ -95,7 +98,8 @@ class HeldOut:
     @property
     def protocol(self) -> dict[str, Any]:
         """See `Task`."""
-        return {"prompts": "captions of held-out clips", "split": "test", "seed": self.seed}
+        which = "captions of held-out clips, spread over them"
+        return {"prompts": which, "split": "test", "seed": self.seed}
 
     def check(self) -> None:
         """See `Task`."""
@@ -112,7 +116,7 @@ class HeldOut:
             )
         loaded = self.generator.load()
         captions = _write_real(output / "real", source, self.num_videos, data.fps, poll)
-        settings = {"captions": "held out", "num_videos": self.num_videos}
+        settings = {"captions": "held out, spread", "num_videos": self.num_videos}
         requests = {
             seed: [
                 Request(f"{i:06d}_{seed}", caption, (seed * 1_000_000 + i) % 2**32)
@@ -143,9 +147,9 @@ def _write_real(
     captions = []
     if is_primary():
         folder.mkdir(parents=True, exist_ok=True)
-    for index in range(count):
+    for number, index in enumerate(spread(source, count)):
         video, caption = source.example(index)
-        path = folder / f"{index:06d}.mkv"
+        path = folder / f"{number:06d}.mkv"
         if is_primary() and not path.is_file():
             write_lossless(path, video, fps)
         captions.append(caption)

@@ -3,6 +3,7 @@
 import ctypes
 import importlib.metadata
 import importlib.util
+import math
 import os
 import sys
 from pathlib import Path
@@ -18,13 +19,14 @@ def num_cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def split_cpu() -> None:
-    """Makes a device of every CPU core, up to a power of two, which divides batches, and up to 8.
+def split_cpu(batch_size: int = _MOST) -> None:
+    """Makes a device of every CPU core, up to a power of two that divides batches, and up to 8.
 
     They run small networks faster than one device for all cores. Call it before JAX is used; other
     platforms ignore it, and the user's own XLA_FLAGS take precedence.
     """
     number = 1 << (min(_MOST, num_cores()).bit_length() - 1)
+    number = math.gcd(number, batch_size)
     flag = f"--xla_force_host_platform_device_count={number}"
     os.environ["XLA_FLAGS"] = f"{flag} {os.environ.get('XLA_FLAGS', '')}"
 

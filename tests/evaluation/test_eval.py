@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lumiere_jax.data.video_io import write_lossless, write_mp4
+from lumiere_jax.data.pixels import to_uint8
+from lumiere_jax.data.sources import create_source
+from lumiere_jax.data.video_io import read_video, write_lossless, write_mp4
 from lumiere_jax.evaluation import command, tasks
 from lumiere_jax.evaluation.clips import ClipRule
 from lumiere_jax.evaluation.features import BLOCK
@@ -175,6 +177,12 @@ def test_held_out_captions_of_a_trained_cascade(cascade, small_network, tmp_path
     assert "step 4" in result["model"]["stunet"] and "step 4" in result["model"]["ssr"]
     first, second = ((tmp_path / "videos" / f"{s}" / f"000000_{s}.mkv") for s in (0, 1))
     assert first.read_bytes() != second.read_bytes()
+    data = settings.task._data()
+    source = create_source(data, "test")
+    for number in range(3):  # from all of the source
+        clip = read_video(tmp_path / "real" / f"{number:06d}.mkv", fps=data.fps)
+        real, _ = source.example(number * len(source) // 3)
+        np.testing.assert_array_equal(clip, to_uint8(real))
 
 
 def test_ucf101_from_a_trained_base(cascade, small_network, tmp_path):

@@ -30,6 +30,20 @@ def test_where_compiled_programs_are_kept(monkeypatch, backend, named, expected)
 
 
 @pytest.mark.parametrize(
+    ("cores", "batch_size", "expected"),
+    [(1, 8, 1), (2, 8, 2), (3, 16, 2), (8, 4, 4), (8, 12, 4), (8, 5, 1), (64, 48, 8)],
+)
+def test_devices_of_a_cpu_divide_the_batch_and_the_user_has_the_last_word(
+    monkeypatch, cores, batch_size, expected
+):
+    monkeypatch.setattr(devices, "num_cores", lambda: cores)
+    monkeypatch.setenv("XLA_FLAGS", "--theirs")
+    devices.split_cpu(batch_size)
+    flag = f"--xla_force_host_platform_device_count={expected}"
+    assert os.environ["XLA_FLAGS"].split() == [flag, "--theirs"]
+
+
+@pytest.mark.parametrize(
     ("environment", "installed", "files", "plugins", "expected"),
     [
         ({}, ["libtpu"], [], [], "cpu"),
