@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from typing import Any, Protocol
 
 import numpy as np
@@ -107,7 +107,7 @@ def say_report(source: Source, folder: epath.PathLike) -> None:
         write_text(place, told + "\n")
 
 
-def spread(source: Source, count: int) -> list[int]:
+def spread(source: Sized, count: int) -> list[int]:
     """Numbers of so many examples, or of all if there are fewer, from all parts of a source."""
     count = min(count, len(source))
     return [number * len(source) // count for number in range(count)]
