@@ -16,9 +16,10 @@ from lumiere_jax.serving import decoding, refusals, requests, uploads
 from lumiere_jax.serving.model import Models
 from lumiere_jax.serving.queue import ClientQueue, Job, QueueFull
 from lumiere_jax.serving.settings import Settings
+from lumiere_jax.serving.shares import Shares
 
 _DECODERS = 2  # uploads that are checked together: each may take much memory
-_MOST_WAITING = 8  # uploads that wait for that
+_MOST_UPLOADS = 16  # that are checked, or wait for it on the disk
 
 
 class JobForm(requests.Options):  # type: ignore[valid-type, misc]  # made from a declaration
@@ -43,6 +44,7 @@ class Submission:
         limits = self._settings.limits
         self._room = {"max_queue": limits.queue, "max_per_client": limits.queue_per_client}
         self._decoders = CapacityLimiter(_DECODERS)
+        self._uploads = Shares(_MOST_UPLOADS)
 
     async def accept(self, form: JobForm, client: str) -> Job:
         """Accepts the job of a client, or raises `HTTPException` with a reason."""
@@ -67,12 +69,16 @@ class Submission:
         self, task: str, asked: dict[str, Any], given: dict[str, UploadFile], client: str
     ) -> Job:
         """Checks files and keeps them; they are in memory only while it is their turn."""
-        if self._decoders.statistics().tasks_waiting >= _MOST_WAITING:
+        if not self._uploads.take(client):
             raise QueueFull("too many files are being uploaded; try again later")
-        async with self._decoders:
-            files = {name: await file.read() for name, file in given.items()}
-            told = await anyio.to_thread.run_sync(self._check_files, task, files)
-            return await anyio.to_thread.run_sync(self._accept, task, asked | told, files, client)
+        try:
+            async with self._decoders:
+                files = {name: await file.read() for name, file in given.items()}
+                told = await anyio.to_thread.run_sync(self._check_files, task, files)
+                options = asked | told
+                return await anyio.to_thread.run_sync(self._accept, task, options, files, client)
+        finally:
+            self._uploads.give(client)
 
     def _check_files(self, task: str, files: dict[str, bytes]) -> dict[str, str]:
         """Checks files; what was understood of a mask, to be shown among the options."""

@@ -200,7 +200,7 @@ def test_names_that_others_gave_to_the_loopback(bundle, tmp_path):
 def test_uploads_wait_on_the_disk_for_their_turn_and_few_of_them(site, monkeypatch):
     from starlette.datastructures import UploadFile
 
-    from lumiere_jax.serving import decoding, submission
+    from lumiere_jax.serving import decoding
 
     may_go, read, replies = threading.Event(), [], []
     read_file, decode = UploadFile.read, decoding.decode
@@ -215,8 +215,8 @@ def test_uploads_wait_on_the_disk_for_their_turn_and_few_of_them(site, monkeypat
 
     monkeypatch.setattr(UploadFile, "read", counted_read)
     monkeypatch.setattr(decoding, "decode", slow_decode)
-    monkeypatch.setattr(submission, "_MOST_WAITING", 2)
     transport = httpx.ASGITransport(site.app)
+    another = httpx.ASGITransport(site.app, client=("192.0.2.7", 1))
 
     async def post(client):
         files = {"image": picture()}
@@ -224,26 +224,30 @@ def test_uploads_wait_on_the_disk_for_their_turn_and_few_of_them(site, monkeypat
 
     async def main():
         client = httpx.AsyncClient(transport=transport, base_url="http://x/api/v1")
+        other = httpx.AsyncClient(transport=another, base_url="http://x/api/v1")
         with anyio.fail_after(300):
-            async with client, anyio.create_task_group() as group:
+            async with client, other, anyio.create_task_group() as group:
                 for number in range(4):
                     group.start_soon(post, client)
                     while len(read) < min(number + 1, 2):
                         await anyio.sleep(0.01)
                 await anyio.sleep(0.3)
                 assert len(read) == 2
-                await post(client)
+                await post(client)  # a quarter of all is one client's
                 assert replies[0].status_code == 429 and replies[0].headers["retry-after"]
+                group.start_soon(post, other)
+                await anyio.sleep(0.3)
+                assert len(replies) == 1  # waits
                 assert (await client.post("/jobs", data=JOB)).status_code == 202
                 may_go.set()
-        assert len(read) == 4
+        assert len(read) == 5
 
     try:
         anyio.run(main)
     finally:
         may_go.set()
     # The queue of the site has four places.
-    assert sorted(reply.status_code for reply in replies) == [202] * 3 + [429] * 2
+    assert sorted(reply.status_code for reply in replies) == [202] * 3 + [429] * 3
 
 
 @pytest.mark.parametrize("place", ["spool", "scratch"])

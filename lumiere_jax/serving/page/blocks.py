@@ -280,9 +280,9 @@ class Page:
                 form["clip"], preprocess=False, show_progress="hidden",
             )  # fmt: skip
         sent = {name: c for name, c in form.items() if name not in _ASIDE} | self._common
-        typed = list(self._typed(task).values())
-        place = ", ".join(json.dumps(part) for part in (task, list(self._typed(task))))
-        gr.on([c.input for c in typed], None, typed, js=_KEEP.format(place))  # type: ignore[attr-defined]
+        names, typed = map(list, zip(*self._typed(task).items(), strict=True))
+        place = ", ".join(json.dumps(part) for part in (task, names))
+        gr.on([c.input for c in typed], None, typed, js=_KEEP.format(place))
         form["make"].click(  # type: ignore[attr-defined]
             self._making(task, list(sent)), [self._history, *sent.values()],
             [self._history, self._listed], preprocess=False, show_progress="hidden",
