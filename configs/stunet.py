@@ -32,7 +32,8 @@ colours are pale, lower it, or limit `sampling.threshold_max`.
 4.3B of them frozen; on v5p a step of one clip a chip computes for 1.7 s, an MFU of 51%, in 33 of 95
 GiB, by the same estimate (2026-11-23, docs/open_weights.md). `from=WORKDIR` inflates any `t2i`
 checkpoint, trained here or imported, and takes its sizes and text encoder from there; its schedule,
-too, but for a shift by the number of frames; batch size, frames and mesh are for flags to say.
+too, but for a shift by the number of frames; and, where it was trained here, its clips and its
+optimizer. Steps, batch size, frames and mesh are for flags to say.
 """
 
 from lumiere_jax.cascade.config import (

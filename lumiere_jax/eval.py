@@ -40,6 +40,7 @@ flags.DEFINE_bool("base_only", False, "Leave super-resolution out.")
 flags.DEFINE_string("preset", "lumiere", "ucf101_zero_shot: lumiere, make_a_video or svd.")
 flags.DEFINE_integer("max_per_class", None, "Videos per class of UCF101, for a trial.", 1)
 flags.DEFINE_integer("num_videos", 64, "held_out: number of videos.", 2)
+define_path("data_folder", None, "held_out: folder of the clips, if not that of the training.")
 flags.DEFINE_integer("repeats", None, "Sets of videos, each with its own seed.", 1)
 flags.DEFINE_integer("seed", 0, "Seed of the first set.", 0)
 _SAMPLING = define_sampling_flags()
@@ -124,6 +125,8 @@ def _check_sources() -> None:
         )
     if values.task == "held_out" and (values.real or values.real_statistics):
         raise UserError("--task=held_out has its own real videos; leave --real out.")
+    if values.data_folder and values.task != "held_out":
+        raise UserError("--data_folder belongs to --task=held_out; --real is a folder of videos.")
     if values.real and values.real_statistics:
         raise UserError("give either --real or --real_statistics.")
     if (values.save_statistics or values.real_list or values.max_real) and not values.real:
@@ -172,7 +175,8 @@ def _task() -> "Task":
     repeats = values.repeats or profiles.profile(values.profile).repeats
     shared: dict[str, Any] = {"generator": generator, "seed": values.seed, "repeats": repeats}
     if values.task == "held_out":
-        return tasks.HeldOut(num_videos=values.num_videos, **shared)
+        folder = _path(values.data_folder)
+        return tasks.HeldOut(num_videos=values.num_videos, data_folder=folder, **shared)
     ucf101.requests(values.preset, values.seed + repeats - 1, 1)  # checks the preset
     return tasks.Ucf101ZeroShot(preset=values.preset, max_per_class=values.max_per_class, **shared)
 

@@ -19,6 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from flax.traverse_util import flatten_dict
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from lumiere_jax.cascade.config import ConfigDict, with_defaults
@@ -360,13 +361,19 @@ def _newest(workdir: str | Path) -> epath.Path:
 
 
 def fingerprint(params: Params) -> str:
-    """16 hexadecimal digits that identify parameters: names, shapes and 64 values of each."""
+    """16 hexadecimal digits that identify parameters: names, shapes and 64 values of each.
+
+    Where processes share parameters, all of them must call it.
+    """
     digest = hashlib.sha256()
     for path, leaf in sorted(flatten_dict(params).items()):
         step = max(leaf.size // 64, 1)
         leaf = _on_host(leaf)
-        values = np.asarray(leaf.reshape(-1)[::step], np.float32)
-        digest.update(f"{'/'.join(path)} {leaf.shape}".encode() + values.tobytes())
+        values = leaf.reshape(-1)[::step]
+        if isinstance(values, jax.Array) and not values.is_fully_addressable:
+            values = multihost_utils.process_allgather(values, tiled=True)
+        told = f"{'/'.join(path)} {leaf.shape}".encode()
+        digest.update(told + np.asarray(values, np.float32).tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -27,7 +27,8 @@ def source_of(variant: str | None) -> str:
 def inherit(config: ConfigDict, workdir: str) -> None:
     """Sets the fields of an inflated stage to those of the stage before: sizes, schedule and text.
 
-    `workdir` has a checkpoint of that, trained here or imported; a `UserError` if not.
+    `workdir` has a checkpoint of that, trained here or imported; a `UserError` if not. Where it was
+    trained here, clips and optimizer are its own, too, and the number of frames if it had several.
     """
     saved, expected = checkpoint.load_config(workdir), STAGES[config.stage]
     if saved.stage != expected:
@@ -43,6 +44,13 @@ def inherit(config: ConfigDict, workdir: str) -> None:
     config.diffusion.update(saved.diffusion)
     config.sampling.update(saved.sampling)
     config.data.resolution = saved.data.resolution
+    if not saved.imported_from and config.stage != "style":  # whose data are pictures
+        num_frames = config.data.num_frames
+        config.data.update(saved.data)
+        config.data.fingerprint = ""
+        if saved.data.num_frames == 1:
+            config.data.num_frames = num_frames
+        config.optimizer.update(saved.optimizer)
     config.train.frozen_dtype = saved.model.dtype
     if config.stage == "ssr":
         config.ssr.update(saved.ssr)

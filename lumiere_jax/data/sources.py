@@ -58,11 +58,16 @@ def create_source(config: DataConfig | Mapping[str, Any], split: str) -> Source:
     if data.name not in SOURCES:
         known = ", ".join(sorted([*SOURCES, "mixture"]))
         raise UserError(f"no data source {data.name!r}; there are: {known}")
-    accepted = inspect.signature(SOURCES[data.name]).parameters
-    if "folder" in accepted and not data.folder:
+    if is_folder(data.name) and not data.folder:
         raise UserError("this data source is a folder; say where: --config.data.folder=FOLDER")
+    accepted = inspect.signature(SOURCES[data.name]).parameters
     settings = {name: value for name, value in vars(data).items() if name in accepted}
     return SOURCES[data.name](**settings, split=split)
+
+
+def is_folder(name: str) -> bool:
+    """Whether the source of that name has a folder; a mixture's sources have their own."""
+    return name in SOURCES and "folder" in inspect.signature(SOURCES[name]).parameters
 
 
 def _mixture(data: DataConfig, split: str) -> Mixture:

@@ -230,7 +230,7 @@ def _warnings(settings: Settings, measured: _Measured) -> list[str]:
     ]
     if measured.moments is None:
         warnings.append("no real videos were given (--real), so there is no FVD")
-    return warnings
+    return warnings + (settings.task.warnings if settings.task else [])
 
 
 def _protocol(

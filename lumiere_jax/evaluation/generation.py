@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from lumiere_jax import text
+from lumiere_jax.cascade.config import StageConfig
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.checkpoints import checkpoint
 from lumiere_jax.data.video_io import write_lossless, write_mp4
@@ -73,13 +74,15 @@ class Generator:
             config, params, step = checkpoint.load(workdir, mesh)
             text.move_folder(config.text, self.text_folder, workdir)
             stages.append((Stage.from_config(config), params))
-            model[config.stage] = f"{workdir}, step {step}"
+            weights = checkpoint.fingerprint(params)
+            model[config.stage] = f"{workdir}, step {step}, weights {weights}"
         pipeline = LumierePipeline(stages[0], stages[1:], show_progress=is_primary(), mesh=mesh)
         base = stages[0][0].config
-        sampling = {k: v for k, v in base.sampling.items() if k != "prompts"}
         given = {name: value for name, value in self.options.items() if value is not None}
         frames = given.get("num_frames", base.data.num_frames)
-        model["sampling"] = sampling | given | {"num_frames": frames, "fps": pipeline.fps}
+        model["sampling"] = _sampling(base) | given | {"num_frames": frames, "fps": pipeline.fps}
+        for stage, _ in stages[1:]:
+            model[f"{stage.name} sampling"] = _sampling(stage.config) | dict(stage.ssr)
         model["batch"], model["video_format"] = self.batch_size, self.suffix
         return LoadedGenerator(self, pipeline, model)
 
@@ -113,7 +116,8 @@ class LoadedGenerator:
         """
         folders = {seed: output / "videos" / str(seed) for seed in requests}
         for seed, folder in folders.items():
-            _agree_on_settings(folder, {"model": _plain(self.model), **settings, "seed": seed})
+            agree_on_settings(folder, {"model": _plain(self.model), **settings, "seed": seed})
+        for seed, folder in folders.items():
             self._generate(folder, requests[seed], poll)
             wait_for_all(f"videos {folder.name}")
         return tuple(folders.values())
@@ -153,6 +157,11 @@ class LoadedGenerator:
                 FORMATS[self.generator.suffix](path, video, self.pipeline.fps)
 
 
+def _sampling(config: StageConfig) -> dict[str, Any]:
+    """How a stage is sampled, as its config says."""
+    return {name: value for name, value in config.sampling.items() if name != "prompts"}
+
+
 def _plain(model: dict[str, Any]) -> dict[str, Any]:
     """What JSON makes of it, so that it compares equal to what was read back."""
     return {k: _plain(v) if isinstance(v, dict) else str(v) for k, v in model.items()}
@@ -162,22 +171,27 @@ def _path(folder: Path, request: Request, suffix: str) -> Path:
     return folder / f"{request.name}.{suffix}"
 
 
-def _agree_on_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Writes the settings beside the videos, or compares them with those that are there."""
-    path = folder / _SETTINGS
-    wait_for_all(f"settings {folder.name}")
+def agree_on_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Writes what the videos of a folder depend on beside them, or compares it with what is there.
+
+    A `UserError` if it differs, or if there are videos of which nothing says what they depend on.
+    """
+    path, advice = folder / _SETTINGS, "give another --output, or remove the folder."
     try:
-        if path.is_file():
-            before = json.loads(path.read_text(encoding="utf-8"))
-            if changed := sorted(k for k in before | settings if before.get(k) != settings.get(k)):
-                shown = "; ".join(f"{k}: {before.get(k)}, now {settings.get(k)}" for k in changed)
-                raise UserError(
-                    f"{folder} holds videos that were made with other settings ({shown}); give "
-                    "another --output, or remove the folder."
-                )
-        elif is_primary():
-            folder.mkdir(parents=True, exist_ok=True)
-            write_text(path, json.dumps(settings, indent=2, sort_keys=True) + "\n")
+        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        is_taken = before is None and folder.is_dir() and any(folder.iterdir())
+        wait_for_all(f"settings of {folder.name} are read")
+        if is_taken:
+            raise UserError(f"{folder} does not say how its videos were made; {advice}")
+        if before is None:
+            if is_primary():
+                folder.mkdir(parents=True, exist_ok=True)
+                write_text(path, json.dumps(settings, indent=2, sort_keys=True) + "\n")
+        elif changed := sorted(k for k in before | settings if before.get(k) != settings.get(k)):
+            shown = "; ".join(f"{k}: {before.get(k)}, now {settings.get(k)}" for k in changed)
+            raise UserError(
+                f"{folder} holds videos that were made with other settings ({shown}); {advice}"
+            )
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} cannot be used for videos ({error}).") from error
     wait_for_all(f"settings of {folder.name} are known")

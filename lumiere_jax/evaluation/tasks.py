@@ -1,15 +1,17 @@
 """What the eval binary generates before it scores."""
 
 import dataclasses
+import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 from lumiere_jax.data.config import DataConfig
-from lumiere_jax.data.sources import Source, create_source, spread
+from lumiere_jax.data.sources import Source, create_source, is_folder, spread
 from lumiere_jax.data.video_io import write_lossless
 from lumiere_jax.evaluation import ucf101
-from lumiere_jax.evaluation.generation import Generator, Request
+from lumiere_jax.evaluation.generation import Generator, Request, agree_on_settings
 from lumiere_jax.runtime.distributed import is_primary, wait_for_all
 from lumiere_jax.runtime.errors import UserError
 
@@ -36,6 +38,10 @@ class Task(Protocol):
     @property
     def protocol(self) -> dict[str, Any]:
         """What the videos were asked for by, for the card."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What makes figures of these videos doubtful."""
 
     def check(self) -> None:
         """Refuses what can be seen to be wrong before anything takes long."""
@@ -67,6 +73,11 @@ class Ucf101ZeroShot:
             "seeds": [self.seed + i for i in range(self.repeats)],
         }
 
+    @property
+    def warnings(self) -> list[str]:
+        """See `Task`."""
+        return []
+
     def check(self) -> None:
         """See `Task`."""
         self.generator.configs()
@@ -91,6 +102,7 @@ class HeldOut:
 
     generator: Generator  # what makes them
     num_videos: int  # how many of both, real and generated
+    data_folder: Path | None = None  # of the clips; None: where they were in training
     seed: int = 0  # of the first set
     repeats: int = 1  # how many sets
     name: str = HELD_OUT
@@ -98,25 +110,32 @@ class HeldOut:
     @property
     def protocol(self) -> dict[str, Any]:
         """See `Task`."""
-        which = "captions of held-out clips, spread over them"
-        return {"prompts": which, "split": "test", "seed": self.seed}
+        split = "test" if self._is_held_out else "none: these clips were trained on"
+        prompts = "captions of held-out clips, spread over them"
+        return {"prompts": prompts, "split": split, "seed": self.seed}
+
+    @property
+    def warnings(self) -> list[str]:
+        """See `Task`."""
+        told = "the data holds no clips out: videos are compared with clips that were trained on"
+        return [] if self._is_held_out else [told]
 
     def check(self) -> None:
         """See `Task`."""
-        self.generator.configs()
+        if len(self._source) < self.num_videos:
+            raise UserError(
+                f"--num_videos={self.num_videos}: the data source {self._data.name} holds out "
+                f"{len(self._source)} clips only."
+            )
 
     def prepare(self, output: Path, poll: Callable[[], None]) -> Made:
         """See `Task`."""
-        data = self._data()
-        source = create_source(data, "test")
-        if len(source) < self.num_videos:
-            raise UserError(
-                f"--num_videos={self.num_videos}: the data source {data.name} holds out "
-                f"{len(source)} clips only."
-            )
-        loaded = self.generator.load()
+        loaded, data, source = self.generator.load(), self._data, self._source
+        asked = {"source": source.fingerprint, "num_videos": self.num_videos}
+        pixels = {"frames": data.num_frames, "resolution": data.resolution, "fps": data.fps}
+        agree_on_settings(output / "real", asked | pixels)
         captions = _write_real(output / "real", source, self.num_videos, data.fps, poll)
-        settings = {"captions": "held out, spread", "num_videos": self.num_videos}
+        settings = {"captions": "held out, spread"} | asked
         requests = {
             seed: [
                 Request(f"{i:06d}_{seed}", caption, (seed * 1_000_000 + i) % 2**32)
@@ -127,16 +146,34 @@ class HeldOut:
         folders = loaded.generate(output, settings, requests, poll)
         return Made(folders, output / "real", loaded.model)
 
+    @functools.cached_property
+    def _source(self) -> Source:
+        return create_source(self._data, "test")
+
+    @functools.cached_property
+    def _is_held_out(self) -> bool:
+        return self._source.fingerprint != create_source(self._data, "train").fingerprint
+
+    @functools.cached_property
     def _data(self) -> DataConfig:
-        """Of clips as they are generated: from the base's source, at the last stage's size."""
+        """Of clips as they are generated: the base's, at the size that the last stage makes."""
         options, configs = self.generator.options, self.generator.configs()
-        base, *super_resolution = (DataConfig.from_config(config.data) for config in configs)
-        sizes = [] if options.get("base_only") else [data.resolution for data in super_resolution]
-        frames = options.get("num_frames")
+        base, *super_resolution = configs if not options.get("base_only") else configs[:1]
+        data, frames = DataConfig.from_config(base.data), options.get("num_frames")
+        size = data.resolution * math.prod(config.ssr.factor for config in super_resolution)
+        if super_resolution and data.name == "prepared":  # stored at one size
+            last = DataConfig.from_config(super_resolution[-1].data)
+            if (last.name, last.resolution) == (data.name, size):
+                data = dataclasses.replace(data, folder=last.folder)
+        if self.data_folder is not None:
+            data = dataclasses.replace(data, folder=str(self.data_folder))
+        elif is_folder(data.name) and not data.folder:
+            raise UserError(
+                f"{self.generator.base} does not say where its clips are, as a bundle never does: "
+                "give --data_folder=FOLDER."
+            )
         return dataclasses.replace(
-            base,
-            num_frames=base.num_frames if frames is None else frames,
-            resolution=[base.resolution, *sizes][-1],
+            data, num_frames=data.num_frames if frames is None else frames, resolution=size
         )
 
 
@@ -145,8 +182,6 @@ def _write_real(
 ) -> list[str]:
     """Writes held-out clips once each, and returns their captions."""
     captions = []
-    if is_primary():
-        folder.mkdir(parents=True, exist_ok=True)
     for number, index in enumerate(spread(source, count)):
         video, caption = source.example(index)
         path = folder / f"{number:06d}.mkv"

@@ -68,6 +68,11 @@ def choose(stage: Stage, held_out: Source | None, programs: Programs | None = No
     return Shown(prompts, inputs, StageSampler(stage, options, programs=programs))
 
 
+def sheet(workdir: str | Path, step: int) -> epath.Path:
+    """The picture of the samples of a step, which is written last."""
+    return epath.Path(workdir).expanduser() / "samples" / f"{step:08d}" / "samples.png"
+
+
 def write_training_samples(
     shown: Shown, stage: Stage, params: Params, step: int, workdir: str | Path, mesh: Mesh
 ) -> epath.Path:
@@ -76,15 +81,15 @@ def write_training_samples(
     All processes of the mesh compute, the first one writes. The folder, which is returned, then
     holds `samples.png` and, of each clip of more than one frame, an MP4 and a GIF.
     """
-    folder, prompts = epath.Path(workdir).expanduser() / "samples" / f"{step:08d}", shown.prompts
-    videos = sample(shown, params, mesh)
+    overview, prompts = sheet(workdir, step), shown.prompts
+    folder, videos = overview.parent, sample(shown, params, mesh)
     if not is_primary():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    write_contact_sheet(folder / "samples.png", videos, prompts)
     for i, video in enumerate(videos if videos.shape[1] > 1 else ()):
         for suffix in (".mp4", ".gif"):
             write_viewable(folder / f"{i:02d}{suffix}", video, stage.config.data.fps, prompts[i])
+    write_contact_sheet(overview, videos, prompts)
     return folder
 
 

@@ -21,7 +21,7 @@ from lumiere_jax.checkpoints import checkpoint, loss_plot
 from lumiere_jax.data import pipeline as data_pipeline
 from lumiere_jax.data import sources
 from lumiere_jax.models.parameters import count, merge
-from lumiere_jax.runtime import distributed
+from lumiere_jax.runtime import distributed, metric_writer
 from lumiere_jax.runtime.distributed import say
 from lumiere_jax.runtime.errors import Preempted, UserError
 from lumiere_jax.runtime.files import write_text
@@ -89,8 +89,13 @@ def train(
         run = _Run(config, stage, folder, mesh, optimizer, shapes, programs, checkpoints)
         state = _first_state(run)
         write_config(config, folder)
-        if int(state.step) < settings.num_steps:
-            state = _take_steps(run, state, source, profile_steps, begin)
+        left_over, is_unfinished = _left_over(run, state), int(state.step) < settings.num_steps
+        if any(left_over) or is_unfinished:
+            between_steps = _BetweenSteps(run)
+        if any(left_over):
+            _catch_up(run, state, between_steps, left_over, begin)
+        if is_unfinished:
+            state = _take_steps(run, state, between_steps, source, profile_steps, begin)
     if distributed.is_primary():
         loss_plot.write(folder, stage.name)
     say(f"stage {stage.name}: done at step {int(state.step)}, in {folder}")
@@ -126,9 +131,34 @@ def _first_state(run: _Run) -> TrainState:
     return state
 
 
+def _left_over(run: _Run, state: TrainState) -> Due:
+    """What was due after the restored step, if an interruption kept it from being done."""
+    step, nothing = int(state.step), Due(False, False, False, False)
+    if step == 0:
+        return nothing
+    due = Cadence(run.stage.config.train).at(step)
+    lines = metric_writer.read(run.folder)
+    is_evaluated = any(line["step"] == step and "eval_loss" in line for line in lines)
+    is_shown = samples.sheet(run.folder, step).exists()
+    return nothing._replace(
+        evaluates=due.evaluates and not is_evaluated, shows=due.shows and not is_shown
+    )
+
+
+def _catch_up(
+    run: _Run, state: TrainState, between_steps: "_BetweenSteps", left_over: Due, begin: float
+) -> None:
+    """Does what an interruption left out; `begin` is when the run began."""
+    step = int(state.step)
+    reporter = Reporter(run.stage, run.shapes.trainable, run.folder, step, begin)
+    with contextlib.closing(reporter), Interruption() as interruption, peer_errors():
+        between_steps(left_over, step, state, reporter, interruption.poll)
+
+
 def _take_steps(
     run: _Run,
     state: TrainState,
+    between_steps: "_BetweenSteps",
     source: sources.Source,
     profile_steps: tuple[int, int] | None,
     begin: float,
@@ -136,7 +166,7 @@ def _take_steps(
     """Trains from a state to the last step; `begin` is when the run began."""
     first_step, settings = int(state.step), run.stage.config.train
     batches = _batches(run, source, first_step)
-    between_steps, cadence = _BetweenSteps(run), Cadence(settings)
+    cadence = Cadence(settings)
     batch = global_batch(next(batches), run.mesh)
     step_function = _compiled_step(run, state, batch)
     reporter = Reporter(run.stage, run.shapes.trainable, run.folder, first_step, begin)
@@ -220,6 +250,8 @@ class _BetweenSteps:
             self._evaluate = Evaluation(stage, run.mesh, held_out, run.programs)
         if settings.sample_every:
             self._shown = samples.choose(stage, held_out, run.programs)
+        if held_out and held_out.fingerprint == run.config.data.fingerprint:
+            say("the data holds no clips out: held-out loss and samples are of training clips")
 
     def __call__(
         self,

@@ -1,6 +1,7 @@
 """The example configs: `tiny` trains, `full` has the paper's size."""
 
 import functools
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,8 @@ from lumiere_jax.models.stunet import is_temporal
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.training.step import training_loss
 from tests.tiny_runs import STEPS, example_config, metric, write_pictures
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -40,6 +43,18 @@ def test_inflated_stage_changes_nothing_but_its_temporal_parameters(cascade, sta
         assert np.asarray(leaf).tobytes() == np.asarray(video[path]).tobytes(), path
     trained = [leaf for path, leaf in video.items() if "projection" in path or "conv" in path]
     assert any(np.any(leaf) for leaf in trained)
+
+
+def test_from_takes_over_clips_and_optimizer_of_a_run_of_this_project():
+    weights = REPOSITORY / "weights" / "small"
+    stunet = example_config("stunet", f"from={weights}/t2i")
+    conditional = example_config("stunet_conditional", f"from={weights}/stunet")
+    assert {stunet.data.name, conditional.data.name} == {"mixture"}
+    assert stunet.data.num_frames > 1 and conditional.data.num_frames == 16
+    assert stunet.optimizer.name == conditional.optimizer.name == "muon"
+    assert stunet.optimizer.warmup_steps < stunet.train.num_steps
+    style = example_config("style", f"from={weights}/t2i")
+    assert (style.data.name, style.data.folder, style.data.mixture) == ("image_folder", "", ())
 
 
 @pytest.mark.parametrize("stage", STAGES)

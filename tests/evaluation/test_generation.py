@@ -81,6 +81,15 @@ def test_other_settings_are_refused(tmp_path):
     assert contents(tmp_path) == before
 
 
+def test_videos_of_which_nothing_is_known_are_refused(tmp_path):
+    run(tmp_path, Pipeline())
+    (tmp_path / "videos" / "0" / "generation.json").unlink()
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match="does not say how its videos were made; give another"):
+        run(tmp_path, Pipeline())
+    assert contents(tmp_path) == before
+
+
 def test_folder_that_cannot_be_used(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be used"):

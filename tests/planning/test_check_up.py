@@ -129,6 +129,15 @@ def test_video_stage_that_kept_the_shift_of_its_images():  # 3
     assert rows_of(full)["shift"].verdict == "wrong"
 
 
+def test_warm_up_that_outlasts_the_run():
+    found = {
+        steps: rows_of(stage_of("stunet", train__num_steps=steps, optimizer__warmup_steps=10_000))
+        for steps in (1000, 30_000, 1_000_000)
+    }
+    assert [rows["warm-up"].verdict for rows in found.values()] == ["wrong", "look", "ok"]
+    assert "--config.optimizer.warmup_steps=50" in found[1000]["warm-up"].advice
+
+
 def test_optimizer_that_leaves_what_starts_at_zero(monkeypatch):  # 8
     config = stage_of("stunet").config.optimizer
     for name in ("adamw", "adafactor", "muon"):

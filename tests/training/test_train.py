@@ -118,7 +118,8 @@ def test_stunet_resumes_bit_for_bit_and_a_finished_run_does_nothing(
         train(tiny_config("stunet", cascade["t2i"], train__sample_every=2), tmp_path)
     assert list(metric(tmp_path, "loss")) == [1, 2]
     config.init_from = str(tmp_path / "moved")  # it was needed for the start alone
-    monkeypatch.setattr(samples, "write_training_samples", lambda *arguments: None)
+    shown = []
+    monkeypatch.setattr(samples, "write_training_samples", lambda *given: shown.append(given[3]))
     state = train(config, tmp_path)
     assert "restored step 2" in capsys.readouterr().out
     for name in ("loss", "gradient_norm", "eval_loss"):
@@ -126,9 +127,19 @@ def test_stunet_resumes_bit_for_bit_and_a_finished_run_does_nothing(
     for step in (2, STEPS):
         assert_same_arrays(saved_arrays(tmp_path, step), saved_arrays(cascade["stunet"], step))
 
+    # What an interruption in the last step would have left out is made up for.
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    assert "eval_loss" in lines[-1]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines[:-1]))
+    train(config, tmp_path)
+    assert shown == [STEPS, STEPS]
+    assert metric(tmp_path, "eval_loss") == metric(cascade["stunet"], "eval_loss")
+
+    samples.sheet(tmp_path, STEPS).parent.mkdir(parents=True)
+    samples.sheet(tmp_path, STEPS).touch()
     before = (tmp_path / "metrics.jsonl").read_bytes()
     again = train(config, tmp_path)
-    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before and len(shown) == 2
     jax.tree.map(np.testing.assert_array_equal, again, state)
 
 

@@ -1,4 +1,4 @@
-"""Whether the optimizer moves what starts at zero."""
+"""Whether the optimizer gets going, and moves what starts at zero."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -8,12 +8,24 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lumiere_jax.cascade.config import OptimizerConfig
-from lumiere_jax.planning.check_up.finding import Finding, at_least
+from lumiere_jax.cascade.config import OptimizerConfig, StageConfig
+from lumiere_jax.planning.check_up.finding import Finding, at_least, at_most
 from lumiere_jax.training.optimizer import create_optimizer
 
 _STEPS, _RATE = 10, 1e-4
 _SIDE = 8  # of the matrix
+
+
+def warm_up(config: StageConfig) -> Iterator[Finding]:
+    """Which part of the run the learning rate rises for."""
+    steps, rising = config.train.num_steps, config.optimizer.warmup_steps
+    yield Finding(
+        "warm-up",
+        f"{rising:,} of {steps:,} steps",
+        at_most(rising / steps, 0.2, 0.5),
+        "most of the run is at a rate below the learning rate: "
+        f"--config.optimizer.warmup_steps={max(steps // 20, 1)}",
+    )
 
 
 def zero_start(config: OptimizerConfig) -> Iterator[Finding]:

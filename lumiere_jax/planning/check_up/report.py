@@ -41,6 +41,7 @@ def of_config(stage: Stage) -> Iterator[Finding]:
     yield from noise.training_times(stage)
     yield from noise.shift(stage, _before(stage))
     yield from noise.augmentation(stage)
+    yield from optimization.warm_up(config)
     yield from optimization.zero_start(config.optimizer)
     yield from source.prompts(config)
     yield from source.pictures(config)

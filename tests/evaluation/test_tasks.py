@@ -1,0 +1,83 @@
+"""Which clips `eval --task=held_out` compares with, without generating any."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from lumiere_jax.evaluation.generation import Generator
+from lumiere_jax.evaluation.tasks import HeldOut
+from lumiere_jax.runtime.errors import UserError
+from tests.preparation.videos import moving, prepare, write
+from tests.tiny_runs import tiny_config
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Configs(Generator):
+    """A cascade of which there are configs alone."""
+
+    given: tuple = ()
+
+    def configs(self):
+        return list(self.given)
+
+
+def task(*stages, options=None, **fields):
+    generator = Configs(base=Path("base"), given=stages, options=options or {})
+    return HeldOut(generator=generator, num_videos=2, **fields)
+
+
+@pytest.fixture(scope="module", name="folders")
+def fixture_folders(tmp_path_factory):
+    """The same videos prepared at two sizes, and at one without a test part."""
+    root = tmp_path_factory.mktemp("held_out")
+    for split in ("train", "test"):
+        for n in range(2):
+            write(root / "videos" / split / f"{n}.mp4", moving(16, seed=n))
+            (root / "videos" / split / f"{n}.txt").write_text(f"{split} {n}")
+    for size in (16, 32):
+        prepare(root / "videos", root / str(size), resolution=(size, size))
+    prepare(root / "videos" / "train", root / "all", test_fraction=0.0)
+    return root
+
+
+def stages(folders, base="16", ssr="32"):
+    low = tiny_config("stunet", data__name="prepared", data__folder=str(folders / base))
+    high = tiny_config(
+        "ssr", data__name="prepared", data__folder=str(folders / ssr),
+        data__resolution=int(ssr) if ssr.isdecimal() else 32, ssr__factor=2,
+    )  # fmt: skip
+    return low, high
+
+
+def test_real_clips_have_the_size_that_is_generated(folders):
+    whole = task(*stages(folders))
+    whole.check()
+    assert whole._source.example(0)[0].shape[1:3] == (32, 32)
+    assert whole._source.example(0)[1].startswith("test")
+    base = task(*stages(folders), options={"base_only": True, "num_frames": 4})
+    assert base._source.example(0)[0].shape[:3] == (4, 16, 16)
+    drawn = task(tiny_config("stunet"), tiny_config("ssr", data__resolution=32))
+    assert drawn._data.resolution == 16 * 4  # not what the last stage was trained at
+
+
+def test_clips_may_have_moved(folders):
+    low, high = stages(folders)
+    low.data.folder = high.data.folder = ""  # as in a bundle
+    with pytest.raises(UserError, match="base does not say where its clips are.*--data_folder"):
+        task(low, high).check()
+    task(low, high, data_folder=folders / "32").check()
+    with pytest.raises(UserError, match="16 x 16 pixels"):
+        task(low, high, data_folder=folders / "16").check()
+
+
+def test_too_few_clips_are_told_before_anything_is_loaded(folders):
+    with pytest.raises(UserError, match="--num_videos=9: .* holds out 4 clips only"):
+        dataclasses.replace(task(*stages(folders)), num_videos=9).check()
+
+
+def test_clips_that_were_trained_on_are_called_so(folders):
+    (low, _) = stages(folders, base="all")
+    trained, held_out = task(low), task(stages(folders)[0])
+    assert trained.protocol["split"].startswith("none") and "trained on" in trained.warnings[0]
+    assert held_out.protocol["split"] == "test" and not held_out.warnings
