@@ -29,7 +29,9 @@ _WORKERS = flags.DEFINE_integer(
     "workers", None, "Processes that decode; by default one per core.", lower_bound=1
 )
 _TEST_FRACTION = flags.DEFINE_float(
-    "test_fraction", 0.01, "Share of the videos for the split test, chosen by a hash of the path."
+    "test_fraction",
+    0.01,
+    "Share for the split test of videos whose split no folder and no column tells, by a hash.",
 )
 _MAX_CLIPS = flags.DEFINE_integer(
     "max_clips_per_video", 0, "Clips per video at most, the first ones; 0 for all.", 0

@@ -16,14 +16,12 @@ CAPTION_COLUMNS = ("caption", "text")
 _MOST_CHARACTERS = 2**20  # of a `.txt` file, far more than any caption has
 
 
-def find_captions_file(folders: list[Path]) -> Path | None:
-    """The first of `FILE_NAMES`, in whatever case, in the first of the folders that has one."""
-    for folder in folders:
-        found = [path for path in folder.iterdir() if path.name.lower() in FILE_NAMES]
-        files = [path for path in found if path.is_file()]
-        if files:
-            return min(files, key=lambda path: (FILE_NAMES.index(path.name.lower()), path))
-    return None
+def find_captions_file(folder: Path) -> Path | None:
+    """The first of `FILE_NAMES`, in whatever case, that a folder has."""
+    found = [path for path in folder.iterdir() if path.name.lower() in FILE_NAMES]
+    files = [path for path in found if path.is_file()]
+    order = {path: (FILE_NAMES.index(path.name.lower()), path) for path in files}
+    return min(files, key=order.__getitem__, default=None)
 
 
 def read_captions_file(path: Path) -> dict[str, list[str]]:

@@ -14,7 +14,7 @@ from lumiere_jax.data.captions import FILE_NAMES
 from lumiere_jax.data.file_kinds import usual
 from lumiere_jax.data.finding import stored
 from lumiere_jax.data.listing import SUFFIXES, Listing
-from lumiere_jax.data.source import SPLITS
+from lumiere_jax.data.splits import split_folders
 from lumiere_jax.runtime.errors import UserError
 
 _PROGRESS_SECONDS = 5.0
@@ -98,18 +98,18 @@ class CaptionedFolder(Generic[Facts]):
         """Finds and examines the files; a `UserError` if there is no such folder.
 
         Args:
-          root: the folder. If it has a folder `train` or `test`, a split is the folder of its name;
-            else every split is the whole folder.
+          root: the folder. If it has folders that are named as splits, see `splits`, a split is the
+            folders of its name; else every split is the whole folder.
           split: "train" or "test".
-          captions: CSV or JSONL file; if empty the first of `captions.FILE_NAMES` in the folder.
-            Files that it does not list may have a `.txt` file beside them.
+          captions: CSV or JSONL file; if empty the first of `captions.FILE_NAMES` in the folder and
+            in those of the split. Files that none lists may have a `.txt` file beside them.
           kind: "video" or "image".
           examine: what is to be known about a file, or the reason why it cannot be used.
         """
         whole = stored(Path(root).expanduser())
-        self.folder, self._kind = _split_folder(whole, split), kind
         given = Path(captions).expanduser() if captions else None
-        self._listing = Listing(self.folder, kind, whole, given)
+        self._listing = Listing(whole, kind, _folders_of(whole, split), given)
+        self.folder, self._kind = self._listing.folder, kind
         self.report = FolderReport(str(self.folder), kind)
         self.files = list(self._usable(examine))
         self.report.used = len(self.files)
@@ -148,16 +148,15 @@ class CaptionedFolder(Generic[Facts]):
         ]
 
 
-def _split_folder(root: Path, split: str) -> Path:
-    """The folder of a split: `root/split` where there are such folders, else `root`."""
+def _folders_of(root: Path, split: str) -> list[Path]:
+    """The folders of a split, where there are such; none for the whole folder."""
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; give the folder that holds the videos")
-    if (root / split).is_dir():
-        return root / split
-    others = [name for name in SPLITS if (root / name).is_dir()]
-    if others:
-        raise UserError(f"{root} has a folder {others[0]} but none named {split}; make one")
-    return root
+    folders = split_folders(root)
+    if folders and split not in folders:
+        (other, *_), *_ = folders.values()
+        raise UserError(f"{root} has a folder {other.name} but none named {split}; make one")
+    return folders.get(split, [])
 
 
 def examine_all(examine: Callable[[In], Out], items: Sequence[In]) -> Iterator[Out]:

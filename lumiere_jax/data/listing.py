@@ -2,6 +2,7 @@
 
 import collections
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from lumiere_jax.data import same_clip
@@ -13,6 +14,7 @@ from lumiere_jax.data.captions import (
 )
 from lumiere_jax.data.file_kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES, has_suffix, other_kind
 from lumiere_jax.data.finding import all_files, composed, is_hidden, not_found, place
+from lumiere_jax.data.splits import split_folders
 from lumiere_jax.data.text_file import NotText
 
 _MOST_NAMED = 8  # files of another kind that are named one by one
@@ -29,20 +31,29 @@ class Listing:
     """
 
     def __init__(
-        self, folder: Path, kind: str, whole: Path | None = None, table: Path | None = None
+        self, whole: Path, kind: str, folders: Sequence[Path] = (), table: Path | None = None
     ):
-        """Lists a folder; a `UserError` if it or its captions file cannot be read.
+        """Lists a folder; a `UserError` if it or a captions file cannot be read.
 
         Args:
-          folder: that holds the files.
+          whole: the folder, with all splits.
           kind: "video" or "image".
-          whole: the folder with all splits, of which `folder` is one.
-          table: the captions file; None looks for one of `captions.FILE_NAMES`, in `folder` first.
+          folders: those of a split in it, if only these are to be listed.
+          table: the captions file; None looks for one of `captions.FILE_NAMES` in `whole`, and in
+            each folder of a split that is listed, which counts before the one in `whole`.
         """
-        self.folder, self.kind, whole = folder, kind, whole or folder
-        self.table = table or find_captions_file([folder, whole])
-        self._listed = read_captions_file(self.table) if self.table else {}
-        self._paths = all_files(folder)
+        self.whole, self.kind, self._folders = whole, kind, list(folders) or [whole]
+        self.folder = self._folders[0] if len(self._folders) == 1 else whole
+        self._read = [table] if table else self._find_tables()
+        self._listed, self._tables = dict[str, list[str]](), dict[str, Path]()
+        for path in self._read:
+            listed = read_captions_file(path)
+            self._listed |= listed
+            self._tables |= dict.fromkeys(listed, path)  # the one that a line is from
+        # A link to a folder is not followed, unless that is one of a split.
+        links = [f for part in split_folders(whole).values() for f in part if f.is_symlink()]
+        walked = self._folders if folders else [whole, *links]
+        self._paths = sorted(path for folder in walked for path in all_files(folder))
         self._texts = {self._stem(path): path for path in self._paths if _is_text(path)}
         found = [path for path in self._paths if has_suffix(path, SUFFIXES[kind])]
         self._places = {path: place(path) for path in found}
@@ -52,26 +63,36 @@ class Listing:
         for path, copies in clips.items():
             self._take(path, copies)
         self._note_others(found)
-        self.missing = self._note_listed(whole)
+        self.missing = self._note_listed()
 
     def name(self, path: Path) -> str:
         """A path as reports have it."""
         return str(path.relative_to(self.folder))
 
     def nothing_listed(self) -> str:
-        """Says what was looked for if not one path of the captions file leads anywhere, or ""."""
-        if not self._listed or len(self.missing) < len(self._listed):
-            return ""
-        assert self.table is not None
-        return f"{self.table.name}: {not_found(next(iter(self.missing)), self._paths)}"
+        """Says what was looked for if not one path of a captions file leads anywhere, or ""."""
+        lost = self._first_lost()
+        return f"{self._tables[lost].name}: {not_found(lost, self._paths)}" if lost else ""
 
     def reasons_missing(self) -> dict[str, str]:
-        """The reason by path of those of the captions file that lead nowhere."""
-        where = f"missing: listed in {self.table.name}" if self.table else ""
-        reasons = dict.fromkeys(map(str, self.missing), where)
-        if nothing_listed := self.nothing_listed():
-            reasons[next(iter(reasons))] = f"missing: {nothing_listed}"
+        """The reason by path of those of the captions files that lead nowhere."""
+        names = map(str, self.missing)
+        reasons = {name: f"missing: listed in {self._tables[name].name}" for name in names}
+        if lost := self._first_lost():
+            reasons[lost] = f"missing: {self.nothing_listed()}"
         return reasons
+
+    def _first_lost(self) -> str:
+        """The first path of a captions file of which not one leads anywhere, or ""."""
+        found = {self._tables[name] for name in self._listed if Path(name) not in self.missing}
+        return next((name for name, table in self._tables.items() if table not in found), "")
+
+    def _find_tables(self) -> list[Path]:
+        """The captions file of the whole, then those of splits, which count before it."""
+        parts = [folder for part in split_folders(self.whole).values() for folder in part]
+        if self._folders != [self.whole]:
+            parts = self._folders
+        return list(filter(None, map(find_captions_file, (self.whole, *parts))))
 
     def _take(self, path: Path, copies: list[Path]) -> None:
         """Notes a file with its captions, and those that hold the same."""
@@ -97,39 +118,39 @@ class Listing:
                 names = [f"{len(names)} files {ending} ({names[0]} …)"]
             self.left_out |= dict.fromkeys(names, reason)
 
-    def _note_listed(self, whole: Path) -> dict[Path, tuple[str, ...]]:
-        """Notes lines of the captions file that belong to no file; gives those that are missing."""
+    def _note_listed(self) -> dict[Path, tuple[str, ...]]:
+        """Notes lines of captions files that belong to no file; gives those that are missing."""
         known = set(self._places.values())
-        if whole != self.folder:
-            known |= {place(path) for path in all_files(whole)}
+        if self._folders != [self.whole]:
+            known |= {place(path) for path in all_files(self.whole)}
         missing: dict[Path, tuple[str, ...]] = {}
         for name, captions in self._listed.items():
             listed = Path(name)
             if name not in known and not os.path.exists(listed):
                 missing[listed] = tuple(captions)
-            elif reason := self._reason_unused(listed, name in known, whole):
-                assert self.table is not None
-                self.left_out[name] = f"{reason}: listed in {self.table.name}"
+            elif reason := self._reason_unused(listed, name in known):
+                self.left_out[name] = f"{reason}: listed in {self._tables[name].name}"
         return missing
 
-    def _reason_unused(self, listed: Path, is_known: bool, whole: Path) -> str:
-        """Why a file of the captions file, which is there, is not read; "" if it is."""
-        if not listed.is_relative_to(place(whole)):
-            return "" if is_known else f"outside of {whole}"
-        if not listed.is_relative_to(place(self.folder)):
+    def _reason_unused(self, listed: Path, is_known: bool) -> str:
+        """Why a file of a captions file, which is there, is not read; "" if it is."""
+        if not listed.is_relative_to(place(self.whole)):
+            return "" if is_known else f"outside of {self.whole}"
+        base = next((p for p in map(place, self._folders) if listed.is_relative_to(p)), None)
+        if base is None:
             return ""  # of another split
         if not has_suffix(listed, SUFFIXES[self.kind]):
             return f"not a{'n' * (self.kind == 'image')} {self.kind}"
-        parts = listed.relative_to(place(self.folder)).parts
+        parts = listed.relative_to(base).parts
         return "hidden, by its name or a folder's" if any(map(is_hidden, parts)) else ""
 
     def _other_kind(self, path: Path) -> str:
-        if self.table and path.name.lower() in FILE_NAMES:
-            return f"not read: the captions are in {self.table.name}"
+        if self._read and path.name.lower() in FILE_NAMES:
+            return f"not read: the captions are in {', '.join(t.name for t in self._read)}"
         return other_kind(path, self.kind)
 
     def _is_table(self, path: Path) -> bool:
-        return self.table is not None and place(path) == place(self.table)
+        return place(path) in map(place, self._read)
 
     def _stem(self, path: Path) -> str:
         return composed(path.with_suffix(""))

@@ -1,7 +1,6 @@
 """Which videos to prepare: those of a folder, or the lines of a CSV, JSONL or Parquet file."""
 
 import dataclasses
-import hashlib
 import itertools
 import json
 import os
@@ -16,9 +15,10 @@ from lumiere_jax.data.captions import CAPTION_COLUMNS, PATH_COLUMNS
 from lumiere_jax.data.file_kinds import VIDEO_SUFFIXES, usual
 from lumiere_jax.data.finding import composed, first_files, not_found, stored
 from lumiere_jax.data.listing import Listing
-from lumiere_jax.data.source import SPLITS
+from lumiere_jax.data.splits import COLUMN, HELD_OUT, split_named
 from lumiere_jax.data.table import any_of, check_columns, named, read_rows
 from lumiere_jax.data.time_columns import TimeColumns
+from lumiere_jax.preparation.splitting import Splitting, common_folder
 from lumiere_jax.runtime.errors import UserError
 
 MANIFEST_SUFFIXES = (".csv", ".jsonl", ".parquet", ".tsv")
@@ -55,14 +55,17 @@ class Source:
     videos: list[Video]  # in the order of the manifest, or of the sorted paths of a folder
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)  # reason by file of a folder
     columns: str = ""  # which columns of a manifest are used, and as what
+    splits: str = ""  # by what the splits were chosen, and how many videos each has
 
 
 def read_source(path: str | os.PathLike, test_fraction: float) -> Source:
     """Reads a folder or a manifest.
 
     A folder is read as `VideoFolder` does: with the captions of its captions file, or of `.txt`
-    files beside the videos; and where it has folders `train` and `test`, they are the splits. All
-    other videos are split by a hash of their path, all parts of a video to the same side.
+    files beside the videos. A video's split is what the column `split` of a manifest says of it,
+    else the first folder of its path if that is named as a split (`data.splits`): in the folder, or
+    in that of the manifest, or in the one that all videos of a manifest are in. All other videos
+    are split by a hash of their path, all parts of a video to the same side.
 
     Args:
       path: a folder, or a file, which may be in a bucket ("gs://BUCKET/NAME"), with a column (key)
@@ -75,14 +78,14 @@ def read_source(path: str | os.PathLike, test_fraction: float) -> Source:
     Raises:
       UserError: no such folder or file, no video in it, or a line that makes no sense.
     """
+    place = Path(path) if "://" in str(path) else stored(Path(path).expanduser())
     if "://" in str(path):
-        return _read_remote(epath.Path(path), test_fraction)
-    path = stored(Path(path).expanduser())
-    if path.is_dir():
-        source = _read_folder(path, test_fraction)
-    elif path.suffix.lower() in MANIFEST_SUFFIXES:
-        source = _read_manifest(path, test_fraction)
-    elif path.exists():
+        source = _read_remote(epath.Path(path), test_fraction)
+    elif place.is_dir():
+        source = _read_folder(place, test_fraction)
+    elif place.suffix.lower() in MANIFEST_SUFFIXES:
+        source = _read_manifest(place, os.path.realpath(place.parent), test_fraction)
+    elif place.exists():
         raise UserError(f"source {path}: a manifest's name must end in {_SUFFIXES_TOLD}")
     else:
         raise UserError(f"source {path}: there is no such folder or manifest")
@@ -118,13 +121,7 @@ def _read_remote(path: epath.Path, test_fraction: float) -> Source:
         )
     with tempfile.TemporaryDirectory() as folder:
         path.copy(local := Path(folder) / path.name)
-        return dataclasses.replace(read_source(local, test_fraction), root=str(path.parent))
-
-
-def choose_split(path: str, test_fraction: float) -> str:
-    """The split of a video: "test" for the share of all paths whose hash is lowest."""
-    number = int.from_bytes(hashlib.sha256(os.fsencode(composed(path))).digest()[:8], "big")
-    return "test" if number < test_fraction * 2**64 else "train"
+        return _read_manifest(local, str(path.parent), test_fraction)
 
 
 def _read_folder(root: Path, test_fraction: float) -> Source:
@@ -133,21 +130,21 @@ def _read_folder(root: Path, test_fraction: float) -> Source:
     nothing_listed = listing.nothing_listed()
     if nothing_listed and not any(listing.captions.values()):
         raise UserError(f"source {root}: no video has a caption; {nothing_listed}")
-    split_folders = [name for name in SPLITS if (root / name).is_dir()]
     captions = listing.captions | listing.missing  # which are rejected, with that reason
     real_root, videos = Path(os.path.realpath(root)), []
+    splitting = Splitting(test_fraction, str(real_root))
     for path, texts in captions.items():
         base = next((b for b in (root, real_root) if path.is_relative_to(b)), None)
         name = (path.relative_to(base) if base else path).as_posix()
-        first = name.split("/")[0]
-        split = first if first in split_folders else choose_split(name, test_fraction)
-        videos.append(Video(name, texts, split))
-    return Source(str(real_root), videos, listing.left_out)
+        videos.append(Video(name, texts, splitting.choose(name)))
+    return Source(str(real_root), videos, listing.left_out, splits=str(splitting))
 
 
-def _read_manifest(path: Path, test_fraction: float) -> Source:
+def _read_manifest(path: Path, root: str, test_fraction: float) -> Source:
     """The clips of a manifest; lines for the same clips become one with several captions."""
     captions: dict[tuple[str, float | None, float | None], list[str]] = {}
+    told: dict[tuple[str, float | None, float | None], str] = {}  # the splits that a column says
+    told_of: dict[str, str] = {}  # the same by path, for parts of which it says nothing
     names: dict[str, str] = {}  # of one file, which may be spelled in two ways
     columns: dict[tuple[str, ...], TimeColumns] = {}
     for line, row in _rows(path):
@@ -164,18 +161,39 @@ def _read_manifest(path: Path, test_fraction: float) -> Source:
         known = captions.setdefault(key, [])
         if caption and caption not in known:
             known.append(caption)
+        if split := _split(where, row):
+            told_of.setdefault(key[0], split)
+            if told.setdefault(key, split) != split:
+                raise UserError(
+                    f"{where}: the same as before is {told[key]} there and {split} here"
+                )
+    common = [common_folder(root, names.values())] if names else []
+    splitting = Splitting(test_fraction, root, common)
     videos = [
-        Video(name, tuple(known), choose_split(name, test_fraction), start, end)
-        for (name, start, end), known in captions.items()
+        Video(
+            name, tuple(known), splitting.choose(name, told.get(key, told_of.get(name, ""))), *part
+        )
+        for key, known in captions.items()
+        for name, *part in [key]
     ]
-    return Source(os.path.realpath(path.parent), videos, columns=_told(columns))
+    return Source(root, videos, columns=_told(columns), splits=str(splitting))
+
+
+def _split(where: str, row: dict[str, Any]) -> str:
+    """What the column `split` says of a line, "" if nothing."""
+    value = row.get(COLUMN)
+    if value is None or value != value or not str(value).strip():  # NaN is how pandas says "none"
+        return ""
+    if split := split_named(str(value)):
+        return split
+    raise UserError(f"{where}: {COLUMN} is {value!r}; use train, or {any_of(HELD_OUT)}")
 
 
 def _told(columns: dict[tuple[str, ...], TimeColumns]) -> str:
     """Which columns of a manifest are used, and which are not."""
     used: dict[str, str] = {}
     for names, times in columns.items():
-        for choice in (PATH_COLUMNS, CAPTION_COLUMNS):
+        for choice in (PATH_COLUMNS, CAPTION_COLUMNS, (COLUMN,)):
             used |= {name: name for name in choice if name in names}
         used |= {name: f"{name} ({meaning})" for name, meaning in times.told().items()}
     others = {name: None for names in columns for name in names if name and name not in used}
@@ -198,7 +216,8 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             keys = dict(zip(names, named(f"manifest {path}", names), strict=True))
             check_columns(f"manifest {path}", list(keys.values()), columns)
             times = TimeColumns.among(f"manifest {path}", list(keys.values())).told()
-            used = [n for n in names if keys[n] in {*PATH_COLUMNS, *CAPTION_COLUMNS, *times}]
+            read_as = {*PATH_COLUMNS, *CAPTION_COLUMNS, COLUMN, *times}
+            used = [name for name in names if keys[name] in read_as]
             batches = (batch.to_pylist() for batch in file.iter_batches(columns=used))
             rows = itertools.chain.from_iterable(batches)
             unused: dict[str, Any] = dict.fromkeys(keys.values())  # not read, but told of

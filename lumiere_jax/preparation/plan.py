@@ -20,6 +20,7 @@ from lumiere_jax.runtime.files import write_text, written
 
 FOLDER = "plan"
 _FILE = "plan.json"
+_OF_SOURCE = ("root", "left_out", "columns", "splits")  # what a plan says of its source
 _FEWEST_VIDEOS, _MOST_VIDEOS, _SHARDS = 8, 256, 1000  # of a shard where its size is chosen
 
 
@@ -36,6 +37,7 @@ class Plan:
     offsets: dict[str, list[int]]  # split -> first byte of each shard in its list, and the end
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)  # see `Source`
     columns: str = ""  # see `Source`
+    splits: str = ""  # see `Source`
 
     def shards(self) -> Iterator[Shard]:
         """All shards, in order."""
@@ -92,12 +94,11 @@ def make_plan(output: epath.PathLike, source: Source, settings: Settings) -> Pla
         )
     if plan.digest != _digest(source):
         raise UserError(
-            f"{output} was begun with other videos or captions than {source.root} has now: choose "
-            "another --output"
+            f"{output} was begun with other videos, captions or splits than {source.root} has now: "
+            "choose another --output"
         )
-    return dataclasses.replace(
-        plan, root=source.root, left_out=source.left_out, columns=source.columns
-    )
+    facts = {name: getattr(source, name) for name in _OF_SOURCE}
+    return dataclasses.replace(plan, **facts)
 
 
 def _write_plan(output: epath.Path, source: Source, settings: Settings) -> Plan:
@@ -115,13 +116,11 @@ def _write_plan(output: epath.Path, source: Source, settings: Settings) -> Plan:
                 position += file.write(text.encode())
                 offsets[split].append(position)
     values: dict[str, Any] = {
-        "root": source.root,
         "digest": _digest(source),
         "shard_size": size,
         "num_videos": {split: len(videos) for split, videos in by_split.items()},
         "offsets": offsets,
-        "left_out": source.left_out,
-        "columns": source.columns,
+        **{name: getattr(source, name) for name in _OF_SOURCE},
     }
     head = {"format": FORMAT_VERSION, "settings": settings.to_json()}
     write_text(output / FOLDER / _FILE, json.dumps(head | values) + "\n")

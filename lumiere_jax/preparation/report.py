@@ -22,6 +22,7 @@ from lumiere_jax.data.prepared_format import (
 from lumiere_jax.data.source import SPLITS
 from lumiere_jax.preparation.plan import Plan
 from lumiere_jax.preparation.shards import Summary
+from lumiere_jax.preparation.splitting import note_of_few
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.files import write_text, written
 from lumiere_jax.text import TextEncoder
@@ -90,6 +91,7 @@ def _report(plan: Plan, index: Index, summaries: list[Summary]) -> dict[str, Any
         "fingerprint": index.fingerprint,
         "settings": plan.settings.to_json(),
         "columns": plan.columns,
+        "splits": plan.splits,
         "left_out": plan.left_out,
         "files_by_reason": _by_kind(files),
         "clips_by_reason": _by_kind(clips),
@@ -125,10 +127,12 @@ def _head(report: dict[str, Any]) -> str:
     settings, clips = report["settings"], report["clips"]
     height, width = settings["resolution"]
     thresholds, limits = settings["thresholds"], Limits(**settings.get("limits", NO_LIMITS))
+    few = note_of_few(clips["test"], "clips", settings["test_fraction"])
     return (
-        f"{report['videos']} videos of {report['source']}{_columns_and_left_out(report)}\n"
+        f"{report['videos']} videos of {report['source']}{_of_source(report)}\n"
         f"{clips['train']} clips to train with and {clips['test']} to test with, each of "
         f"{settings['num_frames']} frames of {height} x {width} pixels at {settings['fps']:g} fps\n"
+        f"{few and few + chr(10)}"
         f"rejected files: {_counts(report['files_by_reason'])}\n"
         f"rejected clips: {_counts(report['clips_by_reason'])}\n"
         f"used, but changed: {_treated(report.get('treated_files', {}))}\n"
@@ -140,10 +144,11 @@ def _head(report: dict[str, Any]) -> str:
     )
 
 
-def _columns_and_left_out(report: dict[str, Any]) -> str:
-    """What the source holds besides the videos, each on a line of its own."""
-    columns, left_out = report.get("columns"), len(report.get("left_out", ()))
-    return (f"\n{columns}" if columns else "") + (f"\nleft out: {left_out}" if left_out else "")
+def _of_source(report: dict[str, Any]) -> str:
+    """What else there is to say of the source, each on a line of its own."""
+    left_out = len(report.get("left_out", ()))
+    lines = [report.get("columns"), report.get("splits"), left_out and f"left out: {left_out}"]
+    return "".join(f"\n{line}" for line in lines if line)
 
 
 def _write_report_text(path: epath.Path, report: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from lumiere_jax.preparation.manifest import check_found, read_source
 from lumiere_jax.preparation.plan import FOLDER, Plan, make_plan
 from lumiere_jax.preparation.report import finish, read_summaries
 from lumiere_jax.preparation.shards import Task
+from lumiere_jax.preparation.splitting import note_of_few
 from lumiere_jax.preparation.workers import Crew
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.preemption import Interruption
@@ -29,8 +30,10 @@ def begun(source: str | os.PathLike, output: epath.PathLike, settings: Settings)
     with announced(f"reading {source}"):
         videos = read_source(source, settings.test_fraction)
         check_found(videos)
-    if videos.columns:
-        print(videos.columns)
+    print(*filter(None, (videos.columns, videos.splits)), sep="\n")
+    held_out = sum(video.split == "test" for video in videos.videos)
+    if few := note_of_few(held_out, "videos", settings.test_fraction):
+        print(few)
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(_locked(output))

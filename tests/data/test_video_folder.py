@@ -176,7 +176,16 @@ def test_splits_are_folders_where_there_are_any(tmp_path):
     train, test = (VideoFolder(tmp_path / "both", **SETTINGS, split=s) for s in ("train", "test"))
     assert [train.example(n)[1] for n in range(2)] == ["A", "the video b"]
     assert [test.example(n)[1] for n in range(len(test))] == ["C"]
-    shutil.rmtree(tmp_path / "both" / "test")
+    (tmp_path / "both" / "test").rename(tmp_path / "both" / "Test")
+    (tmp_path / "both" / "captions.csv").unlink()
+    (tmp_path / "both" / "Test" / "captions.csv").write_text("path,caption\nc.mp4,own\n")
+    test = VideoFolder(tmp_path / "both", **SETTINGS, split="test")
+    assert [test.example(n)[1] for n in range(len(test))] == ["own"]
+    make_captioned(tmp_path / "both", "val/d.mp4")
+    test = VideoFolder(tmp_path / "both", **SETTINGS, split="test")
+    assert [test.example(n)[1] for n in range(len(test))] == ["own", "the video d"]
+    for name in ("Test", "val"):
+        shutil.rmtree(tmp_path / "both" / name)
     with pytest.raises(UserError, match="none named test"):
         VideoFolder(tmp_path / "both", **SETTINGS, split="test")
 

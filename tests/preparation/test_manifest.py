@@ -6,7 +6,8 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from lumiere_jax.preparation.manifest import Video, check_found, choose_split, read_source
+from lumiere_jax.preparation.manifest import Video, check_found, read_source
+from lumiere_jax.preparation.splitting import choose_split, note_of_few
 from lumiere_jax.runtime.errors import UserError
 from tests.preparation.videos import make_folder
 
@@ -231,3 +232,82 @@ def test_splits_are_folders_or_shares_by_hash(tmp_path):
     make_folder(tmp_path / "f" / "test")
     for video in read_source(tmp_path / "f", 0.5).videos:
         assert video.split == video.path.split("/")[0]
+    assert read_source(tmp_path / "f", 0.5).splits == "split: by folders (train 8, test 8)"
+
+
+def splits_of(tmp_path, rows, test_fraction=0.0):
+    rows = [{"caption": "x"} | (row if isinstance(row, dict) else {"path": row}) for row in rows]
+    source = read_source(write_manifest(tmp_path / "m.jsonl", rows), test_fraction)
+    return [video.split for video in source.videos], source.splits
+
+
+@pytest.mark.parametrize(
+    "before", ["", "./", "/elsewhere/", "gs://bucket/ucf/", "clips/", "HERE/", "../near/test/"]
+)
+def test_the_folders_of_a_manifest_decide_wherever_its_videos_are(tmp_path, before):
+    before = before.replace("HERE", str(tmp_path))
+    names = ["train/a/1.mp4", "Test/b/2.mp4", "VAL/3.mp4", "validation/test.mp4", "c/4.mp4"]
+    rows = [before + name for name in names]
+    expected = ["train", "test", "test", "test", "train"]
+    told = "split: by folders (train 1, test 3); by a hash of the path (train 1, test 0)"
+    assert splits_of(tmp_path, rows) == (expected, told)
+
+
+def test_the_column_split_goes_before_folders_and_is_told(tmp_path):
+    rows = [
+        {"path": "test/1.mp4", "split": "Train"},
+        {"path": "2.mp4", "split": " validation"},
+        {"path": "3.mp4", "split": "test", "start": 1},
+        {"path": "3.mp4", "split": None, "start": 2},
+        {"path": "test/4.mp4", "split": float("nan")},
+        {"path": "5.mp4", "split": ""},
+        {"path": "6.mp4", "split": "train", "start": 1},
+        {"path": "6.mp4", "split": "valid", "start": 2},
+    ]
+    found, told = splits_of(tmp_path, rows)
+    assert found == ["train", "test", "test", "test", "test", "train", "train", "test"]
+    assert told == (
+        "split: by the column split (train 2, test 4); by folders (train 0, test 1); by a hash of "
+        "the path (train 1, test 0)\nnote: videos with parts in both splits: 1 (6.mp4 …)"
+    )
+    row = {"path": "a.mp4", "caption": "x", "split": "test"}
+    for suffix in (".csv", ".parquet"):
+        source = read_source(write_manifest(tmp_path / f"m{suffix}", [row]), 0.0)
+        assert [video.split for video in source.videos] == ["test"]
+        assert source.columns == "columns used: path, caption, split"
+    with pytest.raises(UserError, match="line 1: split is 'dev'; use train, or test, testing, val"):
+        splits_of(tmp_path, [{"path": "a.mp4", "split": "dev"}])
+    with pytest.raises(UserError, match="line 2: .* train there and test here"):
+        splits_of(tmp_path, [{"path": "a.mp4", "split": split} for split in ("train", "val")])
+
+
+def test_folders_named_as_splits_that_do_not_decide_are_told(tmp_path):
+    _, told = splits_of(tmp_path, ["Archery/test/1.mp4", "Archery/2.mp4", "test.mp4"])
+    assert "not the first of their path: 1 (Archery/test/1.mp4 …)" in told
+    assert "note" not in splits_of(tmp_path, ["/test/a/1.mp4", "/test/a/2.mp4"])[1]
+
+
+def test_few_clips_to_test_with_are_told():
+    assert "note: 6 clips in the split test are few" in note_of_few(6, "clips", 0.01)
+    assert note_of_few(0, "clips", 0.01) and note_of_few(3, "clips", 0.0)
+    assert not note_of_few(64, "clips", 0.01) and not note_of_few(0, "clips", 0.0)
+
+
+def test_each_split_of_a_folder_has_its_own_captions_file(tmp_path):
+    """As `VideoFolder` reads it; the video of a split that is a link is read as well."""
+    linked = tmp_path / "linked"
+    for folder in (tmp_path / "f" / "Train", linked):
+        folder.mkdir(parents=True)
+        (folder / "1.mp4").touch()
+        (folder / "captions.csv").write_text(f"path,caption\n1.mp4,{folder.name}\n9.mp4,gone\n")
+    (tmp_path / "f" / "valid").symlink_to(linked)
+    (tmp_path / "f" / "2.mp4").touch()
+    (tmp_path / "f" / "captions.csv").write_text("path,caption\n2.mp4,two\nTrain/1.mp4,root\n")
+    source = read_source(tmp_path / "f", 0.0)
+    there = [video for video in source.videos if "9" not in video.path]
+    assert there == [
+        Video("2.mp4", ("two",), "train"),
+        Video("Train/1.mp4", ("Train",), "train"),
+        Video("valid/1.mp4", ("linked",), "test"),
+    ]
+    assert len(source.videos) == 5 and source.left_out == {}

@@ -101,6 +101,8 @@ def test_the_report_names_every_rejected_file_and_clip(folder, output):
     assert "  cut.mp4 (1 s to 1.5 s): shot cut: at 1.50 s, after 4 frames\n" in text
     assert "brightness 16, motion 0.5, cut 40" in text and report["fingerprint"] in text
     assert sum(report["clips"].values()) == 11 and report["clips"]["test"] > 0
+    assert "split: by a hash of the path (train " in text
+    assert f"note: {report['clips']['test']} clips in the split test are few" in text
     assert report["videos"] == 8
 
 
@@ -303,7 +305,7 @@ def test_mistakes_are_told(folder, output, tmp_path):
     with pytest.raises(UserError, match="no clip is left: 1 no clip is left; .*report.txt"):
         prepare(tmp_path / "one", tmp_path / "out")
     (tmp_path / "one" / "a.txt").write_text("y")
-    with pytest.raises(UserError, match="begun with other videos or captions"):
+    with pytest.raises(UserError, match="begun with other videos, captions or splits"):
         prepare(tmp_path / "one", tmp_path / "out")
     with pytest.raises(UserError, match="one holds other files: choose another"):
         prepare(folder, tmp_path / "one")
