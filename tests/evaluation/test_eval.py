@@ -177,7 +177,7 @@ def test_held_out_captions_of_a_trained_cascade(cascade, small_network, tmp_path
     assert "step 4" in result["model"]["stunet"] and "step 4" in result["model"]["ssr"]
     first, second = ((tmp_path / "videos" / f"{s}" / f"000000_{s}.mkv") for s in (0, 1))
     assert first.read_bytes() != second.read_bytes()
-    data = settings.task._data()
+    data = settings.task._data
     source = create_source(data, "test")
     for number in range(3):  # from all of the source
         clip = read_video(tmp_path / "real" / f"{number:06d}.mkv", fps=data.fps)
