@@ -46,7 +46,8 @@ gc.set_threshold(100_000, 20, 20)
 _ROOMS = [
     "cascade.denoising", "diffusion.discrete", "diffusion.distillation", "diffusion.guidance",
     "diffusion.losses", "diffusion.low_resolution", "diffusion.multidiffusion",
-    "diffusion.parameterization", "diffusion.samplers", "diffusion.schedule", "inference.pipeline",
+    "diffusion.parameterization", "diffusion.projected_guidance", "diffusion.samplers",
+    "diffusion.schedule", "diffusion.thresholding", "diffusion.zero_guidance", "inference.pipeline",
     "inference.sampling", "inference.stablehlo", "inference.storyboard", "inference.style",
     "inference.editing", "inference.inputs", "inference.regions",
     "inference.outputs", "metrics", "models", "text.t5_network",

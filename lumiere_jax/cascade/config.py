@@ -142,6 +142,11 @@ class SamplingConfig(ConfigSection):
     sampler: Literal["ddim", "ancestral", "dpmpp_2m", "ddpm"] = "ddim"  # "ddpm": learned variance
     num_steps: int = 50
     guidance_scale: float = 4.0
+    guidance: Literal["cfg", "apg", "cfg_zero"] = "cfg"
+    guidance_parallel: float = 0.0  # these three: of "apg"
+    guidance_limit: float = 0.0
+    guidance_momentum: float = -0.5
+    guidance_zero_until: float = 0.96  # of "cfg_zero"
     threshold_percentile: float = 99.5
     threshold_max: float = 0.0  # the most that thresholding divides by; 0 for no limit
     last_log_snr: float = 0.0  # of the last of steps even in log-SNR; 0: even in time

@@ -13,16 +13,21 @@ from jaxtyping import Array, Bool, Float, Shaped
 
 from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Stage, SuperResolutionStage
+from lumiere_jax.diffusion import projected_guidance, zero_guidance
 from lumiere_jax.diffusion.discrete import split_variance
-from lumiere_jax.diffusion.guidance import Rank, dynamic_threshold, guide, pair
+from lumiere_jax.diffusion.guidance import guide, pair, unpaired
 from lumiere_jax.diffusion.multidiffusion import Chunk, Chunks, chunks
-from lumiere_jax.diffusion.parameterization import to_x0
+from lumiere_jax.diffusion.parameterization import expand_to, to_x0
+from lumiere_jax.diffusion.projected_guidance import Projection
 from lumiere_jax.diffusion.samplers import Estimate, Keys, normal
+from lumiere_jax.diffusion.thresholding import Rank, dynamic_threshold
 from lumiere_jax.models.layers import constrain
 from lumiere_jax.models.parameters import Params
 from lumiere_jax.runtime.sharding import space_size
 
 Video = Float[Array, "batch time height width channels"]
+Prediction = Float[Array, "batch time height width outputs"]
+"""What a network makes of clips; a learned variance, and a second branch, are further channels."""
 Condition = dict[str, Array]
 """What a network is shown beside the noisy clip, see `Stage.predict`."""
 
@@ -64,6 +69,8 @@ class Numbers(NamedTuple):
     threshold: float | Rank  # the percentile, or its place among the values of a clip
     threshold_max: ArrayLike
     eta: ArrayLike | None  # None: a step draws no noise
+    projection: Projection | None  # of APG; None: the guidance is another one
+    zero_until: ArrayLike | None  # of CFG-Zero*, likewise
 
     @classmethod
     def of(cls, options: SamplingOptions, clip: tuple[int, ...] | None = None) -> "Numbers":
@@ -75,6 +82,7 @@ class Numbers(NamedTuple):
         percentile = options.threshold_percentile
         threshold = percentile if clip is None else Rank.of(percentile, math.prod(clip))
         first, last, eta = options.guidance_from, options.guidance_to, options.eta
+        until = options.guidance_zero_until
         return cls(
             None if options.guidance_scale == 1 else np.float32(options.guidance_scale),
             # From the noise and to the clean video, however the ends of a schedule are rounded.
@@ -83,7 +91,16 @@ class Numbers(NamedTuple):
             threshold,
             np.float32(options.threshold_max or math.inf),
             np.float32(eta) if options.sampler == "ddim" and eta else None,
+            _projection(options) if options.method == "apg" else None,
+            # The time of noise itself is as rounded as the end of the schedule.
+            np.float32(math.inf if until == 1 else until) if options.method == "cfg_zero" else None,
         )
+
+
+def _projection(options: SamplingOptions) -> Projection:
+    limit = options.guidance_limit or math.inf
+    numbers = options.guidance_parallel, limit, options.guidance_momentum
+    return Projection(*map(np.float32, numbers))
 
 
 class Given(NamedTuple):
@@ -130,34 +147,56 @@ class Denoiser:
         return cls(stage, numbers, params, *given[1:], windows)
 
     def __call__(self, z: Video, log_snr: Float[Array, " batch"]) -> Estimate:
-        """The clean clips that the noisy ones come from, thresholded."""
+        """The clean clips that the noisy ones come from, thresholded; as at a first step."""
+        return self.step(z, log_snr, guidance_state(self.numbers, z))[0]
+
+    def step(self, z: Video, log_snr: Float[Array, " batch"], state: Any) -> tuple[Estimate, Any]:
+        """See `__call__`; with what guidance remembers of the steps before, and of this one."""
         z = constrain(z, *VIDEO)
+        if self.has_both:
+            conditional, null = jnp.split(self.prediction(z, log_snr), 2, axis=-1)
+            x0, fraction = self._clean(conditional, z, log_snr)
+            x0, state = self._led_away(x0, self._clean(null, z, log_snr)[0], z, log_snr, state)
+        else:
+            x0, fraction = self._clean(self.prediction(z, log_snr), z, log_snr)
+        x0 = dynamic_threshold(x0, self.numbers.threshold, self.numbers.threshold_max)
+        if self.numbers.zero_until is not None:
+            is_at_rest = self.stage.schedule.time(log_snr) > self.numbers.zero_until
+            rest = zero_guidance.at_rest(z, log_snr)
+            x0 = jnp.where(expand_to(is_at_rest, z), rest, x0)
+        return Estimate(constrain(x0, *VIDEO), fraction), state
+
+    @property
+    def has_both(self) -> bool:
+        """Whether both branches are kept apart until all windows are averaged.
+
+        Classifier-free guidance commutes with the average, and takes less memory before it. The
+        others need lengths and products of whole clips.
+        """
+        return self.numbers.projection is not None or self.numbers.zero_until is not None
+
+    def prediction(self, z: Video, log_snr: Float[Array, " batch"]) -> Prediction:
+        """What `guided` makes of the clips, averaged over the windows."""
         clips = self.shown | {"z": z}
         if self.windows.is_one_window:
-            prediction = self.guided(clips, log_snr).astype(jnp.float32)
-        else:
-            layout = _WINDOWS if self.stage.is_super_resolution else _WINDOWS_ONE_BY_ONE
+            return self.guided(clips, log_snr).astype(jnp.float32)
+        layout = _WINDOWS if self.stage.is_super_resolution else _WINDOWS_ONE_BY_ONE
 
-            def add_chunk(total: Video, chunk: Chunk) -> tuple[Video, None]:
-                cut = {name: constrain(chunk.cut(x), *layout) for name, x in clips.items()}
-                predictions = jax.vmap(self.guided, in_axes=(0, None))(cut, log_snr)
-                total = chunk.add(total, constrain(predictions, *layout))
-                return constrain(total, *VIDEO), None
+        def add_chunk(total: Prediction, chunk: Chunk) -> tuple[Prediction, None]:
+            cut = {name: constrain(chunk.cut(x), *layout) for name, x in clips.items()}
+            predictions = jax.vmap(self.guided, in_axes=(0, None))(cut, log_snr)
+            total = chunk.add(total, constrain(predictions, *layout))
+            return constrain(total, *VIDEO), None
 
-            channels = z.shape[-1] * (2 if self.stage.learned_variance else 1)
-            total = constrain(jnp.zeros((*z.shape[:-1], channels), jnp.float32), *VIDEO)
-            prediction, _ = jax.lax.scan(add_chunk, total, Chunk(*map(jnp.asarray, self.windows)))
-        fraction = None
-        if self.stage.learned_variance:
-            prediction, fraction = split_variance(prediction)
-        x0 = to_x0(self.stage.config.diffusion.prediction, prediction, z, log_snr)
-        x0 = dynamic_threshold(x0, self.numbers.threshold, self.numbers.threshold_max)
-        return Estimate(constrain(x0, *VIDEO), fraction)
+        channels = z.shape[-1] * (1 + self.stage.learned_variance) * (1 + self.has_both)
+        total = constrain(jnp.zeros((*z.shape[:-1], channels), jnp.float32), *VIDEO)
+        return jax.lax.scan(add_chunk, total, Chunk(*map(jnp.asarray, self.windows)))[0]
 
-    def guided(self, clips: Condition, log_snr: Float[Array, " batch"]) -> Video:
-        """The network's prediction under classifier-free guidance, both branches in one call.
+    def guided(self, clips: Condition, log_snr: Float[Array, " batch"]) -> Prediction:
+        """The network's prediction under guidance, both branches in one call.
 
-        `clips` are the noisy clip "z" and what is shown with it, of the network's length.
+        `clips` are the noisy clip "z" and what is shown with it, of the network's length. Where
+        both branches are needed (`has_both`), the channels of the null one follow the other's.
         """
         shown = dict(clips)
         z, scale = shown.pop("z"), self.guidance_scale(log_snr)
@@ -165,7 +204,28 @@ class Denoiser:
             return self.stage.predict(self.params, z, log_snr, self.condition | shown)
         both = pair(self.condition | shown, self.null_condition | shown)
         prediction = self.stage.predict(self.params, pair(z, z), pair(log_snr, log_snr), both)
+        if self.has_both:
+            return jnp.concatenate(unpaired(prediction), axis=-1)
         return guide(prediction, scale, self.stage.learned_variance)
+
+    def _clean(
+        self, prediction: Prediction, z: Video, log_snr: Float[Array, " batch"]
+    ) -> tuple[Video, Video | None]:
+        """The estimate of clean clips that a prediction means, and the learned variance."""
+        fraction = None
+        if self.stage.learned_variance:
+            prediction, fraction = split_variance(prediction)
+        return to_x0(self.stage.config.diffusion.prediction, prediction, z, log_snr), fraction
+
+    def _led_away(
+        self, x0: Video, null: Video, z: Video, log_snr: Float[Array, " batch"], state: Any
+    ) -> tuple[Video, Any]:
+        """The guided estimate of clean clips, and the next state."""
+        scale = self.guidance_scale(log_snr)
+        assert scale is not None
+        if self.numbers.projection is not None:
+            return projected_guidance.guide(x0, null, state, scale, self.numbers.projection)
+        return zero_guidance.guide(x0, null, z, log_snr, scale), state
 
     def guidance_scale(self, log_snr: Float[Array, " batch"]) -> Float[Array, " batch"] | None:
         """The scale, within the times that have guidance, and else 1 (arXiv 2404.07724)."""
@@ -174,6 +234,11 @@ class Denoiser:
             return None
         is_guided = (time <= numbers.guidance_from) & (time >= numbers.guidance_to)
         return jnp.where(is_guided, numbers.guidance_scale, 1.0)
+
+
+def guidance_state(numbers: Numbers, z: Video) -> Any:
+    """What guidance remembers before the first step."""
+    return () if numbers.projection is None else projected_guidance.first_average(z)
 
 
 def for_network(stage: Stage, inputs: Inputs) -> Given:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from lumiere_jax.diffusion.guidance_names import GUIDANCES, GuidanceName
 from lumiere_jax.diffusion.sampler_names import SAMPLERS, SamplerName
 from lumiere_jax.diffusion.spacing import LARGEST_LOG_SNR, Spacing
 from lumiere_jax.runtime.errors import UserError
@@ -48,8 +49,28 @@ class SamplingOptions:
         "2 is quadratic.", above=0, served_maximum=10,
     )  # fmt: skip
     guidance_scale: float = option(
-        4.0, "Classifier-free guidance of the base stage; 1 is none.", minimum=0, served_maximum=100
+        4.0, "Strength of the base stage's guidance; 1 is none.", minimum=0, served_maximum=100
     )
+    guidance: GuidanceName = option(
+        "cfg", "Method of guidance: classifier-free (cfg), adaptive projected (apg), which "
+        "saturates less, or CFG-Zero* (cfg_zero).", choices=GUIDANCES,
+    )  # fmt: skip
+    guidance_parallel: float = option(
+        0.0, "apg: the share that is kept of what changes contrast and saturation alone; 1 is all.",
+        minimum=0, maximum=1,
+    )  # fmt: skip
+    guidance_limit: float = option(
+        0.0, "apg: the largest root mean square of what guidance with scale 2 adds, for values in "
+        "[-1, 1]; 0 for no limit.", minimum=0,
+    )  # fmt: skip
+    guidance_momentum: float = option(
+        -0.5, "apg: weight of the steps before; a negative one moves away from them, 0 is none.",
+        above=-1, maximum=0.9,
+    )  # fmt: skip
+    guidance_zero_until: float = option(
+        0.96, "cfg_zero: samples stay as they are until this time; 1 is noise, and moves at once.",
+        above=0, maximum=1,
+    )  # fmt: skip
     threshold_percentile: float = option(
         99.5, "Percentile of dynamic thresholding.", above=0, maximum=100
     )
@@ -80,6 +101,18 @@ class SamplingOptions:
             )
         if 0 < self.threshold_max < 1:
             raise UserError(f"threshold_max={self.threshold_max} must be 0 (none), or 1 or more.")
+        last = (1 / self.num_steps) ** self.time_power  # the last step's time
+        if self.method == "cfg_zero" and not self.last_log_snr and last > self.guidance_zero_until:
+            raise UserError(
+                f"guidance_zero_until={self.guidance_zero_until} is before the last of steps="
+                f"{self.num_steps}, so that noise would stay noise; raise it, up to 1, or the "
+                "number of steps."
+            )
+
+    @property
+    def method(self) -> GuidanceName | None:
+        """The guidance in use; None without any."""
+        return None if self.guidance_scale == 1 else self.guidance
 
     @property
     def spacing(self) -> Spacing:

@@ -17,7 +17,15 @@ from jax.sharding import Mesh, NamedSharding
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
 
-from lumiere_jax.cascade.denoising import VIDEO, Denoiser, Given, Inputs, Numbers, for_network
+from lumiere_jax.cascade.denoising import (
+    VIDEO,
+    Denoiser,
+    Given,
+    Inputs,
+    Numbers,
+    for_network,
+    guidance_state,
+)
 from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.diffusion import samplers
@@ -31,8 +39,8 @@ from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.programs import Programs
 from lumiere_jax.runtime.sharding import by_clip, placed, replicated, sampling_mesh, use_mesh
 
-Carry = tuple[Float[Array, "batch time height width 3"], Any]
-"""The noisy clips, and the sampler's state."""
+Carry = tuple[Float[Array, "batch time height width 3"], tuple[Any, Any]]
+"""The noisy clips, and the states of the sampler and of guidance."""
 
 OnStep = Callable[[], None]
 OnEstimate = Callable[[Any, Any], None]
@@ -180,18 +188,19 @@ class StageSampler:
         if inputs.initial is not None:
             z = add_noise(jnp.asarray(inputs.initial), z, log_snr)
         z = constrain(z, *VIDEO)
-        return for_network(self._stage, inputs), (z, self._sampler(None).init(z))
+        states = self._sampler(None).init(z), guidance_state(Numbers.of(self._options), z)
+        return for_network(self._stage, inputs), (z, states)
 
     def _advance(
         self, params: Params, given: Given, numbers: Numbers, carry: Carry, step: Step
     ) -> tuple[Carry, Float[Array, "batch shown height width 3"]]:
         """One step, and some frames of what is estimated at it."""
-        z, state = carry
+        z, (state, guiding) = carry
         frames, overlap = z.shape[1], self._options.overlap
-        denoise = Denoiser.for_steps(self._stage, overlap, numbers, params, given, frames)
-        estimate = denoise(z, jnp.full(z.shape[0], step.log_snr))
-        moved = self._sampler(numbers.eta).step(z, state, estimate, step, given.keys)
-        return moved, estimate.x0[:, :: max(frames // 4, 1)]
+        denoiser = Denoiser.for_steps(self._stage, overlap, numbers, params, given, frames)
+        estimate, guiding = denoiser.step(z, jnp.full(z.shape[0], step.log_snr), guiding)
+        z, state = self._sampler(numbers.eta).step(z, state, estimate, step, given.keys)
+        return (z, (state, guiding)), estimate.x0[:, :: max(frames // 4, 1)]
 
     def _sampler(self, eta: ArrayLike | None) -> Sampler:
         return samplers.create(self._options.sampler, eta)
@@ -214,7 +223,8 @@ class StageSampler:
         stage, options = self._stage, self._options
         config = json.dumps(stage.config.to_dict(), sort_keys=True, default=str)
         shape = self._shape(inputs)
-        return repr((type(stage), stage.network, config, options.sampler, options.overlap, shape))
+        chosen = options.sampler, options.method, options.overlap
+        return repr((type(stage), stage.network, config, chosen, shape))
 
     def _check(self, inputs: Inputs, options: SamplingOptions) -> None:
         if program_of(options) != program_of(self._options):
@@ -262,8 +272,7 @@ def _tell(
 
 def program_of(options: SamplingOptions) -> tuple:
     """What clips that are sampled together must have in common."""
-    is_guided, is_noisy = options.guidance_scale != 1, options.eta > 0
-    return options.sampler, options.num_steps, options.overlap, is_guided, is_noisy
+    return options.sampler, options.num_steps, options.overlap, options.method, options.eta > 0
 
 
 def _stacked(rows: Sequence[Any]) -> Any:

@@ -146,7 +146,10 @@ class _ExportedStage:
     def step(
         self, weights: Weights, z: Array, log_snr: Array, log_snr_next: Array, **given: Array
     ) -> dict[str, Array]:
-        """One deterministic step, and the estimate of the clean video that it goes by."""
+        """One deterministic step, and the estimate of the clean video that it goes by.
+
+        It remembers nothing of the steps before: APG has no momentum.
+        """
         options, frames, params = self._options, int(self._video[1]), _params(weights)
         if "seeds" not in given:  # a base draws nothing
             given["seeds"] = jnp.zeros(log_snr.shape, jnp.uint32)

@@ -120,8 +120,7 @@ def sampling_step(config: ConfigDict, target: Target, num_frames: int | None = N
     params = stage.param_shapes
     placed = with_shardings(params, state_shardings(params, mesh))
     inputs = _sampler_inputs(stage, batch_size, num_frames)
-    options = SamplingOptions.from_config(config, num_steps=1)
-    sampler = StageSampler(stage, options, num_frames)
+    sampler = StageSampler(stage, _one_step(config), num_frames)
 
     def compile_sampler() -> jax.stages.Compiled:
         with use_mesh(mesh, "windows" if stage.is_super_resolution else "height"):
@@ -139,6 +138,11 @@ def sampling_step(config: ConfigDict, target: Target, num_frames: int | None = N
     )
 
 
+def _one_step(config: ConfigDict) -> SamplingOptions:
+    """The config's own options, but for a step that moves."""
+    return SamplingOptions.from_config(config, num_steps=1, guidance_zero_until=1.0)
+
+
 def training_samples_step(config: ConfigDict, target: Target) -> Step:
     """One denoising step of the samples that a training run makes, see `training.samples`.
 
@@ -149,7 +153,7 @@ def training_samples_step(config: ConfigDict, target: Target) -> Step:
     optimizer = create_optimizer(config.optimizer, config.train.num_steps)
     state, batch_size = state_shapes(stage, optimizer, mesh), batch_parts(mesh)
     inputs = _sampler_inputs(stage, batch_size, frames)
-    sampler = StageSampler(stage, SamplingOptions.from_config(config, num_steps=1))
+    sampler = StageSampler(stage, _one_step(config))
 
     @functools.partial(jax.jit, keep_unused=True)  # what a training holds beside the weights
     def sample(state: TrainState, inputs: Inputs) -> jax.Array:

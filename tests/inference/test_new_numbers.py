@@ -15,6 +15,10 @@ PROMPT = ["a large red circle moving right"]
 SHAPES = {"num_frames", "overlap", "num_steps"}  # they may compile: lengths and counts
 SAMPLING = {name: o for name, o in declared(SamplingOptions).items() if o.type in (int, float)}
 OWN = {name: o for name, o in declared(VideoOptions).items() if o.type in (int, float)}
+METHODS = {"guidance_zero_until": "cfg_zero"} | {
+    f"guidance_{name}": "apg" for name in ("parallel", "limit", "momentum")
+}
+"""Whose numbers they are; the first of a method compiles it."""
 PICTURES = np.random.default_rng(0).uniform(-1, 1, (8, 12, 16, 3)).astype(np.float32)
 
 
@@ -37,8 +41,13 @@ def fixture_pipeline(cascade):
 
 def values(option):
     """Two that are neither a default nor at the ends."""
-    if option.name == "threshold_max":  # not between 0 and 1
-        return [2.0, 3.0]
+    narrow = {
+        "threshold_max": [2.0, 3.0],  # not between 0 and 1
+        "guidance_limit": [0.001, 0.002],  # below what there is to be limited
+        "guidance_zero_until": [0.6, 1.0],  # of two steps the first rests, or none
+    }
+    if option.name in narrow:
+        return narrow[option.name]
     low = option.minimum if option.above is None else option.above
     high = option.maximum or low + (7 if option.type is int else 1)
     return [option.type(low + share * (high - low)) for share in (0.4, 0.7)]
@@ -48,6 +57,7 @@ def made(pipeline, name, value, cascade):
     """A video with an option of that name, by the task that takes it."""
     given = {name: value}
     few = {"num_steps": 2, "base_only": True, "guidance_scale": 30.0}  # far out of range
+    few["guidance"] = METHODS.get(name, "cfg")
     region = np.zeros(PICTURES.shape[:3], bool)
     region[:, 3:9, 4:10] = True
     match name:
@@ -78,7 +88,7 @@ def test_a_new_number_compiles_nothing(pipeline, cascade, compiled):
         first, second = values({**SAMPLING, **OWN}[name])
         before, videos = len(compiled), [made(pipeline, name, first, cascade)]
         # Fresh noise, a style's weights, and what only some tasks are given are other programs.
-        other = {"eta", "alpha", "strength", "feather", "zoom", "context"}
+        other = {"eta", "alpha", "strength", "feather", "zoom", "context", *METHODS}
         assert len(compiled) == before or name in other, name
         before = len(compiled)
         videos.append(made(pipeline, name, second, cascade))

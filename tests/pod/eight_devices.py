@@ -80,12 +80,14 @@ def train_one_step(config: ConfigDict, sizes: dict[str, int]) -> dict[str, np.nd
     return {"split_leaves": np.asarray(len(split)), **scalars, **leaves}
 
 
-def sample(config: ConfigDict, sizes: dict[str, int], batch: int, frames: int) -> np.ndarray:
+def sample(
+    config: ConfigDict, sizes: dict[str, int], batch: int, frames: int, guidance: str = "cfg"
+) -> np.ndarray:
     """A sampled or refined clip, computed on a mesh."""
     stage, mesh = Stage.from_config(config), mesh_of(sizes)
     state = perturbed(initial_state(stage, create_optimizer(config.optimizer, 10), mesh_of(ONE)))
     params = jax.device_put(merge(state.trainable, state.frozen), replicated(mesh))
-    options = SamplingOptions(num_steps=2, guidance_scale=2.0)
+    options = SamplingOptions(num_steps=2, guidance_scale=2.0, guidance=guidance)
     text, mask = stage.text_encoder(["a red circle"] * batch)
     inputs = Inputs(text, mask, sample_keys(list(range(batch)), 0))
     if stage.is_super_resolution:
@@ -168,8 +170,9 @@ def main() -> None:
         base = tiny_config("stunet", allow_untrained_start=True)
         base.train.trainable = "all"
         base.data.resolution = 32  # 8 rows at the coarsest level
-        expected = sample(base, ONE, 1, 8)
-        spread = sample(base, {"data": 1, "fsdp": 1, "space": 8}, 1, 8)
+        # Lengths and products of a clip whose rows are split.
+        expected = sample(base, ONE, 1, 8, "apg")
+        spread = sample(base, {"data": 1, "fsdp": 1, "space": 8}, 1, 8, "apg")
         result["height"] = difference(expected, spread)
         ssr = tiny_config("ssr", allow_untrained_start=True)
         ssr.train.trainable = "all"

@@ -23,9 +23,11 @@ def field(option: Option, info: Info, tasks: list[str]) -> gr.components.Compone
     shared: dict[str, Any] = {"label": label, "info": _help(option, reply)}
     if option.name == "style":
         return gr.Dropdown(info.styles, value=info.styles[0], **shared)
-    if option.name == "sampler":
-        names = set.intersection(*(set(info.tasks[task].samplers) for task in tasks))
-        choices = [name for name in option.choices if name in names]
+    if option.choices and default is None:
+        choices = list(option.choices)
+        if option.name == "sampler":
+            names = set.intersection(*(set(info.tasks[task].samplers) for task in tasks))
+            choices = [name for name in choices if name in names]
         return gr.Dropdown([("as the weights ask for", _UNSET), *choices], value=_UNSET, **shared)
     if option.choices:
         return gr.Dropdown(list(option.choices), value=default, **shared)
