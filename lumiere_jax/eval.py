@@ -36,6 +36,7 @@ flags.DEFINE_bool("skip_unusable", False, "Skip files that cannot be used, and l
 # --- Videos to generate ---
 define_path("base", None, "Workdir of the base stage.")
 define_paths("ssr", [], "Workdirs of the super-resolution stages, in order.")
+define_path("guide", None, "Workdir of a weaker base of the same kind, for autoguidance.")
 flags.DEFINE_bool("base_only", False, "Leave super-resolution out.")
 flags.DEFINE_string("preset", "lumiere", "ucf101_zero_shot: lumiere, make_a_video or svd.")
 flags.DEFINE_integer("max_per_class", None, "Videos per class of UCF101, for a trial.", 1)
@@ -162,6 +163,7 @@ def _task() -> "Task":
     generator = tasks.Generator(
         base=Path(values.base),
         ssr=tuple(Path(workdir) for workdir in values.ssr),
+        guide=_path(values.guide),
         batch_size=values.batch_size,
         suffix=values.video_format,
         text_folder=_path(values.text_folder),

@@ -103,6 +103,16 @@ def _projection(options: SamplingOptions) -> Projection:
     return Projection(*map(np.float32, numbers))
 
 
+class WithGuide(NamedTuple):
+    """Parameters with those of a weaker network of the same kind, which guides in autoguidance.
+
+    Its prediction for the same text takes the place of the one without (arXiv 2406.02507).
+    """
+
+    own: Params
+    guide: Params
+
+
 class Given(NamedTuple):
     """What is the same at all steps beside the parameters; see `for_network`."""
 
@@ -122,7 +132,7 @@ class Denoiser:
 
     stage: Stage  # whose network predicts
     numbers: Numbers  # of guidance and thresholding
-    params: Params
+    params: Params | WithGuide
     condition: Condition  # these three: see `Given`
     null_condition: Condition
     shown: Condition
@@ -139,8 +149,8 @@ class Denoiser:
 
     @classmethod
     def for_steps(
-        cls, stage: Stage, overlap: int | None, numbers: Numbers, params: Params, given: Given,
-        num_frames: int,
+        cls, stage: Stage, overlap: int | None, numbers: Numbers, params: Params | WithGuide,
+        given: Given, num_frames: int,
     ) -> "Denoiser":  # fmt: skip
         """A denoiser of clips of any number of frames; `overlap` is of `SamplingOptions`."""
         windows = _windows(stage, overlap, num_frames)
@@ -193,17 +203,22 @@ class Denoiser:
         return jax.lax.scan(add_chunk, total, Chunk(*map(jnp.asarray, self.windows)))[0]
 
     def guided(self, clips: Condition, log_snr: Float[Array, " batch"]) -> Prediction:
-        """The network's prediction under guidance, both branches in one call.
+        """The network's prediction under guidance, both branches in one call if one network.
 
         `clips` are the noisy clip "z" and what is shown with it, of the network's length. Where
         both branches are needed (`has_both`), the channels of the null one follow the other's.
         """
         shown = dict(clips)
         z, scale = shown.pop("z"), self.guidance_scale(log_snr)
+        own, *guides = self.params if isinstance(self.params, WithGuide) else [self.params]
+        predict, condition = self.stage.predict, self.condition | shown
         if scale is None:
-            return self.stage.predict(self.params, z, log_snr, self.condition | shown)
-        both = pair(self.condition | shown, self.null_condition | shown)
-        prediction = self.stage.predict(self.params, pair(z, z), pair(log_snr, log_snr), both)
+            return predict(own, z, log_snr, condition)
+        if guides:
+            prediction = pair(*(predict(x, z, log_snr, condition) for x in (own, *guides)))
+        else:
+            both = pair(condition, self.null_condition | shown)
+            prediction = predict(own, pair(z, z), pair(log_snr, log_snr), both)
         if self.has_both:
             return jnp.concatenate(unpaired(prediction), axis=-1)
         return guide(prediction, scale, self.stage.learned_variance)

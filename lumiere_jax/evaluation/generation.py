@@ -17,7 +17,9 @@ from lumiere_jax.cascade.config import StageConfig
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.checkpoints import checkpoint
 from lumiere_jax.data.video_io import write_lossless, write_mp4
+from lumiere_jax.inference import autoguidance
 from lumiere_jax.inference.pipeline import LumierePipeline
+from lumiere_jax.models.parameters import Params
 from lumiere_jax.runtime.distributed import is_primary, wait_for_all
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.files import write_text
@@ -48,6 +50,7 @@ class Generator:
 
     base: Path  # workdir of the base stage
     ssr: tuple[Path, ...] = ()  # workdirs of super-resolution stages
+    guide: Path | None = None  # workdir of a weaker base, see `autoguidance.load`
     batch_size: int = 8  # videos at once
     suffix: str = "mkv"  # of the files; a name of `FORMATS`
     text_folder: Path | None = None  # of the text encoder; None: where it was in training
@@ -74,10 +77,14 @@ class Generator:
             config, params, step = checkpoint.load(workdir, mesh)
             text.move_folder(config.text, self.text_folder, workdir)
             stages.append((Stage.from_config(config), params))
-            weights = checkpoint.fingerprint(params)
-            model[config.stage] = f"{workdir}, step {step}, weights {weights}"
-        pipeline = LumierePipeline(stages[0], stages[1:], show_progress=is_primary(), mesh=mesh)
-        base = stages[0][0].config
+            model[config.stage] = _named(workdir, step, params)
+        base, guide = stages[0][0].config, None
+        if self.guide is not None:
+            guide, step = autoguidance.load(self.guide, base, mesh)
+            model["guide"] = _named(self.guide, step, guide)
+        pipeline = LumierePipeline(
+            stages[0], stages[1:], guide=guide, show_progress=is_primary(), mesh=mesh
+        )
         given = {name: value for name, value in self.options.items() if value is not None}
         frames = given.get("num_frames", base.data.num_frames)
         model["sampling"] = _sampling(base) | given | {"num_frames": frames, "fps": pipeline.fps}
@@ -160,6 +167,11 @@ class LoadedGenerator:
 def _sampling(config: StageConfig) -> dict[str, Any]:
     """How a stage is sampled, as its config says."""
     return {name: value for name, value in config.sampling.items() if name != "prompts"}
+
+
+def _named(workdir: Path, step: int | None, params: Params) -> str:
+    """Which weights a stage has."""
+    return f"{workdir}, step {step}, weights {checkpoint.fingerprint(params)}"
 
 
 def _plain(model: dict[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,9 @@ _SSR = define_paths("ssr", [], "Workdirs of the super-resolution stages, in orde
 _BUNDLE = define_path(
     "bundle", None, "Bundle with all stages, in place of --base and --ssr: a folder or OWNER/NAME."
 )
+_GUIDE = define_path(
+    "guide", None, "Workdir or bundle's stage of a weaker base of the same kind, for autoguidance."
+)
 _DISTILLED = flags.DEFINE_bool("distilled", False, "Use the bundle's distilled stages.")
 _PROMPT = flags.DEFINE_string("prompt", None, "What the video should show.")
 _PROMPTS_FILE = define_path("prompts_file", None, "Text file with one prompt per line.")
@@ -139,18 +142,19 @@ def load_pipeline(base: str) -> "LumierePipeline":
     from lumiere_jax.runtime.programs import Programs
 
     devices.keep_compiled_programs()
-    programs = Programs(CacheFolder.of_user())
+    shared: dict[str, Any] = {
+        "guide": _GUIDE.value,
+        "text_folder": _TEXT_FOLDER.value,
+        "programs": Programs(CacheFolder.of_user()),
+    }
     if _BUNDLE.value is not None:
         return LumierePipeline.from_pretrained(
             _BUNDLE.value,
             base=None if base == "stunet" else base,  # a bundle may have only another kind
             distilled=_DISTILLED.value,
-            text_folder=_TEXT_FOLDER.value,
-            programs=programs,
+            **shared,
         )
-    return LumierePipeline.from_checkpoints(
-        str(_BASE.value), _SSR.value, text_folder=_TEXT_FOLDER.value, programs=programs
-    )
+    return LumierePipeline.from_checkpoints(str(_BASE.value), _SSR.value, **shared)
 
 
 def shared_arguments() -> dict[str, Any]:

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from lumiere_jax.cascade.config import check_frames
-from lumiere_jax.cascade.denoising import Inputs
+from lumiere_jax.cascade.denoising import Inputs, WithGuide
 from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.checkpoints import checkpoint
@@ -72,6 +72,7 @@ class LumierePipeline(Editing, Pretrained):
         base: tuple[Stage, Params],
         super_resolution: Sequence[tuple[Stage, Params]] = (),
         *,
+        guide: Params | None = None,
         show_progress: bool = True,
         mesh: Mesh | None = None,
         programs: Programs | None = None,
@@ -81,6 +82,8 @@ class LumierePipeline(Editing, Pretrained):
         Args:
           base: the base stage, "stunet" (or "t2i" for single images), with its parameters.
           super_resolution: the stages that follow, each with its parameters.
+          guide: parameters of a weaker base of the same kind, whose prediction guidance leads away
+            from (autoguidance); None: that without the prompt.
           show_progress: whether progress is printed to stderr, where nobody else listens.
           mesh: where to compute, with parameters that are on it already; None: whatever suits
             each batch.
@@ -100,7 +103,7 @@ class LumierePipeline(Editing, Pretrained):
                     f"a super-resolution checkpoint is of stage {stage.name!r}; give one of stage "
                     "'ssr'."
                 )
-        self.base, self.super_resolution = base, list(super_resolution)
+        self.base, self.super_resolution, self.guide = base, list(super_resolution), guide
         self.show_progress = show_progress
         self._mesh = mesh
         self.programs = Programs() if programs is None else programs
@@ -117,13 +120,15 @@ class LumierePipeline(Editing, Pretrained):
         stage, params = self.base
         params = style.interpolate(stage.config, params, workdir, alpha)
         return LumierePipeline(
-            (stage, params), self.super_resolution, show_progress=self.show_progress,
-            programs=self.programs,
+            (stage, params), self.super_resolution, guide=self.guide,
+            show_progress=self.show_progress, programs=self.programs,
         )  # fmt: skip
 
     def fingerprints(self) -> list[str]:
-        """Which weights each stage has, see `checkpoint.fingerprint`."""
-        return [checkpoint.fingerprint(params) for _, params in (self.base, *self.super_resolution)]
+        """Which weights each stage has, and last the guide; see `checkpoint.fingerprint`."""
+        found = [params for _, params in (self.base, *self.super_resolution)]
+        found += [] if self.guide is None else [self.guide]
+        return [checkpoint.fingerprint(params) for params in found]
 
     @property
     def fps(self) -> float:
@@ -220,8 +225,9 @@ class LumierePipeline(Editing, Pretrained):
         stage, params = self.base
         text, mask = stage.text_encoder(asked.prompts)
         inputs = Inputs(text, mask, self._keys(asked.seeds, 0), **asked.given)
+        weights = params if self.guide is None else WithGuide(params, self.guide)
         return sampler(
-            params, inputs, self._mesh, rows=asked.options, on_step=listener.advance,
+            weights, inputs, self._mesh, rows=asked.options, on_step=listener.advance,
             on_estimate=on_estimate, on_compile=listener.compiling,
         )  # fmt: skip
 
@@ -302,6 +308,11 @@ class LumierePipeline(Editing, Pretrained):
             given["known"] = _for_all(np.concatenate([video * mask, mask], -1), shape, "known")
         if initial is not None:
             given["initial"] = _for_all(np.asarray(initial, np.float32), shape, "initial")
+        if negative_prompt and self.guide is not None:
+            raise UserError(
+                "a negative prompt has no place where another network guides; leave one of the two "
+                "out."
+            )
         if negative_prompt:
             text, text_mask = stage.text_encoder([negative_prompt])
             given["null_text"] = np.repeat(text, count, 0)

@@ -8,6 +8,7 @@ from typing import Any, Self
 from lumiere_jax import text
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.checkpoints import bundle, checkpoint, hub, model_card, selection
+from lumiere_jax.inference import autoguidance
 from lumiere_jax.models.parameters import Params
 
 
@@ -23,6 +24,7 @@ class Pretrained:
         base: str | Path,
         ssr: Sequence[str | Path] = (),
         *,
+        guide: str | Path | None = None,
         text_folder: str | Path | None = None,
         **options: Any,
     ) -> Self:
@@ -31,6 +33,8 @@ class Pretrained:
         Args:
           base: workdir of the base stage.
           ssr: workdirs of super-resolution stages, in order.
+          guide: workdir of a weaker base of the same kind, which guides it, see
+            `autoguidance.load`; None for guidance by the prediction without the prompt.
           text_folder: where the text encoder's weights are on this machine; None for where they
             were in training.
           **options: of `LumierePipeline`, such as `show_progress`.
@@ -45,7 +49,10 @@ class Pretrained:
             return Stage.from_config(config), params
 
         make: Callable[..., Self] = cls
-        return make(load(base), [load(path) for path in ssr], **options)
+        stages = load(base), [load(path) for path in ssr]
+        if guide is not None:
+            options["guide"] = autoguidance.load(guide, stages[0][0].config)[0]
+        return make(*stages, **options)
 
     @classmethod
     def from_pretrained(
@@ -69,7 +76,7 @@ class Pretrained:
           text_folder: see `from_checkpoints`.
           revision: of the hub's repository.
           token: of the hub.
-          **options: of `LumierePipeline`.
+          **options: of `from_checkpoints` and `LumierePipeline`.
 
         Raises:
           UserError: if a file is missing, truncated or altered, the bundle of another version, or
@@ -83,6 +90,8 @@ class Pretrained:
         self, folder: str | Path, *, dtype: str = "bfloat16", license: str = ""
     ) -> Path:
         """Writes its stages as a bundle, a style as it is mixed in, and returns the folder.
+
+        What guides the base is not among them.
 
         The folder is made, or is of a bundle that is replaced. For `dtype` and `license`, of the
         weights, see `bundle.write`.

@@ -23,6 +23,7 @@ from lumiere_jax.cascade.denoising import (
     Given,
     Inputs,
     Numbers,
+    WithGuide,
     for_network,
     guidance_state,
 )
@@ -95,7 +96,7 @@ class StageSampler:
 
     def __call__(
         self,
-        params: Params,
+        params: Params | WithGuide,
         inputs: Inputs,
         mesh: Mesh | None = None,
         *,
@@ -107,7 +108,7 @@ class StageSampler:
         """Samples a batch of clips in [-1, 1], split over devices; returns when they are done.
 
         Args:
-          params: of the stage; on `mesh`, if one is given.
+          params: of the stage, and of what guides it; on `mesh`, if one is given.
           inputs: equal on all processes.
           mesh: one whose "data" and "fsdp" divide the batch; None: as many devices of this process
             as the batch and the clips can keep busy.
@@ -136,7 +137,9 @@ class StageSampler:
         with use_mesh(mesh, "windows" if self._stage.is_super_resolution else "height"):
             return self._run(params, inputs, numbers, steps, on_step, on_estimate, on_compile)
 
-    def sample(self, params: Params, inputs: Inputs) -> Float[Array, "batch time height width 3"]:
+    def sample(
+        self, params: Params | WithGuide, inputs: Inputs
+    ) -> Float[Array, "batch time height width 3"]:
         """From noise to clips as one program, to be traced; a call does the same step by step."""
         options = self._options
         self._check(inputs, options)
@@ -152,7 +155,7 @@ class StageSampler:
 
     def _run(
         self,
-        params: Params,
+        params: Params | WithGuide,
         inputs: Inputs,
         numbers: Numbers,
         steps: Sequence[Step],
@@ -192,7 +195,7 @@ class StageSampler:
         return for_network(self._stage, inputs), (z, states)
 
     def _advance(
-        self, params: Params, given: Given, numbers: Numbers, carry: Carry, step: Step
+        self, params: Params | WithGuide, given: Given, numbers: Numbers, carry: Carry, step: Step
     ) -> tuple[Carry, Float[Array, "batch shown height width 3"]]:
         """One step, and some frames of what is estimated at it."""
         z, (state, guiding) = carry

@@ -52,7 +52,7 @@ def test_file_of_prompts(cascade, tmp_path, capsys):
 def test_several_samples_of_a_prompt(cascade, tmp_path, capsys):
     with flagged(
         base=str(cascade["stunet"]), prompt=PROMPT, samples="3", formats="gif", seed="4",
-        output=str(tmp_path / "folder"), batch_size="2",
+        output=str(tmp_path / "folder"), batch_size="2", guide=str(cascade["stunet"]),
     ):  # fmt: skip
         sample.main(["sample"])
     names = ["0000.gif", "0001.gif", "0002.gif", "contact_sheet.png"]
