@@ -16,7 +16,7 @@ from lumiere_jax.runtime.path_flags import define_path
 _STAGE = flags.DEFINE_multi_string(
     "stage",
     None,
-    "WORKDIR of a stage, or NAME=WORKDIR where its name is not to be the stage's.",
+    "WORKDIR of a stage, or WORKDIR/checkpoints/STEP, or NAME=… where its name is not the stage's.",
     required=True,
 )
 _OUTPUT = define_path("output", None, "Folder of the bundle.", required=True)

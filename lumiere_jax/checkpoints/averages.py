@@ -31,7 +31,13 @@ def load(workdir: str | Path, width: float) -> tuple[Params, int]:
     Raises:
       UserError: without snapshots, or if they are too few for such a width.
     """
-    folder = checkpoint.folder_in(workdir, checkpoint.SNAPSHOTS)
+    run, step = checkpoint.run_of(workdir)
+    if step is not None:
+        raise UserError(
+            f"--ema_width averages until the end of a run: give {run}, or leave the flag out for "
+            f"step {step}."
+        )
+    folder = run / checkpoint.SNAPSHOTS
     steps = sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
     if not steps:
         raise UserError(

@@ -9,6 +9,7 @@ holds the averages of `powers` alone, and all of these stay.
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from lumiere_jax.runtime.sharding import state_shardings, with_shardings
 FOLDER, SNAPSHOTS = "checkpoints", "ema_snapshots"
 INHERITED_FIELDS = (
     "text.", "diffusion.prediction", "diffusion.schedule", "diffusion.learned_variance",
+    "ssr.factor", "ssr.noise_on", "ssr.upsampling",
 )  # fmt: skip
 """What a stage must have in common with the one that it is initialized from, beside its sizes."""
 
@@ -57,10 +59,36 @@ class _Manager(ocp.CheckpointManager):
         return False
 
 
-def folder_in(workdir: str | Path, name: str = FOLDER) -> epath.Path:
-    """A folder of a run: that of its checkpoints or, by its name, another."""
-    path = epath.Path(workdir).expanduser()
-    return (path if "://" in str(workdir) else path.resolve()) / name
+class _MeasuredManager(_Manager):
+    """Knows held-out losses from the run's metrics file.
+
+    Orbax itself would not know those of an earlier process, and so drop the best checkpoint of a
+    run that is resumed.
+    """
+
+    def metrics(self, step: int) -> dict[str, float] | None:
+        """The held-out loss at a step, by which the best ones are kept; None if there is none."""
+        from lumiere_jax.runtime import metric_writer  # here, because it takes seconds
+
+        lines = [line for line in metric_writer.read(self.directory.parent) if line["step"] == step]
+        losses = [line["eval_loss"] for line in lines if line.get("eval_loss") is not None]
+        return {"eval_loss": losses[-1]} if losses else None
+
+
+def run_of(place: str | Path) -> tuple[epath.Path, int | None]:
+    """The workdir of a run, from itself or from `WORKDIR/checkpoints/STEP`, and that step."""
+    path = _absolute(place)
+    spelled = [path] if "://" in str(place) else [path, epath.Path(os.path.realpath(path))]
+    for found in spelled:  # any of the folders may be a link
+        names_step = found.parent.name == FOLDER and found.name.isdecimal()
+        if names_step and not (found / FOLDER).is_dir():
+            return found.parent.parent, int(found.name)
+    return path, None
+
+
+def _absolute(place: str | Path) -> epath.Path:
+    path = epath.Path(place).expanduser()
+    return path if "://" in str(place) else epath.Path(os.path.abspath(path))
 
 
 class Checkpointer:
@@ -77,6 +105,12 @@ class Checkpointer:
 
         `keep_snapshots` makes one for snapshots of averages, too.
         """
+        run = _absolute(workdir)
+        if (run / "config" / "metadata").exists():
+            raise UserError(
+                f"--workdir={workdir} is a checkpoint; give it as --config.init_from to start from "
+                "it in another --workdir, or the workdir that it is in to go on from the newest."
+            )
         policies = [ocp.checkpoint_managers.LatestN(keep_last)]
         if keep_best:
             # Orbax keeps the last n in the order of the metric: reversed, the lowest.
@@ -87,8 +121,8 @@ class Checkpointer:
                 keep_checkpoints_without_metrics=False,
             )
             policies.append(best)
-        self._manager = _Manager(
-            folder_in(workdir),
+        self._manager = _MeasuredManager(
+            run / FOLDER,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies)
             ),
@@ -96,8 +130,7 @@ class Checkpointer:
         # Processes wait for each other by step, and both may write the same one at a time.
         own = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=SNAPSHOTS)
         options = ocp.CheckpointManagerOptions(multiprocessing_options=own)
-        place = folder_in(workdir, SNAPSHOTS)
-        self._snapshots = _Manager(place, options=options) if keep_snapshots else None
+        self._snapshots = _Manager(run / SNAPSHOTS, options=options) if keep_snapshots else None
 
     def latest_step(self) -> int | None:
         """The newest complete checkpoint's step, or None."""
@@ -106,6 +139,19 @@ class Checkpointer:
     def steps(self) -> list[int]:
         """Steps of all complete checkpoints, ascending."""
         return sorted(self._manager.all_steps())
+
+    def say_best(self) -> None:
+        """Says which checkpoint has the least held-out loss, if that is not the last one."""
+        metrics = {step: self._manager.metrics(step) for step in self.steps()}
+        losses = {step: found["eval_loss"] for step, found in metrics.items() if found}
+        best, last = min(losses, key=losses.__getitem__, default=None), self.latest_step()
+        if best != last and best is not None:
+            at_last = f" ({losses[last]:.4g} at step {last})" if last in losses else ""
+            distributed.say(
+                f"the least held-out loss, {losses[best]:.4g}{at_last}, is at step {best}; to use "
+                f"that, give {self._manager.directory / str(best)} in place of the workdir, which "
+                f"stands for step {last}"
+            )
 
     def save(self, state: TrainState, config: ConfigDict, eval_loss: float | None = None) -> None:
         """Starts to save `state` under its step; a step that exists is left as it is."""
@@ -146,7 +192,9 @@ class Checkpointer:
 
         A damaged checkpoint is reported and set aside in `WORKDIR/damaged_checkpoints`, and the
         one before it is used. `state` are the shapes to restore into, each with the sharding it is
-        to have. A checkpoint of another stage or network than the run's is a `UserError`.
+        to have. A checkpoint of another stage or network than the run's, or one that started from
+        other parameters, is a `UserError`; what else differs from its config is said. Where
+        `init_from` cannot be read any more, `config` gets that of the checkpoint.
         """
         for step in reversed(self.steps()):
             place, damage = self._manager.directory / str(step), None
@@ -182,6 +230,11 @@ class Checkpointer:
         names = ["trainable", "ema", "optimizer"]
         names += [name for name in _OPTIONAL_ITEMS if getattr(state, name)]
         items = {name: _read(place / name, getattr(state, name)) for name in names}
+        fixed = merge(items.get("teacher", {}), items.get("frozen", {}))
+        mesh = getattr(state.step.sharding, "mesh", None)
+        _check_start(saved.get("init_from", ""), config, fixed, mesh, place)
+        for change in _changes(saved, config):
+            distributed.say(f"resumed with {change}")
         number = jax.device_put(jnp.int32(step), state.step.sharding)
         return TrainState(**{"step": number, "frozen": {}, **items})
 
@@ -259,6 +312,61 @@ def check_same_data(saved: Mapping[str, Any], config: ConfigDict, place: str | P
         )
 
 
+def _check_start(
+    was: str, config: ConfigDict, fixed: Params, mesh: Mesh | None, place: epath.Path
+) -> None:
+    """Refuses other parameters to start from than those that a run started from.
+
+    They are compared with those that the run does not train, if there are any, or else with those
+    that are in `was` now. If they cannot be read, as after a move, `config` gets what it was.
+    """
+    now = config.init_from
+    if not now or (was and run_of(was) == run_of(now)):
+        config.init_from = was
+        return
+    given, before = (_params_if_there(place, mesh) for place in (now, "" if fixed else was))
+    if given and (before or fixed):
+        if _holds(given, before or fixed):
+            return
+        raise UserError(
+            f"{place} started from other parameters (init_from={was!r}) than are in {now}; give "
+            "that again, or choose another --workdir to start from these."
+        )
+    config.init_from = was
+    distributed.say(f"init_from stays {was!r}, where this run started; {now} is not read")
+
+
+def _params_if_there(workdir: str, mesh: Mesh | None) -> Params:
+    """The parameters that `load` gives; none if any process cannot read them."""
+    try:
+        params = load(workdir, mesh)[1] if workdir else {}
+    except UserError:
+        params = {}
+    return params if distributed.agree(bool(params)) else {}
+
+
+def _holds(params: Params, others: Params) -> bool:
+    """Whether `params` has all of `others`, as these are rounded."""
+    known = flatten_dict(params)
+    return all(
+        path in known
+        and known[path].shape == leaf.shape
+        and bool((_on_host(known[path]).astype(leaf.dtype) == _on_host(leaf)).all())
+        for path, leaf in flatten_dict(others).items()
+    )
+
+
+def _changes(saved: Mapping[str, Any], config: ConfigDict) -> list[str]:
+    """The fields of a config that are not as they were, as "seed=2, formerly 1"."""
+    plain = (json.loads(json.dumps(c, default=list)) for c in (dict(saved), config.to_dict()))
+    there, here = (flatten_dict(fields, sep=".") for fields in plain)
+    return [
+        f"{field}={here.get(field)!r}, formerly {there.get(field)!r}"
+        for field in sorted(here | there)
+        if here.get(field) != there.get(field)
+    ]
+
+
 def _plain(value: Any) -> Any:
     """Tuples as lists, as JSON gives them back."""
     return [_plain(v) for v in value] if isinstance(value, tuple | list) else value
@@ -314,10 +422,11 @@ def read_item(place: epath.Path) -> Params:
 
 
 def load(workdir: str | Path, mesh: Mesh | None = None) -> tuple[ConfigDict, Params, int | None]:
-    """Reads the newest checkpoint of a run, or a stage of a bundle, as the next stage needs it.
+    """Reads a checkpoint of a run, or a stage of a bundle, as the next stage needs it.
 
     Args:
-      workdir: the run's workdir, or a stage of a bundle.
+      workdir: the run's workdir, for its newest checkpoint; one of its checkpoints,
+        `WORKDIR/checkpoints/STEP`; or a stage of a bundle.
       mesh: places the parameters on it as `sharding.state_shardings` says; None: all on the first
         device of this process.
 
@@ -329,7 +438,7 @@ def load(workdir: str | Path, mesh: Mesh | None = None) -> tuple[ConfigDict, Par
         config, arrays, step = bundle.read(workdir)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, _placed(arrays, mesh))
         return ConfigDict(config), jax.device_put(arrays, shardings), step
-    place = _newest(workdir)
+    place = _chosen(workdir)
     params: Params = {}
     for name in ("frozen", "ema"):
         if (place / name).is_dir():
@@ -338,15 +447,16 @@ def load(workdir: str | Path, mesh: Mesh | None = None) -> tuple[ConfigDict, Par
 
 
 def load_config(workdir: str | Path) -> ConfigDict:
-    """The config of the newest checkpoint of a run, or of a stage of a bundle; see `load`."""
+    """The config of what `load` reads."""
     if bundle.is_stage(workdir):
         return ConfigDict(bundle.read_config(workdir))
-    return ConfigDict(read_config(_newest(workdir)))
+    return ConfigDict(read_config(_chosen(workdir)))
 
 
-def _newest(workdir: str | Path) -> epath.Path:
-    """The folder of the newest checkpoint."""
-    folder = folder_in(workdir)
+def _chosen(workdir: str | Path) -> epath.Path:
+    """The folder of the checkpoint that a path names, or of the newest one of a run."""
+    run, step = run_of(workdir)
+    folder = run / FOLDER
     if not folder.is_dir():
         raise UserError(
             f"there is no checkpoint in {workdir}: it has no folder {FOLDER!r}. Give the "
@@ -357,7 +467,12 @@ def _newest(workdir: str | Path) -> epath.Path:
         raise UserError(
             f"{folder} holds no complete checkpoint; train longer, or give another run."
         )
-    return folder / str(max(steps))
+    if step is not None and step not in steps:
+        raise UserError(
+            f"there is no checkpoint of step {step} in {folder}, only of "
+            f"{', '.join(map(str, sorted(steps)))}; give one of these, or {run} for the newest."
+        )
+    return folder / str(max(steps) if step is None else step)
 
 
 def fingerprint(params: Params) -> str:

@@ -24,14 +24,15 @@ def export(
     plans: Sequence[str] = (),
     ema_width: float | None = None,
 ) -> str:
-    """Writes a bundle of the newest checkpoint of each run, with a model card.
+    """Writes a bundle of a checkpoint of each run, with a model card.
 
     A stage leaves out what it shares with the one that it was initialized from, if that is among
     them. A stage of a bundle brings its loss curve and license along, and its weights bit for bit
     if the dtype is the same. A card that somebody has written stays.
 
     Args:
-      workdirs: each "WORKDIR" or "NAME=WORKDIR"; without a name, that of its stage.
+      workdirs: each "WORKDIR" or "NAME=WORKDIR"; without a name, that of its stage. A workdir
+        stands for its newest checkpoint; see `checkpoint.load` for others.
       output: folder of the bundle.
       dtype: of the weights, see `bundle.write`.
       license: see `bundle.write`; "": that of the bundles that stages come from or that is
@@ -124,7 +125,7 @@ def _write_losses(folder: Path, places: Mapping[str, str]) -> None:
             f"the bundle's {folder.name!r} is not a folder of loss curves; move it away."
         )
     for name, workdir in places.items():
-        source, place = epath.Path(workdir) / loss_plot.FILE, folder / f"{name}.png"
+        source, place = checkpoint.run_of(workdir)[0] / loss_plot.FILE, folder / f"{name}.png"
         if bundle.is_stage(workdir):
             stage = Path(workdir).resolve()
             source = stage.parent / model_card.LOSSES / f"{stage.name}.png"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from lumiere_jax.inference.pipeline import LumierePipeline
 
-_BASE = define_path("base", None, "Workdir of the base stage's training run.")
+_BASE = define_path("base", None, "Workdir of the base stage's run, or a checkpoint in it.")
 _SSR = define_paths("ssr", [], "Workdirs of the super-resolution stages, in order.")
 _BUNDLE = define_path(
     "bundle", None, "Bundle with all stages, in place of --base and --ssr: a folder or OWNER/NAME."

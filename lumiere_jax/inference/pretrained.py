@@ -28,10 +28,10 @@ class Pretrained:
         text_folder: str | Path | None = None,
         **options: Any,
     ) -> Self:
-        """Loads the newest checkpoint of each stage's workdir.
+        """Loads a checkpoint of each stage.
 
         Args:
-          base: workdir of the base stage.
+          base: workdir of the base stage, or what else `checkpoint.load` takes.
           ssr: workdirs of super-resolution stages, in order.
           guide: workdir of a weaker base of the same kind, which guides it, see
             `autoguidance.load`; None for guidance by the prediction without the prompt.

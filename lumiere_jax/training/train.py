@@ -96,6 +96,7 @@ def train(
             _catch_up(run, state, between_steps, left_over, begin)
         if is_unfinished:
             state = _take_steps(run, state, between_steps, source, profile_steps, begin)
+        checkpoints.say_best()
     if distributed.is_primary():
         loss_plot.write(folder, stage.name)
     say(f"stage {stage.name}: done at step {int(state.step)}, in {folder}")

@@ -1,3 +1,4 @@
+import json
 import tarfile
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from lumiere_jax.cascade.state import create_state
-from lumiere_jax.checkpoints import checkpoint
+from lumiere_jax.checkpoints import averages, checkpoint
 from lumiere_jax.checkpoints.checkpoint import Checkpointer
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.sharding import create_mesh, state_shardings, with_shardings
@@ -38,7 +39,10 @@ def new_state(seed=0, step=0):
 
 
 def save(workdir, losses, keep_last=2, keep_best=1, config=CONFIG):
-    """Saves steps 1, 2, … with these held-out losses."""
+    """Saves steps 1, 2, … with these held-out losses, which the run's metrics have as well."""
+    lines = [{"step": step, "eval_loss": loss} for step, loss in enumerate(losses, 1) if loss]
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     checkpoints = Checkpointer(workdir, keep_last=keep_last, keep_best=keep_best)
     for step, loss in enumerate(losses, 1):
         checkpoints.save(new_state(step, step), config, loss)
@@ -81,6 +85,59 @@ def test_load_gives_the_average_and_the_frozen_parameters(tmp_path):
     assert config.to_dict().keys() == CONFIG.to_dict().keys()
 
 
+def test_a_checkpoint_is_named_by_its_step_wherever_a_workdir_is(tmp_path, monkeypatch, capsys):
+    save(tmp_path / "run", [0.5, 0.25, 1.0], keep_last=1)
+    best = tmp_path / "run" / "checkpoints" / "2"
+    (tmp_path / "best").symlink_to(best)
+    monkeypatch.chdir(tmp_path / "run")
+    for place in (best, str(best) + "/", "checkpoints/2", tmp_path / "best"):
+        config, params, step = checkpoint.load(place)
+        state = new_state(2, 2)
+        assert step == 2 and checkpoint.load_config(place) == config
+        assert_same_tree(params, {**state.ema, **state.frozen})
+    with pytest.raises(UserError, match=r"no checkpoint of step 1 in .*, only of 2, 3; give one"):
+        checkpoint.load("checkpoints/1")
+    with pytest.raises(UserError, match=f"--workdir={best} is a checkpoint; .*--config.init_from"):
+        Checkpointer(best, keep_last=1, keep_best=1)
+    with pytest.raises(UserError, match=f"until the end of a run: give {tmp_path / 'run'}, or"):
+        averages.load(best, 0.1)
+    Checkpointer(tmp_path / "run", keep_last=1, keep_best=1).say_best()
+    told = capsys.readouterr().out
+    assert "least held-out loss, 0.25 (1 at step 3), is at step 2;" in told and str(best) in told
+    for name, losses in (("none", [None, None]), ("last", [0.5, 0.25])):
+        save(tmp_path / name, losses)
+        Checkpointer(tmp_path / name, keep_last=1, keep_best=1).say_best()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_run_is_not_continued_as_if_it_had_started_elsewhere(tmp_path, capsys):
+    """`new_state(1)` has the same frozen parameters in each run."""
+    first, moved, other = (str(tmp_path / name) for name in ("first", "moved", "other"))
+    for place, losses in ((first, [None]), (moved, [None]), (other, [None, None])):
+        save(Path(place), losses)
+    save(tmp_path / "run", [None], config=tiny_config("stunet", first))
+
+    def resume(init_from):
+        config = tiny_config("stunet", init_from)
+        config.init_from = init_from
+        restore(tmp_path / "run", config)
+        return config.init_from, capsys.readouterr().out
+
+    assert resume(first) == resume(f"{tmp_path}/./first") == resume("") == (first, "")
+    assert resume(moved) == (moved, f"resumed with init_from={moved!r}, formerly {first!r}\n")
+    gone, told = str(tmp_path / "gone"), f"init_from stays {first!r}, where this run started; "
+    assert resume(gone) == (first, f"{told}{gone} is not read\n")
+    assert resume(f"{other}/checkpoints/1")[0] == f"{other}/checkpoints/1"
+    with pytest.raises(UserError, match=f"started from other parameters .*{first}.* in {other};"):
+        resume(other)
+    # Without frozen ones, with those that are where it started.
+    config = tiny_config("stunet", other)
+    with pytest.raises(UserError, match="started from other parameters"):
+        checkpoint._check_start(first, config, {}, MESH, tmp_path)
+    checkpoint._check_start(gone, config, {}, MESH, tmp_path)
+    assert config.init_from == gone
+
+
 def test_what_is_saved_does_not_follow_the_next_step(tmp_path):
     """Saving goes on in the background while the arrays are given to the next step."""
     checkpoints = Checkpointer(tmp_path, keep_last=9, keep_best=0)
@@ -109,8 +166,14 @@ def test_what_is_saved_does_not_follow_the_next_step(tmp_path):
 )
 def test_keeps_the_newest_and_the_lowest_loss(tmp_path, losses, keep, kept):
     assert save(tmp_path, losses, *keep) == kept
-    # The same as seen by the next process.
-    assert Checkpointer(tmp_path, keep_last=keep[0], keep_best=keep[1]).steps() == kept
+    # The next process knows the losses, and keeps the best one as it saves more.
+    checkpoints = Checkpointer(tmp_path, keep_last=keep[0], keep_best=keep[1])
+    assert checkpoints.steps() == kept
+    checkpoints.save(new_state(9, 9), CONFIG, 9.0)
+    checkpoints.close()
+    best = [n for n in np.argsort([x or np.inf for x in losses])[: keep[1]] + 1 if losses[n - 1]]
+    newest = [len(losses)] if keep[0] > 1 else []
+    assert checkpoints.steps() == sorted({*best, *newest, 9})
 
 
 def test_step_that_exists_is_left_as_it_is(tmp_path):
@@ -147,12 +210,29 @@ def test_checkpoint_of_another_network_is_refused(tmp_path, fields, message):
     assert str(tmp_path / "checkpoints" / "1") in str(error.value)
 
 
-def test_what_does_not_change_the_network_may_change(tmp_path):
+def test_what_does_not_change_the_network_may_change_and_is_told(tmp_path, capsys):
     save(tmp_path, [None])
+    restore(tmp_path)
+    assert capsys.readouterr().out == ""
     config = tiny_config("stunet", model__dtype="bfloat16", train__num_steps=99, seed=5)
     config.optimizer.learning_rate = 1e-9
     config.text.folder, config.text.dtype = "elsewhere", "float32"
+    config.diffusion.log_snr_shift = -1.5
     assert int(restore(tmp_path, config).step) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert "resumed with train.num_steps=99, formerly 4" in told and len(told) == 7
+    assert "resumed with diffusion.log_snr_shift=-1.5, formerly -6.0" in told
+
+
+@pytest.mark.parametrize("field, value", [("factor", 2), ("noise_on", "low_resolution")])
+def test_another_task_of_super_resolution_is_refused(tmp_path, field, value):
+    save(tmp_path, [None], config=tiny_config("ssr"))
+    config = tiny_config("ssr", **{f"ssr__{field}": value})
+    with pytest.raises(UserError, match=f"has ssr.{field}=.*, but this run asks for {value!r}"):
+        restore(tmp_path, config)
+    saved = tiny_config("t2i_ssr").to_dict()  # as at the start from the stage before
+    with pytest.raises(UserError, match=f"ssr.{field}=.*{value!r}"):
+        checkpoint.check_same_fields(saved, config, checkpoint.INHERITED_FIELDS, tmp_path, "x")
 
 
 def test_checkpoint_from_before_a_field_was_there(tmp_path):
