@@ -92,7 +92,7 @@ def note_of_few(count: int, what: str, test_fraction: float) -> str:
     if count >= ENOUGH or (count == 0 and test_fraction == 0):
         return ""
     return (
-        f"note: {count} {what} in the split test are few for a held-out loss (64 clips are a "
-        f"start): give more with --test_fraction (it is {test_fraction:g}), folders train/ and "
-        "test/, or a column split, into another --output"
+        f"note: the split test has few {what} ({count}; for a held-out loss 64 clips are a start): "
+        f"raise --test_fraction ({test_fraction:g}), or give folders train/ and test/, or a column "
+        "split, with another --output"
     )

@@ -288,7 +288,7 @@ def test_folders_named_as_splits_that_do_not_decide_are_told(tmp_path):
 
 
 def test_few_clips_to_test_with_are_told():
-    assert "note: 6 clips in the split test are few" in note_of_few(6, "clips", 0.01)
+    assert "note: the split test has few clips (6;" in note_of_few(6, "clips", 0.01)
     assert note_of_few(0, "clips", 0.01) and note_of_few(3, "clips", 0.0)
     assert not note_of_few(64, "clips", 0.01) and not note_of_few(0, "clips", 0.0)
 
