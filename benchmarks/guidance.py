@@ -4,10 +4,11 @@
     python benchmarks/guidance.py --guide=runs/short/stunet    (autoguidance as well)
 
 For held-out captions of `moving_shapes`, with the same seeds in each row: what the oracle finds
-right; the share of values beyond ±0.98, which is 0 where guidance has washed colours out, and large
-where it has saturated them; the mean difference of neighbouring pixels, which blur lowers; and how
-far apart clips of one caption are. True clips of the same captions stand in the first row. Each row
-is kept in --results until the weights change; the table is written to benchmarks/guidance.md.
+right; the share of values beyond ±0.98, which is low where thresholding has made clips pale, and
+high where guidance has saturated them; the mean difference of neighbouring pixels, which blur
+lowers; and how far apart clips of one caption are. True clips of the same captions stand in the
+first row. Each row is kept in --results until the weights change; the table is written to
+benchmarks/guidance.md.
 """
 
 import datetime
@@ -41,6 +42,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "`apg`, limit 0.1": {"guidance": "apg", "guidance_limit": 0.1},
     "`cfg_zero`": {"guidance": "cfg_zero"},
     "`cfg_zero`, no rest": {"guidance": "cfg_zero", "guidance_zero_until": 1.0},
+    # Thresholding divides by what is out of range, and so hides that colours are saturated.
+    "`cfg`, clipped": {"threshold_max": 1.0},
+    "`apg`, clipped": {"guidance": "apg", "threshold_max": 1.0},
 }
 AUTOGUIDANCE = "autoguidance, `cfg`"
 
@@ -118,7 +122,7 @@ def page(rows: dict[str, Row], settings: dict[str, Any], is_guided: bool) -> str
     command = "    python benchmarks/guidance.py" + " --guide=WORKDIR" * is_guided
     text = (
         f"{settings['captions']} held-out captions of `moving_shapes`, the same seeds in each row, "
-        f"base clips of `weights/small` at the steps of its config. Saturation: values beyond "
+        f"base clips of {settings['steps']} steps. Saturation: values beyond "
         f"±0.98. Sharpness: mean difference of neighbouring pixels. Diversity: mean RMSE of two "
         f"clips of one caption, {settings['seeds']} seeds of each of {settings['varied']} "
         f"captions. {datetime.date.today()}, {os.cpu_count()} cores of an x86-64 VM, float32."
@@ -167,7 +171,8 @@ def main(argv: list[str]) -> None:
         ]
     settings = {
         "weights": identities(weights, ("stunet",))["stunet"], "captions": given.captions,
-        "varied": varied, "seeds": given.seeds, "steps": given.steps,
+        "varied": varied, "seeds": given.seeds,
+        "steps": given.steps or shipped.config.sampling.num_steps,
     }  # fmt: skip
     rows = {"true clips": measured(np.stack(truth), captions, [])}
     progress = Progress("guidance", len(ways), "rows")

@@ -147,8 +147,9 @@ def _sampling(entries: Mapping[str, StageEntry]) -> str:
     rows = [("stage", "sampler", "steps", "guidance")]
     for name, entry in entries.items():
         sampling = entry["config"]["sampling"]
-        rows.append((f"`{name}`", sampling["sampler"], str(sampling["num_steps"]),
-                     f"{sampling['guidance_scale']:g}"))  # fmt: skip
+        method = sampling.get("guidance", "cfg")  # older than the choice
+        guidance = f"{sampling['guidance_scale']:g}" + (f" (`{method}`)" if method != "cfg" else "")
+        rows.append((f"`{name}`", sampling["sampler"], str(sampling["num_steps"]), guidance))
     return _table(rows)
 
 
