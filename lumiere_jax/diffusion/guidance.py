@@ -40,7 +40,7 @@ def guide(
 
     Ho & Salimans, arXiv 2207.12598, in the convention of Imagen, arXiv 2205.11487, equation 2:
     scale 1 is the conditional model. As the weights sum to one, it means the same for predictions
-    of v, noise or x0. In autoguidance (Karras et al., arXiv 2406.02507, equation 3) the null
+    of v, noise or x0. In autoguidance (Karras et al., arXiv 2406.02507) the null
     branch is a weaker network's prediction for the same text.
 
     The prediction is of a batch that `pair` made; `scale`, a scalar or `[batch]`, may be traced. A

@@ -34,7 +34,7 @@ def guide(
     scale: Float[Array, " batch"],
     projection: Projection,
 ) -> tuple[Clips, Clips]:
-    """Guided estimates of clean data, and the next state (arXiv 2410.02416, algorithm 1).
+    """Guided estimates of clean data, and the next state (arXiv 2410.02416).
 
     It is defined for estimates of clean data: only they have a direction that is that of contrast
     and saturation. Others must be converted before. The difference of the two estimates is added

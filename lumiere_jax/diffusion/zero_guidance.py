@@ -17,7 +17,7 @@ Levels = Float[Array, " batch"]
 
 
 def guide(conditional: Clips, null: Clips, z: Clips, log_snr: Levels, scale: Levels) -> Clips:
-    """Guided estimates of clean data (arXiv 2503.18886, section 4.1).
+    """Guided estimates of clean data (arXiv 2503.18886).
 
     The null velocity is first multiplied by the number that brings it nearest to the conditional
     one, for each clip: `s = <u, u_null> / |u_null|²`. Then `s u_null + scale (u - s u_null)`.
@@ -39,7 +39,7 @@ def guide(conditional: Clips, null: Clips, z: Clips, log_snr: Levels, scale: Lev
 
 
 def at_rest(z: Clips, log_snr: Levels) -> Clips:
-    """The estimate of clean data that has no velocity: the zero-init of section 4.2."""
+    """The estimate of clean data that has no velocity: the zero-init of that paper."""
     return z / _total(z, log_snr)
 
 
