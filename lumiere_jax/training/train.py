@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -62,7 +63,8 @@ def train(
       The final state.
 
     Raises:
-      UserError: for a config, data source or checkpoint that cannot be used.
+      UserError: for a config, data source or checkpoint that cannot be used, or a workdir that
+        another run uses.
       NonFiniteError: if the loss or a gradient is not finite.
       Preempted: after SIGTERM to any process, when the checkpoint of the step is complete.
       Interrupted: likewise after Ctrl-C; a second one does not wait for the checkpoint.
@@ -71,7 +73,21 @@ def train(
     text.pin_weights(config.text)
     stage = Stage.from_config(config)
     check_one_round(stage.config.distillation)
-    settings, folder = stage.config.train, make_workdir(workdir)
+    with _claimed(make_workdir(workdir)) as folder:
+        programs = Programs() if programs is None else programs
+        return _train(config, stage, folder, profile_steps, programs, begin)
+
+
+def _train(
+    config: ConfigDict,
+    stage: Stage,
+    folder: epath.Path,
+    profile_steps: tuple[int, int] | None,
+    programs: Programs,
+    begin: float,
+) -> TrainState:
+    """Trains in a workdir that is this run's alone; `begin` is when the run began."""
+    settings = stage.config.train
     mesh = create_mesh(stage.config.mesh)
     say(distributed.start_report(mesh, settings.batch_size))
     source = open_source(stage, folder)
@@ -80,7 +96,6 @@ def train(
     optimizer = create_optimizer(stage.config.optimizer, settings.num_steps)
     shapes = state_shapes(stage, optimizer, mesh)
     say(f"parameters: {count(shapes.trainable):,} trained, {count(shapes.frozen):,} frozen")
-    programs = Programs() if programs is None else programs
     checkpointer = checkpoint.Checkpointer(
         folder, keep_last=settings.keep_last, keep_best=settings.keep_best,
         keep_snapshots=settings.ema_snapshots > 0,
@@ -295,6 +310,28 @@ def check_one_round(config: DistillationConfig | None) -> None:
             f"distillation.steps={config.steps} are several rounds, each a run of its own; use "
             "`lumiere_jax.main`, or `lumiere_jax.training.distill.distil`."
         )
+
+
+@contextlib.contextmanager
+def _claimed(folder: epath.Path) -> Iterator[epath.Path]:
+    """Keeps a second run out of a workdir; the kernel forgets the claim of one that is killed.
+
+    Not where many hosts share it: there, the claim of a host that is gone may stay for a while.
+    """
+    if jax.process_count() > 1 or "://" in str(folder):
+        yield folder
+        return
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"--workdir={folder} is used by another training that runs; wait for its end, or "
+                "choose another folder."
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield folder
 
 
 def make_workdir(place: str | Path) -> epath.Path:

@@ -11,6 +11,7 @@ import av
 import jax
 import numpy as np
 import pytest
+from etils import epath
 from flax.traverse_util import flatten_dict
 from PIL import Image
 
@@ -97,6 +98,22 @@ def test_interrupt_is_told_in_one_line_and_the_run_goes_on(tmp_path):
     newest = len(metric(tmp_path, "loss"))  # not one step is lost
     assert f"saved step {newest};" in stdout and saved_arrays(tmp_path, newest)
     assert list(metric(tmp_path, "loss")) == list(range(1, newest + 1))
+
+
+def test_a_second_run_is_kept_out_of_a_workdir_and_a_killed_one_is_not_waited_for(tmp_path):
+    hold = (
+        "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX)\n"
+        "print(flush=True); input()"
+    )
+    command = [sys.executable, "-c", hold, str(tmp_path / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(UserError, match="is used by another training that runs"):
+            train(tiny_config("t2i", **ONE_STEP), tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+        other.kill()
+    with training._claimed(epath.Path(tmp_path)), pytest.raises(UserError):
+        train(tiny_config("t2i", **ONE_STEP), tmp_path)
 
 
 class Interruption(Exception):
