@@ -155,7 +155,9 @@ def _left_over(run: _Run, state: TrainState) -> Due:
     due = Cadence(run.stage.config.train).at(step)
     lines = metric_writer.read(run.folder)
     is_evaluated = any(line["step"] == step and "eval_loss" in line for line in lines)
-    is_shown = samples.sheet(run.folder, step).exists()
+    # Hosts may see a shared folder a moment apart.
+    is_evaluated = distributed.agree(is_evaluated)
+    is_shown = distributed.agree(samples.sheet(run.folder, step).exists())
     return nothing._replace(
         evaluates=due.evaluates and not is_evaluated, shows=due.shows and not is_shown
     )
