@@ -166,6 +166,12 @@ class HeldOut:
             if (last.name, last.resolution) == (data.name, size):
                 data = dataclasses.replace(data, folder=last.folder)
         if self.data_folder is not None:
+            names = [entry["name"] for entry in data.mixture] or [data.name]
+            if not any(map(is_folder, names)):
+                raise UserError(
+                    f"--data_folder={self.data_folder}: the clips of {self.generator.base} are "
+                    f"drawn ({', '.join(names)}), and come from no folder; leave the flag out."
+                )
             data = dataclasses.replace(data, folder=str(self.data_folder))
         elif is_folder(data.name) and not data.folder:
             raise UserError(

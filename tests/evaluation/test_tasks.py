@@ -71,6 +71,11 @@ def test_clips_may_have_moved(folders):
         task(low, high, data_folder=folders / "16").check()
 
 
+def test_drawn_clips_have_no_folder(tmp_path):
+    with pytest.raises(UserError, match="are drawn .moving_shapes., and come from no folder"):
+        task(tiny_config("stunet"), data_folder=tmp_path).check()
+
+
 def test_too_few_clips_are_told_before_anything_is_loaded(folders):
     with pytest.raises(UserError, match="--num_videos=9: .* holds out 4 clips only"):
         dataclasses.replace(task(*stages(folders)), num_videos=9).check()
