@@ -68,12 +68,12 @@ def accuracy(model, some: Set) -> float:
     return float(np.mean([right[some.classes == name].mean() for name in np.unique(some.classes)]))
 
 
-def table(train: Set, held_out: Set, others: dict[str, Set]) -> str:
-    """A row for each set: FVD to the held-out clips, class, motion, sharpness, nearest clip."""
+def table(model, train: Set, held_out: Set, others: dict[str, Set]) -> str:
+    """A row for each set: FVD to the held-out clips, class by a `classifier`, motion and so on."""
     count, rng = len(held_out.clips), np.random.default_rng(0)
     drawn = subset(train, rng.permutation(len(train.clips))[:count])
     rows = {"held-out clips": held_out, "training clips, as many": drawn} | others
-    model, real = classifier(train), motion(held_out.clips).mean()
+    real = motion(held_out.clips).mean()
     lines = [
         "| set | clips | FVD to held-out clips | class as asked | motion, in levels (to held-out) "
         "| sharpness | distance to the nearest training clip, median |",
@@ -89,8 +89,10 @@ def table(train: Set, held_out: Set, others: dict[str, Set]) -> str:
             f"| {name} | {len(some.clips)} | {fvd} | {told} | {moves:.2f} ({moves / real:.2f}×) | "
             f"{sharpness(some.clips).mean():.2f} | {far} |"
         )
-    halves = [distance(*np.array_split(train.logits[rng.permutation(len(train.clips))], 2))]
-    lines.append(f"\nTwo halves of the {len(train.clips)} training clips: FVD {halves[0]:.1f}.")
+    halves = np.array_split(train.logits[rng.permutation(len(train.clips))], 2)
+    lines.append(
+        f"\nTwo halves of the {len(train.clips)} training clips: FVD {distance(*halves):.1f}."
+    )
     return "\n".join(lines)
 
 
@@ -99,9 +101,9 @@ def subset(some: Set, chosen: np.ndarray) -> Set:
     return Set(some.clips[chosen], some.classes[chosen], some.logits[chosen])
 
 
-def confusion(train: Set, some: Set) -> str:
-    """How clips that were asked for a class (row) are told (column)."""
-    names, told = np.unique(train.classes), classifier(train).predict(some.logits)
+def confusion(model, some: Set) -> str:
+    """How clips that were asked for a class (row) are told (column) by a `classifier`."""
+    names, told = model.classes_, model.predict(some.logits)
     lines = ["| asked | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for name in names:
         counts = [str(int(np.sum((some.classes == name) & (told == other)))) for other in names]

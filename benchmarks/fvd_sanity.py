@@ -9,7 +9,6 @@ Sources: `moving_shapes`, and windows of the real clips in the package scikit-vi
 kept in .cache/fvd_sanity, so the same command resumes. Writes fvd_sanity.json and fvd_sanity.png.
 """
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -19,13 +18,14 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from absl import flags
+from cached_features import CachedFeatures
 from damages import DAMAGES
 
 from lumiere_jax.data.moving_shapes import MovingShapes
 from lumiere_jax.data.pixels import to_uint8
 from lumiere_jax.data.video_io import read_video
 from lumiere_jax.data.video_timing import probe_video
-from lumiere_jax.evaluation.networks import FeatureNetwork, i3d_network
+from lumiere_jax.evaluation.networks import i3d_network
 from lumiere_jax.evaluation.profiles import PROFILES
 from lumiere_jax.metrics.frechet import Moments, frechet_distance, symmetric_root
 from lumiere_jax.runtime import devices, errors
@@ -61,23 +61,6 @@ def real(count: int) -> np.ndarray:
             clips.append(window[:, corner[0] : corner[0] + SIZE, corner[1] : corner[1] + SIZE])
     order = np.random.default_rng(0).permutation(len(clips))[:count]
     return np.stack([clips[i] for i in order])
-
-
-class CachedFeatures:
-    """Logits of clips, kept by the clips' checksum."""
-
-    def __init__(self, network: FeatureNetwork, folder: Path):
-        self._network, self._folder = network, folder
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def __call__(self, clips: np.ndarray) -> np.ndarray:
-        """Logits `[n, 400]`."""
-        digest = hashlib.sha256(self._network.fingerprint.encode() + clips.tobytes()).hexdigest()
-        path = self._folder / f"{digest[:20]}.npy"
-        if not path.is_file():
-            with written(path) as temporary:
-                np.save(temporary, self._network(list(clips)))
-        return np.load(path)
 
 
 def measure(clips: np.ndarray, features: CachedFeatures, progress: Progress) -> dict:

@@ -8,23 +8,31 @@ trained for a step. Prints tables and writes pictures; logits are kept in --work
 command resumes.
 """
 
-import hashlib
 from pathlib import Path, PurePosixPath
 
 import damages
 import numpy as np
 from absl import flags
-from clip_figures import Clips, Logits, Set, confusion, show_nearest, show_samples, table
+from cached_features import CachedFeatures
+from clip_figures import (
+    Clips,
+    Logits,
+    Set,
+    classifier,
+    confusion,
+    show_nearest,
+    show_samples,
+    table,
+)
 from etils import epath
 
 from lumiere_jax.data.prepared_format import Index, Shard, open_reader
 from lumiere_jax.data.sources import spread
 from lumiere_jax.data.video_io import read_video
 from lumiere_jax.data.video_timing import probe_video
-from lumiere_jax.evaluation.networks import FeatureNetwork, i3d_network
+from lumiere_jax.evaluation.networks import i3d_network
 from lumiere_jax.evaluation.profiles import PROFILES
 from lumiere_jax.runtime import devices, errors
-from lumiere_jax.runtime.files import written
 from lumiere_jax.runtime.progress import Progress
 
 _CLIPS = flags.DEFINE_string("clips", None, "Folder that prepare_data wrote.", required=True)
@@ -37,28 +45,13 @@ BLUR = 2.0  # deviation in pixels, of the set that a model should beat by far
 BLOCK = 64  # clips whose logits are kept together
 
 
-class Kept:
-    """Logits of clips, kept in a folder by the clips' checksum."""
-
-    def __init__(self, network: FeatureNetwork, folder: Path):
-        """Takes the network whose logits they are."""
-        self._network, self._folder = network, folder
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def __call__(self, label: str, clips: Clips) -> Logits:
-        """Logits of clips, a block at a time."""
-        progress = Progress(f"I3D of {label}", len(clips), "clips")
-        blocks = []
-        for start in range(0, len(clips), BLOCK):
-            block = clips[start : start + BLOCK]
-            digest = hashlib.sha256(self._network.fingerprint.encode() + block.tobytes())
-            path = self._folder / f"{digest.hexdigest()[:24]}.npy"
-            if not path.is_file():
-                with written(path) as temporary:
-                    np.save(temporary, self._network(list(block)))
-            blocks.append(np.load(path))
-            progress.update(start + len(block))
-        return np.concatenate(blocks)
+def logits_of(features: CachedFeatures, label: str, clips: Clips) -> Logits:
+    """Logits of clips, a block at a time."""
+    progress, blocks = Progress(f"I3D of {label}", len(clips), "clips"), []
+    for start in range(0, len(clips), BLOCK):
+        blocks.append(features(clips[start : start + BLOCK]))
+        progress.update(start + len(blocks[-1]))
+    return np.concatenate(blocks)
 
 
 def prepared(folder: str, split: str, count: int | None = None) -> tuple[Clips, np.ndarray]:
@@ -85,10 +78,10 @@ def main(argv: list[str]) -> None:
     """Prints the tables and writes the pictures."""
     del argv
     devices.split_cpu()
-    keep = Kept(i3d_network(PROFILES["unterthiner"]), Path(_WORK.value))
+    features = CachedFeatures(i3d_network(PROFILES["unterthiner"]), Path(_WORK.value))
 
     def of(label: str, clips: Clips, classes: np.ndarray) -> Set:
-        return Set(clips, classes, keep(label, clips))
+        return Set(clips, classes, logits_of(features, label, clips))
 
     generated = made(_GENERATED.value)
     train = of("training clips", *prepared(_CLIPS.value, "train"))
@@ -101,9 +94,10 @@ def main(argv: list[str]) -> None:
     drawn = rng.permutation(len(train.clips))[: len(generated)]
     blurred = np.stack([damages.blur(train.clips[n], BLUR, rng) for n in drawn])
     sets[f"training clips, blurred (σ = {BLUR:g})"] = of("blurred", blurred, train.classes[drawn])
-    print(table(train, held_out, sets))
+    model = classifier(train)
+    print(table(model, train, held_out, sets))
     for name, some in {"held-out clips": held_out, "generated": sets["generated"]}.items():
-        print(f"\n{name}:\n\n{confusion(train, some)}")
+        print(f"\n{name}:\n\n{confusion(model, some)}")
     output = Path(_OUTPUT.value)
     show_samples(output / "ucf101_samples.png", sets["generated"])
     show_nearest(output / "ucf101_nearest.png", sets["generated"], train)

@@ -14,9 +14,11 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from lumiere_jax.data.config import DataConfig
 from lumiere_jax.data.masks import MaskMix
 from lumiere_jax.diffusion.distillation import StudentWeighting
+from lumiere_jax.diffusion.guidance_names import GuidanceName
 from lumiere_jax.diffusion.losses import Weighting
 from lumiere_jax.diffusion.multidiffusion import windows
 from lumiere_jax.diffusion.parameterization import Kind
+from lumiere_jax.diffusion.sampler_names import SamplerName
 from lumiere_jax.diffusion.schedule import resolution_shift
 from lumiere_jax.runtime.config_section import ConfigSection
 from lumiere_jax.runtime.errors import UserError
@@ -139,10 +141,10 @@ class TrainConfig(ConfigSection):
 class SamplingConfig(ConfigSection):
     """How the stage is sampled unless a request says otherwise, see `SamplingOptions`."""
 
-    sampler: Literal["ddim", "ancestral", "dpmpp_2m", "ddpm"] = "ddim"  # "ddpm": learned variance
+    sampler: SamplerName = "ddim"  # "ddpm": learned variance
     num_steps: int = 50
     guidance_scale: float = 4.0
-    guidance: Literal["cfg", "apg", "cfg_zero"] = "cfg"
+    guidance: GuidanceName = "cfg"
     guidance_parallel: float = 0.0  # these three: of "apg"
     guidance_limit: float = 0.0
     guidance_momentum: float = -0.5

@@ -55,14 +55,15 @@ def test_a_class_that_is_told_and_one_that_is_not():
 def test_table_and_pictures(tmp_path):
     rng = np.random.default_rng(0)
     train, test, bad = made_set(40, rng), made_set(10, rng), made_set(10, rng, apart=0)
-    text = figures.table(train, test, {"generated": bad})
+    told = figures.classifier(train)
+    text = figures.table(told, train, test, {"generated": bad})
     rows = {line.split(" | ")[0]: line for line in text.splitlines() if line.startswith("| ")}
     assert "| 30 | - | 100% |" in rows["| held-out clips"]
     fvd = [
         float(rows[name].split(" | ")[2]) for name in ("| generated", "| training clips, as many")
     ]
     assert fvd[0] > fvd[1] + 10
-    assert "| A | 10 | 0 | 0 |" in figures.confusion(train, test)
+    assert "| A | 10 | 0 | 0 |" in figures.confusion(told, test)
     figures.show_samples(tmp_path / "samples.png", test, frames=2)
     figures.show_nearest(tmp_path / "nearest.png", bad, train, count=2, frames=2)
     for name in ("samples", "nearest"):
