@@ -8,7 +8,7 @@ trained for a step. Prints tables and writes pictures; logits are kept in --work
 command resumes.
 """
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import damages
 import numpy as np
@@ -16,7 +16,6 @@ from absl import flags
 from cached_features import CachedFeatures
 from clip_figures import (
     Clips,
-    Logits,
     Set,
     classifier,
     confusion,
@@ -24,16 +23,13 @@ from clip_figures import (
     show_samples,
     table,
 )
-from etils import epath
+from real_clips import logits_of, prepared
 
-from lumiere_jax.data.prepared_format import Index, Shard, open_reader
-from lumiere_jax.data.sources import spread
 from lumiere_jax.data.video_io import read_video
 from lumiere_jax.data.video_timing import probe_video
 from lumiere_jax.evaluation.networks import i3d_network
 from lumiere_jax.evaluation.profiles import PROFILES
 from lumiere_jax.runtime import devices, errors
-from lumiere_jax.runtime.progress import Progress
 
 _CLIPS = flags.DEFINE_string("clips", None, "Folder that prepare_data wrote.", required=True)
 _GENERATED = flags.DEFINE_string("generated", None, "Output of eval, of the model.", required=True)
@@ -42,27 +38,6 @@ _WORK = flags.DEFINE_string("work", ".cache/ucf101_model", "Folder of logits.")
 _OUTPUT = flags.DEFINE_string("output", ".", "Folder for the pictures.")
 
 BLUR = 2.0  # deviation in pixels, of the set that a model should beat by far
-BLOCK = 64  # clips whose logits are kept together
-
-
-def logits_of(features: CachedFeatures, label: str, clips: Clips) -> Logits:
-    """Logits of clips, a block at a time."""
-    progress, blocks = Progress(f"I3D of {label}", len(clips), "clips"), []
-    for start in range(0, len(clips), BLOCK):
-        blocks.append(features(clips[start : start + BLOCK]))
-        progress.update(start + len(blocks[-1]))
-    return np.concatenate(blocks)
-
-
-def prepared(folder: str, split: str, count: int | None = None) -> tuple[Clips, np.ndarray]:
-    """Prepared clips and their classes; `count` of them as `eval --task=held_out` takes them."""
-    index, root = Index.load(epath.Path(folder)), epath.Path(folder)
-    form, lengths = index.record_format(), index.shard_lengths[split]
-    names = [Shard(split, number, len(lengths)).file_name for number in range(len(lengths))]
-    records = [form.parse(one) for name in names for one in open_reader(root / name).read_all()]
-    chosen = [records[number] for number in spread(records, count or len(records))]
-    paths = [PurePosixPath(record.path) for record in chosen]
-    return np.stack([r.frames for r in chosen]), np.array([path.parent.name for path in paths])
 
 
 def made(output: str, count: int | None = None) -> Clips:
@@ -83,9 +58,13 @@ def main(argv: list[str]) -> None:
     def of(label: str, clips: Clips, classes: np.ndarray) -> Set:
         return Set(clips, classes, logits_of(features, label, clips))
 
+    def real(label: str, split: str, count: int | None = None) -> Set:
+        read = prepared(_CLIPS.value, split, count)
+        return of(label, read.clips, read.classes)
+
     generated = made(_GENERATED.value)
-    train = of("training clips", *prepared(_CLIPS.value, "train"))
-    held_out = of("held-out clips", *prepared(_CLIPS.value, "test", len(generated)))
+    train = real("training clips", "train")
+    held_out = real("held-out clips", "test", len(generated))
     sets = {"generated": of("generated", generated, held_out.classes)}
     if _UNTRAINED.value:
         clips = made(_UNTRAINED.value, len(generated))
