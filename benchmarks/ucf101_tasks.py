@@ -31,7 +31,7 @@ from lumiere_jax.runtime.progress import Progress
 _CLIPS = flags.DEFINE_string("clips", None, "Folder that prepare_data wrote.", required=True)
 _BASE = flags.DEFINE_string("base", None, "Run of the stage stunet_conditional.", required=True)
 _CASES = flags.DEFINE_integer("cases", 64, "Held-out clips of each task.", lower_bound=2)
-_WORK = flags.DEFINE_string("work", ".cache/ucf101_tasks", "Folder of clips and logits.")
+_WORK = flags.DEFINE_string("work", ".cache/ucf101_model", "Folder of clips and logits.")
 _OUTPUT = flags.DEFINE_string("output", ".", "Folder for the pictures.")
 
 SHOWN = 6
@@ -40,7 +40,7 @@ CONDITIONS = {"its own condition": True, "that of another clip": False}
 
 def made(pipeline: LumierePipeline, task: str, own: bool, all_cases: list[Case]) -> Clips:
     """The clips of a task, each kept as soon as it is there."""
-    weights = checkpoint.fingerprint(pipeline.base)[:12]
+    weights = checkpoint.fingerprint(pipeline.base[1])[:12]
     folder = Path(_WORK.value) / weights / f"{task}_{'own' if own else 'other'}"
     folder.mkdir(parents=True, exist_ok=True)
     progress, clips = Progress(f"{task}, {folder.name}", len(all_cases), "clips"), []
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
     del argv
     devices.split_cpu()
     pipeline = LumierePipeline.from_checkpoints(_BASE.value, show_progress=False)
-    features = CachedFeatures(i3d_network(PROFILES["unterthiner"]), Path(_WORK.value) / "logits")
+    features = CachedFeatures(i3d_network(PROFILES["unterthiner"]), Path(_WORK.value))
     train = prepared(_CLIPS.value, "train")
     told = classifier(
         Set(train.clips, train.classes, logits_of(features, "training clips", train.clips))
