@@ -23,6 +23,7 @@ class DataConfig(ConfigSection):
     two_object_probability: float = 0.5  # share of clips with two where `max_objects` is 2
     textured_probability: float = 0.5  # moving_shapes: share of backgrounds that are not plain
     size: int = 1_000_000  # moving_shapes, moving_digits: clips of an epoch
+    motions: str = "straight"  # moving_shapes, moving_digits: or "long", for clips of five seconds
     segments: int = 1  # moving_shapes: into how many parts a path is cut, of which a clip shows one
     seed: int = 0  # moving_shapes, moving_digits: of the whole source
     folder: str = ""  # of all other sources; those of a mixture may be relative to it

@@ -3,30 +3,36 @@
 Coloured shapes move in straight lines, or stand still, over plain or textured backgrounds. The
 truth about every clip is known, so `lumiere_jax.metrics.oracle` can say whether a generated clip
 shows what its caption asks for. About a tenth of all combinations of shape, colour, direction and
-background colour are held out of the training split and make up the test split.
+background colour are held out of the training split and make up the test split. In clips of five
+seconds (`motions="long"`), objects have the motions of `lumiere_jax.data.motions` instead, and one
+may pass behind another; `lumiere_jax.metrics.long_oracle` reads them.
 """
 
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Iterable
 from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
 
+from lumiere_jax.data import motions
 from lumiere_jax.data.pixels import Video
 from lumiere_jax.data.procedural import ProceduralSource
 from lumiere_jax.data.scene import (
     BACKGROUND_COLOURS,
     BACKGROUND_KINDS,
     DIRECTIONS,
+    OBJECT_COLOURS,
     PATH_LENGTH,
+    SHAPES,
     SIZES,
     Scene,
     SceneObject,
     render,
 )
-from lumiere_jax.data.scene_captions import all_combinations, describe, parse_caption
+from lumiere_jax.data.scene_captions import all_combinations, describe, fits, parse_caption
 from lumiere_jax.data.source import fingerprint
 
 __all__ = ["MovingShapes", "Scene", "SceneObject", "is_held_out", "parse_caption", "render"]
@@ -34,6 +40,14 @@ __all__ = ["MovingShapes", "Scene", "SceneObject", "is_held_out", "parse_caption
 _HELD_OUT_ONE_IN = 10
 _MARGIN = 0.02  # of the frame's width, between the object and the border
 _PLACEMENTS = 8  # tries at keeping two objects apart
+_LONG_PLACEMENTS = 24  # the same where paths are not straight
+_APART = 0.6  # of the two radii: the least distance then, or other motions are drawn
+_PASSING = 0.3  # share of clips of two objects, of the long world, in which one passes behind
+_PASSING_WAY = (0.88, 0.98)  # of the room that there is
+_FRONT_WAY = (0.35, 0.45)  # of the object in front, where it moves
+_MEETING = (0.42, 0.58)  # when their centres are closest
+_OFF_CENTRE = 0.05
+_CLEAR = 0.9  # of the two radii: how far apart they begin and end
 
 Combination = tuple[str, str, str, str]
 
@@ -97,7 +111,8 @@ class MovingShapes(ProceduralSource):
         settings = (self.num_frames, self.resolution, self.split, self.size, shares, self.seed)
         # Sources without segments keep the name they had before.
         segments = (self.segments,) if self.segments > 1 else ()
-        return fingerprint("moving_shapes", settings=(*settings, *segments))
+        world = (self.motions,) if self.motions != "straight" else ()
+        return fingerprint("moving_shapes", settings=(*settings, *segments, *world))
 
     def scene(self, index: int) -> Scene:
         """The truth about clip `index`."""
@@ -119,15 +134,59 @@ class MovingShapes(ProceduralSource):
         return np.linspace(begin, end, self.num_frames)
 
     def _draw_scene(self, rng: np.random.Generator) -> Scene:
+        return self._draw_long(rng) if self.motions == "long" else self._draw_straight(rng)
+
+    def _draw_long(self, rng: np.random.Generator) -> Scene:
+        """Draws one object, or two until they are apart or one passes behind the other."""
+        two = rng.uniform() < self.share_of_two
+        passing = two and rng.uniform() < _PASSING
+        while True:
+            combinations = self._draw_combinations(1 + two, passing, rng)
+            sizes = [_choose(SIZES, rng) for _ in combinations]
+            if passing or sizes == ["large", "large"]:
+                sizes[0] = "small"  # what is to be hidden
+            names = [combination[2] for combination in combinations]
+            paths = _passing_paths(sizes, names, rng) if passing else _long_paths(sizes, names, rng)
+            gap = _APART * sum(SIZES[size] / 2 for size in sizes)
+            if not two or passing or motions.clearance(paths) >= gap:
+                break
+        objects = tuple(
+            SceneObject(shape, colour, size, name, _centre(path, 0.0), _centre(path, 1.0), path)
+            for (shape, colour, name, _), size, path in zip(combinations, sizes, paths, strict=True)
+        )
+        return Scene(objects, combinations[0][3], self._draw_kind(rng), passing)
+
+    def _draw_combinations(
+        self, count: int, passing: bool, rng: np.random.Generator
+    ) -> list[Combination]:
+        """Draws objects of different colours for one background until all are in the split."""
+        held_out = self.split == "test"
+        while True:
+            names = [motions.draw_motion(rng).name for _ in range(count)]
+            if passing:
+                names = _passing_directions(rng)
+            background = _choose(BACKGROUND_COLOURS, rng)
+            found = [
+                (_choose(SHAPES, rng), _choose(OBJECT_COLOURS, rng), n, background) for n in names
+            ]
+            in_split = all(is_held_out(*combination) == held_out for combination in found)
+            colours = {combination[1] for combination in found}
+            if in_split and len(colours) == count and fits(names, passing):
+                return found
+
+    def _draw_kind(self, rng: np.random.Generator) -> str:
+        if rng.uniform() >= self.textured_probability:
+            return "plain"
+        return BACKGROUND_KINDS[1 + int(rng.integers(len(BACKGROUND_KINDS) - 1))]
+
+    def _draw_straight(self, rng: np.random.Generator) -> Scene:
         combinations = [self._combinations[int(rng.integers(len(self._combinations)))]]
         if rng.uniform() < self.share_of_two:
             combinations.append(self._draw_companion(combinations[0], rng))
         sizes = [list(SIZES)[int(rng.integers(len(SIZES)))] for _ in combinations]
         if sizes == ["large", "large"]:  # two large objects would hide each other
             sizes[int(rng.integers(2))] = "small"
-        kind = "plain"
-        if rng.uniform() < self.textured_probability:
-            kind = BACKGROUND_KINDS[1 + int(rng.integers(len(BACKGROUND_KINDS) - 1))]
+        kind = self._draw_kind(rng)
         objects = _build_objects(combinations, sizes, rng)
         return Scene(objects, combinations[0][3], kind)
 
@@ -156,3 +215,64 @@ def _build_objects(
             combinations, sizes, paths, strict=True
         )
     )
+
+
+def _choose(names: Iterable[str], rng: np.random.Generator) -> str:
+    every = list(names)
+    return every[int(rng.integers(len(every)))]
+
+
+def _half(size: str) -> motions.Half:
+    return SIZES[size] / 2, SIZES[size] / 2
+
+
+def _centre(path: motions.Path, time: float) -> tuple[float, float]:
+    x, y = path(np.array([time]))[0].tolist()
+    return x, y
+
+
+def _long_paths(
+    sizes: list[str], names: list[str], rng: np.random.Generator
+) -> tuple[motions.Path, ...]:
+    """Paths for these motions: of two, those of several draws that stay furthest apart."""
+    halves = [_half(size) for size in sizes]
+    drawn = [motions.MOTIONS[name] for name in names]
+    draws = [
+        tuple(motion.draw(half, rng) for motion, half in zip(drawn, halves, strict=True))
+        for _ in range(_LONG_PLACEMENTS if len(names) > 1 else 1)
+    ]
+    return max(draws, key=motions.clearance) if len(names) > 1 else draws[0]
+
+
+def _passing_directions(rng: np.random.Generator) -> list[str]:
+    """Draws how the object behind moves, and how the one in front: not at all, or athwart."""
+    behind = _choose((name for name in DIRECTIONS if name != "still"), rng)
+    athwart = [n for n in DIRECTIONS if np.dot(DIRECTIONS[n], DIRECTIONS[behind]) < 0.1]
+    return [behind, "still" if rng.uniform() < 0.5 else _choose(athwart, rng)]
+
+
+def _passing_paths(
+    sizes: list[str], names: list[str], rng: np.random.Generator
+) -> tuple[motions.Path, ...]:
+    """Two straight paths whose objects are clear of each other but in the middle of the clip."""
+    units = [np.array(DIRECTIONS[name]) for name in names]
+    radii = [SIZES[size] / 2 for size in sizes]
+    lows = [radius + _MARGIN for radius in radii]
+    room = (1.0 - 2.0 * lows[0]) / np.abs(units[0]).max()
+    while True:
+        step = units[0] * room * rng.uniform(*_PASSING_WAY)
+        start = rng.uniform(lows[0] - np.minimum(step, 0.0), 1.0 - lows[0] - np.maximum(step, 0.0))
+        meeting = rng.uniform(*_MEETING)
+        front_step = units[1] * rng.uniform(*_FRONT_WAY)
+        offset = rng.uniform(-_OFF_CENTRE, _OFF_CENTRE, 2)
+        front = start + meeting * (step - front_step) + offset
+        paths = [
+            np.stack([place, place + way]) for place, way in ((start, step), (front, front_step))
+        ]
+        inside = paths[1].min() >= lows[1] and paths[1].max() <= 1.0 - lows[1]
+        gaps = np.linalg.norm(paths[0] - paths[1], axis=1)
+        if inside and gaps.min() >= _CLEAR * sum(radii):
+            return tuple(
+                motions.Polyline((0.0, 1.0), tuple((x, y) for x, y in path.tolist()))
+                for path in paths
+            )

@@ -5,8 +5,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from lumiere_jax.data.source import SPLITS
+from lumiere_jax.data.source import SPLITS, check_choice
 from lumiere_jax.runtime.errors import UserError
+
+WORLDS = ("straight", "long")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +23,7 @@ class ProceduralSource:
     max_objects: int = 1  # 1, or 2 to allow two objects in a clip
     two_object_probability: float = 0.5  # share of clips with two objects where `max_objects` is 2
     seed: int = 0  # of the whole source
+    motions: str = "straight"  # or "long": those of `motions.KINDS`, for clips of five seconds
 
     name: ClassVar[str]
     least_resolution: ClassVar[int]
@@ -30,6 +33,7 @@ class ProceduralSource:
             raise UserError(f"{self.name}: split={self.split!r} must be 'train' or 'test'")
         if self.max_objects not in (1, 2):
             raise UserError(f"{self.name}: max_objects={self.max_objects} must be 1 or 2")
+        check_choice(self.name, motions=(self.motions, WORLDS))
         if self.fps <= 0:
             raise UserError(f"{self.name}: fps={self.fps} must be above 0")
         least = {"num_frames": 1, "size": 1, "segments": 1, "resolution": self.least_resolution}

@@ -59,14 +59,15 @@ _POINTS_PER_CHUNK = 2**21  # bounds the memory of long, large clips
 
 @dataclasses.dataclass(frozen=True)
 class SceneObject:
-    """One object and its straight path."""
+    """One object and its path."""
 
     shape: str  # one of `SHAPES`
     colour: str  # a key of `OBJECT_COLOURS`
     size: str  # a key of `SIZES`
-    direction: str  # a key of `DIRECTIONS`
+    direction: str  # a key of `DIRECTIONS`, or of `motions.MOTIONS`
     start: tuple[float, float]  # centre (x, y) in the first frame, fractions of the frame's width
     end: tuple[float, float]  # centre (x, y) in the last frame; `start` when standing still
+    path: Callable[[np.ndarray], np.ndarray] | None = None  # centres at times; None: a straight one
 
     @property
     def radius(self) -> float:
@@ -75,6 +76,8 @@ class SceneObject:
 
     def centers(self, times: Float[np.ndarray, " time"]) -> Float32[np.ndarray, "time 2"]:
         """The centres (x, y) at times in [0, 1]."""
+        if self.path is not None:
+            return self.path(np.asarray(times)).astype(np.float32)
         start, end = np.asarray(self.start), np.asarray(self.end)
         return (start + np.asarray(times)[:, None] * (end - start)).astype(np.float32)
 
@@ -86,6 +89,7 @@ class Scene:
     objects: tuple[SceneObject, ...]  # one or two objects; later ones are drawn over earlier ones
     background_colour: str  # a key of `BACKGROUND_COLOURS`
     background_kind: str  # one of `BACKGROUND_KINDS`
+    passing: bool = False  # whether the first object passes behind the second
 
 
 def _square(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -2,9 +2,11 @@
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
+from lumiere_jax.data.motions import WORDINGS, shortest
 from lumiere_jax.data.scene import (
     BACKGROUND_COLOURS,
     BACKGROUND_KINDS,
@@ -24,23 +26,15 @@ _WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "shape": {shape: (shape,) for shape in SHAPES},
     "colour": {colour: (colour,) for colour in OBJECT_COLOURS},
     "size": {"small": ("small", "little"), "large": ("large", "big")},
-    "direction": {
-        "still": ("standing still", "not moving"),
-        "left": ("moving left", "going left", "moving to the left"),
-        "right": ("moving right", "going right", "moving to the right"),
-        "up": ("moving up", "going up"),
-        "down": ("moving down", "going down"),
-        "upper left": ("going up and left", "moving to the upper left"),
-        "upper right": ("going up and right", "moving to the upper right"),
-        "lower left": ("going down and left", "moving to the lower left"),
-        "lower right": ("going down and right", "moving to the lower right"),
-    },
+    "direction": dict(WORDINGS),
     "background_colour": {c: (c,) for c in BACKGROUND_COLOURS} | {"gray": ("gray", "grey")},
     "background_kind": {kind: (kind,) for kind in BACKGROUND_KINDS},
     "filler": {word: (word,) for word in _FILLERS},
-    "and": {"and": ("and",)},
+    "and": {"and": ("and",), "behind": ("passing behind",)},
 }
 _BACKGROUND_TEMPLATES = ("on a {} {} background", "in front of a {} {} background")
+_SHORT_BACKGROUND = "on {} {}"  # where two objects need the room
+_OTHER_WORDS = 12  # of a caption of two objects with it, but for what is said of motions
 # By the words of a wording: which attribute it sets, and to which value.
 _PHRASES = {
     tuple(wording.split()): (part, value)
@@ -57,7 +51,7 @@ class ObjectAttributes:
 
     shape: str
     colour: str
-    direction: str
+    direction: str  # or the name of another motion
     size: str | None = None
 
 
@@ -68,6 +62,7 @@ class SceneAttributes:
     objects: tuple[ObjectAttributes, ...]
     background_colour: str
     background_kind: str | None = None
+    passing: bool = False
 
 
 def attributes(scene: Scene) -> SceneAttributes:
@@ -76,7 +71,14 @@ def attributes(scene: Scene) -> SceneAttributes:
         tuple(ObjectAttributes(o.shape, o.colour, o.direction, o.size) for o in scene.objects),
         scene.background_colour,
         scene.background_kind,
+        scene.passing,
     )
+
+
+def fits(directions: Sequence[str], passing: bool = False) -> bool:
+    """Whether a caption can say these motions of its objects."""
+    words = sum(map(shortest, directions)) + _OTHER_WORDS + passing
+    return len(directions) == 1 or words <= MAX_WORDS
 
 
 def _choose(wordings: tuple[str, ...], rng: np.random.Generator) -> str:
@@ -97,10 +99,13 @@ def describe(scene: Scene, rng: np.random.Generator) -> str:
     background. Two objects take the short wordings, so that both fit; `rng` chooses the others.
     """
     short = len(scene.objects) > 1
-    objects = " and ".join(_describe_object(item, short, rng) for item in scene.objects)
+    joiner = " passing behind " if scene.passing else " and "
+    objects = joiner.join(_describe_object(item, short, rng) for item in scene.objects)
     template = _BACKGROUND_TEMPLATES[0] if short else _choose(_BACKGROUND_TEMPLATES, rng)
     colour = _choose(_WORDINGS["background_colour"][scene.background_colour], rng)
     background = template.format(scene.background_kind, colour)
+    if len(f"{objects} {background}".split()) > MAX_WORDS:
+        background = _SHORT_BACKGROUND.format(scene.background_kind, colour)
     parts = (objects, background) if rng.integers(2) else (background, objects)
     return " ".join(parts)
 
@@ -136,12 +141,13 @@ def parse_caption(caption: str) -> SceneAttributes:
     words = "".join(c if c.isalnum() else " " for c in caption.lower()).split()
     objects: list[dict[str, str]] = [{}]
     background: dict[str, str] = {}
-    position = 0
+    position, passing = 0, False
     while position < len(words):
         length, (part, value) = _match(words[position:], caption)
         position += length
         if part == "and":
             objects.append({})
+            passing |= value == "behind"
         elif part.startswith("background"):
             background[part] = value
         elif part != "filler":
@@ -154,9 +160,10 @@ def parse_caption(caption: str) -> SceneAttributes:
     for found in objects:
         _require(found, ("colour", "shape", "direction"), caption)
     _require(background, ("background_colour",), caption)
-    return SceneAttributes(tuple(ObjectAttributes(**found) for found in objects), **background)
+    described = tuple(ObjectAttributes(**found) for found in objects)
+    return SceneAttributes(described, **background, passing=passing)
 
 
 def all_combinations() -> list[tuple[str, str, str, str]]:
-    """Every combination (shape, colour, direction, background colour), in a fixed order."""
+    """Every combination (shape, colour, direction, background colour) of the straight world."""
     return list(itertools.product(SHAPES, OBJECT_COLOURS, DIRECTIONS, BACKGROUND_COLOURS))

@@ -4,26 +4,45 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lumiere_jax.cascade.config import StageConfig
-from lumiere_jax.data import moving_digits, scene
+from lumiere_jax.data import motions, moving_digits, scene
 from lumiere_jax.data.scene_captions import parse_caption
 from lumiere_jax.runtime.errors import UserError
 
 _SHAPES = (
     f"{', '.join(scene.SIZES)} {', '.join(scene.SHAPES)} in {', '.join(scene.OBJECT_COLOURS)}, "
-    "standing still or moving (left, right, up, down, to the upper left, …) on a "
+    "{} on a "
     f"{', '.join(scene.BACKGROUND_KINDS)} background in {', '.join(scene.BACKGROUND_COLOURS)}"
+)
+_STRAIGHT = "standing still or moving (left, right, up, down, to the upper left, …)"
+_LONG = (
+    "standing still, moving (left, right, up, down, up and left, …), also in two or three phases "
+    "('moving right then up'), 'bouncing off the left side', 'circling clockwise' or "
+    "'counterclockwise', 'once' or 'twice', or 'swinging left and right' or 'up and down', "
+    "'slowly' or 'quickly',"
 )
 _DIGITS = (
     "one or two digits, as in 'digit 7 is moving left and right and digit 2 is moving up and down'"
 )
-_SENTENCES = {"moving_shapes": _SHAPES, "moving_digits": _DIGITS}
-"""What a prompt may say, by the source of the clips that a model was trained on."""
+_SENTENCES = {
+    ("moving_shapes", "straight"): _SHAPES.format(_STRAIGHT),
+    ("moving_shapes", "long"): _SHAPES.format(_LONG),
+    ("moving_digits", "straight"): _DIGITS,
+    ("moving_digits", "long"): f"one or two digits, as in 'digit 7 is moving right', {_LONG[:-1]}",
+}
+"""What a prompt may say, by the source of clips that a model was trained on, and its motions."""
+_MOTIONS = {
+    ("moving_shapes", "straight"): frozenset(scene.DIRECTIONS),
+    ("moving_digits", "straight"): frozenset(moving_digits.MOTIONS),
+}
+_Source = tuple[int, str]
+"""The most objects in a clip, and which motions they have."""
 
 
 def known(config: StageConfig) -> str:
     """What a prompt may say, as a sentence; "" where only those who trained the model know."""
     sources = _sources(config)
-    return f"{'; and '.join(_SENTENCES[name] for name in sources)}." if sources else ""
+    sentences = [_SENTENCES[name, world] for name, (_, world) in sources.items()]
+    return f"{'; and '.join(sentences)}." if sentences else ""
 
 
 def doubt(config: StageConfig, prompt: str) -> str:
@@ -42,24 +61,36 @@ def doubt(config: StageConfig, prompt: str) -> str:
     return ""
 
 
-def _sources(config: StageConfig) -> dict[str, int]:
-    """The sources of a small vocabulary, with the most objects in a clip; none if any is open."""
+def _sources(config: StageConfig) -> dict[str, _Source]:
+    """The sources of a small vocabulary; none if any is open."""
     data = config.data
     parts: Sequence[Mapping[str, Any]] = [{"name": data.name}]
     if data.name == "mixture":
         parts = data.mixture
-    found = {part["name"]: part.get("max_objects", data.max_objects) for part in parts}
-    is_small = config.text.name == "hashed" and found.keys() <= _SENTENCES.keys()
+    found = {
+        part["name"]: (
+            part.get("max_objects", data.max_objects),
+            part.get("motions", data.motions),
+        )
+        for part in parts
+    }
+    is_small = config.text.name == "hashed" and found.keys() <= {name for name, _ in _SENTENCES}
     return found if is_small else {}
 
 
-def _parse(prompt: str, sources: dict[str, int]) -> None:
+def _parse(prompt: str, sources: dict[str, _Source]) -> None:
     """Raises a `UserError` for a prompt that no source would have as a caption."""
+    passing = False
     if "moving_digits" in sources and ("digit" in prompt or len(sources) == 1):
-        found, kind = len(moving_digits.parse_caption(prompt)), "digit"
-        most = sources["moving_digits"]
+        name, kind = "moving_digits", "digit"
+        moves = [digit.motion for digit in moving_digits.parse_caption(prompt)]
     else:
-        found, kind = len(parse_caption(prompt).objects), "shape"
-        most = sources["moving_shapes"]
-    if found > most:
+        name, kind = "moving_shapes", "shape"
+        said = parse_caption(prompt)
+        moves, passing = [item.direction for item in said.objects], said.passing
+    most, world = sources[name]
+    if len(moves) > most:
         raise UserError(f"they know a single {kind} in a video")
+    unknown = set(moves) - _MOTIONS.get((name, world), motions.MOTIONS.keys())
+    if unknown or (passing and world != "long"):
+        raise UserError(f"no {kind} moved so in the clips that they were trained on")

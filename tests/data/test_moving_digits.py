@@ -82,7 +82,8 @@ def test_two_digits_are_kept_apart_for_most_of_the_clip():
 
 
 @pytest.mark.parametrize(
-    "caption", ["", "digit 12 is moving left and right", "digit 1 is moving left", "a red circle"]
+    "caption",
+    ["", "digit 12 is moving left and right", "digit 1 is moving sideways", "a red circle"],
 )
 def test_other_captions_are_told(caption):
     with pytest.raises(UserError, match="no caption of moving_digits"):

@@ -53,3 +53,36 @@ def test_a_source_alone_has_its_own_vocabulary(fields):
 def test_nothing_is_said_of_an_open_vocabulary(fields):
     for other in (config(fields, name="video_folder"), config(fields, text="t5")):
         assert vocabulary.known(other) == "" == vocabulary.doubt(other, "a corgi on a beach")
+
+
+@pytest.mark.parametrize(
+    ("shapes", "digits", "prompt", "is_known"),
+    [
+        ("long", "long", "a red circle moving right then up on a black background", True),
+        ("long", "long", "digit 7 is swinging up and down slowly", True),
+        ("long", "long", SHAPE, True),
+        ("long", "long", "digit 7 is moving up and down", False),  # at no stated speed
+        ("straight", "straight", "a red circle moving right then up on a black background", False),
+        ("straight", "straight", "digit 7 is swinging up and down slowly", False),
+        ("straight", "long", "digit 7 is moving right", True),
+        ("straight", "long", SHAPE, True),
+        (
+            "long", "straight",
+            "a red ring moving up passing behind a pink circle standing still on white", True,
+        ),
+        (
+            "straight", "long",
+            "a red ring moving up passing behind a pink circle standing still on white", False,
+        ),
+    ],
+)  # fmt: skip
+def test_motions_are_known_where_clips_have_them(fields, shapes, digits, prompt, is_known):
+    mixture = (
+        {"name": "moving_shapes", "max_objects": 2, "motions": shapes},
+        {"name": "moving_digits", "motions": digits},
+    )
+    trained = config(fields, name="mixture", mixture=mixture)
+    told = vocabulary.doubt(trained, prompt)
+    assert (told == "") == is_known
+    assert is_known or "moved so in the clips that they were trained on. They know" in told
+    assert ("swinging" in vocabulary.known(trained)) == ("long" in (shapes, digits))
