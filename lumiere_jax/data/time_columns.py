@@ -13,6 +13,7 @@ _ROLES = {
     "start": "start", "begin": "start", "onset": "start", "starts": "start", "begins": "start",
     "from": "start", "end": "end", "stop": "end", "ends": "end", "stops": "end", "until": "end",
     "finish": "end", "to": "end", "duration": "duration", "dur": "duration", "length": "duration",
+    "len": "duration",
 }  # fmt: skip
 _UNITS = {
     **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1.0),
@@ -27,18 +28,26 @@ _TIMES = {
 }  # fmt: skip
 _FILLERS = {
     "t", "ts", "at", "in", "of", "clip", "video", "segment", "seg", "shot", "scene", "part",
-    "point", "position", "pos", "range", "span", "window", "event",
+    "point", "position", "pos", "range", "span", "window", "event", "temporal", "tc", "trim", "cut",
+    "moment", "action", "activity",
 }  # fmt: skip
 _NO_SECONDS = {
     "frame", "frames", "sample", "samples", "index", "idx", "pts", "dts", "ratio", "fraction",
     "percent", "pct", "frac",
 }  # fmt: skip
-_WEAK = {"from", "to", "length"}  # words that mean times only beside others that do
+_WEAK = {"from", "to", "length", "len"}  # words that mean times only beside others that do
 _PAIRS = (
     ("from", "to"), ("in", "out"), ("t0", "t1"), ("t1", "t2"), ("ss", "to"), ("ss", "t"),
-    ("beginn", "ende"), ("anfang", "ende"), ("debut", "fin"), ("début", "fin"), ("inicio", "fin"),
+    ("s", "e"), ("t", "dt"), ("von", "bis"), ("beginn", "ende"), ("anfang", "ende"),
+    ("debut", "fin"), ("début", "fin"), ("inicio", "fin"),
 )  # fmt: skip
 """Names that mean times where both are there, and may mean anything else alone."""
+_OPPOSITES = (("start", "end"), ("start", "stop"), ("begin", "end"), ("in", "out"))
+"""Words in which the names of two columns differ that may be times, whatever else they say."""
+_NO_TIMES = {
+    "char", "city", "date", "day", "id", "lat", "line", "location", "lon", "month", "page", "place",
+    "state", "token", "word", "x", "y", "year",
+}  # fmt: skip
 
 _UNCLEAR = (
     "looks like times, but not what they mean; name the columns start and end (in seconds), or "
@@ -127,12 +136,26 @@ def _columns(names: Sequence[str]) -> dict[str, _Column | str | None]:
     """What each column holds, see `_column`, by itself and beside the others."""
     found = {name: _column(name) for name in names}
     paired = {name for pair in _PAIRS if set(pair) <= set(names) for name in pair}
+    unread = {tuple(_words(name)): name for name, column in found.items() if column is None}
+    for words, name in unread.items():
+        for begin, end in _OPPOSITES:
+            other = tuple(end if word == begin else word for word in words)
+            is_other = bool(_NO_TIMES.intersection(words)) or len(words) < 2
+            if begin == "in":  # as in "opt_in"
+                is_other |= not _KNOWN.issuperset({*words} - {begin, end})
+            if words != other in unread and not is_other:
+                paired |= {name, unread[other]}
     return {name: _UNCLEAR if name in paired else column for name, column in found.items()}
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name, also if they are written together."""
+    return [part for word in re.findall(r"[a-z]+", name.lower()) for part in _split(word)]
 
 
 def _column(name: str) -> _Column | str | None:
     """What a column holds: times, something that looks so and why it is none, or anything else."""
-    words = [part for word in re.findall(r"[a-z]+", name.lower()) for part in _split(word)]
+    words = _words(name)
     roles = {_ROLES[word] for word in words if word in _ROLES}
     units = {_UNITS[word] for word in words if word in _UNITS}
     if not _KNOWN.issuperset(words) or not (roles or _TIMES.intersection(words)):

@@ -62,14 +62,15 @@ class ShownFrame(NamedTuple):
 # --- What a frame is ---------------------------------------------------------------------------
 
 
-def orientation(frame: av.VideoFrame) -> tuple[int, bool]:
+def orientation(frame: av.VideoFrame, usual: tuple[int, bool] = (0, False)) -> tuple[int, bool]:
     """How to show a frame: mirrored left to right if so, after quarter turns against the clock.
 
-    From the display matrix that cameras store; its angle is rounded to quarter turns.
+    From the display matrix that cameras store; its angle is rounded to quarter turns. `usual` is
+    that of a frame without a matrix: a stream may have it (H.264's SEI) in some frames for all.
     """
     matrix = cast(Mapping, frame.side_data).get(SideData.DISPLAYMATRIX)
     if matrix is None:
-        return 0, False
+        return usual
     a, b, _, c, d, *_ = struct.unpack("<9i", bytes(matrix)[:36])
     is_mirrored = a * d - b * c < 0
     # (x, y) becomes (ax + cy, bx + dy), with y downwards; mirroring changes the sign of a and c.
@@ -92,6 +93,16 @@ def _pixel_aspect(stream: VideoStream) -> float:
     """Width of a pixel by its height."""
     aspect = float(stream.sample_aspect_ratio or 1)
     return 1.0 if abs(aspect - 1) < _ROUNDED_ASPECT else aspect
+
+
+def name_colours(frame: av.VideoFrame, primaries: int, transfer: int, matrix: int) -> None:
+    """Gives a frame those of a file's colours that its own stream leaves unspecified."""
+    if frame.color_primaries == _UNSPECIFIED and primaries:
+        frame.color_primaries = primaries
+    if frame.color_trc == _UNSPECIFIED and transfer:
+        frame.color_trc = transfer
+    if frame.colorspace == _UNSPECIFIED and matrix:  # 0 is that of RGB
+        frame.colorspace = matrix
 
 
 def treatments(frame: av.VideoFrame, stream: VideoStream) -> tuple[str, ...]:
@@ -177,19 +188,26 @@ class RGBConverter:
     to RGB first takes longer than decoding it. Shrinking averages over areas, enlarging is bicubic.
     """
 
-    def __init__(self, size: tuple[int, int], *, with_alpha: bool = False):
+    def __init__(
+        self,
+        size: tuple[int, int],
+        *,
+        turned: tuple[int, bool] = (0, False),
+        with_alpha: bool = False,
+    ):
         """Takes the (height, width) to just cover, and to crop to around the centre.
 
-        `with_alpha` gives straight alpha as a fourth channel, in place of a white ground.
+        `turned` is the `orientation` of frames that have none of their own. `with_alpha` gives
+        straight alpha as a fourth channel, in place of a white ground.
         """
-        self._size, self._with_alpha = size, with_alpha
+        self._size, self._turned, self._with_alpha = size, turned, with_alpha
         self._reformatter = VideoReformatter()  # keeps its tables from frame to frame
 
     def __call__(
         self, frame: av.VideoFrame, stream: VideoStream
     ) -> UInt8[np.ndarray, "height width channels"]:
         """A frame of a stream, upright."""
-        turns, is_mirrored = orientation(frame)
+        turns, is_mirrored = orientation(frame, self._turned)
         height, width = _square_size(frame, stream)
         size = self._size[:: -1 if turns % 2 else 1]
         scale = max(size[0] / height, size[1] / width)

@@ -117,7 +117,7 @@ def read_frames(
         wanted = f"frames {start} to {start + num_frames - 1}"
         raise VideoReadError(path, f"{wanted} asked, but it has {available} at {fps:g} fps")
     times = [n / fps for n in range(start, start + num_frames)]
-    to_rgb = RGBConverter(size or info.size, with_alpha=with_alpha)
+    to_rgb = RGBConverter(size or info.size, turned=info.turned, with_alpha=with_alpha)
     shown = None
     for frame, stream in shown_frames(path, info, times, num_threads):
         if frame is not shown:

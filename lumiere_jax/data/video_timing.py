@@ -25,7 +25,14 @@ from av.video.stream import VideoStream
 from jaxtyping import Float64
 
 from lumiere_jax.data.finding import ENDLESS, is_endless
-from lumiere_jax.data.video_frames import ShownFrame, deinterlaced, shown_size, treatments
+from lumiere_jax.data.video_frames import (
+    ShownFrame,
+    deinterlaced,
+    name_colours,
+    orientation,
+    shown_size,
+    treatments,
+)
 from lumiere_jax.runtime.errors import UserError
 
 MAX_PIXELS = 2**26  # of a frame, as 8192×8192; decoding more takes gigabytes for a damaged header
@@ -156,6 +163,7 @@ class VideoInfo:
     frame_period: float  # the usual time between two frames
     clock: Clock
     size: tuple[int, int] = (0, 0)  # (height, width) of the first frame, as it is shown
+    turned: tuple[int, bool] = (0, False)  # `orientation` of frames that have none of their own
     treated: tuple[str, ...] = ()  # what else than decoding is done to its frames, in words
 
     @property
@@ -254,11 +262,14 @@ def decoded(
     Where it was entered in the middle, frames before the first key frame are left out: they may
     need others that were not decoded.
     """
-    decoder = _decoder(stream)
+    decoder, context = _decoder(stream), stream.codec_context
+    # Those that the container names; decoding replaces them.
+    colours = context.color_primaries, context.color_trc, context.colorspace
     for packet in _packets(container, stream):
         for frame in _decoded_from(decoder, packet):
             is_start = is_start or frame.key_frame
             if is_start:
+                name_colours(frame, *colours)
                 yield frame
 
 
@@ -502,7 +513,7 @@ def _counted_by_decoding(path: str | os.PathLike, found: _Packets) -> VideoInfo:
                 keys.append((frame.pts, number))
             marks.append(frame.pts)
     steps = _decoded_steps(marks, found, unit, nominal, is_guessed=is_avi)
-    if is_bare and len(steps):
+    if len(steps) and (is_bare or (is_sparse and _is_even(marks, unit, usual(steps)))):
         steps = np.full(len(steps), usual(steps))
     times, period, _ = _paced(steps, unit, stated, nominal)
     uses = collections.Counter(marks)
@@ -527,6 +538,14 @@ def _decoded_steps(
     return np.where(is_good, steps, usual(steps[is_good]) if is_good.any() else nominal)
 
 
+def _is_even(marks: Sequence[int | None], unit: float, period: float) -> bool:
+    """Whether times as a whole are those of one rate, though guesses between them may wobble."""
+    first, last = marks[0], marks[-1]
+    if first is None or last is None:
+        return False
+    return abs((last - first) * unit - period * (len(marks) - 1)) <= period / 2
+
+
 def probe_video(path: str | os.PathLike) -> VideoInfo:
     """What a file is: reads all its packets, and decodes the first frame only, where that will do.
 
@@ -541,6 +560,7 @@ def probe_video(path: str | os.PathLike) -> VideoInfo:
             raise VideoReadError(path, "it has no frames that can be decoded")
         first = None if frame.pts is None else frame.pts * time_unit(stream)
         size, treated = shown_size(frame, stream), treatments(frame, stream)
+        turned = orientation(frame)
         _check_pixels(path, *size)  # once more: an aspect ratio may be anything, too
         few = [frame, *itertools.islice(frames, _FEW if frame.interlaced_frame else 0)]
         stamps = [one.pts * time_unit(stream) for one in few if one.pts is not None]
@@ -557,7 +577,7 @@ def probe_video(path: str | os.PathLike) -> VideoInfo:
     jumps = sum(seconds for _, seconds in getattr(info.clock, "gaps", ()))
     if stated is not None and info.duration + jumps < 0.98 * stated - 0.2:
         treated += (f"truncated: {info.duration:.2f} of {stated:.2f} s can be read",)
-    return dataclasses.replace(info, size=size, treated=treated)
+    return dataclasses.replace(info, size=size, turned=turned, treated=treated)
 
 
 def holds_fields(packet_period: float, stamps: Sequence[float]) -> bool:
@@ -580,9 +600,27 @@ def _stated_duration(
         return stream.duration * time_unit(stream) if is_cut and stream.duration else None
     if "avi" in formats and stream.frames and stream.average_rate:
         return stream.frames / float(stream.average_rate)  # empty packets count, too
-    if "matroska" in formats and container.duration:
-        return container.duration / av.time_base
+    if "matroska" in formats and container.duration and _matroska_end(path) > os.path.getsize(path):
+        return (container.duration - max(container.start_time or 0, 0)) / av.time_base
     return None
+
+
+def _matroska_end(path: str | os.PathLike) -> int:
+    """Where the content of a Matroska file is to end; 0 if its header does not say (RFC 9559)."""
+    end = 0
+    with open(path, "rb") as file:
+        for element in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):  # EBML header, Segment
+            head = file.read(12)
+            length = 9 - head[4].bit_length() if len(head) == 12 else 9  # of its size, in bytes
+            if not head.startswith(element) or length > 8:
+                return 0
+            unknown = (1 << 7 * length) - 1
+            size = int.from_bytes(head[4 : 4 + length]) & unknown
+            if size == unknown:  # as in a live recording
+                return 0
+            end += 4 + length + size
+            file.seek(end)
+    return end
 
 
 # --- Frames at given times ---------------------------------------------------------------------

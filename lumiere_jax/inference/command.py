@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from lumiere_jax.cascade.sampling_options import define_sampling_flags
+from lumiere_jax.data.text_file import NotText, read_text
 from lumiere_jax.inference import provenance
 from lumiere_jax.inference.tasks import FILES, TASKS, Task, VideoOptions
 from lumiere_jax.runtime.cache_folder import CacheFolder
@@ -202,8 +203,8 @@ def read_prompts(prompt: str | None, prompts_file: str | None) -> list[str]:
     if prompts_file is None or prompt is not None:
         raise UserError("give either --prompt=TEXT or --prompts_file=FILE.")
     try:
-        text = Path(prompts_file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(Path(prompts_file), most=2**24)
+    except NotText as error:
         raise UserError(
             f"--prompts_file={prompts_file} cannot be read ({error}); give a UTF-8 text file with "
             "one prompt per line."

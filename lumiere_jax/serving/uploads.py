@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from lumiere_jax.data.animated_picture import animation_info
-from lumiere_jax.data.video_timing import VideoInfo, timing
+from lumiere_jax.data.video_timing import VideoInfo, picture_stream, timing
 from lumiere_jax.inference import inputs
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.serving.settings import Limits
@@ -182,9 +182,9 @@ def _check_video(name: str, content: bytes, fps: float, limits: Limits, demuxers
             is_foreign=True,
         ) from error
     with container:
-        if not container.streams.video:
+        stream = picture_stream(container)
+        if stream is None:
             raise UploadError(f"{name}: has no frames in it.")
-        stream = container.streams.video[0]
         if stream.codec_context is None or stream.codec_context.name not in _CODECS:
             raise UploadError(
                 f"{name}: is coded in a way that is not supported; send H.264, HEVC, VP8, VP9, "
@@ -223,7 +223,8 @@ def _check_packets(
                 yield packet
 
     with av.open(io.BytesIO(content), "r", options=options, metadata_errors="replace") as container:
-        stream = container.streams.video[0]
+        stream = picture_stream(container)
+        assert stream is not None
         is_jpeg = stream.codec_context.name == "mjpeg"
         info = timing(stream, counted(container.demux(stream)))
     if info is None:

@@ -62,6 +62,24 @@ def test_all_turns_and_mirrorings(tmp_path, matrix):
     assert np.abs(read.astype(int) - expected).mean() < 6
 
 
+def test_a_stream_that_says_how_it_is_turned_in_key_frames_alone(tmp_path):
+    upright = write(tmp_path / "a.mp4", Recipe(num_frames=12, key_every=6, width=96, height=64))
+    path = tmp_path / "turned.mkv"
+    with av.open(str(upright)) as given, av.open(str(path), "w") as container:
+        stream = given.streams.video[0]
+        copied = container.add_stream_from_template(stream)
+        turning = av.BitStreamFilterContext(
+            "h264_metadata=display_orientation=insert:rotate=90", stream
+        )
+        for packet in given.demux(stream):
+            for turned in turning.filter(packet if packet.size else None):
+                turned.stream = copied
+                container.mux(turned)
+    expected = np.rot90(read_video(upright, fps=24), 1, axes=(1, 2))  # against the clock
+    np.testing.assert_array_equal(read_video(path, fps=24), expected)
+    np.testing.assert_array_equal(read_video(path, fps=24, start=8, num_frames=2), expected[8:10])
+
+
 # --- Colours ---
 
 
@@ -98,6 +116,23 @@ def test_hdr_becomes_the_colours_that_were_filmed(tmp_path, transfer, name):
     assert probe_video(path).treated == (f"HDR ({name}), tone-mapped to SDR",)
     small = read_video(path, fps=24, size=(24, 32))[0][12, 4::8]
     np.testing.assert_allclose(small, COLOURS, atol=6)
+
+
+def test_a_container_names_the_colours_that_frames_do_not(tmp_path):
+    signal = np.repeat(np.repeat(hdr_signal(COLOURS, HLG)[None], 48, 0), 16, 1)
+    image = np.rint(signal * 65535).astype(np.uint16)
+    path = encode(
+        tmp_path / "a.mov", [image], "prores_ks", "yuv422p10le", given="rgb48le", colorspace=9,
+        color_trc=HLG, color_primaries=BT2020, color_range=1,
+    )  # fmt: skip
+    content = bytearray(path.read_bytes())
+    place = content.index(b"icpf") + 4 + 14  # the header of the frame: SMPTE RDD 36
+    content[place : place + 3] = (2, 2, 2)  # unspecified
+    path.write_bytes(content)
+    with av.open(str(path)) as container:
+        assert next(container.decode(video=0)).color_trc == 2
+    read = read_video(path, fps=24)[0][24, 8::16]
+    np.testing.assert_allclose(read, COLOURS, atol=15)
 
 
 @pytest.mark.parametrize("transfer", [HLG, PQ])

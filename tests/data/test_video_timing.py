@@ -88,6 +88,18 @@ def test_a_bare_stream_has_one_rate(tmp_path, encoder):
     assert read_all(path) == list(range(40))
 
 
+def test_the_times_of_a_program_stream_are_guesses_and_its_rate_is_not(tmp_path):
+    recipe = Recipe(
+        suffix="mpg", encoder="mpeg1video", b_frames=2, key_every=18, num_frames=150,
+        options={"qmin": "20"},
+    )  # fmt: skip
+    path = write(tmp_path / "a.mpg", recipe)
+    with av.open(str(path)) as container:
+        marks = [frame.pts for frame in container.decode(video=0)]
+    assert len(set(np.diff(marks))) > 1  # what FFmpeg guesses
+    assert read_all(path) == list(range(150))
+
+
 def test_a_truncated_program_stream_keeps_what_is_there(tmp_path):
     recipe = Recipe(suffix="mpg", encoder="mpeg2video", b_frames=2, rate=25, num_frames=60)
     path = write(tmp_path / "whole.mpg", recipe)
@@ -235,6 +247,22 @@ def test_a_truncated_file_says_how_much_can_be_read(tmp_path, suffix):
     assert told.startswith("truncated: ") and told.endswith("of 3.00 s can be read")
     found = read_all(half)
     assert found == list(range(len(found))) and 20 < len(found) < 72
+
+
+def test_what_is_not_truncated_is_not_called_so(tmp_path):
+    late = write(tmp_path / "late.mkv", Recipe(suffix="mkv", num_frames=24, start=3600.5))
+    longer = tmp_path / "longer.mkv"  # in sound
+    with av.open(str(late)) as given, av.open(str(longer), "w") as container:
+        copied = container.add_stream_from_template(given.streams.video[0])
+        sound = container.add_stream("pcm_s16le", rate=8000)
+        copy_packets(given, container, copied, shift=3_600_500)
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), "s16", "mono")
+        silence.sample_rate, silence.pts = 8000, 8000 * 20
+        container.mux(sound.encode(silence))
+    for path, seconds in ((late, 3601.5), (longer, 21)):
+        with av.open(str(path)) as container:
+            assert container.duration == seconds * av.time_base
+        assert probe_video(path).treated == () and read_all(path) == list(range(24))
 
 
 def test_an_aspect_ratio_does_not_decide_how_much_memory_is_used(tmp_path):

@@ -121,8 +121,9 @@ def test_mistakes(cascade, tmp_path, monkeypatch, values, message):
 
 def test_prompts_are_lines_that_are_not_empty(tmp_path):
     file = tmp_path / "prompts.txt"
-    file.write_text("one\n\n  two words \r\nünï\n", encoding="utf-8")
-    assert command.read_prompts(None, str(file)) == ["one", "two words", "ünï"]
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        file.write_text("one\n\n  two words \r\nünï\n", encoding=encoding)
+        assert command.read_prompts(None, str(file)) == ["one", "two words", "ünï"]
     assert command.read_prompts("a prompt", None) == ["a prompt"]
     file.write_text("\n  \n")
     with pytest.raises(UserError, match="has no prompt"):

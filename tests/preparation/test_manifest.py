@@ -98,6 +98,9 @@ def read_one(tmp_path, row, suffix=".jsonl"):
         ({"from_sec": 1.5, "to_sec": 3}, (1.5, 3)),
         ({"to": "me", "video_duration": 9, "start_date": "2020-02-02"}, (None, None)),
         ({"clip_start": 1.5, "clip_end": 3, "duration": 99}, (1.5, 3)),
+        ({"temporal_start": 1.5, "temporal_end": 3}, (1.5, 3)),
+        ({"begin_s": 1.5, "len_s": 1.5}, (1.5, 3)),
+        ({"start_city": "A", "end_city": "B", "opt_in": 1, "opt_out": 2, "len": 9}, (None, None)),
         ({"start-seconds": 1.5, "end-seconds": ""}, (1.5, None)),
         (
             {"duration": 99, "video_length": 99, "upload_time": "2020", "num_frames": 9},
@@ -118,6 +121,8 @@ def test_times_are_read_by_whatever_name_is_plain(tmp_path, times, expected, suf
         ({"time": 3}, "the column time looks like times"),
         ({"from": 3, "to": 5}, "the column from looks like times"),
         ({"t0": 3, "t1": 5}, "the column t0 looks like times"),
+        ({"tc_in": 3, "tc_out": 5}, "the column tc_in looks like times"),
+        ({"youtube_start": 3, "youtube_end": 5}, "the column youtube_start looks like times"),
         ({"ss": 3, "to": 5}, "the column ss looks like times"),
         ({"time_range": "3-5"}, "the column time_range looks like times"),
         ({"offset": 3, "duration": 5}, "the column offset looks like times"),

@@ -15,6 +15,7 @@ from lumiere_jax.data.video_io import write_gif, write_mp4
 from lumiere_jax.serving import uploads
 from lumiere_jax.serving.settings import Limits
 from lumiere_jax.serving.uploads import UploadError
+from tests.data.numbered_videos import copy_packets
 from tests.inference.drawn_masks import LOSSY, MOVING, PAINTS, STILLS, write_mask
 from tests.serving.malformed import malformed
 
@@ -184,6 +185,26 @@ def test_a_last_frame_that_is_held_for_long(check, tmp_path, name):
         assert check(video=held_gif(300))["video"].shape == (24, 32, 48, 3)
         held = held_video(tmp_path / "held.mkv", 2.75)
         assert check(video=held)["video"].shape == (24, 32, 48, 3)
+
+
+def test_a_cover_picture_is_not_measured_for_the_video(check, tmp_path):
+    covered = tmp_path / "covered.mp4"
+    with av.open(io.BytesIO(video(tmp_path, 40))) as given, av.open(str(covered), "w") as container:
+        cover = container.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 48, 32, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        copied = container.add_stream_from_template(given.streams.video[0])
+        frame = av.VideoFrame.from_image(Image.new("RGB", (48, 32)))
+        frame.pts = 0
+        container.mux([*cover.encode(frame), *cover.encode()])
+        copy_packets(given, container, copied)
+    content = covered.read_bytes()  # in which the cover comes first, if its box does
+    place, udta = content.index(b"moov") + 4, content.index(b"udta") - 4
+    content = content[:place] + content[udta:] + content[place:udta]
+    with av.open(io.BytesIO(content)) as container:
+        assert [s.codec_context.name for s in container.streams.video] == ["mjpeg", "h264"]
+    with pytest.raises(UploadError, match="is 5.0 s long; at most 4 s"):
+        check(video=content)
 
 
 def test_more_frames_than_may_be_decoded(tmp_path):
