@@ -4,9 +4,10 @@ from pathlib import Path, PurePath
 
 VIDEO_SUFFIXES = (
     ".mp4", ".webm", ".mov", ".avi", ".gif", ".mkv", ".m4v",
-    ".3g2", ".3gp", ".amv", ".apng", ".asf", ".divx", ".dv", ".f4v", ".flv", ".h264", ".hevc",
-    ".ivf", ".m1v", ".m2t", ".m2ts", ".m2v", ".mj2", ".mjpeg", ".mjpg", ".mk3d", ".mod", ".mpe",
-    ".mpeg", ".mpg", ".mpv", ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".tod",
+    ".264", ".265", ".3g2", ".3gp", ".amv", ".apng", ".asf", ".divx", ".dv", ".f4v", ".flc", ".fli",
+    ".flv", ".h264", ".h265", ".hevc", ".insv", ".ivf", ".lrv", ".m1v", ".m2t", ".m2ts",
+    ".m2v", ".mj2", ".mjpeg", ".mjpg", ".mk3d", ".mod", ".mp2v", ".mpe", ".mpeg", ".mpg", ".mpv",
+    ".mts", ".mxf", ".nsv", ".nut", ".obu", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".swf", ".tod",
     ".trp", ".ts", ".vob", ".wmv", ".wtv", ".y4m",
 )  # fmt: skip
 """Of what FFmpeg reads, all that names moving pictures; the usual ones come first."""

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Bool
 
 from lumiere_jax.data.pixels import Frames, Picture
 from lumiere_jax.data.video_timing import VideoInfo
@@ -15,6 +16,8 @@ from lumiere_jax.runtime.errors import UserError
 
 SAME = 0.1
 """Mean absolute difference, in levels of 0 to 255, below which a frame repeats the one before."""
+SAME_SHARE = 0.1
+"""The same as a share of the steps around it: no codec stores a frame twice exactly alike."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +52,7 @@ class Limits:
 
     def repeating(self, changes: Sequence[float]) -> str | None:
         """Why a clip cannot be used, by the mean absolute difference of each frame to the last."""
-        share = float(np.mean(np.asarray(changes) < SAME)) if len(changes) else 0.0
+        share = float(np.mean(repeated(changes))) if len(changes) else 0.0
         if share <= self.max_repeats:
             return None
         return (
@@ -65,6 +68,18 @@ class Limits:
             return told
         rate = f"{self.min_rate * fps:.4g} frames a second"
         return f"{told}, at least {rate}, at most {self.max_repeats:.0%} repeated frames"
+
+
+def repeated(changes: Sequence[float]) -> Bool[np.ndarray, " step"]:
+    """Which steps of a clip, given the `change` of each, lead to a frame like the one before.
+
+    A step counts against the largest of the two before it and of the two after it, whichever is
+    less, so that neither a cut nor a flash makes repeated frames of those beside it.
+    """
+    steps = np.asarray(changes, np.float64)
+    around = np.pad(steps, 2)
+    before, after = np.maximum(around[:-4], around[1:-3]), np.maximum(around[3:-1], around[4:])
+    return steps < np.maximum(SAME, SAME_SHARE * np.minimum(before, after))
 
 
 def change(old: Picture, new: Picture) -> float:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lumiere_jax.data.image_folder import ImageFolder
-from lumiere_jax.data.limits import Limits, changes
+from lumiere_jax.data.limits import Limits, changes, repeated
 from lumiere_jax.data.sources import create_source, report
 from lumiere_jax.data.video_folder import VideoFolder
 from lumiere_jax.data.video_io import write_image, write_mp4
@@ -70,6 +70,16 @@ def test_pictures_have_the_same_limit(tmp_path):
     settings = {"name": "image_folder", "folder": str(tmp_path), "resolution": 32, "num_frames": 1}
     told = report(create_source(settings, "train"))
     assert "at least 32×32 pixels" in told and "24.png: too small: 24×24 of 32×32" in told
+
+
+def test_frames_that_a_codec_has_changed_a_little_repeat_too():
+    doubled = [9.4, 0.3, 4.2, 0.2, 6.8, 0.2, 2.6, 0.2, 3.0]  # of a clip of UCF101
+    np.testing.assert_array_equal(repeated(doubled), np.array(doubled) < 0.4)
+    tripled = [0.3, 0.4, 12.5, 0.3, 0.4, 12.7, 0.6, 1.2, 14.9]
+    assert repeated(tripled).tolist() == [False] * 3 + [True, True, False, True, True, False]
+    for real in ([0.5] * 9, [0.5, 0.6, 30, 0.5, 0.4], [2, 30, 25, 3, 1], [1, 3, 9, 20, 9, 3, 1]):
+        assert not repeated(real).any()  # a still picture, a cut, a flash and a start
+    assert repeated([0.05, 0.0]).all() and repeated([]).shape == (0,)
 
 
 def test_changes_equal_numpy_in_float64():

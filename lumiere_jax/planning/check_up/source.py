@@ -12,7 +12,7 @@ from lumiere_jax.data import moving_digits, ucf101
 from lumiere_jax.data.config import DataConfig
 from lumiere_jax.data.folder import FolderReport
 from lumiere_jax.data.image_folder import ImageFolder
-from lumiere_jax.data.limits import SAME, Limits, changes
+from lumiere_jax.data.limits import Limits, changes, repeated
 from lumiere_jax.data.mixture import Mixture
 from lumiere_jax.data.pixels import to_uint8
 from lumiere_jax.data.prepared import Prepared
@@ -58,10 +58,9 @@ def look(source: Source, data: DataConfig) -> list[Look]:
 def _look_at(source: Source, name: str) -> Look:
     places = np.unique(np.linspace(0, len(source) - 1, _FILES).astype(int)).tolist()
     clips = [_bytes(source, index) for index in places[:: -(-len(places) // _CLIPS)]]
-    moved = np.array([change for frames, _ in clips for change in changes(frames)])
+    same = [step for frames, _ in clips for step in repeated(changes(frames))]
     told = {"captions": tuple(caption for _, caption in clips)} | _files(source, places)
-    repeats = float(np.mean(moved < SAME)) if len(moved) else 0.0
-    return Look(name=name, repeats=repeats, **told)
+    return Look(name=name, repeats=float(np.mean(same)) if same else 0.0, **told)
 
 
 def _files(source: Source, places: Sequence[int]) -> dict[str, Any]:
