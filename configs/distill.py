@@ -40,6 +40,8 @@ def get_config(variant: str | None = None) -> ConfigDict:
         config.distillation.weighting = "plain"
     if config.diffusion.schedule == "discrete":  # with "leading", fewer steps begin elsewhere
         config.sampling.timestep_spacing = "trailing"
+    if config.sampling.last_log_snr:  # a student's even steps in log-SNR are none of its teacher's
+        config.sampling.update({"last_log_snr": 0.0, "time_power": 2.0})
     config.diffusion.text_dropout = 0.0  # no guidance, so no need to go without text
     config.data.allow_other = False
     _set_rounds(config)

@@ -40,7 +40,7 @@ INHERITED_FIELDS = (
 
 _RESUMED_FIELDS = (
     *INHERITED_FIELDS, "model.", "optimizer.name", "train.trainable", "train.ema_snapshots",
-    "distillation.",
+    "distillation.", "style.",
 )  # fmt: skip
 _OPTIONAL_ITEMS = ("frozen", "teacher", "powers")
 # How and where to compute, not what; `text.weights` says what is in the folder.
@@ -190,30 +190,46 @@ class Checkpointer:
     def restore(self, state: TrainState, config: ConfigDict) -> TrainState:
         """Reads the newest checkpoint that is not damaged, onto any mesh and number of hosts.
 
-        A damaged checkpoint is reported and set aside in `WORKDIR/damaged_checkpoints`, and the
-        one before it is used. `state` are the shapes to restore into, each with the sharding it is
-        to have. A checkpoint of another stage or network than the run's, or one that started from
-        other parameters, is a `UserError`; what else differs from its config is said. Where
-        `init_from` cannot be read any more, `config` gets that of the checkpoint.
+        Damaged checkpoints are reported and, once one before them was read, set aside in
+        `WORKDIR/damaged_checkpoints`; where none can be read, all stay where they are. `state` are
+        the shapes to restore into, each with the sharding it is to have. A checkpoint of another
+        stage or network than the run's, or one that started from other parameters, is a
+        `UserError`; what else differs from its config is said. Where `init_from` cannot be read any
+        more, `config` gets that of the checkpoint.
         """
+        damaged: list[epath.Path] = []
         for step in reversed(self.steps()):
             place, damage = self._manager.directory / str(step), None
             try:
-                restored = self._restore(place, step, state, config)
+                saved, items = self._read_all(place, state, config)
             except DamagedCheckpointError as error:
                 damage = error
+            # All processes agree before any of them goes on to compare parameters with others.
             if distributed.agree(damage is None):
-                return restored
+                break
             distributed.say(f"warning: {damage or f'{place} cannot be read by another process'}")
-            self._set_aside(place)
-        raise UserError(
-            f"no checkpoint in {self._manager.directory} can be read (the damaged ones are in "
-            f"{self._damaged_folder()}); choose another --workdir to start afresh."
-        )
+            damaged.append(place)
+        else:
+            raise UserError(
+                f"no checkpoint in {self._manager.directory} can be read, see above; nothing was "
+                "changed. Try again, if it is the memory or the disk, or choose another --workdir "
+                "to start afresh."
+            )
+        fixed = merge(items.get("teacher", {}), items.get("frozen", {}))
+        mesh = getattr(state.step.sharding, "mesh", None)
+        _check_start(saved.get("init_from", ""), config, fixed, mesh, place)
+        for one in damaged:
+            self._set_aside(one)
+        for change in _changes(saved, config):
+            distributed.say(f"resumed with {change}")
+        number = jax.device_put(jnp.int32(step), state.step.sharding)
+        return TrainState(**{"step": number, "frozen": {}, **items})
 
-    def _restore(
-        self, place: epath.Path, step: int, state: TrainState, config: ConfigDict
-    ) -> TrainState:
+    @staticmethod
+    def _read_all(
+        place: epath.Path, state: TrainState, config: ConfigDict
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The config and the items of a checkpoint, which must be one of this run."""
         saved = read_config(place)
         if saved["stage"] != config.stage:
             raise UserError(
@@ -227,16 +243,11 @@ class Checkpointer:
             )
         check_same_fields(saved, config, _RESUMED_FIELDS, place, "another --workdir")
         check_same_data(saved, config, place)
-        names = ["trainable", "ema", "optimizer"]
-        names += [name for name in _OPTIONAL_ITEMS if getattr(state, name)]
-        items = {name: _read(place / name, getattr(state, name)) for name in names}
-        fixed = merge(items.get("teacher", {}), items.get("frozen", {}))
-        mesh = getattr(state.step.sharding, "mesh", None)
-        _check_start(saved.get("init_from", ""), config, fixed, mesh, place)
-        for change in _changes(saved, config):
-            distributed.say(f"resumed with {change}")
-        number = jax.device_put(jnp.int32(step), state.step.sharding)
-        return TrainState(**{"step": number, "frozen": {}, **items})
+        wanted = {name: getattr(state, name) for name in ("trainable", "ema", "optimizer")}
+        wanted |= {name: found for name in _OPTIONAL_ITEMS if (found := getattr(state, name))}
+        for name, shapes in wanted.items():
+            _check_same_arrays(_shapes(place / name), shapes, place / name)
+        return saved, {name: _read(place / name, shapes) for name, shapes in wanted.items()}
 
     def _damaged_folder(self) -> epath.Path:
         return self._manager.directory.parent / "damaged_checkpoints"
@@ -296,6 +307,27 @@ def check_same_fields(
                 f"{place} has {field}={was!r}, but this run asks for {is_now!r}; use the same "
                 f"value, or {otherwise}."
             )
+
+
+def _check_same_arrays(saved: Any, wanted: Any, place: epath.Path) -> None:
+    """Refuses an item whose arrays are not those of this run, which is no damage."""
+    there, here = (_shapes_by_name(tree) for tree in (saved, wanted))
+    for name in sorted(there | here):
+        if there.get(name) != here.get(name):
+            was, is_now = (found.get(name, "nothing") for found in (there, here))
+            raise UserError(
+                f"{place} holds {was} as {name}, but this run's config asks for {is_now}; use the "
+                "config that it was trained with, or another --workdir."
+            )
+
+
+def _shapes_by_name(tree: Any) -> dict[str, list[int]]:
+    """The shapes of arrays by their path, however the nodes of the tree are kept."""
+    named = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        keys = [getattr(key, "name", getattr(key, "key", getattr(key, "idx", key))) for key in path]
+        named["/".join(map(str, keys))] = list(leaf.shape)
+    return named
 
 
 def check_same_data(saved: Mapping[str, Any], config: ConfigDict, place: str | Path) -> None:

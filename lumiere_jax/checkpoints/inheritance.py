@@ -5,6 +5,7 @@ import dataclasses
 from lumiere_jax.cascade.config import STAGES, ConfigDict, StageConfig
 from lumiere_jax.cascade.stage import create_network
 from lumiere_jax.checkpoints import checkpoint
+from lumiere_jax.runtime.distributed import say
 from lumiere_jax.runtime.errors import UserError
 
 PREFIX = "from="
@@ -48,6 +49,7 @@ def inherit(config: ConfigDict, workdir: str) -> None:
         num_frames = config.data.num_frames
         config.data.update(saved.data)
         config.data.fingerprint = ""
+        _leave_out_pictures(config)
         if saved.data.num_frames == 1:
             config.data.num_frames = num_frames
         config.optimizer.update(saved.optimizer)
@@ -56,6 +58,17 @@ def inherit(config: ConfigDict, workdir: str) -> None:
         config.ssr.update(saved.ssr)
         config.model.inflated = True
     config.init_from = workdir
+
+
+def _leave_out_pictures(config: ConfigDict) -> None:
+    """Of a mixture that an image network learnt from, the parts that hold single images."""
+    if config.stage in ("t2i", "t2i_ssr") or config.data.name != "mixture":
+        return
+    parts = tuple(part for part in config.data.mixture if part.get("name") != "image_folder")
+    left = len(config.data.mixture) - len(parts)
+    config.data.mixture = parts
+    if left:
+        say(f"of the image network's mixture, {left} image_folder are left out: clips are wanted")
 
 
 def check_same_network(saved: ConfigDict, config: StageConfig, place: str) -> None:

@@ -118,6 +118,15 @@ def spread(source: Sized, count: int) -> list[int]:
     return [number * len(source) // count for number in range(count)]
 
 
+def not_held_out(train: Source, test: Source) -> list[str]:
+    """The names of the sources, in a mixture of its parts, whose two splits are the same clips."""
+    pairs = [(train, test)]
+    if isinstance(train, Mixture) and isinstance(test, Mixture):
+        pairs = list(zip(train.sources, test.sources, strict=True))
+    same = [test.fingerprint for train, test in pairs if train.fingerprint == test.fingerprint]
+    return [name.split("-")[0] for name in same]
+
+
 def check_size(source: Source, batch_size: int) -> None:
     """Refuses a source that cannot fill one global batch."""
     if len(source) < batch_size:

@@ -49,7 +49,8 @@ def visited_log_snrs(
     if not np.allclose(teacher[:-1:stride], student[:-1], rtol=0, atol=1e-3):
         raise UserError(
             f"{student_steps} steps of this schedule do not begin where every step number "
-            f"{stride} of {teacher_steps} does; use sampling.timestep_spacing='trailing'."
+            f"{stride} of {teacher_steps} does; use sampling.timestep_spacing='trailing' with the "
+            'schedule "discrete", and sampling.last_log_snr=0 with "cosine".'
         )
     inside = teacher[:-1].reshape(student_steps, stride)[:, 1:]
     table = np.concatenate([student[:-1, None], inside, student[1:, None]], axis=1)

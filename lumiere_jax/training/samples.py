@@ -73,6 +73,13 @@ def sheet(workdir: str | Path, step: int) -> epath.Path:
     return epath.Path(workdir).expanduser() / "samples" / f"{step:08d}" / "samples.png"
 
 
+def steps(workdir: str | Path) -> list[int]:
+    """The steps whose samples are complete."""
+    folder = epath.Path(workdir).expanduser() / "samples"
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(n) for n in names if n.isdecimal() and sheet(workdir, int(n)).exists())
+
+
 def write_training_samples(
     shown: Shown, stage: Stage, params: Params, step: int, workdir: str | Path, mesh: Mesh
 ) -> epath.Path:

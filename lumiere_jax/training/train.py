@@ -23,7 +23,7 @@ from lumiere_jax.data import pipeline as data_pipeline
 from lumiere_jax.data import sources
 from lumiere_jax.models.parameters import count, merge
 from lumiere_jax.runtime import distributed, metric_writer
-from lumiere_jax.runtime.distributed import say
+from lumiere_jax.runtime.distributed import say, seconds_of_primary
 from lumiere_jax.runtime.errors import Preempted, UserError
 from lumiere_jax.runtime.files import write_text
 from lumiere_jax.runtime.preemption import Interrupted, Interruption
@@ -32,7 +32,7 @@ from lumiere_jax.runtime.progress import announced
 from lumiere_jax.runtime.sharding import create_mesh, global_batch
 from lumiere_jax.runtime.watchdog import Watchdog, peer_errors
 from lumiere_jax.training import samples
-from lumiere_jax.training.cadence import Cadence, Due
+from lumiere_jax.training.cadence import Cadence, Due, minutes_since
 from lumiere_jax.training.held_out import Evaluation
 from lumiere_jax.training.initialization import initial_state, state_shapes
 from lumiere_jax.training.optimizer import create_optimizer
@@ -73,6 +73,12 @@ def train(
     text.pin_weights(config.text)
     stage = Stage.from_config(config)
     check_one_round(stage.config.distillation)
+    warmup, num_steps = stage.config.optimizer.warmup_steps, stage.config.train.num_steps
+    if warmup >= num_steps > 1:
+        say(
+            f"warning: the learning rate never reaches optimizer.learning_rate, as it rises for "
+            f"optimizer.warmup_steps={warmup} and the run has train.num_steps={num_steps}"
+        )
     with _claimed(make_workdir(workdir)) as folder:
         programs = Programs() if programs is None else programs
         return _train(config, stage, folder, profile_steps, programs, begin)
@@ -106,7 +112,7 @@ def _train(
         write_config(config, folder)
         left_over, is_unfinished = _left_over(run, state), int(state.step) < settings.num_steps
         if any(left_over) or is_unfinished:
-            between_steps = _BetweenSteps(run)
+            between_steps = _BetweenSteps(run, source)
         if any(left_over):
             _catch_up(run, state, between_steps, left_over, begin)
         if is_unfinished:
@@ -152,7 +158,7 @@ def _left_over(run: _Run, state: TrainState) -> Due:
     step, nothing = int(state.step), Due(False, False, False, False)
     if step == 0:
         return nothing
-    due = Cadence(run.stage.config.train).at(step)
+    due = _cadence(run, step).at(step)
     lines = metric_writer.read(run.folder)
     is_evaluated = any(line["step"] == step and "eval_loss" in line for line in lines)
     # Hosts may see a shared folder a moment apart.
@@ -160,6 +166,20 @@ def _left_over(run: _Run, state: TrainState) -> Due:
     is_shown = distributed.agree(samples.sheet(run.folder, step).exists())
     return nothing._replace(
         evaluates=due.evaluates and not is_evaluated, shows=due.shows and not is_shown
+    )
+
+
+def _cadence(run: _Run, step: int) -> Cadence:
+    """What is due from a step on, whose clocks go on where an interruption stopped them."""
+    settings = run.stage.config.train
+    if step == 0 or not (settings.eval_minutes or settings.sample_minutes):
+        return Cadence(settings)
+    lines = [line for line in metric_writer.read(run.folder) if line["step"] <= step]
+    evaluated = [line["step"] for line in lines if line.get("eval_loss") is not None]
+    shown = [one for one in samples.steps(run.folder) if one <= step]
+    passed = [minutes_since(lines, max(steps, default=0)) for steps in (evaluated, shown)]
+    return Cadence(
+        settings, evaluated=seconds_of_primary(passed[0]), shown=seconds_of_primary(passed[1])
     )
 
 
@@ -184,7 +204,7 @@ def _take_steps(
     """Trains from a state to the last step; `begin` is when the run began."""
     first_step, settings = int(state.step), run.stage.config.train
     batches = _batches(run, source, first_step)
-    cadence = Cadence(settings)
+    cadence = _cadence(run, first_step)
     batch = global_batch(next(batches), run.mesh)
     step_function = _compiled_step(run, state, batch)
     reporter = Reporter(run.stage, run.shapes.trainable, run.folder, first_step, begin)
@@ -257,8 +277,8 @@ def _compiled_step(run: _Run, state: TrainState, batch: dict[str, Any]) -> jax.s
 class _BetweenSteps:
     """What is done now and then: held-out loss, checkpoints and samples."""
 
-    def __init__(self, run: _Run):
-        """Chooses the clips that are evaluated and shown."""
+    def __init__(self, run: _Run, source: sources.Source):
+        """Chooses the clips that are evaluated and shown; the source is what is trained on."""
         stage, settings = run.stage, run.stage.config.train
         shows_clips = settings.sample_every and samples.needs_held_out(stage)
         reads_held_out = settings.eval_every or shows_clips
@@ -268,8 +288,8 @@ class _BetweenSteps:
             self._evaluate = Evaluation(stage, run.mesh, held_out, run.programs)
         if settings.sample_every:
             self._shown = samples.choose(stage, held_out, run.programs)
-        if held_out and held_out.fingerprint == run.config.data.fingerprint:
-            say("the data holds no clips out: held-out loss and samples are of training clips")
+        for name in sources.not_held_out(source, held_out) if held_out else ():
+            say(f"{name} holds no clips out: held-out loss and samples are of training clips there")
 
     def __call__(
         self,

@@ -57,6 +57,15 @@ def test_from_takes_over_clips_and_optimizer_of_a_run_of_this_project():
     assert (style.data.name, style.data.folder, style.data.mixture) == ("image_folder", "", ())
 
 
+def test_a_mixture_of_pictures_and_videos_becomes_one_of_videos(monkeypatch):
+    place = REPOSITORY / "weights" / "small" / "t2i"
+    saved = checkpoint.load_config(place)
+    parts = ({"name": "image_folder", "folder": "a"}, {"name": "video_folder", "folder": "b"})
+    saved.data.mixture = parts
+    monkeypatch.setattr(checkpoint, "load_config", lambda workdir: saved)
+    assert tuple(example_config("stunet", f"from={place}").data.mixture) == parts[1:]
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_tiny_variant_as_it_is_takes_its_own_batches(stage, tmp_path):
     config = example_config(stage)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import tarfile
 from pathlib import Path
@@ -52,10 +53,10 @@ def save(workdir, losses, keep_last=2, keep_best=1, config=CONFIG):
     return steps
 
 
-def restore(workdir, config=CONFIG):
+def restore(workdir, config=CONFIG, state=None):
     checkpoints = Checkpointer(workdir, keep_last=2, keep_best=1)
     try:
-        shapes = jax.eval_shape(new_state)
+        shapes = jax.eval_shape(lambda: state or new_state())
         return checkpoints.restore(with_shardings(shapes, state_shardings(shapes, MESH)), config)
     finally:
         checkpoints.close()
@@ -280,10 +281,36 @@ def test_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path, capsys
 
 
 def test_only_damaged_checkpoints_are_no_fresh_start(tmp_path):
+    save(tmp_path, [None, None])
+    files = [tmp_path / "checkpoints" / str(step) / "config" / "metadata" for step in (1, 2)]
+    whole = [file.read_text() for file in files]
+    for file in files:
+        file.write_text("{")
+    for _ in range(2):  # and the second try is none either
+        with pytest.raises(UserError, match="no checkpoint in .* can be read"):
+            restore(tmp_path)
+    for file, text in zip(files, whole, strict=True):
+        file.write_text(text)
+    assert int(restore(tmp_path).step) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda ema: ema | {"more": jnp.zeros(3)}, r"holds nothing as more, .*asks for \[3\]"),
+        (
+            lambda ema: jax.tree.map(lambda leaf: leaf[:1], ema),
+            r"holds \[5\] as .*bias.*asks for \[1\]",
+        ),
+    ],
+)
+def test_arrays_of_another_config_are_refused_and_no_damage(tmp_path, change, message):
     save(tmp_path, [None])
-    (tmp_path / "checkpoints" / "1" / "config" / "metadata").write_text("{")
-    with pytest.raises(UserError, match="no checkpoint in .* can be read"):
-        restore(tmp_path)
+    state = new_state()
+    other = dataclasses.replace(state, ema=change(state.ema))
+    with pytest.raises(UserError, match=message):
+        restore(tmp_path, state=other)
+    assert int(restore(tmp_path).step) == 1
 
 
 def test_a_run_of_version_0_1_0_opens_and_goes_on(tmp_path):

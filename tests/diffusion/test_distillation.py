@@ -166,6 +166,8 @@ def test_steps_that_do_not_meet_are_refused():
         visited_log_snrs(CosineSchedule(), 8, 0)
     with pytest.raises(UserError, match="use sampling.timestep_spacing='trailing'"):
         visited_log_snrs(DiscreteSchedule("leading"), 8, 4)
+    with pytest.raises(UserError, match="sampling.last_log_snr=0"):
+        visited_log_snrs(CosineSchedule(spacing=Spacing(1.0, 10.0)), 8, 4)
 
 
 def test_a_perfect_student_samples_what_its_teacher_does_in_more_steps(float64):

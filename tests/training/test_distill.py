@@ -234,3 +234,13 @@ def test_a_new_config_learns_from_the_guidance_and_data_of_its_teacher(cascade):
         0.2 * saved["optimizer"]["learning_rate"]
     )
     assert (config.train.num_steps, config.diffusion.text_dropout) == (1, 0)
+
+
+def test_a_teacher_whose_steps_are_even_in_log_snr(cascade, monkeypatch, tmp_path):
+    saved = checkpoint.load_config(cascade["stunet"])
+    saved.sampling.last_log_snr = 10.0
+    monkeypatch.setattr(checkpoint, "load_config", lambda place: saved)
+    config = importlib.import_module("configs.distill").get_config(f"from={cascade['stunet']}")
+    steps = [one.sampling.num_steps for one, _ in rounds(config, tmp_path)]
+    assert steps == [16, 8, 4]
+    assert config.sampling.last_log_snr == 0 and config.sampling.time_power == 2
