@@ -40,6 +40,7 @@ _SUPERSAMPLING = 2
 _APART = 0.7
 _PLACEMENTS = 8  # tries at keeping two digits apart
 _LEAST_APART = 0.6  # of the clip, in the long world
+_GAP = 0.03  # of the frame's width, between the ink of two digits that are apart there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,8 +183,8 @@ class MovingDigits(ProceduralSource):
                 tuple(self._draw_moving(motion, generator) for motion in drawn)
                 for _ in range(2 * _PLACEMENTS)
             ]
-            digits = max(draws, key=_time_apart)
-            if _time_apart(digits) >= _LEAST_APART:
+            digits = max(draws, key=_ink_apart)
+            if _ink_apart(digits) >= _LEAST_APART:
                 return digits
 
     def _draw_moving(self, motion: motions.Motion, generator: np.random.Generator) -> MovingDigit:
@@ -212,6 +213,17 @@ def _time_apart(digits: tuple[MovingDigit, ...]) -> float:
     times = np.linspace(0.0, 1.0, 17)
     offset = digits[0].corner(times) - digits[1].corner(times)
     return float((np.abs(offset).max(axis=1) >= _APART * SIDE).mean())
+
+
+def _ink_apart(digits: tuple[MovingDigit, ...]) -> float:
+    """Share of the clip in which a gap is between the ink of two digits of the long world."""
+    times, reach = np.linspace(0.0, 1.0, 33), np.zeros(2)
+    places = []
+    for item in digits:
+        middle, half = ink(item.handwriting)
+        places.append(item.corner(times) + middle)
+        reach += half
+    return float(((np.abs(places[0] - places[1]) - reach).max(axis=1) >= _GAP).mean())
 
 
 def render(

@@ -47,7 +47,7 @@ _PASSING_WAY = (0.88, 0.98)  # of the room that there is
 _FRONT_WAY = (0.35, 0.45)  # of the object in front, where it moves
 _MEETING = (0.42, 0.58)  # when their centres are closest
 _OFF_CENTRE = 0.05
-_CLEAR = 0.9  # of the two radii: how far apart they begin and end
+_CLEAR = 0.9  # of the two radii: how far apart they begin and end, along one axis
 
 Combination = tuple[str, str, str, str]
 
@@ -270,7 +270,7 @@ def _passing_paths(
             np.stack([place, place + way]) for place, way in ((start, step), (front, front_step))
         ]
         inside = paths[1].min() >= lows[1] and paths[1].max() <= 1.0 - lows[1]
-        gaps = np.linalg.norm(paths[0] - paths[1], axis=1)
+        gaps = np.abs(paths[0] - paths[1]).max(axis=1)
         if inside and gaps.min() >= _CLEAR * sum(radii):
             return tuple(
                 motions.Polyline((0.0, 1.0), tuple((x, y) for x, y in path.tolist()))
