@@ -99,7 +99,9 @@ class CaptionedFolder(Generic[Facts]):
 
         Args:
           root: the folder. If it has folders that are named as splits, see `splits`, a split is the
-            folders of its name; else every split is the whole folder.
+            folders of its name; else what the captions file's column `split` says, if it holds any
+            file out; else every split is the whole folder. `is_held_out` says whether there is any
+            such difference.
           split: "train" or "test".
           captions: CSV or JSONL file; if empty the first of `captions.FILE_NAMES` in the folder and
             in those of the split. Files that none lists may have a `.txt` file beside them.
@@ -108,18 +110,42 @@ class CaptionedFolder(Generic[Facts]):
         """
         whole = stored(Path(root).expanduser())
         given = Path(captions).expanduser() if captions else None
-        self._listing = Listing(whole, kind, _folders_of(whole, split), given)
+        folders = _folders_of(whole, split)
+        self._listing = Listing(whole, kind, folders, given)
         self.folder, self._kind = self._listing.folder, kind
         self.report = FolderReport(str(self.folder), kind)
-        self.files = list(self._usable(examine))
+        self.files = list(self._usable(examine, self._of_split(split, bool(folders))))
         self.report.used = len(self.files)
         self.report.skipped |= self._listing.left_out
         self.report.skipped |= self._listing.reasons_missing()
 
-    def _usable(self, examine: Callable[[Path], Facts | str]) -> Iterator[CaptionedFile[Facts]]:
+    def _of_split(self, split: str, has_folders: bool) -> list[Path]:
+        """The files that belong to a split; those of the other one go into the report."""
+        found, splits = list(self._listing.captions), self._listing.splits
+        told = {path: splits[path] for path in found if path in splits}
+        others = [path for path in told if told[path] != split]
+        self.is_held_out = has_folders or "test" in told.values()
+        if has_folders and others:
+            raise UserError(
+                f"{self._listing.name(others[0])} is in a folder of the split {split}, but the "
+                f"captions file says {told[others[0]]} in its column split (of {len(others)} such "
+                f"{self._kind}s); move them, or remove the column"
+            )
+        if has_folders or not self.is_held_out:
+            return found
+        # What is not told to be held out may be trained on.
+        chosen = [path for path in found if told.get(path, "train") == split]
+        if rest := len(found) - len(chosen):
+            reason = "of the other split: by the column split of the captions file"
+            self.report.skipped[f"{rest} {self._kind}s"] = reason
+        return chosen
+
+    def _usable(
+        self, examine: Callable[[Path], Facts | str], paths: list[Path]
+    ) -> Iterator[CaptionedFile[Facts]]:
         """The files of use; the others go into the report."""
         listed = self._listing.captions
-        for path, facts in zip(listed, examine_all(examine, list(listed)), strict=True):
+        for path, facts in zip(paths, examine_all(examine, paths), strict=True):
             if not isinstance(facts, str) and listed[path]:
                 if treated := getattr(facts, "treated", ()):
                     self.report.treated[self._listing.name(path)] = ", ".join(treated)

@@ -73,6 +73,11 @@ class ImageFolder(HoldsFrames):
         return resize_and_crop(image, self._size)[None], caption
 
     @property
+    def is_held_out(self) -> bool:
+        """Whether the split "test" keeps its files from training."""
+        return self._folder.is_held_out
+
+    @property
     def fingerprint(self) -> str:
         """Names the images: size, and each file's name, size and captions."""
         return fingerprint("image_folder", size=self._size, pictures=self._folder.names())

@@ -8,6 +8,7 @@ from pathlib import Path
 from lumiere_jax.data import same_clip
 from lumiere_jax.data.captions import (
     FILE_NAMES,
+    Listed,
     find_captions_file,
     read_caption,
     read_captions_file,
@@ -27,7 +28,7 @@ class Listing:
     `captions` has those that can be used as far as their names tell, sorted, with their captions,
     of which there may be none; `left_out` names the others and what else is in the folder, each
     with its reason; `missing` has the paths of the captions file that lead nowhere, and their
-    captions.
+    captions. `splits` has the split of files, also missing ones, of which a captions file says it.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Listing:
         self.whole, self.kind, self._folders = whole, kind, list(folders) or [whole]
         self.folder = self._folders[0] if len(self._folders) == 1 else whole
         self._read = [table] if table else self._find_tables()
-        self._listed, self._tables = dict[str, list[str]](), dict[str, Path]()
+        self._listed, self._tables = dict[str, Listed](), dict[str, Path]()
         for path in self._read:
             listed = read_captions_file(path)
             self._listed |= listed
@@ -58,6 +59,7 @@ class Listing:
         found = [path for path in self._paths if has_suffix(path, SUFFIXES[kind])]
         self._places = {path: place(path) for path in found}
         self.captions: dict[Path, tuple[str, ...]] = {}
+        self.splits: dict[Path, str] = {}
         self.left_out: dict[str, str] = {}
         clips = same_clip.once(found) if kind == "video" else dict.fromkeys(found, list[Path]())
         for path, copies in clips.items():
@@ -97,8 +99,12 @@ class Listing:
     def _take(self, path: Path, copies: list[Path]) -> None:
         """Notes a file with its captions, and those that hold the same."""
         self.left_out |= {self.name(copy): same_clip.reason(path) for copy in copies}
-        listed = (self._listed.get(self._places[same]) for same in (path, *copies))
-        captions, text = next(filter(None, listed), []), self._texts.get(self._stem(path))
+        places = (self._places[same] for same in (path, *copies))
+        listed = [self._listed[place] for place in places if place in self._listed]
+        captions = next((line.captions for line in listed if line.captions), [])
+        text = self._texts.get(self._stem(path))
+        if split := next((line.split for line in listed if line.split), ""):
+            self.splits[path] = split
         try:
             self.captions[path] = tuple(captions or (read_caption(text) if text else []))
         except NotText as error:
@@ -124,10 +130,11 @@ class Listing:
         if self._folders != [self.whole]:
             known |= {place(path) for path in all_files(self.whole)}
         missing: dict[Path, tuple[str, ...]] = {}
-        for name, captions in self._listed.items():
+        for name, line in self._listed.items():
             listed = Path(name)
             if name not in known and not os.path.exists(listed):
-                missing[listed] = tuple(captions)
+                missing[listed] = tuple(line.captions)
+                self.splits |= {listed: line.split} if line.split else {}
             elif reason := self._reason_unused(listed, name in known):
                 self.left_out[name] = f"{reason}: listed in {self._tables[name].name}"
         return missing

@@ -62,6 +62,11 @@ class Prepared(HoldsFrames):
         return self._ends[-1]
 
     @property
+    def is_held_out(self) -> bool:
+        """Whether there are clips for "test"."""
+        return self._index.num_clips("test") > 0
+
+    @property
     def fingerprint(self) -> str:
         """Names the clips: all that is stored, and which part of it is taken."""
         facts = {"index": self._index.fingerprint, "split": self._split}

@@ -100,6 +100,13 @@ def report(source: Source) -> str:
     return ""
 
 
+def holds_out(source: Source) -> bool:
+    """Whether all parts of a source of the split "test" keep their clips from training."""
+    parts = source.sources if isinstance(source, Mixture) else [source]
+    folders = [p for p in parts if isinstance(p, VideoFolder | ImageFolder | Prepared)]
+    return all(folder.is_held_out for folder in folders)  # the others have their own test clips
+
+
 def say_report(source: Source, folder: epath.PathLike) -> None:
     """Says which files a source leaves out; all of them in `FOLDER/data_report.txt`."""
     if not (told := report(source)):

@@ -83,6 +83,11 @@ class VideoFolder(HoldsFrames):
             ) from error
 
     @property
+    def is_held_out(self) -> bool:
+        """Whether the split "test" keeps its files from training."""
+        return self._folder.is_held_out
+
+    @property
     def fingerprint(self) -> str:
         """Names the clips: settings, and each file's name, size and captions."""
         clip = [self.num_frames, self._size, float(self.fps), self.clip]

@@ -15,7 +15,7 @@ from lumiere_jax.data.captions import CAPTION_COLUMNS, PATH_COLUMNS
 from lumiere_jax.data.file_kinds import VIDEO_SUFFIXES, usual
 from lumiere_jax.data.finding import composed, first_files, not_found, stored
 from lumiere_jax.data.listing import Listing
-from lumiere_jax.data.splits import COLUMN, HELD_OUT, split_named
+from lumiere_jax.data.splits import COLUMN, split_told
 from lumiere_jax.data.table import any_of, check_columns, named, read_rows
 from lumiere_jax.data.time_columns import TimeColumns
 from lumiere_jax.preparation.splitting import Splitting, common_folder
@@ -62,10 +62,11 @@ def read_source(path: str | os.PathLike, test_fraction: float) -> Source:
     """Reads a folder or a manifest.
 
     A folder is read as `VideoFolder` does: with the captions of its captions file, or of `.txt`
-    files beside the videos. A video's split is what the column `split` of a manifest says of it,
-    else the first folder of its path if that is named as a split (`data.splits`): in the folder, or
-    in that of the manifest, or in the one that all videos of a manifest are in. All other videos
-    are split by a hash of their path, all parts of a video to the same side.
+    files beside the videos. A video's split is what the column `split` of that file or of a
+    manifest says of it, else the first folder of its path if that is named as a split
+    (`data.splits`): in the folder, or in that of the manifest, or in the one that all videos of a
+    manifest are in. All other videos are split by a hash of their path, all parts of a video to the
+    same side.
 
     Args:
       path: a folder, or a file, which may be in a bucket ("gs://BUCKET/NAME"), with a column (key)
@@ -136,7 +137,8 @@ def _read_folder(root: Path, test_fraction: float) -> Source:
     for path, texts in captions.items():
         base = next((b for b in (root, real_root) if path.is_relative_to(b)), None)
         name = (path.relative_to(base) if base else path).as_posix()
-        videos.append(Video(name, texts, splitting.choose(name)))
+        split = splitting.choose(name, listing.splits.get(path, ""))
+        videos.append(Video(name, texts, split))
     return Source(str(real_root), videos, listing.left_out, splits=str(splitting))
 
 
@@ -161,7 +163,7 @@ def _read_manifest(path: Path, root: str, test_fraction: float) -> Source:
         known = captions.setdefault(key, [])
         if caption and caption not in known:
             known.append(caption)
-        if split := _split(where, row):
+        if split := split_told(where, row):
             told_of.setdefault(key[0], split)
             if told.setdefault(key, split) != split:
                 raise UserError(
@@ -177,16 +179,6 @@ def _read_manifest(path: Path, root: str, test_fraction: float) -> Source:
         for name, *part in [key]
     ]
     return Source(root, videos, columns=_told(columns), splits=str(splitting))
-
-
-def _split(where: str, row: dict[str, Any]) -> str:
-    """What the column `split` says of a line, "" if nothing."""
-    value = row.get(COLUMN)
-    if value is None or value != value or not str(value).strip():  # NaN is how pandas says "none"
-        return ""
-    if split := split_named(str(value)):
-        return split
-    raise UserError(f"{where}: {COLUMN} is {value!r}; use train, or {any_of(HELD_OUT)}")
 
 
 def _told(columns: dict[tuple[str, ...], TimeColumns]) -> str:

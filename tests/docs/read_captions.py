@@ -7,4 +7,4 @@ from lumiere_jax.data.captions import read_captions_file
 
 if __name__ == "__main__":
     found = read_captions_file(Path(sys.argv[1]))
-    assert found and all(found.values()), found
+    assert found and all(listed.captions for listed in found.values()), found
