@@ -46,7 +46,7 @@ flags.DEFINE_integer("repeats", None, "Sets of videos, each with its own seed.",
 flags.DEFINE_integer("seed", 0, "Seed of the first set.", 0)
 _SAMPLING = define_sampling_flags()
 flags.DEFINE_integer("sample_frames", None, "Frames of generated videos.")
-flags.DEFINE_integer("batch_size", 8, "Videos per batch.", 1)
+flags.DEFINE_integer("batch_size", None, "Videos per batch. Default: 8, or what fills devices.", 1)
 flags.DEFINE_enum("video_format", "mkv", ["mkv", "mp4"], "mkv is lossless.")
 define_path("text_folder", None, "Folder of the T5 encoder, if it moved since training.")
 flags.DEFINE_bool("distributed", False, "This is one process of a job on several hosts.")

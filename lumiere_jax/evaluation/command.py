@@ -10,7 +10,7 @@ from typing import Any
 
 from lumiere_jax.evaluation import card, clips, networks, scoring, tasks
 from lumiere_jax.evaluation.clips import ClipRule
-from lumiere_jax.evaluation.features import Features, extract
+from lumiere_jax.evaluation.features import READER, Features, extract
 from lumiere_jax.evaluation.networks import FeatureNetwork, c3d_network, i3d_network
 from lumiere_jax.evaluation.profiles import Profile
 from lumiere_jax.metrics.frechet import Moments
@@ -112,7 +112,7 @@ def _check(settings: Settings) -> None:
     if settings.real_statistics is not None:
         Moments.load(settings.real_statistics)
     if settings.task is not None:
-        settings.task.check()
+        settings.task.check(settings.rule)
 
 
 def _sets(settings: Settings, poll: Callable[[], None]) -> _Sets:
@@ -177,7 +177,7 @@ def _networks(settings: Settings) -> tuple[FeatureNetwork, FeatureNetwork | None
 def _notes(settings: Settings, network: FeatureNetwork) -> dict[str, str]:
     """What features of real videos depend on, besides the videos: kept with statistics."""
     rule = {name: str(value) for name, value in dataclasses.asdict(settings.rule).items()}
-    return {"network": network.fingerprint, **network.options, **rule}
+    return {"network": network.fingerprint, **network.options, **rule, "reader": str(READER)}
 
 
 def _saved_moments(path: Path | None, notes: dict[str, str]) -> Moments | None:
@@ -186,10 +186,11 @@ def _saved_moments(path: Path | None, notes: dict[str, str]) -> Moments | None:
         return None
     moments, before = Moments.load(path)
     if changed := [name for name in notes if before.get(name) != notes[name]]:
-        shown = ", ".join(f"{name} {before.get(name)}, now {notes[name]}" for name in changed)
+        was = {name: before.get(name, "not stated") for name in changed}
+        shown = ", ".join(f"{name} {was[name]}, now {notes[name]}" for name in changed)
         raise UserError(
-            f"--real_statistics={path} were made with other settings ({shown}); use the same "
-            "flags, or the videos themselves."
+            f"--real_statistics={path} were made with other settings, or by another version that "
+            f"read videos otherwise ({shown}); use the same flags, or the videos themselves."
         )
     return moments
 

@@ -10,21 +10,24 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from lumiere_jax import text
-from lumiere_jax.cascade.config import StageConfig
+from lumiere_jax.cascade.config import StageConfig, check_frames
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.checkpoints import checkpoint
 from lumiere_jax.data.video_io import write_lossless, write_mp4
+from lumiere_jax.data.video_timing import frames_in
+from lumiere_jax.evaluation.clips import ClipRule
 from lumiere_jax.inference import autoguidance
-from lumiere_jax.inference.pipeline import LumierePipeline
+from lumiere_jax.inference.pipeline import SHARED_OPTIONS, LumierePipeline
 from lumiere_jax.models.parameters import Params
-from lumiere_jax.runtime.distributed import is_primary, wait_for_all
+from lumiere_jax.runtime.distributed import is_primary, say, wait_for_all
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.files import write_text
 from lumiere_jax.runtime.progress import Progress
-from lumiere_jax.runtime.sharding import create_mesh
+from lumiere_jax.runtime.sharding import batch_parts, create_mesh
 
 FORMATS: dict[str, Callable[[Path, np.ndarray, float], None]] = {
     "mkv": write_lossless,
@@ -33,6 +36,7 @@ FORMATS: dict[str, Callable[[Path, np.ndarray, float], None]] = {
 """Suffixes of files: FFV1, which loses nothing, and H.264, which browsers play."""
 
 _SETTINGS = "generation.json"
+_BATCH = 8  # videos at once, if nobody says and no more devices share them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Generator:
     base: Path  # workdir of the base stage
     ssr: tuple[Path, ...] = ()  # workdirs of super-resolution stages
     guide: Path | None = None  # workdir of a weaker base, see `autoguidance.load`
-    batch_size: int = 8  # videos at once
+    batch_size: int | None = None  # videos at once; None: 8, or more if that fills the devices
     suffix: str = "mkv"  # of the files; a name of `FORMATS`
     text_folder: Path | None = None  # of the text encoder; None: where it was in training
     mesh: dict[str, int] = field(default_factory=dict)  # of several processes, see `create_mesh`
@@ -64,34 +68,74 @@ class Generator:
 
     def configs(self) -> list[ConfigDict]:
         """Of the stages, read without their parameters; a `UserError` if a workdir has none."""
-        configs = [checkpoint.load_config(workdir) for workdir in (self.base, *self.ssr)]
-        for config, workdir in zip(configs, (self.base, *self.ssr), strict=True):
+        configs = [checkpoint.load_config(workdir) for workdir in self._workdirs]
+        for config, workdir in zip(configs, self._workdirs, strict=True):
             text.move_folder(config.text, self.text_folder, workdir)
         return configs
+
+    def check(self, rule: ClipRule) -> None:
+        """Refuses, before anything is loaded, videos that a rule could take no clip of."""
+        base = StageConfig.parse(self.configs()[0])
+        frames, fps = self.options.get("num_frames") or base.data.num_frames, base.data.fps
+        check_frames(base, frames)
+        available = frames_in(frames / fps, rule.fps or fps)
+        if available < rule.span:
+            resampled = f", {available} at --fps={rule.fps:g}" if rule.fps else ""
+            raise UserError(
+                f"videos of {self.base} have {frames} frames at {fps:g} fps{resampled}, but a clip "
+                f"of --num_frames={rule.num_frames} with --stride={rule.stride} spans {rule.span}: "
+                "ask for fewer, or generate more (--sample_frames)."
+            )
+
+    @property
+    def _workdirs(self) -> tuple[Path, ...]:
+        """Of the stages that are sampled."""
+        return (self.base, *(() if self.options.get("base_only") else self.ssr))
 
     def load(self) -> "LoadedGenerator":
         """Loads the newest checkpoints; a `UserError` if a workdir has none."""
         mesh = create_mesh(self.mesh) if jax.process_count() > 1 else None
-        stages, model = [], dict[str, Any]()
-        for workdir in (self.base, *self.ssr):
+        batch_size = self._batch_size(mesh)
+        stages, model = dict[str, tuple[Stage, Params]](), dict[str, Any]()
+        for number, workdir in enumerate(self._workdirs):
             config, params, step = checkpoint.load(workdir, mesh)
             text.move_folder(config.text, self.text_folder, workdir)
-            stages.append((Stage.from_config(config), params))
-            model[config.stage] = _named(workdir, step, params)
-        base, guide = stages[0][0].config, None
+            name = config.stage + f" {number}" * (config.stage in stages)
+            stages[name] = Stage.from_config(config), params
+            model[name] = _named(workdir, step, params)
+        base_stage, *super_resolution = stages.values()
+        base, guide = base_stage[0].config, None
         if self.guide is not None:
             guide, step = autoguidance.load(self.guide, base, mesh)
             model["guide"] = _named(self.guide, step, guide)
         pipeline = LumierePipeline(
-            stages[0], stages[1:], guide=guide, show_progress=is_primary(), mesh=mesh
+            base_stage, super_resolution, guide=guide, show_progress=is_primary(), mesh=mesh
         )
         given = {name: value for name, value in self.options.items() if value is not None}
         frames = given.get("num_frames", base.data.num_frames)
         model["sampling"] = _sampling(base) | given | {"num_frames": frames, "fps": pipeline.fps}
-        for stage, _ in stages[1:]:
-            model[f"{stage.name} sampling"] = _sampling(stage.config) | dict(stage.ssr)
-        model["batch"], model["video_format"] = self.batch_size, self.suffix
-        return LoadedGenerator(self, pipeline, model)
+        shared = {name: given[name] for name in SHARED_OPTIONS if name in given}
+        for name, (stage, _) in list(stages.items())[1:]:
+            model[f"{name} sampling"] = _sampling(stage.config) | dict(stage.ssr) | shared
+        model["batch"] = f"{batch_size}; videos of other batches differ by rounding"
+        model["video_format"] = self.suffix
+        return LoadedGenerator(self, pipeline, model, batch_size)
+
+    def _batch_size(self, mesh: Mesh | None) -> int:
+        """Videos at once; says what fills devices, or does not."""
+        parts = jax.local_device_count() if mesh is None else batch_parts(mesh)
+        wanted = self.batch_size or _BATCH
+        filled = -(-wanted // parts) * parts
+        if self.batch_size is None:
+            if filled != wanted:
+                say(f"--batch_size={filled}: it fills the devices, into {parts} parts")
+            return filled
+        if mesh is not None and filled != wanted:
+            say(
+                f"--batch_size={wanted} is filled up with {filled - wanted} copies, since the "
+                f"devices split a batch into {parts} parts; {filled} videos take no longer"
+            )
+        return wanted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +145,7 @@ class LoadedGenerator:
     generator: Generator
     pipeline: LumierePipeline
     model: dict[str, Any]
+    batch_size: int  # videos at once
 
     def generate(
         self,
@@ -111,7 +156,8 @@ class LoadedGenerator:
     ) -> tuple[Path, ...]:
         """Generates what is not there yet, and returns the folders, OUTPUT/videos/SEED.
 
-        Batches are always the same ones: a video does not depend on which others are there already.
+        Batches are always the same ones: a video does not depend on which others are there already,
+        and on the size of batches by no more than rounding.
         With several processes all compute every batch, and each writes some of its videos.
 
         Args:
@@ -123,16 +169,20 @@ class LoadedGenerator:
         """
         folders = {seed: output / "videos" / str(seed) for seed in requests}
         for seed, folder in folders.items():
-            agree_on_settings(folder, {"model": _plain(self.model), **settings, "seed": seed})
+            agree_on_settings(folder, {"model": self._known_by(), **settings, "seed": seed})
         for seed, folder in folders.items():
             self._generate(folder, requests[seed], poll)
             wait_for_all(f"videos {folder.name}")
         return tuple(folders.values())
 
+    def _known_by(self) -> dict[str, Any]:
+        """What videos must have in common; batches of another size change no more than rounding."""
+        return _plain({name: value for name, value in self.model.items() if name != "batch"})
+
     def _generate(
         self, folder: Path, requests: Sequence[Request], poll: Callable[[], None]
     ) -> None:
-        size, suffix = self.generator.batch_size, self.generator.suffix
+        size, suffix = self.batch_size, self.generator.suffix
         batches = [requests[i : i + size] for i in range(0, len(requests), size)]
         missing = [any(not _path(folder, r, suffix).is_file() for r in batch) for batch in batches]
         if jax.process_count() > 1:  # all must work on the same batches
@@ -154,7 +204,7 @@ class LoadedGenerator:
         videos = self.pipeline(
             [request.prompt for request in filled],
             seeds=[request.seed for request in filled],
-            batch_size=self.generator.batch_size,
+            batch_size=self.batch_size,
             **self.generator.options,
         )
         for index, (request, video) in enumerate(zip(batch, videos, strict=False)):
@@ -191,6 +241,8 @@ def agree_on_settings(folder: Path, settings: dict[str, Any]) -> None:
     path, advice = folder / _SETTINGS, "give another --output, or remove the folder."
     try:
         before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if before:  # it was compared once
+            before.get("model", {}).pop("batch", None)
         is_taken = before is None and folder.is_dir() and any(folder.iterdir())
         wait_for_all(f"settings of {folder.name} are read")
         if is_taken:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lumiere_jax.data.config import DataConfig
-from lumiere_jax.data.sources import Source, create_source, is_folder, spread
+from lumiere_jax.data.sources import Source, create_source, holds_out, is_folder, spread
 from lumiere_jax.data.video_io import write_lossless
 from lumiere_jax.evaluation import ucf101
+from lumiere_jax.evaluation.clips import ClipRule
 from lumiere_jax.evaluation.generation import Generator, Request, agree_on_settings
 from lumiere_jax.runtime.distributed import is_primary, wait_for_all
 from lumiere_jax.runtime.errors import UserError
@@ -43,8 +44,11 @@ class Task(Protocol):
     def warnings(self) -> list[str]:
         """What makes figures of these videos doubtful."""
 
-    def check(self) -> None:
-        """Refuses what can be seen to be wrong before anything takes long."""
+    def check(self, rule: ClipRule) -> None:
+        """Refuses what can be seen to be wrong before anything takes long.
+
+        `rule` says which clip of each video is scored.
+        """
 
     def prepare(self, output: Path, poll: Callable[[], None]) -> Made:
         """Makes what is not in `output` yet; `poll` is called now and then, and may raise."""
@@ -78,9 +82,9 @@ class Ucf101ZeroShot:
         """See `Task`."""
         return []
 
-    def check(self) -> None:
+    def check(self, rule: ClipRule) -> None:
         """See `Task`."""
-        self.generator.configs()
+        self.generator.check(rule)
 
     def prepare(self, output: Path, poll: Callable[[], None]) -> Made:
         """See `Task`."""
@@ -110,18 +114,20 @@ class HeldOut:
     @property
     def protocol(self) -> dict[str, Any]:
         """See `Task`."""
-        split = "test" if self._is_held_out else "none: these clips were trained on"
+        split = "test" if holds_out(self._source) else "none: these clips were trained on"
         prompts = "captions of held-out clips, spread over them"
-        return {"prompts": prompts, "split": split, "seed": self.seed}
+        seeds = [self.seed + i for i in range(self.repeats)]
+        return {"prompts": prompts, "split": split, "seeds": seeds}
 
     @property
     def warnings(self) -> list[str]:
         """See `Task`."""
         told = "the data holds no clips out: videos are compared with clips that were trained on"
-        return [] if self._is_held_out else [told]
+        return [] if holds_out(self._source) else [told]
 
-    def check(self) -> None:
+    def check(self, rule: ClipRule) -> None:
         """See `Task`."""
+        self.generator.check(rule)
         if len(self._source) < self.num_videos:
             raise UserError(
                 f"--num_videos={self.num_videos}: the data source {self._data.name} holds out "
@@ -149,10 +155,6 @@ class HeldOut:
     @functools.cached_property
     def _source(self) -> Source:
         return create_source(self._data, "test")
-
-    @functools.cached_property
-    def _is_held_out(self) -> bool:
-        return self._source.fingerprint != create_source(self._data, "train").fingerprint
 
     @functools.cached_property
     def _data(self) -> DataConfig:

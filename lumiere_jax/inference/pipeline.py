@@ -25,6 +25,9 @@ from lumiere_jax.runtime.programs import Programs
 from lumiere_jax.runtime.progress import Progress
 from lumiere_jax.runtime.sharding import gather, padded_batch
 
+SHARED_OPTIONS = ("num_steps", "sampler")
+"""Options of sampling that are those of every stage."""
+
 Videos = Float[np.ndarray, "batch time height width 3"]
 
 
@@ -246,7 +249,7 @@ class LumierePipeline(Editing, Pretrained):
         options: dict[str, Any],
     ) -> Array | Videos:
         """Runs all super-resolution stages, see `refine`; `options` are those of `__call__`."""
-        shared = {name: options.get(name) for name in ("num_steps", "sampler", "listener")}
+        shared = {name: options.get(name) for name in (*SHARED_OPTIONS, "listener")}
         for index in range(len(self.super_resolution)):
             video = self.refine(video, prompts, seeds, index, **shared)
         return video

@@ -21,6 +21,7 @@ from lumiere_jax.evaluation.clips import ClipRule
 from lumiere_jax.evaluation.features import BLOCK
 from lumiere_jax.evaluation.profiles import PROFILES
 from lumiere_jax.metrics import i3d_weights
+from lumiere_jax.metrics.frechet import Moments
 from lumiere_jax.runtime import errors
 from tests.evaluation import small_network
 from tests.pod.local_processes import LocalPod
@@ -148,6 +149,12 @@ def test_saved_statistics_stand_for_the_videos(card, videos, tmp_path):
     changed = dataclasses.replace(settings, rule=ClipRule(num_frames=10))
     with pytest.raises(errors.UserError, match="num_frames 9, now 10"):
         command.evaluate(changed)
+    notes = Moments.load(statistics)[1]
+    notes.pop("reader")  # of a version that read videos otherwise, or the same way
+    Moments.load(statistics)[0].save(tmp_path / "old.npz", **notes)
+    old = dataclasses.replace(settings, real_statistics=tmp_path / "old.npz")
+    with pytest.raises(errors.UserError, match=r"another version .*reader not stated, now 1\)"):
+        command.evaluate(old)
 
 
 @pytest.fixture(name="small_network")
@@ -176,6 +183,11 @@ def test_held_out_captions_of_a_trained_cascade(cascade, small_network, tmp_path
     assert result["protocol"]["real"]["pixels"] == result["protocol"]["generated"][0]["pixels"]
     assert len(result["scores"]["FVD"]["values"]) == 2
     assert all("step 4" in result["model"][name] for name in ("stunet", "guide", "ssr"))
+    steps = [result["model"][name]["num_steps"] for name in ("sampling", "ssr sampling")]
+    assert steps == [1, 1]  # as all stages were sampled, whatever their configs say
+    assert result["protocol"]["seeds"] == [0, 1]
+    twice = dataclasses.replace(generator, ssr=(cascade["ssr"],) * 2, guide=None).load().model
+    assert "weights" in twice["ssr"] and "weights" in twice["ssr 2"] and twice["ssr 2 sampling"]
     first, second = ((tmp_path / "videos" / f"{s}" / f"000000_{s}.mkv") for s in (0, 1))
     assert first.read_bytes() != second.read_bytes()
     data = settings.task._data

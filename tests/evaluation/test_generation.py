@@ -1,4 +1,7 @@
 import hashlib
+import json
+import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +20,7 @@ class Pipeline:
         self.batches = []
 
     def __call__(self, prompts, *, seeds, batch_size, num_steps):
-        assert len(prompts) == len(seeds) == batch_size and num_steps == 2
+        assert len(prompts) == len(seeds) == min(batch_size, 7) and num_steps == 2
         self.batches.append(list(seeds))
         return np.stack([np.full((4, 8, 8, 3), seed / 100 - 1, np.float32) for seed in seeds])
 
@@ -25,9 +28,9 @@ class Pipeline:
 REQUESTS = [Request(f"class/{i:02d}_0", f"prompt {i}", 10 * i) for i in range(7)]
 
 
-def run(output, pipeline, *, settings=None, poll=lambda: None, suffix="mkv"):
-    generator = Generator(base=output, batch_size=3, suffix=suffix, options={"num_steps": 2})
-    loaded = LoadedGenerator(generator, pipeline, {})
+def run(output, pipeline, *, settings=None, poll=lambda: None, suffix="mkv", batch=3):
+    generator = Generator(base=output, suffix=suffix, options={"num_steps": 2})
+    loaded = LoadedGenerator(generator, pipeline, {"weights": "a", "batch": batch}, batch)
     (folder,) = loaded.generate(output, settings or {"step": 7}, {0: REQUESTS}, poll)
     return folder
 
@@ -69,6 +72,30 @@ def test_batches_stay_the_same_after_an_interruption(tmp_path):
     pipeline = Pipeline()
     run(tmp_path / "cut", pipeline)
     assert pipeline.batches == []
+
+
+def test_finished_videos_stay_with_another_size_of_batches(tmp_path):
+    run(tmp_path, Pipeline())
+    note = tmp_path / "videos" / "0" / "generation.json"
+    before = json.loads(note.read_text())
+    assert before["model"] == {"weights": "a"}
+    before["model"]["batch"] = "3"  # as it was noted once
+    note.write_text(json.dumps(before))
+    (note.parent / "class" / "01_0.mkv").unlink()
+    pipeline = Pipeline()
+    run(tmp_path, pipeline, batch=8)
+    assert pipeline.batches == [[10 * i for i in range(7)]]
+
+
+@pytest.mark.parametrize(("given", "parts", "size", "told"), [
+    (None, 1, 8, ""), (None, 32, 32, "batch_size=32: it fills the devices"),
+    (8, 32, 8, "filled up with 24 copies.*32 videos take no longer"), (64, 32, 64, ""),
+])  # fmt: skip
+def test_a_batch_fills_the_devices_or_says_so(tmp_path, capsys, given, parts, size, told):
+    mesh = SimpleNamespace(shape={"data": parts, "fsdp": 1, "space": 1})
+    assert Generator(base=tmp_path, batch_size=given)._batch_size(mesh) == size
+    out = capsys.readouterr()
+    assert re.search(told, out.out + out.err) if told else not out.out + out.err
 
 
 def test_other_settings_are_refused(tmp_path):

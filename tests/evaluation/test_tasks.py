@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from lumiere_jax.evaluation import tasks
+from lumiere_jax.evaluation.clips import ClipRule
 from lumiere_jax.evaluation.generation import Generator
 from lumiere_jax.evaluation.tasks import HeldOut
 from lumiere_jax.runtime.errors import UserError
 from tests.preparation.videos import moving, prepare, write
 from tests.tiny_runs import tiny_config
+
+RULE = ClipRule(num_frames=4)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +56,7 @@ def stages(folders, base="16", ssr="32"):
 
 def test_real_clips_have_the_size_that_is_generated(folders):
     whole = task(*stages(folders))
-    whole.check()
+    whole.check(RULE)
     assert whole._source.example(0)[0].shape[1:3] == (32, 32)
     assert whole._source.example(0)[1].startswith("test")
     base = task(*stages(folders), options={"base_only": True, "num_frames": 4})
@@ -65,24 +69,49 @@ def test_clips_may_have_moved(folders):
     low, high = stages(folders)
     low.data.folder = high.data.folder = ""  # as in a bundle
     with pytest.raises(UserError, match="base does not say where its clips are.*--data_folder"):
-        task(low, high).check()
-    task(low, high, data_folder=folders / "32").check()
+        task(low, high).check(RULE)
+    task(low, high, data_folder=folders / "32").check(RULE)
     with pytest.raises(UserError, match="16 x 16 pixels"):
-        task(low, high, data_folder=folders / "16").check()
+        task(low, high, data_folder=folders / "16").check(RULE)
 
 
 def test_drawn_clips_have_no_folder(tmp_path):
     with pytest.raises(UserError, match="are drawn .moving_shapes., and come from no folder"):
-        task(tiny_config("stunet"), data_folder=tmp_path).check()
+        task(tiny_config("stunet"), data_folder=tmp_path).check(RULE)
 
 
 def test_too_few_clips_are_told_before_anything_is_loaded(folders):
     with pytest.raises(UserError, match="--num_videos=9: .* holds out 4 clips only"):
-        dataclasses.replace(task(*stages(folders)), num_videos=9).check()
+        dataclasses.replace(task(*stages(folders)), num_videos=9).check(RULE)
 
 
-def test_clips_that_were_trained_on_are_called_so(folders):
+def test_clips_that_were_trained_on_are_called_so(folders, monkeypatch):
     (low, _) = stages(folders, base="all")
-    trained, held_out = task(low), task(stages(folders)[0])
+    own = tiny_config("stunet", data__name="video_folder", data__folder=str(folders / "videos"))
+    trained, held_out, of_folder = task(low), task(stages(folders)[0], repeats=3), task(own)
+    for one in (trained, held_out, of_folder):
+        one.check(RULE)
+    monkeypatch.setattr(tasks, "create_source", None)  # what comes after the work opens nothing
     assert trained.protocol["split"].startswith("none") and "trained on" in trained.warnings[0]
-    assert held_out.protocol["split"] == "test" and not held_out.warnings
+    for one in (held_out, of_folder):
+        assert one.protocol["split"] == "test" and not one.warnings
+    assert held_out.protocol["seeds"] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({"num_frames": 16}, "have 8 frames at 8 fps, but a clip of --num_frames=16 .* spans 16"),
+        ({"num_frames": 4, "stride": 3}, "with --stride=3 spans 10: .*--sample_frames"),
+        ({"num_frames": 4, "fps": 3.0}, "8 frames at 8 fps, 3 at --fps=3, but"),
+    ],
+)
+def test_clips_that_are_longer_than_what_is_generated(folders, rule, message):
+    low, _ = stages(folders)
+    low.data.num_frames = 8
+    with pytest.raises(UserError, match=message):
+        task(low).check(ClipRule(**rule))
+    drawn = tiny_config("stunet")
+    task(drawn, options={"num_frames": 24}).check(ClipRule(**rule))
+    with pytest.raises(UserError, match="num_frames=3 must be a multiple of 2"):
+        task(drawn, options={"num_frames": 3}).check(ClipRule(num_frames=1))
