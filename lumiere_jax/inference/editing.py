@@ -8,7 +8,7 @@ are known.
 import functools
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from lumiere_jax.inference.regions import check_region, in_words
 from lumiere_jax.inference.tasks import VideoOptions
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.options import check
+from lumiere_jax.runtime.sharding import gather
 
 if TYPE_CHECKING:
     from lumiere_jax.cascade.stage import Stage
@@ -57,6 +58,8 @@ class Editing:
         def side(self) -> int: ...  # noqa: D102
         def checked_frames(self, num_frames: int | None) -> int: ...  # noqa: D102
         def refine_all(self, *arguments: Any) -> Any: ...  # noqa: D102
+        def _checked_prompts(self, *arguments: Any) -> tuple[list[str], list[int]]: ...
+        def _batches(self, *arguments: int) -> Iterator[tuple[int, np.ndarray]]: ...
 
     def animate(
         self, image: Picture, prompts: Sequence[str], *,
@@ -149,7 +152,7 @@ class Editing:
     def extend(
         self, video: Video, prompts: Sequence[str], *, num_frames: int,
         context: int | None = VideoOptions.context, paste: bool = VideoOptions.paste,
-        **options: Any,
+        batch_size: int = 8, **options: Any,
     ) -> Videos:  # fmt: skip
         """Adds frames to a video: its last ones are the first of a new clip, and so on.
 
@@ -163,21 +166,38 @@ class Editing:
                 f"at most the {len(video)} frames of the video."
             )
         check(VideoOptions, {"num_frames": num_frames})
-        seeds = list(options.pop("seeds", None) or range(len(prompts)))
-        made = np.repeat(self._fitted(video)[0][None], len(prompts), axis=0)
-        begun = made.shape[1]
+        prompts, seeds = self._checked_prompts(prompts, options.pop("seeds", None))
+        each, on_batch = options.pop("each", None), options.pop("on_batch", None)
+        small, begun, videos = self._fitted(video)[0], len(video), []
+        for begin, rows in self._batches(len(prompts), batch_size):
+            own = None if each is None else [each[row] for row in rows]
+            made = self._extended(
+                small, [prompts[row] for row in rows], [seeds[row] for row in rows],
+                num_frames, context, options | {"each": own, "batch_size": len(rows)},
+            )[: len(prompts) - begin]  # fmt: skip
+            if paste:
+                region = np.zeros((begun, *video.shape[1:3]), bool)
+                made[:, :begun] = paste_back(made[:, :begun], video, region, 0)
+            videos.append(made)
+            if on_batch is not None:
+                on_batch(begin, made)
+        return np.concatenate(videos)
+
+    def _extended(
+        self, video: np.ndarray, prompts: Sequence[str], seeds: list[int],
+        num_frames: int, context: int, options: dict[str, Any],
+    ) -> np.ndarray:  # fmt: skip
+        """A batch of continuations of a video at the base's size, with it, at full size."""
+        length = self.base[0].config.data.num_frames
+        made = np.repeat(video[None], len(prompts), axis=0)
         for part in range(math.ceil(num_frames / (length - context))):
             part_seeds = [(seed + part * 1_000_003) % 2**32 for seed in seeds]
             clip = self._continued(made[:, -context:], prompts, part_seeds, options)
             made = np.concatenate([made, clip[:, context:]], axis=1)
-        made = made[:, : begun + num_frames]
+        made = made[:, : len(video) + num_frames]
         if self.super_resolution and not options.get("base_only"):
-            made = self.refine_all(made, prompts, seeds, options)
-        if paste:
-            region = np.zeros((begun, *video.shape[1:3]), bool)
-            made = np.array(made)
-            made[:, :begun] = paste_back(made[:, :begun], video, region, 0)
-        return _told(np.asarray(made), options)
+            return np.array(gather(self.refine_all(made, prompts, seeds, options)))
+        return made
 
     def _continued(
         self, shown: np.ndarray, prompts: Sequence[str], seeds: list[int], options: dict[str, Any]
@@ -187,7 +207,7 @@ class Editing:
         known = np.zeros((len(prompts), length, *shown.shape[2:]), np.float32)
         mask = np.zeros((*known.shape[:-1], 1), bool)
         known[:, : shown.shape[1]], mask[:, : shown.shape[1]] = shown, True
-        options = options | {"base_only": True, "num_frames": length, "on_batch": None}
+        options = options | {"base_only": True, "num_frames": length}
         return self(prompts, known=(known, mask), seeds=seeds, **options)
 
     def _say_region(self, region: Region) -> None:

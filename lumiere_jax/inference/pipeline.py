@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
@@ -121,10 +122,12 @@ class LumierePipeline(Editing, Pretrained):
           UserError: if the checkpoint is of another stage or network, or alpha out of range.
         """
         stage, params = self.base
-        params = style.interpolate(stage.config, params, workdir, alpha)
+        styled = style.interpolate(stage.config, params, workdir, alpha, self._mesh)
+        if self._mesh is not None:
+            styled = jax.device_put(styled, jax.tree.map(lambda leaf: leaf.sharding, params))
         return LumierePipeline(
-            (stage, params), self.super_resolution, guide=self.guide,
-            show_progress=self.show_progress, programs=self.programs,
+            (stage, styled), self.super_resolution, guide=self.guide,
+            show_progress=self.show_progress, mesh=self._mesh, programs=self.programs,
         )  # fmt: skip
 
     def fingerprints(self) -> list[str]:
@@ -192,7 +195,7 @@ class LumierePipeline(Editing, Pretrained):
         Raises:
           UserError: for an option, prompt or frame count that cannot be used.
         """
-        prompts, seeds = _checked_prompts(prompts, seeds)
+        prompts, seeds = self._checked_prompts(prompts, seeds)
         frames, stage = self.checked_frames(num_frames), self.base[0]
         of_base = options | {"num_steps": base_steps or options.get("num_steps")}
         chosen = [
@@ -204,7 +207,8 @@ class LumierePipeline(Editing, Pretrained):
         asked = _Asked(prompts, seeds, chosen, given)
         listener = listener or _Printer(is_quiet=not self.show_progress)
         refines, videos = bool(self.super_resolution) and not base_only, []
-        for begin, batch in asked.batches(batch_size, self._mesh):
+        for begin, rows in self._batches(len(prompts), batch_size):
+            batch = asked.of(rows)
             listener.start("base", chosen[0].num_steps)
             video = self._base_videos(sampler, batch, listener, on_estimate)
             if refines:
@@ -216,6 +220,29 @@ class LumierePipeline(Editing, Pretrained):
             if on_batch is not None:
                 on_batch(begin, videos[-1])
         return np.concatenate(videos)
+
+    @staticmethod
+    def _checked_prompts(
+        prompts: Sequence[str], seeds: Sequence[int] | None
+    ) -> tuple[list[str], list[int]]:
+        """Prompts and a seed for each."""
+        prompts = list(prompts)
+        seeds = list(range(len(prompts))) if seeds is None else list(seeds)
+        if not prompts or len(seeds) != len(prompts):
+            raise UserError(f"{len(prompts)} prompts with {len(seeds)} seeds: give one seed each.")
+        if not all(0 <= seed < 2**32 for seed in seeds):
+            raise UserError(f"seeds must be in [0, 2^32); got {min(seeds)} to {max(seeds)}.")
+        return prompts, seeds
+
+    def _batches(self, count: int, size: int) -> Iterator[tuple[int, np.ndarray]]:
+        """The first prompt of each batch of at most a size, or what a mesh takes, and its prompts.
+
+        The last is filled up with the last prompt, so that there is one compilation for all.
+        """
+        size = min(size, count)
+        size = size if self._mesh is None else padded_batch(size, self._mesh)
+        for begin in range(0, count, size):
+            yield begin, np.minimum(np.arange(begin, begin + size), count - 1)
 
     def _base_videos(
         self,
@@ -332,37 +359,14 @@ class _Asked:
     options: list[SamplingOptions]
     given: Mapping[str, np.ndarray]  # further fields of `Inputs`
 
-    def batches(self, size: int, mesh: Mesh | None) -> Iterator[tuple[int, "_Asked"]]:
-        """Batches of at most a size, or what a mesh takes, and the number of their first row.
-
-        The last is filled up with the last row, so that there is one compilation for all.
-        """
-        size, last = min(size, len(self.prompts)), len(self.prompts) - 1
-        size = size if mesh is None else padded_batch(size, mesh)
-        for begin in range(0, last + 1, size):
-            rows = np.minimum(np.arange(begin, begin + size), last)
-            yield (
-                begin,
-                _Asked(
-                    [self.prompts[row] for row in rows],
-                    [self.seeds[row] for row in rows],
-                    [self.options[row] for row in rows],
-                    {name: x[rows] for name, x in self.given.items()},
-                ),
-            )
-
-
-def _checked_prompts(
-    prompts: Sequence[str], seeds: Sequence[int] | None
-) -> tuple[list[str], list[int]]:
-    """Prompts and a seed for each."""
-    prompts = list(prompts)
-    seeds = list(range(len(prompts))) if seeds is None else list(seeds)
-    if not prompts or len(seeds) != len(prompts):
-        raise UserError(f"{len(prompts)} prompts with {len(seeds)} seeds: give one seed each.")
-    if not all(0 <= seed < 2**32 for seed in seeds):
-        raise UserError(f"seeds must be in [0, 2^32); got {min(seeds)} to {max(seeds)}.")
-    return prompts, seeds
+    def of(self, rows: np.ndarray) -> "_Asked":
+        """Some of the rows."""
+        return _Asked(
+            [self.prompts[row] for row in rows],
+            [self.seeds[row] for row in rows],
+            [self.options[row] for row in rows],
+            {name: x[rows] for name, x in self.given.items()},
+        )
 
 
 def _for_all(x: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:

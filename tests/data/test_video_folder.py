@@ -211,9 +211,7 @@ def test_a_column_of_the_captions_file_holds_out(tmp_path):
     (folder / "train").mkdir()
     shutil.copy(folder / "a.mp4", folder / "train")
     table.write_text("file_name,text,split\ntrain/a.mp4,A,test\n")
-    with pytest.raises(
-        UserError, match="a.mp4 is in a folder of the split train, .* says test"
-    ):
+    with pytest.raises(UserError, match="a.mp4 is in a folder of the split train, .* says test"):
         VideoFolder(folder, **SETTINGS)
 
 

@@ -176,6 +176,21 @@ def test_extend_shows_the_last_frames_of_what_there_is(pipeline):
     assert (second[0][0, :2] == MADE).all()
     seeds = [call["seeds"] for call in pipeline.calls]
     assert len({tuple(seed) for seed in seeds}) == 3
+    given = {"num_frames": 6, "context": 2, "seeds": [5, 6, 7], "each": [{"eta": n} for n in "abc"]}
+    told = []
+    pipeline.super_resolution = [None]  # for a batch that is refined before the next one is made
+    pipeline.refine_all = lambda made, prompts, seeds, options: told.append(prompts) or made
+    made = pipeline.extend(
+        video, ["a", "b", "c"], batch_size=2, on_batch=lambda *batch: told.append(batch), **given
+    )
+    assert [call["seeds"] for call in pipeline.calls[3:]] == [[5, 6], [7, 7]]
+    assert [call["each"] for call in pipeline.calls[3:]] == [
+        given["each"][:2],
+        given["each"][2:] * 2,
+    ]
+    assert [told[0], told[1][0], told[2], told[3][0]] == [["a", "b"], 0, ["c", "c"], 2]
+    np.testing.assert_array_equal(np.concatenate([told[1][1], told[3][1]]), made)
+    assert made.shape[:2] == (3, 15)
     for fields in ({"context": 8}, {"context": 0}, {"context": 10}):
         with pytest.raises(UserError, match="context="):
             pipeline.extend(video, ["a"], num_frames=4, **fields)

@@ -13,6 +13,7 @@ from lumiere_jax.inference.pipeline import LumierePipeline
 from lumiere_jax.models.lora import LORA, fresh_lora, merge_lora
 from lumiere_jax.models.stunet import is_temporal
 from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.sharding import create_mesh
 from tests.tiny_runs import tiny_config, train
 
 PROMPT = "a large red circle moving right"
@@ -79,13 +80,23 @@ def test_alpha_0_is_the_original_and_1_the_style_bit_for_bit(cascade, base):
         assert full[path].tobytes() == expected.tobytes()
 
 
-def test_a_conditional_base_keeps_what_its_new_input_channels_do(cascade):
-    name = ("conv_in", "kernel")
-    before, after = interpolated(cascade["stunet_conditional"], cascade["style"], 1.0)
-    trained = flat(checkpoint.load(cascade["style"])[1])[name]
-    assert (before[name].shape[2], trained.shape[2]) == (7, 3)
-    np.testing.assert_array_equal(after[name][:, :, :3], trained)
-    np.testing.assert_array_equal(after[name][:, :, 3:], before[name][:, :, 3:])
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_conditional_base_keeps_its_trained_input_layer(cascade, low_rank, rank):
+    """It is moved by what a style changed, where that is known, and never replaced."""
+    workdir = low_rank if rank else cascade["style"]
+    before, after = interpolated(cascade["stunet_conditional"], workdir, 0.5)
+    expected = {path: leaf for path, leaf in before.items() if path[0] == "conv_in"}
+    assert expected[("conv_in", "kernel")].shape[2] == 7
+    if rank:
+        factors = checkpoint.load(workdir)[1][LORA]["conv_in/kernel"]
+        down, up = (np.asarray(factors[name], np.float64) for name in ("down", "up"))
+        change = 0.5 * (down @ up).reshape(*before[("conv_in", "kernel")].shape[:2], 3, -1)
+        assert np.abs(change).max() > 1e-4
+        expected[("conv_in", "kernel")] = expected[("conv_in", "kernel")].astype(np.float64)
+        expected[("conv_in", "kernel")][:, :, :3] += change
+    for path, leaf in expected.items():
+        np.testing.assert_allclose(after[path], leaf, rtol=0, atol=1e-6 if rank else 0)
+    assert any(after[path].tobytes() != before[path].tobytes() for path in before)
 
 
 def test_low_rank_changes_begin_at_nothing_and_are_added(cascade):
@@ -139,6 +150,13 @@ def test_a_style_makes_images_and_styles_videos(cascade, low_rank, rank):
     assert np.abs(videos[1.0] - videos[0.5]).max() > 1e-3
     assert plain.with_style(workdir, 0.0).fingerprints() == plain.fingerprints()
     assert plain.with_style(workdir, 0.5).fingerprints() != plain.fingerprints()
+    mesh = create_mesh({"data": 1, "fsdp": 1, "space": 1}, jax.devices()[:1])
+    _, params, _ = checkpoint.load(cascade["stunet"], mesh)
+    placed = LumierePipeline((plain.base[0], params), show_progress=False, mesh=mesh)
+    styled = placed.with_style(workdir, 1.0)
+    places = jax.tree.map(lambda leaf: leaf.sharding, (params, styled.base[1]))
+    assert places[0] == places[1] and styled._mesh is mesh
+    np.testing.assert_array_equal(styled([PROMPT], seeds=[1]), videos[1.0])
 
 
 def test_styles_that_do_not_fit_are_refused(cascade, tmp_path):
