@@ -36,6 +36,7 @@ VIDEO = ("clips", None, "rows", None, None)
 _WINDOWS = ("windows", "clips", None, None, None, None)
 _WINDOWS_ONE_BY_ONE = (None, "clips", None, "rows", None, None)
 
+_ABOVE = np.float32(1e-3)  # of a step
 _AUGMENTATION_STREAM = 2**31  # the sampler's own streams are its step numbers
 
 
@@ -70,11 +71,16 @@ class Numbers(NamedTuple):
     threshold_max: ArrayLike
     eta: ArrayLike | None  # None: a step draws no noise
     projection: Projection | None  # of APG; None: the guidance is another one
-    zero_until: ArrayLike | None  # of CFG-Zero*, likewise
+    rest_until: ArrayLike | None  # log-SNR, of CFG-Zero*, likewise
 
     @classmethod
-    def of(cls, options: SamplingOptions, clip: tuple[int, ...] | None = None) -> "Numbers":
-        """Those of some options.
+    def of(
+        cls,
+        options: SamplingOptions,
+        log_snrs: Float[Array | np.ndarray, " steps"],
+        clip: tuple[int, ...] | None = None,
+    ) -> "Numbers":
+        """Those of some options, and of the log-SNRs at which the steps begin.
 
         They may be traced if it is known of which shape, `(time, height, width, channels)`, a clip
         is.
@@ -82,7 +88,6 @@ class Numbers(NamedTuple):
         percentile = options.threshold_percentile
         threshold = percentile if clip is None else Rank.of(percentile, math.prod(clip))
         first, last, eta = options.guidance_from, options.guidance_to, options.eta
-        until = options.guidance_zero_until
         return cls(
             None if options.guidance_scale == 1 else np.float32(options.guidance_scale),
             # From the noise and to the clean video, however the ends of a schedule are rounded.
@@ -92,9 +97,16 @@ class Numbers(NamedTuple):
             np.float32(options.threshold_max or math.inf),
             np.float32(eta) if options.sampler == "ddim" and eta else None,
             _projection(options) if options.method == "apg" else None,
-            # The time of noise itself is as rounded as the end of the schedule.
-            np.float32(math.inf if until == 1 else until) if options.method == "cfg_zero" else None,
+            _rest_until(options.resting_steps, log_snrs) if options.method == "cfg_zero" else None,
         )
+
+
+def _rest_until(resting_steps: int, log_snrs: Float[Array | np.ndarray, " steps"]) -> ArrayLike:
+    """A log-SNR after the last step at rest and before the next one, whatever their rounding."""
+    if not resting_steps:
+        return np.float32(-math.inf)
+    last, later = log_snrs[resting_steps - 1], log_snrs[resting_steps]
+    return last + _ABOVE * (later - last)
 
 
 def _projection(options: SamplingOptions) -> Projection:
@@ -143,7 +155,8 @@ class Denoiser:
         cls, stage: Stage, options: SamplingOptions, params: Params, condition: Condition
     ) -> "Denoiser":
         """A denoiser of clips as the stage is trained on them, in one window."""
-        frames, numbers = stage.clip_shape()[0], Numbers.of(options)
+        log_snrs = stage.schedule.sampling_log_snrs(options.num_steps, spacing=options.spacing)
+        frames, numbers = stage.clip_shape()[0], Numbers.of(options, log_snrs)
         null_condition, windows = unconditional(stage, condition), chunks(frames, frames, 0)
         return cls(stage, numbers, params, condition, null_condition, {}, windows)
 
@@ -158,10 +171,13 @@ class Denoiser:
 
     def __call__(self, z: Video, log_snr: Float[Array, " batch"]) -> Estimate:
         """The clean clips that the noisy ones come from, thresholded; as at a first step."""
-        return self.step(z, log_snr, guidance_state(self.numbers, z))[0]
+        return self.step(z, log_snr, guidance_state(self.numbers.projection is not None, z))[0]
 
     def step(self, z: Video, log_snr: Float[Array, " batch"], state: Any) -> tuple[Estimate, Any]:
-        """See `__call__`; with what guidance remembers of the steps before, and of this one."""
+        """See `__call__`; with what guidance remembers of the steps before, and of this one.
+
+        The network is asked in steps at rest, too: they are few, and one program serves all.
+        """
         z = constrain(z, *VIDEO)
         if self.has_both:
             conditional, null = jnp.split(self.prediction(z, log_snr), 2, axis=-1)
@@ -170,8 +186,8 @@ class Denoiser:
         else:
             x0, fraction = self._clean(self.prediction(z, log_snr), z, log_snr)
         x0 = dynamic_threshold(x0, self.numbers.threshold, self.numbers.threshold_max)
-        if self.numbers.zero_until is not None:
-            is_at_rest = self.stage.schedule.time(log_snr) > self.numbers.zero_until
+        if self.numbers.rest_until is not None:
+            is_at_rest = log_snr <= self.numbers.rest_until
             rest = zero_guidance.at_rest(z, log_snr)
             x0 = jnp.where(expand_to(is_at_rest, z), rest, x0)
         return Estimate(constrain(x0, *VIDEO), fraction), state
@@ -183,7 +199,7 @@ class Denoiser:
         Classifier-free guidance commutes with the average, and takes less memory before it. The
         others need lengths and products of whole clips.
         """
-        return self.numbers.projection is not None or self.numbers.zero_until is not None
+        return self.numbers.projection is not None or self.numbers.rest_until is not None
 
     def prediction(self, z: Video, log_snr: Float[Array, " batch"]) -> Prediction:
         """What `guided` makes of the clips, averaged over the windows."""
@@ -251,9 +267,9 @@ class Denoiser:
         return jnp.where(is_guided, numbers.guidance_scale, 1.0)
 
 
-def guidance_state(numbers: Numbers, z: Video) -> Any:
-    """What guidance remembers before the first step."""
-    return () if numbers.projection is None else projected_guidance.first_average(z)
+def guidance_state(is_projected: bool, z: Video) -> Any:
+    """What guidance, by APG or another method, remembers before the first step."""
+    return projected_guidance.first_average(z) if is_projected else ()
 
 
 def for_network(stage: Stage, inputs: Inputs) -> Given:

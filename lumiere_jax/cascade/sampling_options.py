@@ -5,6 +5,7 @@ from it.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -68,8 +69,8 @@ class SamplingOptions:
         above=-1, maximum=0.9,
     )  # fmt: skip
     guidance_zero_until: float = option(
-        0.96, "cfg_zero: samples stay as they are until this time; 1 is noise, and moves at once.",
-        above=0, maximum=1,
+        0.96, "cfg_zero: samples stay as they are while this share of the steps, or more, is left; "
+        "1 moves at once.", above=0, maximum=1,
     )  # fmt: skip
     threshold_percentile: float = option(
         99.5, "Percentile of dynamic thresholding.", above=0, maximum=100
@@ -101,18 +102,29 @@ class SamplingOptions:
             )
         if 0 < self.threshold_max < 1:
             raise UserError(f"threshold_max={self.threshold_max} must be 0 (none), or 1 or more.")
-        last = (1 / self.num_steps) ** self.time_power  # the last step's time
-        if self.method == "cfg_zero" and not self.last_log_snr and last > self.guidance_zero_until:
+        if self.resting_steps >= self.num_steps:
             raise UserError(
-                f"guidance_zero_until={self.guidance_zero_until} is before the last of steps="
-                f"{self.num_steps}, so that noise would stay noise; raise it, up to 1, or the "
-                "number of steps."
+                f"guidance_zero_until={self.guidance_zero_until} leaves none of steps="
+                f"{self.num_steps} to move in, so that noise would stay noise; raise it, up to 1, "
+                "or the number of steps."
             )
 
     @property
     def method(self) -> GuidanceName | None:
         """The guidance in use; None without any."""
         return None if self.guidance_scale == 1 else self.guidance
+
+    @property
+    def resting_steps(self) -> int:
+        """First steps in which samples stay as they are.
+
+        Whatever the spacing, a share of the steps counts: those even in log-SNR spend a third of
+        them beyond time 0.96. A later start, by `strength`, has less of the way left.
+        """
+        if self.method != "cfg_zero" or self.guidance_zero_until == 1:
+            return 0
+        share = 1 - self.guidance_zero_until / self.strength
+        return max(math.floor(self.num_steps * share + 1e-6) + 1, 0)
 
     @property
     def spacing(self) -> Spacing:

@@ -132,10 +132,13 @@ class StageSampler:
         rows = rows or [self._options] * len(inputs.text)
         for options in rows:
             self._check(inputs, options)
-        numbers = _stacked([Numbers.of(options, self._shape(inputs)[1:]) for options in rows])
-        steps = self._steps_of(rows)
+        steps, clip = self._steps_of(rows), self._shape(inputs)[1:]
+        log_snrs = np.stack([step.log_snr for step in steps], axis=1)  # of each row
+        numbers = [Numbers.of(*row, clip) for row in zip(rows, log_snrs, strict=True)]
         with use_mesh(mesh, "windows" if self._stage.is_super_resolution else "height"):
-            return self._run(params, inputs, numbers, steps, on_step, on_estimate, on_compile)
+            return self._run(
+                params, inputs, _stacked(numbers), steps, on_step, on_estimate, on_compile
+            )
 
     def sample(
         self, params: Params | WithGuide, inputs: Inputs
@@ -143,9 +146,9 @@ class StageSampler:
         """From noise to clips as one program, to be traced; a call does the same step by step."""
         options = self._options
         self._check(inputs, options)
-        numbers = Numbers.of(options)
         start = start_log_snr(options.strength)
         steps = _steps(self._stage.schedule, options.num_steps, start, options.spacing)
+        numbers = Numbers.of(options, steps.log_snr)
         given, carry = self._begin(inputs, steps.log_snr[0])
 
         def advance(carry: Carry, step: Step) -> tuple[Carry, None]:
@@ -191,7 +194,7 @@ class StageSampler:
         if inputs.initial is not None:
             z = add_noise(jnp.asarray(inputs.initial), z, log_snr)
         z = constrain(z, *VIDEO)
-        states = self._sampler(None).init(z), guidance_state(Numbers.of(self._options), z)
+        states = self._sampler(None).init(z), guidance_state(self._options.method == "apg", z)
         return for_network(self._stage, inputs), (z, states)
 
     def _advance(

@@ -153,7 +153,8 @@ class _ExportedStage:
         options, frames, params = self._options, int(self._video[1]), _params(weights)
         if "seeds" not in given:  # a base draws nothing
             given["seeds"] = jnp.zeros(log_snr.shape, jnp.uint32)
-        numbers = Numbers.of(options)
+        levels = self._stage.schedule.sampling_log_snrs(options.num_steps, spacing=options.spacing)
+        numbers = Numbers.of(options, levels)
         shown = for_network(self._stage, self._inputs(**given))
         denoiser = Denoiser.for_steps(self._stage, options.overlap, numbers, params, shown, frames)
         x0 = denoiser(z, log_snr).x0

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lumiere_jax.cascade.denoising import Inputs
+from lumiere_jax.cascade.denoising import Inputs, Numbers
 from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Stage
+from lumiere_jax.diffusion.schedule import CosineSchedule
 from lumiere_jax.inference.sampling import StageSampler, sample_keys
 from lumiere_jax.runtime.errors import UserError
 from tests.diffusion import gaussian
@@ -111,7 +112,30 @@ def test_two_steps_by_hand(method):
 
 
 def test_noise_that_would_stay_noise():
-    with pytest.raises(UserError, match="guidance_zero_until=0.96 is before the last of steps=1"):
-        SamplingOptions(guidance="cfg_zero", num_steps=1)
+    for spacing in ({}, {"last_log_snr": 10.0}):
+        with pytest.raises(UserError, match="guidance_zero_until=0.96 leaves none of steps=1 to"):
+            SamplingOptions(guidance="cfg_zero", num_steps=1, **spacing)
     SamplingOptions(guidance="cfg_zero", num_steps=1, guidance_scale=1.0)  # no guidance
-    SamplingOptions(guidance="cfg_zero", num_steps=1, last_log_snr=10.0)
+
+
+@pytest.mark.parametrize("spacing", [{}, {"last_log_snr": 10.0}, {"time_power": 2.0}])
+@pytest.mark.parametrize(("steps", "until", "strength", "resting"), [
+    (50, 0.96, 1.0, 3), (20, 0.96, 1.0, 1), (50, 0.5, 1.0, 26), (50, 1.0, 1.0, 0),
+    (50, 0.96, 0.5, 0), (25, 0.5, 0.6, 5),
+])  # fmt: skip
+def test_a_share_of_the_steps_rests_whatever_their_spacing(
+    spacing, steps, until, strength, resting
+):
+    options = SamplingOptions(
+        guidance="cfg_zero",
+        num_steps=steps,
+        guidance_zero_until=until,
+        strength=strength,
+        **spacing,
+    )
+    for schedule in (CosineSchedule(-5.8), CosineSchedule(-5.8, is_interpolated=True)):
+        log_snrs = np.asarray(schedule.sampling_log_snrs(steps, strength, options.spacing))
+        is_at_rest = log_snrs <= np.asarray(Numbers.of(options, log_snrs).rest_until)
+        assert is_at_rest.tolist() == [n < resting for n in range(steps)]
+    left = strength * (1 - np.arange(steps) / steps)
+    assert resting == (np.sum(left > until - 1e-6) if until < 1 else 0)
