@@ -26,6 +26,7 @@ from lumiere_jax import __version__
 from lumiere_jax.cascade.config import with_defaults
 from lumiere_jax.checkpoints import manifest, quantization
 from lumiere_jax.checkpoints.manifest import CHECKSUM, MANIFEST, VERSION, StageEntry, checksum
+from lumiere_jax.data.mixture import places_of
 from lumiere_jax.models.parameters import Params
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.files import keep_others, local, written_folder
@@ -144,13 +145,20 @@ def write(
 
 
 def _portable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config without the folders of the machine it was trained on."""
+    """A config without the folders of the machine it was trained on.
+
+    Those of a mixture's sources keep their places below one, to be found again.
+    """
     portable = copy.deepcopy(dict(config)) | {"init_from": ""}
     if portable.get("imported_from"):  # that it was is still to be known
         portable["imported_from"] = Path(portable["imported_from"]).name
     parts = [portable.get("text", {}), portable.get("data", {})]
-    for part in [*parts, *parts[1].get("mixture", ())]:
+    mixture = parts[1].get("mixture", ())
+    places = places_of(mixture)
+    for part in [*parts, *mixture]:
         part.update({name: "" for name in ("folder", "captions") if name in part})
+    for entry, place in zip(mixture, places, strict=True):
+        entry.update({"folder": place} if place else {})
     return portable
 
 

@@ -1,7 +1,9 @@
 """Several sources as one, each with its share of every stretch of training."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -63,6 +65,29 @@ class Mixture:
                 return source, index
             index -= size
         raise IndexError("the mixture has no such example")
+
+
+def places_of(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where each source of a mixture is below one folder of all; "" for one without its own.
+
+    A relative folder stays as it is. Of others, that is the end of the path, of as many parts as
+    tell them apart.
+    """
+    folders = [str(entry.get("folder", "")) for entry in entries]
+    longest = max((len(Path(folder).parts) for folder in folders), default=0)
+    for length in range(1, longest + 1):
+        places = [_end(folder, length) for folder in folders]
+        if len(set(places)) == len(set(folders)):
+            return places
+    return [_end(folder, longest) for folder in folders]
+
+
+def _end(folder: str, length: int) -> str:
+    """The last parts of a folder that stands for itself; another one as it is."""
+    path = Path(folder)
+    if not (path.is_absolute() or folder.startswith("~") or "://" in folder):
+        return folder
+    return "/".join(path.relative_to(path.anchor).parts[-length:])
 
 
 def _slots(weights: Sequence[float]) -> tuple[int, ...]:

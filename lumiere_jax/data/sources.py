@@ -78,7 +78,9 @@ def _mixture(data: DataConfig, split: str) -> Mixture:
         if not hasattr(entry, "items") or "name" not in entry:
             raise UserError(f"{place} is {entry!r}; use a dict with name, weight and settings")
         settings = dict(entry.items())
-        if data.folder and settings.get("folder"):
+        if not settings.get("folder"):
+            settings["folder"] = data.folder
+        elif data.folder:
             settings["folder"] = str(epath.Path(data.folder) / settings["folder"])
         weights.append(settings.pop("weight", 1))
         unknown = sorted(set(settings) - known)

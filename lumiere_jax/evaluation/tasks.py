@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from lumiere_jax.checkpoints import bundle
 from lumiere_jax.data.config import DataConfig
+from lumiere_jax.data.mixture import places_of
 from lumiere_jax.data.sources import Source, create_source, holds_out, is_folder, spread
 from lumiere_jax.data.video_io import write_lossless
 from lumiere_jax.evaluation import ucf101
@@ -167,22 +169,42 @@ class HeldOut:
             last = DataConfig.from_config(super_resolution[-1].data)
             if (last.name, last.resolution) == (data.name, size):
                 data = dataclasses.replace(data, folder=last.folder)
-        if self.data_folder is not None:
-            names = [entry["name"] for entry in data.mixture] or [data.name]
-            if not any(map(is_folder, names)):
-                raise UserError(
-                    f"--data_folder={self.data_folder}: the clips of {self.generator.base} are "
-                    f"drawn ({', '.join(names)}), and come from no folder; leave the flag out."
-                )
-            data = dataclasses.replace(data, folder=str(self.data_folder))
-        elif is_folder(data.name) and not data.folder:
-            raise UserError(
-                f"{self.generator.base} does not say where its clips are, as a bundle never does: "
-                "give --data_folder=FOLDER."
-            )
         return dataclasses.replace(
-            data, num_frames=data.num_frames if frames is None else frames, resolution=size
+            self._moved(data),
+            num_frames=data.num_frames if frames is None else frames,
+            resolution=size,
         )
+
+    def _moved(self, data: DataConfig) -> DataConfig:
+        """The same with its folder, or those of a mixture's sources, in `data_folder`."""
+        base, folder, is_mixture = self.generator.base, self.data_folder, data.name == "mixture"
+        entries = data.mixture if is_mixture else [{"name": data.name, "folder": data.folder}]
+        of_folders = [entry for entry in entries if is_folder(entry["name"])]
+        places = places_of(of_folders) if is_mixture else []
+        inside = f", the one that holds {', '.join(dict.fromkeys(places))}" * any(places)
+        if folder is None:
+            is_told = all(entry.get("folder") or data.folder for entry in of_folders)
+            if is_told and not (of_folders and bundle.is_stage(base)):
+                return data
+            raise UserError(
+                f"{base} does not say where its clips are, as a bundle never does: give "
+                f"--data_folder=FOLDER{inside}."
+            )
+        if not of_folders:
+            names = ", ".join(entry["name"] for entry in entries)
+            raise UserError(
+                f"--data_folder={folder}: the clips of {base} are drawn ({names}), and come from "
+                "no folder; leave the flag out."
+            )
+        here = folder.expanduser()
+        if missing := [place for place in places if place and not (here / place).is_dir()]:
+            raise UserError(f"--data_folder={folder} holds no {missing[0]}; give FOLDER{inside}.")
+        moved = iter(places)
+        mixture = tuple(
+            {**entry, "folder": next(moved)} if is_folder(entry["name"]) else entry
+            for entry in data.mixture
+        )
+        return dataclasses.replace(data, folder=str(folder), mixture=mixture if is_mixture else ())
 
 
 def _write_real(

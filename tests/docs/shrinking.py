@@ -31,7 +31,7 @@ TOO_LARGE = {
     # What is made of imported weights takes a minute to compile: tests/open_weights runs it.
     "lumiere_jax.main": r":(full|if_xl)\b|gs://|from=runs/if_",
     "lumiere_jax.sample": r"--base=runs/if_stunet\b",
-    "lumiere_jax.prepare_data": r"--beam\b",
+    "lumiere_jax.prepare_data": r"--beam\b|:full\b",
     "lumiere_jax.eval": r"--task=",
 }
 """Commands of which the flags and the config are read and nothing is done, by what they hold."""

@@ -4,7 +4,10 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
+from lumiere_jax.checkpoints import bundle
+from lumiere_jax.data.mixture import places_of
 from lumiere_jax.evaluation import tasks
 from lumiere_jax.evaluation.clips import ClipRule
 from lumiere_jax.evaluation.generation import Generator
@@ -73,6 +76,38 @@ def test_clips_may_have_moved(folders):
     task(low, high, data_folder=folders / "32").check(RULE)
     with pytest.raises(UserError, match="16 x 16 pixels"):
         task(low, high, data_folder=folders / "16").check(RULE)
+
+
+def test_the_clips_of_a_mixture_may_have_moved(folders, tmp_path):
+    root = tmp_path / "new" / "a"
+    root.mkdir(parents=True)
+    (root / "clips").symlink_to(folders / "videos")
+    (tmp_path / "new" / "b").symlink_to(folders / "videos")
+    low = tiny_config("stunet", data__name="mixture")
+    low.data.mixture = (
+        {"name": "moving_shapes"},
+        {"name": "video_folder", "folder": "/old/a/clips"},
+        {"name": "video_folder", "folder": "b"},
+    )
+    bundle.write({"stunet": (low.to_dict(), {}, 1)}, tmp_path / "bundle", {})
+    shipped = ConfigDict(bundle.read_config(tmp_path / "bundle" / "stunet"))
+    assert [entry.get("folder") for entry in shipped.data.mixture] == [None, "clips", "b"]
+    with pytest.raises(UserError, match="give --data_folder=FOLDER, the one that holds clips, b"):
+        HeldOut(
+            generator=Configs(base=tmp_path / "bundle" / "stunet", given=(shipped,)), num_videos=2
+        ).check(RULE)
+    with pytest.raises(UserError, match="new holds no clips; give FOLDER, the one that holds c"):
+        task(shipped, data_folder=tmp_path / "new").check(RULE)
+    (tmp_path / "new" / "clips").symlink_to(folders / "videos")
+    for config in (low, shipped):
+        moved = task(config, data_folder=tmp_path / "new")
+        moved.check(RULE)
+        drawn, *of_folders = moved._source.sources
+        assert [len(source) for source in of_folders] == [2, 2] and not moved.warnings
+        assert drawn.split == "test"
+    shipped.data.mixture = tuple({**entry, "folder": ""} for entry in shipped.data.mixture[1:2])
+    task(shipped, data_folder=folders / "videos").check(RULE)  # by an older version
+    assert places_of([{"folder": "/x/clips"}, {"folder": "/y/clips"}]) == ["x/clips", "y/clips"]
 
 
 def test_drawn_clips_have_no_folder(tmp_path):
