@@ -59,7 +59,7 @@ class Editing:
         def checked_frames(self, num_frames: int | None) -> int: ...  # noqa: D102
         def refine_all(self, *arguments: Any) -> Any: ...  # noqa: D102
         def _checked_prompts(self, *arguments: Any) -> tuple[list[str], list[int]]: ...
-        def _batches(self, *arguments: int) -> Iterator[tuple[int, np.ndarray]]: ...
+        def _batches(self, count: int, size: int) -> Iterator[tuple[int, np.ndarray]]: ...
 
     def animate(
         self, image: Picture, prompts: Sequence[str], *,
@@ -139,7 +139,10 @@ class Editing:
         check(VideoOptions, {"strength": strength})
         small, _ = self._fitted(self._whole_frames(video))
         if strength == 0:
-            return _told(np.repeat(small[None], len(prompts), axis=0), options)
+            videos = np.repeat(small[None], len(prompts), axis=0)
+            if options.get("on_batch"):
+                options["on_batch"](0, videos)
+            return videos
         initial = None if strength == 1 else small[None]
         config = self.base[0].config
         chosen = SamplingOptions.from_config(config, num_steps=options.get("num_steps"))
@@ -254,13 +257,6 @@ class Editing:
                 "which is what the model sees; draw a larger one, or one nearer to the middle."
             )
         return unknown
-
-
-def _told(videos: np.ndarray, options: dict[str, Any]) -> np.ndarray:
-    """Hands videos that are made at once to `on_batch`, as `__call__` does its batches."""
-    if options.get("on_batch"):
-        options["on_batch"](0, videos)
-    return videos
 
 
 def _pasting(video: np.ndarray, region: np.ndarray, feather: int) -> Callable[..., np.ndarray]:
