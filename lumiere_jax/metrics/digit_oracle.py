@@ -1,7 +1,7 @@
 """The oracle of `moving_digits`: does a clip show the digits that its caption says, moving so?
 
 Digits are read by a support vector machine that knows the training split's handwriting, and has
-seen nothing of a generative model.
+seen nothing of a generative model. `long_digits` judges clips with long motions.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _FLOOR = 0.35  # of the brightest pixel; less is noise
 _LEAST_AREA = 0.006  # of the frame; a thin "1" covers 0.02
-_PATCH = 8
+PATCH = 8
 Video = Float[Array, "time side side 3"]
 """In [-1, 1], square, at least 16 pixels wide."""
 
@@ -69,15 +69,15 @@ def look(video: Video, count: int) -> tuple[DigitAttributes | None, ...]:
     """What a clip shows of one or two digits."""
     levels = np.clip((np.asarray(video, np.float32).mean(axis=-1) + 1) / 2, 0, 1)
     # Frames in which digits overlap, or none is visible, say nothing.
-    frames = [blobs for blobs in (_blobs(frame, count) for frame in levels) if blobs]
+    frames = [parts for parts in (blobs(frame, count) for frame in levels) if parts]
     if not frames:
         return (None,) * count
-    reader = _reader(min(levels.shape[1], 64))
-    patches = np.array([[blob[1] for blob in blobs] for blobs in frames])
-    votes = reader.decision_function(patches.reshape(-1, _PATCH**2)).reshape(*patches.shape[:2], -1)
-    motions, order = _follow(np.array([[blob[0] for blob in blobs] for blobs in frames]))
+    svm = reader(min(levels.shape[1], 64))
+    patches = np.array([[blob[2] for blob in parts] for parts in frames])
+    votes = svm.decision_function(patches.reshape(-1, PATCH**2)).reshape(*patches.shape[:2], -1)
+    motions, order = _follow(np.array([[blob[0] for blob in parts] for parts in frames]))
     votes = np.take_along_axis(votes, order[..., None], axis=1).sum(axis=0)
-    digits = reader.classes_[votes.argmax(axis=-1)]
+    digits = svm.classes_[votes.argmax(axis=-1)]
     return tuple(itertools.starmap(DigitAttributes, zip(map(int, digits), motions, strict=True)))
 
 
@@ -116,8 +116,13 @@ def score(videos: Sequence[Video], captions: Sequence[str]) -> dict[str, float]:
     }
 
 
-def _blobs(frame: np.ndarray, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Centre (x, y) in frame widths, and picture, of each digit; none unless there are `count`."""
+def blobs(
+    frame: Float[np.ndarray, "side side"], count: int
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Of each digit: middle and half the size of its extent, (x, y) in frame widths, and picture.
+
+    Nothing unless there are `count`.
+    """
     bright = frame > _FLOOR * max(frame.max(), 0.5)
     for gap in (0, max(frame.shape[0] // 24, 1)):  # strokes of a digit may be a pixel apart
         near = ndimage.binary_dilation(bright, np.ones((3, 3)), iterations=gap) if gap else bright
@@ -125,41 +130,46 @@ def _blobs(frame: np.ndarray, count: int) -> list[tuple[np.ndarray, np.ndarray]]
         parts = [np.where((labels == n) & bright, frame, 0) for n in range(1, number + 1)]
         parts = [part for part in parts if (part > 0).mean() >= _LEAST_AREA]
         if len(parts) == count:
-            return [(_centre(part), _patch(part)) for part in parts]
+            return [(*_extent(part), _patch(part)) for part in parts]
     return []
 
 
-def _centre(part: np.ndarray) -> np.ndarray:
-    """Middle of the bright pixels' extent, (x, y) in frame widths."""
-    rows, columns = np.nonzero(part)
-    ends = [columns.min() + columns.max() + 1, rows.min() + rows.max() + 1]
-    return np.array(ends) / (2 * part.shape[0])
+def _extent(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Middle and half the size of the bright pixels' extent, (x, y) in frame widths."""
+    pixels = np.nonzero(part)[::-1]
+    low = np.array([places.min() for places in pixels]) / part.shape[0]
+    high = np.array([places.max() + 1 for places in pixels]) / part.shape[0]
+    return (low + high) / 2, (high - low) / 2
 
 
 def _patch(part: np.ndarray) -> np.ndarray:
     """The digit in the middle of 8×8 pixels, its brightest 1, flat."""
     size, side = part.shape[0], SIDE * part.shape[0]
-    centre = _centre(part) * size
-    steps = (np.arange(4 * _PATCH) + 0.5) / (4 * _PATCH) * side - side / 2 - 0.5
+    centre = _extent(part)[0] * size
+    steps = (np.arange(4 * PATCH) + 0.5) / (4 * PATCH) * side - side / 2 - 0.5
     grid = np.meshgrid(centre[1] + steps, centre[0] + steps, indexing="ij")
     fine = ndimage.map_coordinates(part, grid, order=1, mode="grid-constant")
-    patch = fine.reshape(_PATCH, 4, _PATCH, 4).mean(axis=(1, 3))
+    patch = fine.reshape(PATCH, 4, PATCH, 4).mean(axis=(1, 3))
     return (patch / max(patch.max(), 1e-6)).ravel()
 
 
 @functools.cache
-def _reader(size: int) -> "SVC":
-    """Reads patches of frames of `size` pixels; trained when it is first asked for."""
+def reader(size: int, placements: int = 1) -> "SVC":
+    """Reads patches of frames of `size` pixels; trained when it is first asked for.
+
+    It has seen every handwriting at so many places, which are between the pixels.
+    """
     from sklearn.svm import SVC
 
     images, digits = handwritings()
     generator = np.random.default_rng(0)
     patches, labels = [], []
-    for number in itertools.filterfalse(is_held_out, range(len(images))):
+    numbers = itertools.filterfalse(is_held_out, range(len(images)))
+    for number, _ in itertools.product(numbers, range(placements)):
         place = generator.uniform(0.0, 1.0, 2)
         item = MovingDigit(number, int(digits[number]), MOTIONS[0], place[0], 0.0, place[1])
         frame = (render((item,), np.zeros(1), size)[0, :, :, 0] + 1) / 2
-        for _, patch in _blobs(frame, 1):
+        for _, _, patch in blobs(frame, 1):
             patches.append(patch)
             labels.append(item.digit)
     return SVC(C=10.0, gamma="scale", decision_function_shape="ovr").fit(patches, labels)

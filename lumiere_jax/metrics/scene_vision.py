@@ -33,14 +33,14 @@ _BACKGROUND_SPREAD = 0.3  # pixels this near the median colour belong to the bac
 _BACKGROUND_TOLERANCE = 0.3  # a colour further from every name has no name
 _TEXTURE_THRESHOLD = 0.015  # amplitude; the renderer's is 0.08, much less when blurred at 16x16
 _OPACITY_FLOOR = 0.25  # less of the object's colour is noise
-_OPACITY_SOLID = 0.4  # the least that the most opaque pixels of an object must reach
-_LEAST_AREA = 0.008  # of the frame; the smallest shape covers 0.03
+OPACITY_SOLID = 0.4  # the least that the most opaque pixels of an object must reach
+LEAST_AREA = 0.008  # of the frame; the smallest shape covers 0.03
 _STILL_PATH = 0.2  # of the frame's width; real paths are 0.45 to 0.55
 _TRACK_TOLERANCE = 0.1  # of the frame's width, root mean square, from a straight line
 _WINDOW = 0.25  # of the frame's width, around the object's centre; the largest radius is 0.2
-_SHAPE_TOLERANCE = 0.7  # the least cosine between an object and its best mask
-_RADII = np.linspace(0.11, 0.23, 5)
-_SOFTNESS_LEVELS = 3  # masks are compared sharp and blurred
+SHAPE_TOLERANCE = 0.7  # the least cosine between an object and its best mask
+RADII = np.linspace(0.11, 0.23, 5)
+SOFTNESS_LEVELS = 3  # masks are compared sharp and blurred
 _MOST_FRAMES = 16
 _MOST_SHAPE_FRAMES = 6
 _LEAST_RESOLUTION = 24  # larger frames are averaged down towards this
@@ -76,20 +76,20 @@ class SeenScene:
 
 def look(video: Video, num_objects: int = 1) -> SeenScene:
     """Says what a clip shows of one or two objects, which must differ in colour."""
-    frames, times = _reduce(video)
-    colour, kind, background = _see_background(frames)
+    frames, times = reduce(video)
+    colour, kind, background = see_background(frames)
     separated = _separate(frames, background, num_objects)
     objects = tuple(_see_object(name, opacity, times) for name, opacity in separated)
-    return SeenScene(objects, _nearest(colour), kind)
+    return SeenScene(objects, nearest_background(colour), kind)
 
 
-def _reduce(video: Video) -> tuple[Frames, Times]:
+def reduce(video: Video, most_frames: int = _MOST_FRAMES) -> tuple[Frames, Times]:
     """Returns frames in [0, 1], few and small enough to be judged quickly, and their times."""
     clip = np.asarray(video, np.float32)
     length, resolution = clip.shape[:2]
     if resolution < 16 or length < 1:
         raise ValueError(f"the oracle needs a frame of 16 x 16 pixels or more, not {clip.shape}")
-    kept = np.unique(np.linspace(0, length - 1, min(length, _MOST_FRAMES)).round().astype(int))
+    kept = np.unique(np.linspace(0, length - 1, min(length, most_frames)).round().astype(int))
     factors = range(1, max(1, resolution // _LEAST_RESOLUTION) + 1)
     factor = max(f for f in factors if resolution % f == 0)
     side = resolution // factor
@@ -97,7 +97,7 @@ def _reduce(video: Video) -> tuple[Frames, Times]:
     return np.clip((frames + 1.0) / 2.0, 0.0, 1.0), kept / max(1, length - 1)
 
 
-def _nearest(colour: Float[np.ndarray, " 3"]) -> str | None:
+def nearest_background(colour: Float[np.ndarray, " 3"]) -> str | None:
     """Returns the background whose colour is nearest, or None if none is near."""
 
     def distance(name: str) -> float:
@@ -107,7 +107,7 @@ def _nearest(colour: Float[np.ndarray, " 3"]) -> str | None:
     return name if distance(name) <= _BACKGROUND_TOLERANCE else None
 
 
-def _see_background(
+def see_background(
     frames: Frames,
 ) -> tuple[Float[np.ndarray, " 3"], str, Float[np.ndarray, "*_ 3"]]:
     """Returns the background's mean colour, its kind, and its image."""
@@ -156,9 +156,9 @@ def _separate(
 
 def _see_object(colour: str, opacity: Opacity, times: Times) -> SeenObject:
     """Reads one object from its opacity at `times`."""
-    centres, areas = _track(opacity)
-    present = areas >= _LEAST_AREA
-    solid = np.median(opacity.max(axis=(1, 2))) >= _OPACITY_SOLID
+    centres, areas = track(opacity)
+    present = areas >= LEAST_AREA
+    solid = np.median(opacity.max(axis=(1, 2))) >= OPACITY_SOLID
     if present.mean() < 0.5 or not solid:
         return SeenObject(shapes=(None,) * len(areas))
     direction = _see_direction(centres, areas * present, times)
@@ -170,7 +170,7 @@ def _see_object(colour: str, opacity: Opacity, times: Times) -> SeenObject:
     return SeenObject(colour, shape, tuple(shapes), size, direction)
 
 
-def _track(opacity: Opacity) -> tuple[Centres, Times]:
+def track(opacity: Opacity) -> tuple[Centres, Times]:
     """Follows the largest spot: centres (x, y) and areas, in frame widths."""
     resolution = opacity.shape[1]
     grid = (np.arange(resolution) + 0.5) / resolution
@@ -214,21 +214,21 @@ def _see_direction(centres: Centres, weights: Times, times: Times) -> str | None
 
 
 @functools.cache
-def _centroid(shape: str) -> tuple[float, float]:
+def centroid(shape: str) -> tuple[float, float]:
     """Returns a shape's centroid from its centre, in units of its radius."""
     mask = coverage(shape, np.array([[0.5, 0.5]]), 0.5, 64)[0]
     grid = (np.arange(64) + 0.5) / 32 - 1.0
     return float(mask.sum(axis=0) @ grid / mask.sum()), float(mask.sum(axis=1) @ grid / mask.sum())
 
 
-def _soften(mask: Opacity) -> Opacity:
+def soften(mask: Opacity) -> Opacity:
     """Blurs with the binomial kernel (1, 2, 1) / 4 along each side."""
     padded = np.pad(mask, ((0, 0), (1, 1), (1, 1)))
     rows = padded[:, :-2] + 2.0 * padded[:, 1:-1] + padded[:, 2:]
     return (rows[:, :, :-2] + 2.0 * rows[:, :, 1:-1] + rows[:, :, 2:]) / 16.0
 
 
-def _crop(
+def crop(
     opacity: Opacity, centres: Centres
 ) -> tuple[Float[np.ndarray, "frames patch patch"], Centres]:
     """Cuts a patch around each centre; returns patches and the centres in the patches' widths."""
@@ -246,10 +246,10 @@ def _crop(
 def _see_shape(opacity: Opacity, centres: Centres) -> tuple[str | None, str | None]:
     """Names shape and size by the mask that is most alike, or (None, None) if none is."""
     kept = np.linspace(0, len(opacity) - 1, min(len(opacity), _MOST_SHAPE_FRAMES)).astype(int)
-    spot, places = _crop(opacity[kept], centres[kept])
+    spot, places = crop(opacity[kept], centres[kept])
     spot = spot / np.linalg.norm(spot)
-    best, shape, radius = _SHAPE_TOLERANCE, None, 0.0
-    for name, size, mask in _masks(places, opacity.shape[1], spot.shape[1]):
+    best, shape, radius = SHAPE_TOLERANCE, None, 0.0
+    for name, size, mask in masks(places, opacity.shape[1], spot.shape[1]):
         cosine = float((spot * mask).sum() / max(np.linalg.norm(mask), 1e-6))
         if cosine > best:
             best, shape, radius = cosine, name, size
@@ -260,10 +260,10 @@ def _see_shape(opacity: Opacity, centres: Centres) -> tuple[str | None, str | No
 
 def _see_shapes(opacity: Opacity, centres: Centres) -> list[str | None]:
     """Names the shape in each frame, as if there were no others; None where none is alike."""
-    spot, places = _crop(opacity, centres)
+    spot, places = crop(opacity, centres)
     lengths = np.maximum(np.linalg.norm(spot, axis=(1, 2)), 1e-6)
-    best, found = np.full(len(spot), _SHAPE_TOLERANCE), np.full(len(spot), None, object)
-    for name, _, mask in _masks(places, opacity.shape[1], spot.shape[1]):
+    best, found = np.full(len(spot), SHAPE_TOLERANCE), np.full(len(spot), None, object)
+    for name, _, mask in masks(places, opacity.shape[1], spot.shape[1]):
         length = np.maximum(np.linalg.norm(mask, axis=(1, 2)), 1e-6)
         cosines = (spot * mask).sum(axis=(1, 2)) / (lengths * length)
         found[cosines > best] = name
@@ -271,13 +271,13 @@ def _see_shapes(opacity: Opacity, centres: Centres) -> list[str | None]:
     return found.tolist()
 
 
-def _masks(
+def masks(
     centres: Centres, resolution: int, side: int
 ) -> Iterator[tuple[str, float, Float[np.ndarray, "frames patch patch"]]]:
     """The renderer's masks around centres in patches: their shape, radius and opacity."""
-    for name, size in itertools.product(SHAPES, _RADII):
+    for name, size in itertools.product(SHAPES, RADII):
         scaled = size * resolution / side
-        mask = coverage(name, centres - scaled * np.asarray(_centroid(name)), scaled, side)
-        for _ in range(_SOFTNESS_LEVELS):
+        mask = coverage(name, centres - scaled * np.asarray(centroid(name)), scaled, side)
+        for _ in range(SOFTNESS_LEVELS):
             yield name, size, mask
-            mask = _soften(mask)
+            mask = soften(mask)
