@@ -50,7 +50,7 @@ class Judgement:
 def judge(video: Video, caption: str | SceneAttributes) -> Judgement:
     """Judges one clip by its caption, or what that says.
 
-    Fewer than 8 frames show no motion, which then counts as wrong. A caption that is not in the
+    Fewer than 5 frames show no motion, which then counts as wrong. A caption that is not in the
     grammar of `moving_shapes` is a `UserError`.
     """
     wanted = parse_caption(caption) if isinstance(caption, str) else caption

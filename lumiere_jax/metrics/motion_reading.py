@@ -27,7 +27,8 @@ from lumiere_jax.data.motions import (
 )
 from lumiere_jax.data.scene import DIRECTIONS
 
-_LEAST_FRAMES = 8
+_LEAST_FRAMES = 5
+_SPARE = 4  # numbers that a track has beyond those that are fitted, at least
 _RESOLVED = 0.004  # of the frame's width: what no track is better than
 _TOLERANCE = 0.06  # root mean square of a track from its path; more is no motion that has a name
 _STILL = 0.2  # way of a single phase; true ones are 0.43 or longer
@@ -82,8 +83,8 @@ def read(times: Times, centres: Centres, half: Half, contact: float) -> SeenMoti
         + size * np.log(2 * len(times))
         for rest, size in zip([*(fit[1] for fit in fits), left], _SIZES, strict=True)
     ]
-    if wave is None:
-        scores[3] = np.inf
+    known = np.array(_SIZES) + _SPARE <= 2 * len(times)
+    scores = np.where(known & [True, True, True, wave is not None], scores, np.inf)
     chosen = int(np.argmin(scores))
     if chosen == 3 and wave is not None:
         return wave if wave.error <= _TOLERANCE else SeenMotion(error=wave.error)

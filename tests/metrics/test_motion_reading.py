@@ -120,9 +120,9 @@ def test_what_has_no_name_is_not_read():
     assert seen.points is None and seen.error > 0.1
     assert not any(reading.has_direction(name, seen) for name in motions.MOTIONS)
     _, centres = track("right then up", 0)
-    few = read(centres[:6], TIMES[:6])
+    few = read(centres[:4], TIMES[:4])
     assert (
-        few.points is None and reading.has_order("right then up", TIMES[:6], centres[:6]) is False
+        few.points is None and reading.has_order("right then up", TIMES[:4], centres[:4]) is False
     )
     assert np.isnan(reading.frequency_error("circle clockwise once", few))
     assert reading.has_frequency("circle clockwise once", few) is False
