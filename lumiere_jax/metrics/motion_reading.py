@@ -84,8 +84,8 @@ def read(times: Times, centres: Centres, half: Half, contact: float) -> SeenMoti
         for rest, size in zip([*(fit[1] for fit in fits), left], _SIZES, strict=True)
     ]
     known = np.array(_SIZES) + _SPARE <= 2 * len(times)
-    scores = np.where(known & [True, True, True, wave is not None], scores, np.inf)
-    chosen = int(np.argmin(scores))
+    allowed = known & [True, True, True, wave is not None]
+    chosen = int(np.where(allowed, scores, np.inf).argmin())
     if chosen == 3 and wave is not None:
         return wave if wave.error <= _TOLERANCE else SeenMotion(error=wave.error)
     place, _, knots = fits[chosen]
