@@ -22,6 +22,7 @@ from lumiere_jax.models.layers import (
     FeatureMap,
     Text,
     TextMask,
+    UpsampleConv,
     constrain,
     conv3x3,
     group_norm,
@@ -75,9 +76,9 @@ class TemporalConv(nn.Module):
     """
 
     features: int
-    stride: int = 1
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
     dtype: Dtype = jnp.float32
+    resample: str = "none"  # "down": every second frame of the output; "up": every frame twice
 
     @nn.compact
     def __call__(
@@ -86,15 +87,17 @@ class TemporalConv(nn.Module):
         """Convolves the frames of each of the `batch` clips."""
         frames, height, width, channels = x.shape
         x = x.reshape(batch, frames // batch, height * width, channels)
-        x = Conv(
-            self.features,
-            (3, 1),
-            strides=(self.stride, 1),
-            padding=((1, 1), (0, 0)),
-            kernel_init=self.kernel_init,
-            dtype=self.dtype,
-            name="conv",
-        )(x)
+        init, dtype = self.kernel_init, self.dtype
+        conv: nn.Module
+        if self.resample == "up":
+            conv = UpsampleConv(self.features, dtype, (3, 1), init, name="conv")
+        else:
+            stride = 2 if self.resample == "down" else 1
+            conv = Conv(
+                self.features, (3, 1), (stride, 1), padding=((1, 1), (0, 0)), dtype=dtype,
+                kernel_init=init, name="conv",
+            )  # fmt: skip
+        x = conv(x)
         return x.reshape(-1, height, width, self.features)
 
 
@@ -113,7 +116,7 @@ class TemporalDownsample(nn.Module):
     ) -> Float[Array, "frames//2 height width channels"]:
         """Halves the frame rate of each of the `batch` clips."""
         init = temporal_kernel_init(self.initialization)
-        return TemporalConv(x.shape[-1], 2, init, self.dtype, name="temporal")(x, batch)
+        return TemporalConv(x.shape[-1], init, self.dtype, "down", name="temporal")(x, batch)
 
 
 class TemporalUpsample(nn.Module):
@@ -125,10 +128,8 @@ class TemporalUpsample(nn.Module):
     @nn.compact
     def __call__(self, x: FeatureMap, batch: int) -> Float[Array, "2*frames height width channels"]:
         """Doubles the frame rate of each of the `batch` clips."""
-        frames, *rest = x.shape
-        x = jnp.broadcast_to(x[:, None], (frames, 2, *rest)).reshape(2 * frames, *rest)
         init = temporal_kernel_init(self.initialization)
-        return TemporalConv(x.shape[-1], 1, init, self.dtype, name="temporal")(x, batch)
+        return TemporalConv(x.shape[-1], init, self.dtype, "up", name="temporal")(x, batch)
 
 
 class ConvInflationBlock(nn.Module):

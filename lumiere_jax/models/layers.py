@@ -159,6 +159,57 @@ def conv3x3(
     return Conv(features, (3, 3), stride, padding=1, dtype=dtype, kernel_init=init, name=name)
 
 
+class UpsampleConv(nn.Module):
+    """Every value twice along each axis on which the kernel has 3 taps, then the convolution.
+
+    The same function of the same parameters as with the repeated values, zero-padded, but computed
+    where values are still few: outputs at even places are `w0 x[i-1] + (w1 + w2) x[i]`, at odd ones
+    `(w0 + w1) x[i] + w2 x[i+1]`. Of 3×3 taps that is 4/9 of the products, of 3 taps 2/3, and
+    repeated values are never written. Each phase is a convolution of its own, because XLA takes the
+    gradient of one whose outputs are sliced by a path that is 20 times as slow on CPUs.
+    """
+
+    features: int
+    dtype: Dtype = jnp.float32
+    kernel_size: tuple[int, int] = (3, 3)  # 3 or 1 each
+    kernel_init: nn.initializers.Initializer = lecun_normal
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n 2*h new_w {self.features}"]:
+        """Convolves `repeat(x, 2)`."""
+        shape = (*self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        y, whole, added = gather_weights(x, kernel, bias, dtype=self.dtype)
+        assert y is not None and whole is not None and added is not None
+        rows, columns = _phases(whole, 0), len(_phases(whole, 1))
+        phases = [
+            jax.lax.conv_general_dilated(
+                y, part, (1, 1), (row_padding, padding), dimension_numbers=_CHANNELS_LAST
+            )
+            for row_kernel, row_padding in rows
+            for part, padding in _phases(row_kernel, 1)
+        ]
+        n, h, w, _ = x.shape
+        # One transposition: a second copy, for rows and columns, costs as much as a convolution.
+        y = jnp.stack(phases).reshape(len(rows), columns, n, h, w, self.features)
+        y = y.transpose(2, 3, 0, 4, 1, 5).reshape(n, len(rows) * h, columns * w, self.features)
+        return y + added
+
+
+_CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
+
+
+def _phases(kernel: Array, axis: int) -> list[tuple[Array, tuple[int, int]]]:
+    """Kernel and padding of the phases of an axis; of itself where it has one tap."""
+    if kernel.shape[axis] == 1:
+        return [(kernel, (0, 0))]
+    first, middle, last = jnp.split(kernel.astype(jnp.float32), 3, axis)
+    even = jnp.concatenate([first, middle + last], axis).astype(kernel.dtype)
+    odd = jnp.concatenate([first + middle, last], axis).astype(kernel.dtype)
+    return [(even, (1, 0)), (odd, (0, 1))]
+
+
 def modulate(x: FeatureMap, scale_shift: Float[Array, "rows 2*channels"]) -> FeatureMap:
     """Scale-shift conditioning, `x · (1 + scale) + shift`; a row serves `frames / rows` frames."""
     rows, frames = scale_shift.shape[0], x.shape[0]
@@ -242,14 +293,17 @@ class ResidualBlock(nn.Module):
         """
         x = jnp.concatenate(inputs, axis=-1) if isinstance(inputs, tuple) else inputs
         act = ACTIVATIONS[self.activation]
-        resize = {"none": lambda y: y, "down": average_pool, "up": nearest_upsample}[self.resample]
-        h = resize(act(group_norm(self.groups, self.dtype, "norm_0")(x)))
-        x = resize(x)
-        h = keep(conv3x3(self.features, self.dtype, "conv_0")(h), h.shape[-1])
+        h = act(group_norm(self.groups, self.dtype, "norm_0")(x))
+        if self.resample == "down":
+            h, x = average_pool(h), average_pool(x)
+        is_up = self.resample == "up"
+        conv = (UpsampleConv if is_up else conv3x3)(self.features, self.dtype, name="conv_0")
+        h = keep(conv(h), h.shape[-1])
         scale_shift = Dense(2 * self.features, dtype=self.dtype, name="modulation")(embedding)
         h = act(modulate(group_norm(self.groups, self.dtype, "norm_1")(h), scale_shift))
         h = conv3x3(self.features, self.dtype, "conv_1", zero=True)(h)
         if x.shape[-1] != self.features:
             x = Conv(self.features, (1, 1), dtype=self.dtype, name="shortcut")(x)
+        x = nearest_upsample(x) if is_up else x  # the shortcut maps each pixel by itself
         x = x + h if self.output_divisor == 1 else (x + h) / self.output_divisor
         return constrain(x, "clips", "height", None, None)

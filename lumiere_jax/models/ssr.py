@@ -28,12 +28,12 @@ from lumiere_jax.models.layers import (
     Text,
     TextMask,
     TimeMLP,
+    UpsampleConv,
     check_choice,
     constrain,
     conv3x3,
     group_norm,
     layer_norm,
-    nearest_upsample,
     rematerialize,
     repeat,
 )
@@ -80,7 +80,7 @@ class TemporalResidual(nn.Module):
         """Adds a convolution over the frames of each of the `batch` clips to `x`."""
         h = jax.nn.silu(group_norm(self.groups, self.dtype, "norm")(x))
         zeros = nn.initializers.zeros
-        return x + TemporalConv(x.shape[-1], 1, zeros, self.dtype, name="conv")(h, batch)
+        return x + TemporalConv(x.shape[-1], zeros, self.dtype, name="conv")(h, batch)
 
 
 class EfficientUNet(nn.Module):
@@ -226,6 +226,5 @@ class EfficientUNet(nn.Module):
 
     @nn.nowrap
     def _upsample(self, h: Array, level: int) -> Array:
-        if self.strides[level] == 2:
-            h = nearest_upsample(h)
-        return conv3x3(self.widths[max(level - 1, 0)], self.dtype, f"up_{level}_conv")(h)
+        conv = UpsampleConv if self.strides[level] == 2 else conv3x3
+        return conv(self.widths[max(level - 1, 0)], self.dtype, name=f"up_{level}_conv")(h)

@@ -114,16 +114,17 @@ def torch_temporal_conv(x, params, stride=1):
     return out.permute(0, 2, 3, 4, 1)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_temporal_convolution_equals_torch_conv3d(stride):
+@pytest.mark.parametrize("resample", ["none", "down", "up"])
+def test_temporal_convolution_equals_torch_conv3d(resample):
     x = random_array(2, 6, 3, 2, 4)
-    module = inflation.TemporalConv(5, stride)
+    module = inflation.TemporalConv(5, resample=resample)
     folded = x.reshape(12, 3, 2, 4)
     params = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, 2), folded)["params"]
     params = random_like(params)
     apply = quick_jit(module.apply, static_argnums=2)
     out = apply({"params": params}, folded, 2)
-    expected = torch_temporal_conv(torch.tensor(x, dtype=torch.float64), params, stride)
+    x = torch.tensor(np.repeat(x, 2, axis=1) if resample == "up" else x, dtype=torch.float64)
+    expected = torch_temporal_conv(x, params, 2 if resample == "down" else 1)
     np.testing.assert_allclose(out.reshape(expected.shape), expected, atol=1e-5)
 
 

@@ -7,6 +7,7 @@ import torch
 
 from lumiere_jax.models.layers import (
     ResidualBlock,
+    UpsampleConv,
     depth_to_space,
     rematerialize,
     repeat,
@@ -33,6 +34,37 @@ def test_space_to_depth_is_pixel_unshuffle(side):
     result = space_to_depth(jnp.asarray(x), side)
     np.testing.assert_array_equal(result, expected.permute(0, 2, 3, 1).numpy())
     np.testing.assert_array_equal(depth_to_space(result, side), x)
+
+
+def test_upsampling_convolution_is_torchs_of_repeated_pixels():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 3, 5, 4)).astype(np.float32)
+    kernel, bias = rng.normal(size=(3, 3, 4, 6)), rng.normal(size=6)
+    aim = rng.normal(size=(2, 6, 10, 6))
+    module = UpsampleConv(6)
+    params = {"kernel": jnp.asarray(kernel, jnp.float32), "bias": jnp.asarray(bias, jnp.float32)}
+    drawn = module.init(jax.random.key(0), x)["params"]
+    assert jax.tree.map(jnp.shape, drawn) == jax.tree.map(jnp.shape, params)
+
+    def loss(params, x):
+        out = module.apply({"params": params}, x)
+        return (out * aim).sum(), out
+
+    (_, out), (gradient, along_x) = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(
+        params, x
+    )
+    tensors = [torch.tensor(value, dtype=torch.float64) for value in (x, kernel, bias)]
+    for tensor in tensors:
+        tensor.requires_grad_()
+    doubled = torch.nn.functional.interpolate(tensors[0].permute(0, 3, 1, 2), scale_factor=2)
+    expected = torch.nn.functional.conv2d(
+        doubled, tensors[1].permute(3, 2, 0, 1), tensors[2], padding=1
+    ).permute(0, 2, 3, 1)
+    (expected * torch.tensor(aim)).sum().backward()
+    np.testing.assert_allclose(out, expected.detach(), atol=2e-5)
+    found = (along_x, gradient["kernel"], gradient["bias"])
+    for value, tensor in zip(found, tensors, strict=True):
+        np.testing.assert_allclose(value, tensor.grad, atol=2e-4)  # sums of up to 120 terms
 
 
 def make_inputs():
