@@ -102,11 +102,13 @@ def report(source: Source) -> str:
     return ""
 
 
-def holds_out(source: Source) -> bool:
-    """Whether all parts of a source of the split "test" keep their clips from training."""
+def not_held_out(source: Source) -> list[str]:
+    """Names of the parts of a source of the split "test" whose clips are trained on as well."""
     parts = source.sources if isinstance(source, Mixture) else [source]
     folders = [p for p in parts if isinstance(p, VideoFolder | ImageFolder | Prepared)]
-    return all(folder.is_held_out for folder in folders)  # the others have their own test clips
+    names = {source: name for name, source in SOURCES.items()}
+    # All other sources have test clips of their own.
+    return [names[type(folder)] for folder in folders if not folder.is_held_out]
 
 
 def say_report(source: Source, folder: epath.PathLike) -> None:
@@ -125,15 +127,6 @@ def spread(source: Sized, count: int) -> list[int]:
     """Numbers of so many examples, or of all if there are fewer, from all parts of a source."""
     count = min(count, len(source))
     return [number * len(source) // count for number in range(count)]
-
-
-def not_held_out(train: Source, test: Source) -> list[str]:
-    """The names of the sources, in a mixture of its parts, whose two splits are the same clips."""
-    pairs = [(train, test)]
-    if isinstance(train, Mixture) and isinstance(test, Mixture):
-        pairs = list(zip(train.sources, test.sources, strict=True))
-    same = [test.fingerprint for train, test in pairs if train.fingerprint == test.fingerprint]
-    return [name.split("-")[0] for name in same]
 
 
 def check_size(source: Source, batch_size: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from lumiere_jax.checkpoints import bundle
 from lumiere_jax.data.config import DataConfig
 from lumiere_jax.data.mixture import places_of
-from lumiere_jax.data.sources import Source, create_source, holds_out, is_folder, spread
+from lumiere_jax.data.sources import Source, create_source, is_folder, not_held_out, spread
 from lumiere_jax.data.video_io import write_lossless
 from lumiere_jax.evaluation import ucf101
 from lumiere_jax.evaluation.clips import ClipRule
@@ -116,7 +116,8 @@ class HeldOut:
     @property
     def protocol(self) -> dict[str, Any]:
         """See `Task`."""
-        split = "test" if holds_out(self._source) else "none: these clips were trained on"
+        leaked = not_held_out(self._source)
+        split = f"trained on ({', '.join(leaked)})" if leaked else "test"
         prompts = "captions of held-out clips, spread over them"
         seeds = [self.seed + i for i in range(self.repeats)]
         return {"prompts": prompts, "split": split, "seeds": seeds}
@@ -124,8 +125,10 @@ class HeldOut:
     @property
     def warnings(self) -> list[str]:
         """See `Task`."""
-        told = "the data holds no clips out: videos are compared with clips that were trained on"
-        return [] if holds_out(self._source) else [told]
+        return [
+            f"{name} holds no clips out: videos are compared with clips that were trained on"
+            for name in not_held_out(self._source)
+        ]
 
     def check(self, rule: ClipRule) -> None:
         """See `Task`."""

@@ -112,7 +112,7 @@ def _train(
         write_config(config, folder)
         left_over, is_unfinished = _left_over(run, state), int(state.step) < settings.num_steps
         if any(left_over) or is_unfinished:
-            between_steps = _BetweenSteps(run, source)
+            between_steps = _BetweenSteps(run)
         if any(left_over):
             _catch_up(run, state, between_steps, left_over, begin)
         if is_unfinished:
@@ -277,8 +277,8 @@ def _compiled_step(run: _Run, state: TrainState, batch: dict[str, Any]) -> jax.s
 class _BetweenSteps:
     """What is done now and then: held-out loss, checkpoints and samples."""
 
-    def __init__(self, run: _Run, source: sources.Source):
-        """Chooses the clips that are evaluated and shown; the source is what is trained on."""
+    def __init__(self, run: _Run):
+        """Chooses the clips that are evaluated and shown."""
         stage, settings = run.stage, run.stage.config.train
         shows_clips = settings.sample_every and samples.needs_held_out(stage)
         reads_held_out = settings.eval_every or shows_clips
@@ -288,7 +288,7 @@ class _BetweenSteps:
             self._evaluate = Evaluation(stage, run.mesh, held_out, run.programs)
         if settings.sample_every:
             self._shown = samples.choose(stage, held_out, run.programs)
-        for name in sources.not_held_out(source, held_out) if held_out else ():
+        for name in sources.not_held_out(held_out) if held_out else ():
             say(f"{name} holds no clips out: held-out loss and samples are of training clips there")
 
     def __call__(

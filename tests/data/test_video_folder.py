@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lumiere_jax.data import pixels, video_io
+from lumiere_jax.data import pixels, sources, video_io
 from lumiere_jax.data.video_folder import VideoFolder
 from lumiere_jax.preparation.manifest import read_source
 from lumiere_jax.runtime.errors import UserError
@@ -247,3 +247,13 @@ def test_a_file_that_vanishes_or_is_damaged_late_is_named(tmp_path, cache_bytes)
         with pytest.raises(UserError, match=name):
             for seed in range(20):
                 source.example(index, seed)
+
+
+def test_the_parts_of_a_mixture_that_hold_nothing_out_are_named(tmp_path):
+    make_captioned(tmp_path / "flat", "a.mp4", "b.mp4")
+    make_captioned(tmp_path / "split", "train/a.mp4", "test/b.mp4")
+    flat, split = ({"name": "video_folder", "folder": str(tmp_path / n)} for n in ("flat", "split"))
+    drawn = {"name": "moving_shapes", "size": 3}
+    for parts, named in (((flat, split, drawn), ["video_folder"]), ((split, drawn), [])):
+        config = SETTINGS | {"name": "mixture", "mixture": parts}
+        assert sources.not_held_out(sources.create_source(config, "test")) == named

@@ -127,7 +127,8 @@ def test_clips_that_were_trained_on_are_called_so(folders, monkeypatch):
     for one in (trained, held_out, of_folder):
         one.check(RULE)
     monkeypatch.setattr(tasks, "create_source", None)  # what comes after the work opens nothing
-    assert trained.protocol["split"].startswith("none") and "trained on" in trained.warnings[0]
+    assert trained.protocol["split"] == "trained on (prepared)"
+    assert "prepared holds no clips out" in trained.warnings[0]
     for one in (held_out, of_folder):
         assert one.protocol["split"] == "test" and not one.warnings
     assert held_out.protocol["seeds"] == [0, 1, 2]
