@@ -339,8 +339,9 @@ def check_same_data(saved: Mapping[str, Any], config: ConfigDict, place: str | P
     if was and now and was != now and not config.data.allow_other:
         raise UserError(
             f"{place} was trained on the data {was}, but this run's data is {now}: files, captions "
-            "or clip settings have changed. Restore them, choose another --workdir, or continue "
-            "with the other data by --config.data.allow_other=True."
+            "or clip settings have changed, or a version came between that leaves out other files "
+            "(data_report.txt). Restore them, choose another --workdir, or continue with the other "
+            "data by --config.data.allow_other=True."
         )
 
 

@@ -62,11 +62,13 @@ def inherit(config: ConfigDict, workdir: str) -> None:
 
 def _leave_out_pictures(config: ConfigDict) -> None:
     """Of a mixture that an image network learnt from, the parts that hold single images."""
-    if config.stage in ("t2i", "t2i_ssr") or config.data.name != "mixture":
+    if config.data.name != "mixture":
         return
     parts = tuple(part for part in config.data.mixture if part.get("name") != "image_folder")
     left = len(config.data.mixture) - len(parts)
     config.data.mixture = parts
+    if not parts:  # whose error says what to give
+        config.data.update(name="video_folder", folder="")
     if left:
         say(f"of the image network's mixture, {left} image_folder are left out: clips are wanted")
 

@@ -24,7 +24,7 @@ class DataConfig(ConfigSection):
     textured_probability: float = 0.5  # moving_shapes: share of backgrounds that are not plain
     size: int = 1_000_000  # moving_shapes, moving_digits: clips of an epoch
     motions: str = "straight"  # moving_shapes, moving_digits: or "long", for clips of five seconds
-    segments: int = 1  # moving_shapes: into how many parts a path is cut, of which a clip shows one
+    segments: int = 1  # moving_shapes: parts of a path; a clip shows one, captioned as the whole
     seed: int = 0  # moving_shapes, moving_digits: of the whole source
     folder: str = ""  # of all other sources; those of a mixture may be relative to it
     captions: str = ""  # folders: CSV or JSONL file; empty looks into the folder

@@ -34,12 +34,15 @@ class FolderReport:
     used: int = 0  # how many files are used
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)  # reason by file
     treated: dict[str, str] = dataclasses.field(default_factory=dict)  # what is done to a file
+    others: int = 0  # how many are of the other split, by a column of the captions file
     note: str = ""  # what else there is to say, as the limits that files must keep
 
     def __str__(self) -> str:
         head = f"{self.folder}: {self.used} {self.kind}s used, {len(self.skipped)} skipped"
         if self.skipped:
             head += f": {self._counts()}"
+        if self.others:
+            head += f"; {self.others} of the other split by the column split of the captions file"
         if self.note:
             head += f" ({self.note})"
         skipped = [f"  {name}: {why}" for name, why in self.skipped.items()]
@@ -136,8 +139,7 @@ class CaptionedFolder(Generic[Facts]):
         # What is not told to be held out may be trained on.
         chosen = [path for path in found if told.get(path, "train") == split]
         if rest := len(found) - len(chosen):
-            reason = "of the other split: by the column split of the captions file"
-            self.report.skipped[f"{rest} {self._kind}s"] = reason
+            self.report.others = rest
         return chosen
 
     def _usable(

@@ -1,6 +1,7 @@
 """Several sources as one, each with its share of every stretch of training."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,8 @@ def places_of(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     A relative folder stays as it is. Of others, that is the end of the path, of as many parts as
     tell them apart.
     """
-    folders = [str(entry.get("folder", "")) for entry in entries]
+    told = [str(entry.get("folder", "")) for entry in entries]
+    folders = [path if not path or "://" in path else os.path.normpath(path) for path in told]
     longest = max((len(Path(folder).parts) for folder in folders), default=0)
     for length in range(1, longest + 1):
         places = [_end(folder, length) for folder in folders]

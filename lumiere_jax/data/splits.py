@@ -28,7 +28,10 @@ def split_told(where: str, row: Mapping[str, Any]) -> str:
         return ""
     if split := split_named(str(value)):
         return split
-    raise UserError(f"{where}: {COLUMN} is {value!r}; use train, or {any_of(HELD_OUT)}")
+    raise UserError(
+        f"{where}: {COLUMN} is {value!r}; use train, or {any_of(HELD_OUT)}, or call the column "
+        "otherwise if it says something else"
+    )
 
 
 def split_folders(root: Path) -> dict[str, list[Path]]:

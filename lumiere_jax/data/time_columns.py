@@ -141,7 +141,8 @@ def _columns(names: Sequence[str]) -> dict[str, _Column | str | None]:
         for begin, end in _OPPOSITES:
             other = tuple(end if word == begin else word for word in words)
             is_other = bool(_NO_TIMES.intersection(words)) or len(words) < 2
-            if begin == "in":  # as in "opt_in"
+            # As in "opt_in", or "start_pose": what begins is told after it.
+            if begin == "in" or words[-1] != begin:
                 is_other |= not _KNOWN.issuperset({*words} - {begin, end})
             if words != other in unread and not is_other:
                 paired |= {name, unread[other]}

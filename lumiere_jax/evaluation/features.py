@@ -25,7 +25,7 @@ from lumiere_jax.runtime.files import written
 from lumiere_jax.runtime.progress import Progress
 
 BLOCK = 16
-READER = 1  # raise it when videos are read otherwise, as pixels that are not quite square were
+READER = 2  # raise it when videos are read otherwise, as those that are turned in key frames were
 _DARK = 2
 
 

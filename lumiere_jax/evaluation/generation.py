@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -123,7 +124,7 @@ class Generator:
 
     def _batch_size(self, mesh: Mesh | None) -> int:
         """Videos at once; says what fills devices, or does not."""
-        parts = jax.local_device_count() if mesh is None else batch_parts(mesh)
+        parts = 1 if mesh is None else batch_parts(mesh)
         wanted = self.batch_size or _BATCH
         filled = -(-wanted // parts) * parts
         if self.batch_size is None:
@@ -229,6 +230,13 @@ def _plain(model: dict[str, Any]) -> dict[str, Any]:
     return {k: _plain(v) if isinstance(v, dict) else str(v) for k, v in model.items()}
 
 
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """The settings that are not as they were, each by its whole name."""
+    was, is_now = (flatten_dict(settings, sep=".") for settings in (before, now))
+    changed = sorted(name for name in was | is_now if was.get(name) != is_now.get(name))
+    return "; ".join(f"{name}: {was.get(name)}, now {is_now.get(name)}" for name in changed)
+
+
 def _path(folder: Path, request: Request, suffix: str) -> Path:
     return folder / f"{request.name}.{suffix}"
 
@@ -251,8 +259,7 @@ def agree_on_settings(folder: Path, settings: dict[str, Any]) -> None:
             if is_primary():
                 folder.mkdir(parents=True, exist_ok=True)
                 write_text(path, json.dumps(settings, indent=2, sort_keys=True) + "\n")
-        elif changed := sorted(k for k in before | settings if before.get(k) != settings.get(k)):
-            shown = "; ".join(f"{k}: {before.get(k)}, now {settings.get(k)}" for k in changed)
+        elif shown := _differences(before, settings):
             raise UserError(
                 f"{folder} holds videos that were made with other settings ({shown}); {advice}"
             )

@@ -200,6 +200,8 @@ class HeldOut:
                 "no folder; leave the flag out."
             )
         here = folder.expanduser()
+        if len(set(places)) == 1 and not (here / places[0]).is_dir():  # the one folder itself
+            places = [""] * len(places)
         if missing := [place for place in places if place and not (here / place).is_dir()]:
             raise UserError(f"--data_folder={folder} holds no {missing[0]}; give FOLDER{inside}.")
         moved = iter(places)

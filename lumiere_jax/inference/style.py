@@ -66,8 +66,9 @@ def interpolate(
     if base[_INPUT].shape != styled[_INPUT].shape:  # that of a conditional base
         image = {path for path in image if path[0] != INPUT_LAYER}
         if alpha and LORA in found:
-            change = alpha * (styled[_INPUT] - found[INPUT_LAYER]["kernel"])
-            base[_INPUT] = _with_change(base[_INPUT], change)
+            none = jnp.zeros(styled[_INPUT].shape)
+            change = merge_lora(unflatten_dict(styled | {_INPUT: none}) | {LORA: found[LORA]})
+            base[_INPUT] = _with_change(base[_INPUT], alpha * change[INPUT_LAYER]["kernel"])
     for path in image:
         base[path] = _blend(base[path], styled[path], alpha)
     return unflatten_dict(base)
@@ -76,9 +77,9 @@ def interpolate(
 def _with_change(
     kernel: Shaped[AnyArray, "..."], change: Shaped[AnyArray, "..."]
 ) -> Shaped[AnyArray, "..."]:
-    """A kernel with a change of its first input channels."""
+    """A kernel with a change, in float32, of its first input channels; rounded once."""
     shared = change.shape[2]
-    changed = (kernel[:, :, :shared] + change).astype(kernel.dtype)
+    changed = (kernel[:, :, :shared].astype(jnp.float32) + change).astype(kernel.dtype)
     return jnp.concatenate([changed, kernel[:, :, shared:]], axis=2)
 
 

@@ -34,14 +34,16 @@ _MOTIONS = {
     ("moving_shapes", "straight"): frozenset(scene.DIRECTIONS),
     ("moving_digits", "straight"): frozenset(moving_digits.MOTIONS),
 }
-_Source = tuple[int, str]
-"""The most objects in a clip, and which motions they have."""
+_Source = tuple[int, frozenset[str]]
+"""The most objects in a clip, and which worlds of motions they have."""
 
 
 def known(config: StageConfig) -> str:
     """What a prompt may say, as a sentence; "" where only those who trained the model know."""
     sources = _sources(config)
-    sentences = [_SENTENCES[name, world] for name, (_, world) in sources.items()]
+    sentences = [
+        _SENTENCES[name, w] for name, (_, worlds) in sources.items() for w in sorted(worlds)
+    ]
     return f"{'; and '.join(sentences)}." if sentences else ""
 
 
@@ -67,13 +69,11 @@ def _sources(config: StageConfig) -> dict[str, _Source]:
     parts: Sequence[Mapping[str, Any]] = [{"name": data.name}]
     if data.name == "mixture":
         parts = data.mixture
-    found = {
-        part["name"]: (
-            part.get("max_objects", data.max_objects),
-            part.get("motions", data.motions),
-        )
-        for part in parts
-    }
+    found: dict[str, _Source] = {}
+    for part in parts:  # of which several may be of one source
+        most, worlds = found.get(part["name"], (0, frozenset()))
+        most = max(most, part.get("max_objects", data.max_objects))
+        found[part["name"]] = most, worlds | {part.get("motions", data.motions)}
     is_small = config.text.name == "hashed" and found.keys() <= {name for name, _ in _SENTENCES}
     return found if is_small else {}
 
@@ -88,9 +88,9 @@ def _parse(prompt: str, sources: dict[str, _Source]) -> None:
         name, kind = "moving_shapes", "shape"
         said = parse_caption(prompt)
         moves, passing = [item.direction for item in said.objects], said.passing
-    most, world = sources[name]
+    most, worlds = sources[name]
     if len(moves) > most:
         raise UserError(f"they know a single {kind} in a video")
-    unknown = set(moves) - _MOTIONS.get((name, world), motions.MOTIONS.keys())
-    if unknown or (passing and world != "long"):
+    known_moves = [_MOTIONS.get((name, world), motions.MOTIONS.keys()) for world in worlds]
+    if set(moves).difference(*known_moves) or (passing and "long" not in worlds):
         raise UserError(f"no {kind} moved so in the clips that they were trained on")

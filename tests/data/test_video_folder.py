@@ -198,7 +198,7 @@ def test_a_column_of_the_captions_file_holds_out(tmp_path):
     train, test = (VideoFolder(folder, **SETTINGS, split=s) for s in ("train", "test"))
     assert [train.example(n)[1] for n in range(len(train))] == ["A", "C", "the video d"]
     assert [test.example(n)[1] for n in range(len(test))] == ["B"] and test.is_held_out
-    assert "3 videos: of the other split" in str(test.report)
+    assert "0 skipped; 3 of the other split" in str(test.report)
     assert [video.split for video in read_source(folder, 1.0).videos] == ["train", *["test"] * 3]
     table.write_text("file_name,text,split\na.mp4,A,train\nb.mp4,B,train\n")  # holds nothing out
     assert len(VideoFolder(folder, **SETTINGS, split="test")) == 4

@@ -105,9 +105,11 @@ def test_the_clips_of_a_mixture_may_have_moved(folders, tmp_path):
         drawn, *of_folders = moved._source.sources
         assert [len(source) for source in of_folders] == [2, 2] and not moved.warnings
         assert drawn.split == "test"
-    shipped.data.mixture = tuple({**entry, "folder": ""} for entry in shipped.data.mixture[1:2])
-    task(shipped, data_folder=folders / "videos").check(RULE)  # by an older version
+    for place in ("", "clips"):  # by an older version; and the folder itself, where it is one
+        shipped.data.mixture = ({"name": "video_folder", "folder": place},)
+        task(shipped, data_folder=folders / "videos").check(RULE)
     assert places_of([{"folder": "/x/clips"}, {"folder": "/y/clips"}]) == ["x/clips", "y/clips"]
+    assert places_of([{"folder": "/x/clips/"}, {"folder": "/x/clips"}]) == ["clips", "clips"]
 
 
 def test_drawn_clips_have_no_folder(tmp_path):

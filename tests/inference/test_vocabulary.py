@@ -86,3 +86,15 @@ def test_motions_are_known_where_clips_have_them(fields, shapes, digits, prompt,
     assert (told == "") == is_known
     assert is_known or "moved so in the clips that they were trained on. They know" in told
     assert ("swinging" in vocabulary.known(trained)) == ("long" in (shapes, digits))
+
+
+@pytest.mark.parametrize("worlds", [("long", "straight"), ("straight", "long")])
+def test_parts_of_one_source_are_known_together(fields, worlds):
+    mixture = tuple(
+        {"name": "moving_shapes", "motions": world, "max_objects": 1 + (world == "straight")}
+        for world in worlds
+    )
+    trained = config(fields, name="mixture", mixture=mixture)
+    for prompt in ("a red circle moving right then up on a black background", SHAPE):
+        assert vocabulary.doubt(trained, prompt) == ""
+    assert "swinging" in vocabulary.known(trained)

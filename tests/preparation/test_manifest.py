@@ -100,6 +100,7 @@ def read_one(tmp_path, row, suffix=".jsonl"):
         ({"clip_start": 1.5, "clip_end": 3, "duration": 99}, (1.5, 3)),
         ({"temporal_start": 1.5, "temporal_end": 3}, (1.5, 3)),
         ({"begin_s": 1.5, "len_s": 1.5}, (1.5, 3)),
+        ({"start_pose": 1, "end_pose": 2, "start_url": "a", "stop_url": "b"}, (None, None)),
         ({"start_city": "A", "end_city": "B", "opt_in": 1, "opt_out": 2, "len": 9}, (None, None)),
         ({"start-seconds": 1.5, "end-seconds": ""}, (1.5, None)),
         (
