@@ -323,11 +323,10 @@ def _check_same_arrays(saved: Any, wanted: Any, place: epath.Path) -> None:
 
 def _shapes_by_name(tree: Any) -> dict[str, list[int]]:
     """The shapes of arrays by their path, however the nodes of the tree are kept."""
-    named = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        keys = [getattr(key, "name", getattr(key, "key", getattr(key, "idx", key))) for key in path]
-        named["/".join(map(str, keys))] = list(leaf.shape)
-    return named
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): list(leaf.shape)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def check_same_data(saved: Mapping[str, Any], config: ConfigDict, place: str | Path) -> None:

@@ -138,8 +138,7 @@ class CaptionedFolder(Generic[Facts]):
             return found
         # What is not told to be held out may be trained on.
         chosen = [path for path in found if told.get(path, "train") == split]
-        if rest := len(found) - len(chosen):
-            self.report.others = rest
+        self.report.others = len(found) - len(chosen)
         return chosen
 
     def _usable(

@@ -131,7 +131,7 @@ class Generator:
             if filled != wanted:
                 say(f"--batch_size={filled}: it fills the devices, into {parts} parts")
             return filled
-        if mesh is not None and filled != wanted:
+        if filled != wanted:
             say(
                 f"--batch_size={wanted} is filled up with {filled - wanted} copies, since the "
                 f"devices split a batch into {parts} parts; {filled} videos take no longer"

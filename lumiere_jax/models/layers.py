@@ -182,18 +182,18 @@ class UpsampleConv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         y, whole, added = gather_weights(x, kernel, bias, dtype=self.dtype)
         assert y is not None and whole is not None and added is not None
-        rows, columns = _phases(whole, 0), len(_phases(whole, 1))
+        rows, columns = (1 if taps == 1 else 2 for taps in self.kernel_size)
         phases = [
             jax.lax.conv_general_dilated(
                 y, part, (1, 1), (row_padding, padding), dimension_numbers=_CHANNELS_LAST
             )
-            for row_kernel, row_padding in rows
+            for row_kernel, row_padding in _phases(whole, 0)
             for part, padding in _phases(row_kernel, 1)
         ]
         n, h, w, _ = x.shape
         # One transposition: a second copy, for rows and columns, costs as much as a convolution.
-        y = jnp.stack(phases).reshape(len(rows), columns, n, h, w, self.features)
-        y = y.transpose(2, 3, 0, 4, 1, 5).reshape(n, len(rows) * h, columns * w, self.features)
+        y = jnp.stack(phases).reshape(rows, columns, n, h, w, self.features)
+        y = y.transpose(2, 3, 0, 4, 1, 5).reshape(n, rows * h, columns * w, self.features)
         return y + added
 
 
