@@ -17,7 +17,7 @@ flags.mark_flags_as_required(["input"])
 COLUMNS = (
     "config", "mode", "slice", "mesh", "clips per chip", "remat",
     "HBM per chip: all (state + rest)", "TFLOP per chip: needed / compiled", "estimated compute",
-    "MFU", "collectives per chip", "compiled in", "date",
+    "MFU", "with collectives", "MFU", "collectives per chip", "compiled in", "date",
 )  # fmt: skip
 
 
@@ -38,10 +38,19 @@ def row(plan: dict) -> list[str]:
         work(plan),
         f"{plan['seconds']:.3f} s" if plan["seconds"] else "-",
         f"{plan['utilization']:.1%}" if plan["utilization"] else "-",
+        *with_collectives(plan),
         "; ".join(traffic) or ("none" if plan["fits"] else "-"),
         f"{plan['compile_seconds'] / 60:.1f} min",
         plan["date"],
     ]
+
+
+def with_collectives(plan: dict) -> tuple[str, str]:
+    """Time and utilization with waiting for collectives, which early plans do not have."""
+    if not plan.get("seconds_with_collectives"):
+        return "-", "-"
+    seconds, used = plan["seconds_with_collectives"], plan["utilization_with_collectives"]
+    return f"{seconds:.3f} s", f"{used:.1%}"
 
 
 def memory(plan: dict) -> str:

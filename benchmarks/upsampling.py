@@ -85,9 +85,9 @@ def main(argv: list[str]) -> None:
     def milliseconds(function: Callable[..., jax.Array], *shapes: jax.ShapeDtypeStruct) -> float:
         if _TOPOLOGY.value:
             placed = jax.jit(function, in_shardings=place, out_shardings=place)
-            summary = hlo.summarize(placed.lower(*shapes).compile().as_text())
-            assert target.chip is not None and target.chip.clock is not None
-            return 1e3 * summary.cycles / target.chip.clock
+            program = hlo.Program(placed.lower(*shapes).compile().as_text() or "")
+            assert target.chip is not None
+            return 1e3 * program.cycles(program.entry) / target.chip.clock
         rng, compiled, times = np.random.default_rng(0), jax.jit(function), []
         values = jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape), s.dtype), shapes)
         jax.block_until_ready(compiled(*values))

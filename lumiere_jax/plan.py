@@ -4,7 +4,9 @@
 
 A check-up of the job follows, as that of `lumiere_jax.main --dry_run`, but for what needs its data.
 Any config flag of training may follow, as in `--config.train.batch_size=64`. Compiling a network
-of full size takes tens of minutes on two CPU cores; the result is kept in `--cache`.
+of full size takes tens of minutes on two CPU cores; the result is kept in `--cache`. `--where`
+tells where the time goes: kinds of work (convolutions, their gradients, norms, copies, …) and
+modules, with work, bytes and what each costs of MFU.
 `--mode=features --topology=v5e:2x2 --batches=4,16`, without a config, plans what the eval binary
 computes of every video, the features of I3D; `--mode=text --topology=v5e:4x4 --batches=1,4` the
 text encoder of the full configs, T5 XXL, with its parameters split over all chips.
@@ -40,6 +42,9 @@ _SEARCH = flags.DEFINE_bool("search", False, "Try remat policies and batch sizes
 _BATCHES = flags.DEFINE_list(
     "batches", ["1", "2", "4", "8"], "Clips on each device, for --search or I3D; prompts for T5."
 )
+_WHERE = flags.DEFINE_bool(
+    "where", False, "Tell where the time of a step goes, by kind of work and by module."
+)
 _JSON = flags.DEFINE_bool("json", False, "Print JSON, one line for each plan, instead of text.")
 _OUTPUT = define_path("output", None, "File that gets a line of JSON for every plan.")
 _CACHE = define_path("cache", ".cache/plan", "Folder of earlier plans; empty for none.")
@@ -66,6 +71,7 @@ def main(argv: list[str]) -> None:
             num_frames=_NUM_FRAMES.value,
             clips=_CLIPS.value,
             batches=_BATCHES.value if _SEARCH.value or _MODE.value in _NETWORKS else None,
+            where=_WHERE.value,
             as_json=_JSON.value,
             output=_OUTPUT.value,
             cache=_CACHE.value,

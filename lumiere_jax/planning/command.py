@@ -27,6 +27,7 @@ class Options:
     num_frames: int | None = None
     clips: int = 30_000_000
     batches: list[str] | None = None  # of a search, of "features" or "text"; None for one plan
+    where: bool = False  # whether to tell where the time goes
     as_json: bool = False
     output: str | None = None
     cache: str | None = None
@@ -46,6 +47,8 @@ def run(options: Options) -> None:
         print("\n".join(lines))
         return
     print(report.table(plans) if sizes else report.text(plans[0], options.clips))
+    if options.where:
+        print("\n".join(report.where(plan) for plan in plans))
     if options.mode == "train" and not sizes and options.config is not None:
         stage = Stage.from_config(options.config, shapes_only=True)
         print(finding.table(without_data(stage, plans[0])))

@@ -16,9 +16,10 @@ import jax
 
 from lumiere_jax.cascade.config import ConfigDict
 from lumiere_jax.models.layers import REMAT_POLICIES
-from lumiere_jax.planning import hlo, steps
+from lumiere_jax.planning import hlo, schedule, steps, where
+from lumiere_jax.planning.interconnect import Interconnect
 from lumiere_jax.planning.steps import Mode, Step
-from lumiere_jax.planning.topology import GIB, Target
+from lumiere_jax.planning.topology import GIB, Chip, Target
 from lumiere_jax.runtime.files import write_text
 from lumiere_jax.runtime.progress import announced
 from lumiere_jax.runtime.sharding import batch_parts, create_mesh
@@ -57,8 +58,16 @@ class Plan:
     cycles: int | None = None  # the compiler's estimate for everything that computes
     seconds: float | None = None  # the same; None where the clock is not known
     utilization: float | None = None  # `model_flops` by what the chip could do in `seconds` (MFU)
-    collectives: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)  # by kind
+    # The same two with what is waited for collectives, by the model of `interconnect`.
+    seconds_with_collectives: float | None = None
+    utilization_with_collectives: float | None = None
+    clock_note: str = ""  # how the clock is known, where it is not published
+    # By kind: how many, bytes, and where the links are known seconds on them and waited for them.
+    collectives: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    # "kinds" and "modules", rows of `where.table` with seconds in place of cycles.
+    where: dict[str, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
     unknown_loops: list[str] = dataclasses.field(default_factory=list)  # they count once
+    unknown_cycles: list[str] = dataclasses.field(default_factory=list)  # they count as nothing
     compile_seconds: float
     versions: dict[str, str]  # of the libraries
     date: str  # of the compilation
@@ -192,7 +201,8 @@ def _figures(compiled: jax.stages.Compiled, step: Step, target: Target) -> dict[
     """What the compiler says of a step, for one chip."""
     chip, cores = target.chip, target.devices_per_chip
     memory: Any = compiled.memory_analysis()  # XLA's own, which has no public type
-    summary = hlo.summarize(compiled.as_text() or "")
+    program = hlo.Program(compiled.as_text() or "")
+    summary = hlo.summarize(program)
     parts = {
         "arguments": memory.argument_size_in_bytes,
         "temporaries": memory.temp_size_in_bytes,
@@ -204,17 +214,53 @@ def _figures(compiled: jax.stages.Compiled, step: Step, target: Target) -> dict[
         "needed": sum(parts.values()),
         "compiled_flops": summary.flops * cores,
         "unknown_loops": list(summary.unknown_loops),
+        "unknown_cycles": list(summary.unknown_cycles),
         "collectives": {
             kind: {"count": round(traffic.count * cores), "bytes": round(traffic.bytes * cores)}
             for kind, traffic in summary.collectives.items()
         },
     }
-    if chip is not None and chip.clock is not None:
-        seconds = summary.cycles / chip.clock
-        figures |= {"cycles": summary.cycles, "seconds": seconds}
-        if seconds:
-            figures["utilization"] = step.model_flops / target.chips / (seconds * chip.peak)
+    if chip is None:
+        return figures
+    links = Interconnect.of(chip, step.mesh.devices.flat)
+    timeline = schedule.run(program, chip.clock, links.seconds)
+    seconds = summary.cycles / chip.clock
+    figures |= {
+        "cycles": summary.cycles,
+        "seconds": seconds,
+        "seconds_with_collectives": timeline.seconds,
+        "clock_note": chip.clock_note,
+        "where": _where(program, chip, cores),
+    }
+    for kind, traffic in figures["collectives"].items():
+        traffic |= {"seconds": timeline.on_links[kind], "waited": timeline.waited[kind]}
+    if seconds:
+        used = step.model_flops / target.chips / chip.peak
+        figures["utilization"] = used / seconds
+        figures["utilization_with_collectives"] = used / timeline.seconds
     return figures
+
+
+def _where(program: hlo.Program, chip: Chip, cores: float) -> dict[str, list[dict[str, Any]]]:
+    """Where the time of a chip goes, in seconds, FLOPs and bytes of the chip."""
+    a_cycle = 1 / chip.clock / cores
+    tables = where.table(program, chip.hbm_bandwidth * a_cycle, chip.peak * a_cycle)
+    return {
+        name: [
+            {
+                "name": row.name,
+                "part": row.part,
+                "runs": row.runs,
+                "seconds": row.cycles / chip.clock,
+                "waiting": row.waiting / chip.clock,
+                "flops": round(row.flops * cores),
+                "bytes": round(row.bytes * cores),
+                "hbm_bytes": round(row.hbm_bytes * cores),
+            }
+            for row in rows
+        ]
+        for name, rows in tables.items()
+    }
 
 
 def _needed(message: str, arguments: int, cores: float) -> int | None:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 from lumiere_jax.planning.plan import Plan
 from lumiere_jax.planning.topology import GIB
@@ -27,10 +29,13 @@ def text(plan: Plan, clips: int = 0) -> str:
         "memory per chip": _memory(plan),
         "work per chip": _work(plan),
         "compute time": _time(plan),
+        "with collectives": _time_with_collectives(plan),
+        "clock": plan.clock_note if plan.seconds else "",
         "collectives per chip": _collectives(plan),
         "throughput": _throughput(plan),
         f"{clips:,} {_unit(plan)}": _duration(plan, clips) if clips else "",
         "not counted": f"loops of unknown length count once: {loops}" if loops else "",
+        "not estimated": _not_estimated(plan),
         "compiled": f"in {plan.compile_seconds:.0f} s on {plan.date}, {', '.join(versions)}",
     }
     return "\n".join([title, *(f"  {name:<22}{row}" for name, row in rows.items() if row)])
@@ -40,21 +45,70 @@ def table(plans: list[Plan]) -> str:
     """Plans of a search, a row each, in the order given; advice below."""
     unit = _unit(plans[0])
     rows = [("", "remat", f"{unit} per chip", "mesh", "GiB per chip", "fits", "s per step", "MFU",
-             f"{unit}/s per chip")]  # fmt: skip
+             "with collectives", "MFU", f"{unit}/s per chip")]  # fmt: skip
     notes = []
     for number, plan in enumerate(plans, 1):
         rate, used = plan.clips_a_second, plan.utilization
+        seconds, with_them = plan.seconds_with_collectives, plan.utilization_with_collectives
         rows.append((
             str(number), plan.remat, f"{plan.batch / plan.chips:.3g}",
             "×".join(map(str, plan.mesh.values())), _gib(plan.needed), "yes" if plan.fits else "no",
             f"{plan.seconds:.3f}" if plan.seconds else "-", f"{used:.1%}" if used else "-",
+            f"{seconds:.3f}" if seconds else "-", f"{with_them:.1%}" if with_them else "-",
             f"{rate / plan.chips:.3g}" if rate else "-",
         ))  # fmt: skip
         notes += [f"{number}: {line}" for line in plan.advice]
+    return "\n".join(
+        [*aligned(rows), *notes, "Times are the compiler's estimate; no hardware was timed."]
+    )
+
+
+def where(plan: Plan) -> str:
+    """Where the time of a step goes: a table of kinds of work, and one of modules."""
+    if not plan.where or not plan.seconds:
+        return "where the time goes: not known, since the compiler gave no estimate"
+    peak = plan.model_flops / (plan.seconds * cast("float", plan.utilization))
+    kinds, modules = plan.where["kinds"], plan.where["modules"]
+    waiting = sum(row["waiting"] for row in kinds)
+    needed = sum(row["flops"] for row in kinds if row["part"] != "recomputed")
+    more = (needed - plan.model_flops) / (plan.seconds * peak)
+    lines = [
+        f"where {plan.seconds * 1e3:.4g} ms of compute on a chip go, by the compiler's estimate:",
+        *aligned([_HEAD, *(_cells(plan, row, peak) for row in kinds)], texts=2),
+        f"MFU is {plan.utilization:.1%}, what kinds lose, and {more:.1%} of products that are "
+        f"compiled and not needed. Runs that HBM holds up take {waiting * 1e3:.4g} ms.",
+        *aligned([("module", *_HEAD[1:]), *(_cells(plan, row, peak) for row in modules)], texts=2),
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+_HEAD = ("kind", "part", "ms", "share", "TFLOP", "of peak", "GB", "of HBM", "ms waiting for HBM",
+         "MFU lost")  # fmt: skip
+
+
+def _cells(plan: Plan, row: dict[str, Any], peak: float) -> tuple[str, ...]:
+    seconds, flops = row["seconds"], row["flops"]
+    share, whole = seconds / cast("float", plan.seconds), cast("float", plan.seconds) * peak
+    lost = share - flops * (row["part"] != "recomputed") / whole
+    return (
+        row["name"], row["part"], f"{seconds * 1e3:.3f}", f"{share:.1%}",
+        f"{flops / 1e12:.4g}" if flops else "-",
+        f"{flops / seconds / peak:.0%}" if flops else "-",
+        f"{row['bytes'] / 1e9:.3g}", f"{row['hbm_bytes'] / 1e9:.3g}",
+        f"{row['waiting'] * 1e3:.3f}", f"{lost:.1%}",
+    )  # fmt: skip
+
+
+def aligned(rows: Sequence[Sequence[str]], texts: int = 0) -> list[str]:
+    """Rows of cells as lines; the first `texts` columns begin at the left."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-             for row in rows]  # fmt: skip
-    return "\n".join([*lines, *notes, "Times are the compiler's estimate; no hardware was timed."])
+    return [
+        "  ".join(
+            cell.ljust(width) if i < texts else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
 
 
 def amount(number: float) -> str:
@@ -99,6 +153,22 @@ def _time(plan: Plan) -> str:
         f"{plan.seconds:.4g} s, MFU {plan.utilization:.1%}: the compiler's estimate, without "
         "waiting for collectives; no hardware was timed"
     )
+
+
+def _time_with_collectives(plan: Plan) -> str:
+    if not plan.seconds_with_collectives:
+        return ""
+    waited = sum(traffic["waited"] for traffic in plan.collectives.values())
+    on_links = sum(traffic["seconds"] for traffic in plan.collectives.values())
+    return (
+        f"{plan.seconds_with_collectives:.4g} s, MFU {plan.utilization_with_collectives:.1%}: "
+        f"{waited:.3g} s of waiting for {on_links:.3g} s on the links, by a simple model of these"
+    )
+
+
+def _not_estimated(plan: Plan) -> str:
+    names, count = ", ".join(plan.unknown_cycles[:4]), len(plan.unknown_cycles)
+    return f"{count} instructions, which count as nothing: {names}" if count else ""
 
 
 def _collectives(plan: Plan) -> str:

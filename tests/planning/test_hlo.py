@@ -4,7 +4,7 @@ import pytest
 
 from lumiere_jax.planning import hlo
 from lumiere_jax.planning.flops import count
-from lumiere_jax.planning.hlo import Summary, Traffic, num_bytes, parse_instruction, summarize
+from lumiere_jax.planning.hlo import Program, Traffic, num_bytes, parse_instruction
 
 # Shortened from what the TPU's compiler prints; the names are its own.
 PROGRAM = """\
@@ -68,6 +68,10 @@ backend_config={"window_config":{"estimated_cycles":"10"}}
 """
 
 
+def summarize(text):
+    return hlo.summarize(Program(text))
+
+
 def test_cycles_and_collectives_of_a_program_with_a_loop():
     summary = summarize(PROGRAM)
     assert summary.cycles == 13 * 590 + 10  # a fusion's estimate covers what is fused
@@ -124,6 +128,56 @@ def test_instruction():
     assert line.called == {"called_computations": ("c.1", "d")}
 
 
+ASYNCHRONOUS = """\
+%gather (p.1: f32[2]) -> f32[8] {
+  %p.1 = f32[2]{0} parameter(0)
+  ROOT %all-gather.1 = f32[8]{0} all-gather(%p.1), channel_id=7, \
+replica_groups={{0,1,2,3}}, backend_config={"async_collective_fusion_config":{"flag_start":"2"}}
+}
+
+%offloaded (p.2: f32[2]) -> f32[8] {
+  %p.2 = f32[2]{0} parameter(0)
+  ROOT %all-gather.2 = f32[8]{0} all-gather(%p.2), channel_id=9, replica_groups={{0,1,2,3}}
+}
+
+ENTRY %main (x: f32[2], y: f32[4]) -> f32[8] {
+  %x = f32[2]{0} parameter(0)
+  %y = f32[4]{0} parameter(1)
+  %async-collective-start.3 = (f32[2]{0}, f32[8]{0}) fusion(%x), kind=kCustom, calls=%gather
+  %one = f32[8]{0} get-tuple-element(%async-collective-start.3), index=1
+  %fusion.5 = (f32[4]{0}, f32[8]{0}) fusion(%y, %one), kind=kOutput, calls=%gather, \
+backend_config={"window_config":{"estimated_cycles":"1000"}}
+  %two = f32[8]{0} get-tuple-element(%fusion.5), index=1
+  %async-collective-done.3 = f32[8]{0} fusion(%two), kind=kCustom, calls=%gather
+  %call-start = ((f32[2]{0}), f32[8]{0}) call-start(%x), to_apply=%offloaded, \
+async_execution_thread="sparsecore"
+  %send = (f32[4]{0}, u32[], token[]) send(%y), channel_id=2, is_host_transfer=true, \
+frontend_attributes={_xla_host_transfer_rendezvous="r",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %fusion.6 = f32[4]{0} fusion(%y), kind=kLoop, calls=%plain, \
+backend_config={"window_config":{"estimated_cycles":"500"}}
+  %call-done = f32[8]{0} call-done(%call-start)
+  %recv = (f32[4]{0}, u32[], token[]) recv(%y), channel_id=1, is_host_transfer=true, \
+frontend_attributes={_xla_host_transfer_rendezvous="r",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %recv-done = (f32[4]{0}, token[]) recv-done(%recv), channel_id=1, is_host_transfer=true
+  ROOT %sum = f32[8]{0} all-reduce(%call-done), channel_id=11, replica_groups={{0,1},{2,3}}
+}
+
+%plain (p.3: f32[4]) -> f32[4] {
+  ROOT %p.3 = f32[4]{0} parameter(0)
+}
+"""
+
+
+def test_asynchronous_collectives_count_once():
+    summary = summarize(ASYNCHRONOUS)
+    assert summary.cycles == 1500
+    assert summary.collectives == {
+        "all-gather": Traffic(2, 2 * 32),
+        "all-reduce": Traffic(1, 32),
+        "send": Traffic(1, 16),
+    }
+
+
 @pytest.mark.parametrize(
     ("type_", "size"),
     [
@@ -137,11 +191,16 @@ def test_num_bytes(type_, size):
     assert num_bytes(type_) == size
 
 
-def test_sum_and_product():
-    one = Summary(3, 7, {"send": Traffic(1, 10)}, ("a",))
-    two = one + Summary(4, 1, {"send": Traffic(2, 5), "all-reduce": Traffic(1, 1)}) * 2
-    assert two.cycles == 11 and two.flops == 9 and two.unknown_loops == ("a",)
-    assert two.collectives == {"send": Traffic(5, 20), "all-reduce": Traffic(2, 2)}
+def test_bytes_in_fast_memory_are_not_in_hbm():
+    type_ = "(bf16[2,3]{1,0:T(8,128)(2,1)S(1)}, f32[5]{0:T(128)}, u32[]{:S(2)}, f32[2]{0:S(0)})"
+    assert num_bytes(type_) == 12 + 20 + 4 + 8 and num_bytes(type_, in_hbm=True) == 20 + 8
+
+
+def test_estimate_that_the_compiler_does_not_have():
+    summary = summarize(
+        PROGRAM.replace('"estimated_cycles":"10"', f'"estimated_cycles":"{2**63 - 1}"')
+    )
+    assert summary.cycles == 13 * 590 and summary.unknown_cycles == ("scatter",)
 
 
 def test_text_that_is_no_program():
@@ -181,6 +240,6 @@ def test_what_the_compiler_of_this_machine_prints():
     text = jax.jit(gradients).lower(*args).compile().as_text()
     summary = summarize(text)
     assert summary.unknown_loops == () and summary.collectives == {}
-    computations, entry = hlo.parse(text)
-    assert any(line.opcode == "while" for line in computations[entry].values())
+    program = Program(text)
+    assert any(run.line.opcode == "while" for run in program.runs())
     assert summary.flops == count(gradients, *args).total

@@ -35,7 +35,7 @@ def run(*arguments, program=None):
 @needs_compiler
 def test_training_step_of_four_chips_that_are_not_there(tmp_path):
     arguments = (
-        TINY, SLICE, "--clips=1000",
+        TINY, SLICE, "--clips=1000", "--where",
         f"--cache={tmp_path}/cache", f"--output={tmp_path}/plans.jsonl",
         "--config.train.batch_size=4", "--config.mesh.data=2", "--config.mesh.fsdp=2", *NARROW,
     )  # fmt: skip
@@ -57,6 +57,23 @@ def test_training_step_of_four_chips_that_are_not_there(tmp_path):
     reduced = [plan["collectives"].get(kind) for kind in ("all-reduce", "reduce-scatter")]
     # Gradients of all trained parameters meet, at least once, in float32 or bfloat16.
     assert sum(t["bytes"] for t in reduced if t) >= 2 * plan["trainable"] / 2
+
+    kinds, modules = plan["where"]["kinds"], plan["where"]["modules"]
+    for rows in (kinds, modules):
+        assert sum(row["seconds"] for row in rows) == pytest.approx(plan["seconds"])
+        assert sum(row["flops"] for row in rows) == plan["compiled_flops"]
+    work = {(row["name"], row["part"]): row["flops"] for row in kinds}
+    of_kernels = work["gradients of kernels", "backward"]
+    # Everything is trained, so each kernel's gradient takes what its convolution took; but those of
+    # dense layers that see one row, as for the noise level, are no sums of products.
+    forward = work["convolutions and products", "forward"]
+    assert 0.99 * forward < of_kernels <= forward
+    assert 0 < work["gradients of inputs", "backward"] < of_kernels
+    assert any(row["name"].endswith("/conv_0") for row in modules)
+    assert "gradients of kernels" in result.stdout and "MFU lost" in result.stdout
+    waited = sum(traffic["waited"] for traffic in plan["collectives"].values())
+    assert plan["seconds_with_collectives"] == pytest.approx(plan["seconds"] + waited)
+    assert 0 < plan["utilization_with_collectives"] < plan["utilization"]
 
     again = run(*arguments, "--json")
     assert again.returncode == 0 and "compiling" not in again.stderr
