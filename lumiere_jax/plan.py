@@ -10,10 +10,17 @@ modules, with work, bytes and what each costs of MFU.
 `--mode=features --topology=v5e:2x2 --batches=4,16`, without a config, plans what the eval binary
 computes of every video, the features of I3D; `--mode=text --topology=v5e:4x4 --batches=1,4` the
 text encoder of the full configs, T5 XXL, with its parameters split over all chips.
+
+    python -m lumiere_jax.plan --mode=cascade --config=configs/stunet.py:full \
+        --ssr=configs/ssr.py:full --topology=v6e:2x4
+
+plans all of that for a prompt: how long it takes to its refined clip, by many steps, by those of
+the configs and by those of distilled stages, and whether all stages fit in memory together. Sizes
+of meshes are chosen for `--prompts` at once. The plans of the stages are kept one by one.
 """
 
 import sys
-from typing import cast
+from typing import Any, cast
 
 from absl import flags
 from ml_collections import config_flags
@@ -24,6 +31,9 @@ from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.path_flags import define_path
 
 _CONFIG = config_file.define_flag("File of configs/, with a variant after a colon.")
+_SSR = config_file.define_flag(
+    "--mode=cascade: config file of what refines the clips, with a variant.", name="ssr"
+)
 _TOPOLOGY = flags.DEFINE_string(
     "topology", None, f"A slice, such as {topology.EXAMPLES}.", required=True
 )
@@ -31,8 +41,9 @@ _NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "Slices, joined by the data-
 _MODE = flags.DEFINE_enum(
     "mode",
     "train",
-    ["train", "sample", "training_samples", "features", "text"],
-    "Training or denoising step, one of the samples during training, I3D, or T5 XXL.",
+    ["train", "sample", "training_samples", "features", "text", "cascade"],
+    "Training or denoising step, one of the samples during training, I3D, T5 XXL, or from a prompt "
+    "to a refined clip.",
 )
 _NUM_FRAMES = flags.DEFINE_integer(
     "num_frames", None, "Frames of a sampled clip, 80 for the stage ssr if not given; 16 for I3D."
@@ -41,6 +52,13 @@ _CLIPS = flags.DEFINE_integer("clips", 30_000_000, "Clips whose time and chip-ho
 _SEARCH = flags.DEFINE_bool("search", False, "Try remat policies and batch sizes, and rank them.")
 _BATCHES = flags.DEFINE_list(
     "batches", ["1", "2", "4", "8"], "Clips on each device, for --search or I3D; prompts for T5."
+)
+_PROMPTS = flags.DEFINE_integer(
+    "prompts", 1, "--mode=cascade: prompts at once, or more if the weights ask for it.",
+    lower_bound=1,
+)  # fmt: skip
+_DISTILLED_STEPS = flags.DEFINE_list(
+    "distilled_steps", ["4", "2"], "--mode=cascade: steps of distilled stages, base and refinement."
 )
 _WHERE = flags.DEFINE_bool(
     "where", False, "Tell where the time of a step goes, by kind of work and by module."
@@ -64,12 +82,16 @@ def main(argv: list[str]) -> None:
     command.run(
         command.Options(
             config=_CONFIG.value,
-            name=_NETWORKS.get(_MODE.value) or _name(sys.argv),
+            name=_NETWORKS.get(_MODE.value) or _name("config", sys.argv),
+            ssr=_SSR.value,
+            ssr_name=_name("ssr", sys.argv) if _SSR.value else "",
             topology=_TOPOLOGY.value,
             num_slices=_NUM_SLICES.value,
-            mode=cast("command.Mode", _MODE.value),
+            mode=cast("Any", _MODE.value),
             num_frames=_NUM_FRAMES.value,
             clips=_CLIPS.value,
+            prompts=_PROMPTS.value,
+            distilled_steps=tuple(_DISTILLED_STEPS.value),
             batches=_BATCHES.value if _SEARCH.value or _MODE.value in _NETWORKS else None,
             where=_WHERE.value,
             as_json=_JSON.value,
@@ -79,10 +101,10 @@ def main(argv: list[str]) -> None:
     )
 
 
-def _name(arguments: list[str]) -> str:
-    """The config and its changed fields, as they stand on the command line."""
-    file = config_flags.get_config_filename(flags.FLAGS["config"])
-    changes = [a.removeprefix("--config.") for a in arguments if a.startswith("--config.")]
+def _name(flag: str, arguments: list[str]) -> str:
+    """The config of a flag and its changed fields, as they stand on the command line."""
+    file, start = config_flags.get_config_filename(flags.FLAGS[flag]), f"--{flag}."
+    changes = [a.removeprefix(start) for a in arguments if a.startswith(start)]
     return " ".join([file, *changes])
 
 

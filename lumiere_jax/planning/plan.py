@@ -254,6 +254,7 @@ def _where(program: hlo.Program, chip: Chip, cores: float) -> dict[str, list[dic
                 "seconds": row.cycles / chip.clock,
                 "waiting": row.waiting / chip.clock,
                 "flops": round(row.flops * cores),
+                "repeated": round(row.repeated * cores),
                 "bytes": round(row.bytes * cores),
                 "hbm_bytes": round(row.hbm_bytes * cores),
             }

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from lumiere_jax.planning.cascade import CascadePlan
 from lumiere_jax.planning.plan import Plan
 from lumiere_jax.planning.topology import GIB
 from lumiere_jax.runtime.errors import UserError
@@ -70,14 +71,15 @@ def where(plan: Plan) -> str:
     peak = plan.model_flops / (plan.seconds * cast("float", plan.utilization))
     kinds, modules = plan.where["kinds"], plan.where["modules"]
     waiting = sum(row["waiting"] for row in kinds)
-    needed = sum(row["flops"] for row in kinds if row["part"] != "recomputed")
+    needed = sum(row["flops"] - row["repeated"] for row in kinds)
     more = (needed - plan.model_flops) / (plan.seconds * peak)
+    told = [_cells(plan, row, peak) for row in modules]
     lines = [
         f"where {plan.seconds * 1e3:.4g} ms of compute on a chip go, by the compiler's estimate:",
         *aligned([_HEAD, *(_cells(plan, row, peak) for row in kinds)], texts=2),
-        f"MFU is {plan.utilization:.1%}, what kinds lose, and {more:.1%} of products that are "
-        f"compiled and not needed. Runs that HBM holds up take {waiting * 1e3:.4g} ms.",
-        *aligned([("module", *_HEAD[1:]), *(_cells(plan, row, peak) for row in modules)], texts=2),
+        f"The MFU of {plan.utilization:.1%}, what kinds lose, and {more:.1%} for products that are "
+        f"not needed make 100%. Runs that HBM holds up take {waiting * 1e3:.4g} ms.",
+        *aligned([("module", *_HEAD[2:]), *(row[:1] + row[2:] for row in told)], texts=1),
     ]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -89,7 +91,7 @@ _HEAD = ("kind", "part", "ms", "share", "TFLOP", "of peak", "GB", "of HBM", "ms 
 def _cells(plan: Plan, row: dict[str, Any], peak: float) -> tuple[str, ...]:
     seconds, flops = row["seconds"], row["flops"]
     share, whole = seconds / cast("float", plan.seconds), cast("float", plan.seconds) * peak
-    lost = share - flops * (row["part"] != "recomputed") / whole
+    lost = share - (flops - row["repeated"]) / whole
     return (
         row["name"], row["part"], f"{seconds * 1e3:.3f}", f"{share:.1%}",
         f"{flops / 1e12:.4g}" if flops else "-",
@@ -97,6 +99,77 @@ def _cells(plan: Plan, row: dict[str, Any], peak: float) -> tuple[str, ...]:
         f"{row['bytes'] / 1e9:.3g}", f"{row['hbm_bytes'] / 1e9:.3g}",
         f"{row['waiting'] * 1e3:.3f}", f"{lost:.1%}",
     )  # fmt: skip
+
+
+def cascade(whole: CascadePlan) -> str:
+    """A cascade: its stages, its memory, and a table of times."""
+    plans = whole.plans
+    names = " and ".join(plans[name].config for name in ("base", "ssr") if name in plans)
+    rows = {
+        "devices": f"{whole.chips:,} chips",
+        **{name: _step_of(plan) for name, plan in plans.items()},
+        "memory per chip": _memory_of(whole),
+        "start": _start(whole),
+        "clock": plans["base"].clock_note,
+    }
+    columns = ("steps", "base + ssr", "text s", "base s", "ssr s", "transfers s", "latency s",
+               "prompts", "prompts an hour", "chip-seconds a prompt")  # fmt: skip
+    cells = [
+        (
+            t.name, f"{t.steps[0]} + {t.steps[1]}",
+            *(f"{s:.3g}" for s in (t.text, t.base, t.ssr, t.transfers, t.latency)),
+            str(t.prompts), f"{t.prompts_an_hour:.4g}",
+            f"{t.latency * whole.chips / t.prompts:.4g}",
+        )
+        for t in whole.times
+    ]  # fmt: skip
+    title = (
+        f"{names}: from a prompt to {whole.frames}×{whole.side}×{whole.side} on {whole.topology}"
+    )
+    unguided = ["Distilled stages take no guidance."] if "unguided base" in plans else []
+    no_text = [] if "text" in plans else ["The text encoder is not T5 XXL, and is not counted."]
+    return "\n".join([
+        title,
+        *(f"  {name:<22}{row}" for name, row in rows.items() if row),
+        *(aligned([columns, *cells], texts=2) if cells else []),
+        *unguided,
+        *no_text,
+        "Times are the compiler's estimate and a model of links; no hardware was timed. Writing "
+        "the video, and waiting between programs, are not counted.",
+    ])  # fmt: skip
+
+
+def _step_of(plan: Plan) -> str:
+    mesh = "×".join(map(str, plan.mesh.values()))
+    if not plan.fits:
+        return f"mesh {mesh}: {_memory(plan)}"
+    if not plan.seconds:
+        return f"mesh {mesh}: no time is known"
+    return (
+        f"{plan.seconds_with_collectives:.4g} s for {plan.batch} {_unit(plan)}"
+        f"{' a step' if plan.repeats > 1 else ''}, MFU {plan.utilization_with_collectives:.1%}; "
+        f"without collectives {plan.seconds:.4g} s, {plan.utilization:.1%}; mesh {mesh}, "
+        f"{_gib(plan.needed)} GiB"
+    )
+
+
+def _memory_of(whole: CascadePlan) -> str:
+    if not whole.times:
+        return "a stage does not fit: see above"
+    beside = whole.needed - whole.weights - whole.programs
+    return (
+        f"{_gib(whole.needed)} of {_gib(whole.hbm)} GiB if all stages stay: weights "
+        f"{_gib(whole.weights)}, programs {_gib(whole.programs)}, at most {_gib(beside)} while one "
+        f"runs: {'it fits' if whole.fits else 'it does NOT fit; load each stage when it is needed'}"
+    )
+
+
+def _start(whole: CascadePlan) -> str:
+    compiled = sum(plan.compile_seconds for plan in whole.plans.values()) / 60
+    load = "not known, since the bandwidth to its hosts is not published"
+    if whole.load is not None:
+        load = f"{whole.load:.2g} s from the memory of the hosts"
+    return f"weights and programs: {load}; compiled in {compiled:.0f} min on this machine"
 
 
 def aligned(rows: Sequence[Sequence[str]], texts: int = 0) -> list[str]:

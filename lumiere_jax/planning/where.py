@@ -51,15 +51,18 @@ class Row:
     runs: int = 0
     cycles: int = 0
     flops: int = 0
+    repeated: int = 0  # of them, what a forward pass had computed already
     bytes: int = 0
     hbm_bytes: int = 0
     waiting: int = 0  # cycles of runs that HBM keeps busy for most of their time
 
-    def add(self, times: int, cycles: int, flops: int, size: int, hbm: int, waits: bool) -> None:
+    def add(self, run: Run, flops: int, again: bool, size: int, hbm: int, waits: bool) -> None:
         """Counts one more instruction."""
+        times, cycles = run.times, run.line.cycles
         self.runs += times
         self.cycles += cycles * times
         self.flops += flops * times
+        self.repeated += flops * times * again
         self.bytes += size * times
         self.hbm_bytes += hbm * times
         self.waiting += cycles * times * waits
@@ -93,7 +96,7 @@ def table(program: Program, bytes_a_cycle: float, flops_a_cycle: float) -> dict[
             kinds.setdefault((kind, part), Row(kind, part)),
             modules.setdefault(module, Row(module, "")),
         ):
-            row.add(run.times, cycles, flops, size, hbm, waits)
+            row.add(run, flops, part == "recomputed", size, hbm, waits)
     return {"kinds": _sorted(kinds.values()), "modules": _folded(_sorted(modules.values()))}
 
 

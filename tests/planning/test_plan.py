@@ -81,9 +81,50 @@ def test_estimated_time(plan):
     text = report.text(timed, 57_600)
     assert "0.5 s, MFU 40.0%: the compiler's estimate" in text and "no hardware was timed" in text
     assert "1.0 hours, 4 chip-hours" in text
+    with_links = dataclasses.replace(
+        timed, seconds_with_collectives=0.625, utilization_with_collectives=0.32,
+        collectives={"all-gather": {"count": 3, "bytes": 10**9, "seconds": 0.5, "waited": 0.125}},
+    )  # fmt: skip
+    text = report.text(with_links)
+    assert "0.625 s, MFU 32.0%: 0.125 s of waiting for 0.5 s on the links" in text
+    assert "0.625  32.0%" in report.table([with_links])
     sampled = dataclasses.replace(timed, mode="sample", repeats=50)
     assert sampled.clips_a_second == 16 / 50
     assert "0.32 clips/s of 50 denoising steps" in report.text(sampled)
+
+
+def test_where_the_time_goes(plan):
+    row = {"runs": 1, "bytes": 3e9, "hbm_bytes": 2e9, "waiting": 0.0, "flops": 0, "repeated": 0}
+    products = row | {"name": "convolutions and products", "part": "forward"}
+    rows = [
+        products | {"seconds": 0.25, "flops": 25e12},
+        products | {"part": "recomputed", "seconds": 0.125, "flops": 12e12, "repeated": 12e12},
+        row | {"name": "copies and layouts", "part": "backward", "seconds": 0.125, "waiting": 0.1},
+    ]
+    module = [products | {"name": "down_0", "seconds": 0.5, "flops": 37e12, "repeated": 12e12}]
+    timed = dataclasses.replace(
+        plan, seconds=0.5, model_flops=20e12, utilization=0.4,
+        where={"kinds": rows, "modules": module},
+    )  # fmt: skip
+    assert planning.Plan(**json.loads(json.dumps(dataclasses.asdict(timed)))) == timed
+    lines = report.where(timed).splitlines()
+    # The peak is 100 TFLOP/s, of which the products' own work is all in half of the time.
+    assert lines[2].split()[3:] == [
+        "forward",
+        "250.000",
+        "50.0%",
+        "25",
+        "100%",
+        "3",
+        "2",
+        "0.000",
+        "0.0%",
+    ]
+    assert lines[3].split()[-1] == "25.0%" and lines[3].split()[-4:-2] == ["3", "2"]
+    assert lines[4].split()[-3:] == ["2", "100.000", "25.0%"]
+    assert lines[5].startswith("The MFU of 40.0%, what kinds lose, and 10.0% for products")
+    assert lines[7].split()[:3] == ["down_0", "500.000", "100.0%"]
+    assert lines[7].split()[-1] == "50.0%"
 
 
 def test_plan_that_does_not_fit_is_a_row_with_advice(monkeypatch):

@@ -102,6 +102,7 @@ def test_what_cannot_be_compiled(topology, batch_size, message):
         ((TINY,), "topology"),
         ((SLICE,), "give --config=FILE to plan a stage, or"),
         ((SLICE, TINY, "--mode=features"), "give --config=FILE to plan a stage, or"),
+        ((SLICE, TINY, "--mode=cascade"), "--mode=cascade needs --config of the base and --ssr"),
         ((SLICE, TINY, "--mode=text"), "give --config=FILE to plan a stage, or"),
     ],
 )

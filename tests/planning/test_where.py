@@ -122,6 +122,7 @@ def test_modules():
         "up_0/a": 11,  # a copy of a parameter
         where.OUTSIDE: 2,
     }  # fmt: skip
+    assert rows()["modules"]["down_0/conv_0", ""].repeated == CONVOLUTION
     assert list(found) == sorted(found, key=lambda name: -found[name])
 
 
