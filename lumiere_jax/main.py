@@ -26,6 +26,12 @@ _DRY_RUN = flags.DEFINE_bool(
     False,
     "Print config, mesh, parameters, plan and a check-up of this job, and train nothing.",
 )
+_PROGRAMS = define_path(
+    "programs",
+    None,
+    "Folder of compiled steps, made by `lumiere_jax.plan --save` or an earlier run. Name none that "
+    "you do not trust: what is in it is run.",
+)
 flags.mark_flag_as_required("config")
 
 
@@ -33,6 +39,7 @@ def main(argv: list[str]) -> None:
     """Trains the stage that the flags describe."""
     from lumiere_jax.runtime import devices, distributed
     from lumiere_jax.runtime.cache_folder import CacheFolder
+    from lumiere_jax.runtime.made_ahead import MadeAhead
     from lumiere_jax.runtime.programs import Programs
     from lumiere_jax.training.reporting import parse_profile_steps
 
@@ -49,14 +56,17 @@ def main(argv: list[str]) -> None:
 
                 config, _ = distill.rounds(config, _WORKDIR.value)[0]
             dry_run.print_job(config)
-        elif "distillation" in config:
+            return
+        made_ahead = MadeAhead(_PROGRAMS.value) if _PROGRAMS.value else None
+        programs = Programs(CacheFolder.of_user(), made_ahead=made_ahead)
+        if "distillation" in config:
             from lumiere_jax.training.distill import distil
 
-            distil(config, _WORKDIR.value, profile_steps, Programs(CacheFolder.of_user()))
+            distil(config, _WORKDIR.value, profile_steps, programs)
         else:
             from lumiere_jax.training.train import train
 
-            train(config, _WORKDIR.value, profile_steps, Programs(CacheFolder.of_user()))
+            train(config, _WORKDIR.value, profile_steps, programs)
 
 
 if __name__ == "__main__":

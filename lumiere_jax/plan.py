@@ -26,7 +26,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from lumiere_jax.planning import topology
-from lumiere_jax.runtime import config_file, errors
+from lumiere_jax.runtime import config_file, devices, errors
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.path_flags import define_path
 
@@ -35,7 +35,10 @@ _SSR = config_file.define_flag(
     "--mode=cascade: config file of what refines the clips, with a variant.", name="ssr"
 )
 _TOPOLOGY = flags.DEFINE_string(
-    "topology", None, f"A slice, such as {topology.EXAMPLES}.", required=True
+    "topology",
+    None,
+    f"A slice, such as {topology.EXAMPLES}; or {topology.HERE}, the devices of this machine.",
+    required=True,
 )
 _NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "Slices, joined by the data-centre network.")
 _MODE = flags.DEFINE_enum(
@@ -65,6 +68,9 @@ _WHERE = flags.DEFINE_bool(
 )
 _JSON = flags.DEFINE_bool("json", False, "Print JSON, one line for each plan, instead of text.")
 _OUTPUT = define_path("output", None, "File that gets a line of JSON for every plan.")
+_SAVE = define_path(
+    "save", None, "Folder for the compiled training step; `lumiere_jax.main --programs` loads it."
+)
 _CACHE = define_path("cache", ".cache/plan", "Folder of earlier plans; empty for none.")
 
 _NETWORKS = {"features": "I3D", "text": "T5 v1.1 XXL"}
@@ -76,7 +82,10 @@ def main(argv: list[str]) -> None:
         raise UserError(
             "give --config=FILE to plan a stage, or --mode=features or text and no config."
         )
-    topology.prepare_environment()
+    if _TOPOLOGY.value != topology.HERE:
+        topology.prepare_environment()
+    elif _CONFIG.value is not None and -1 in _CONFIG.value.mesh.values():
+        devices.split_cpu(_CONFIG.value.train.batch_size)  # as training does
     from lumiere_jax.planning import command
 
     command.run(
@@ -97,6 +106,7 @@ def main(argv: list[str]) -> None:
             as_json=_JSON.value,
             output=_OUTPUT.value,
             cache=_CACHE.value,
+            save=_SAVE.value,
         )
     )
 

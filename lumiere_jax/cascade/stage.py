@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
 from ml_collections import ConfigDict, FrozenConfigDict
@@ -174,7 +173,7 @@ class Stage:
         """The freezing rule: all parameters, or those that came with inflation."""
         return self.config.train.trainable == "all" or is_temporal(path)
 
-    def null_text(self) -> tuple[Float[np.ndarray, "1 length dim"], Bool[np.ndarray, "1 length"]]:
+    def null_text(self) -> tuple[Float[ArrayLike, "1 length dim"], Bool[ArrayLike, "1 length"]]:
         """The unconditional text: embeddings and mask.
 
         Ask once before a function that asks for it is traced: an encoder may have to compute it.

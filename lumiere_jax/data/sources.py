@@ -15,7 +15,7 @@ from lumiere_jax.data.mixture import Mixture
 from lumiere_jax.data.moving_digits import MovingDigits
 from lumiere_jax.data.moving_shapes import MovingShapes
 from lumiere_jax.data.prepared import Prepared
-from lumiere_jax.data.source import Source, StoresText
+from lumiere_jax.data.source import HoldsFrames, Source, StoresText
 from lumiere_jax.data.ucf101 import Ucf101
 from lumiere_jax.data.video_folder import VideoFolder
 from lumiere_jax.runtime.distributed import is_primary, say
@@ -63,6 +63,19 @@ def create_source(config: DataConfig | Mapping[str, Any], split: str) -> Source:
     accepted = inspect.signature(SOURCES[data.name]).parameters
     settings = {name: value for name, value in vars(data).items() if name in accepted}
     return SOURCES[data.name](**settings, split=split)
+
+
+def names(data: DataConfig | Mapping[str, Any]) -> tuple[str, ...]:
+    """The sources of a config."""
+    if data["name"] != "mixture":
+        return (data["name"],)
+    return tuple(str(dict(entry).get("name")) for entry in data["mixture"])
+
+
+def hold_bytes(data: DataConfig | Mapping[str, Any]) -> bool:
+    """Whether a batch has its clips as bytes, which a mixture has if all of its sources do."""
+    found = map(SOURCES.get, names(data))
+    return all(inspect.isclass(source) and issubclass(source, HoldsFrames) for source in found)
 
 
 def is_folder(name: str) -> bool:

@@ -3,8 +3,11 @@
 import dataclasses
 import functools
 import json
+import sys
 from pathlib import Path
 from typing import Literal
+
+import jax
 
 from lumiere_jax.cascade.config import ConfigDict
 from lumiere_jax.cascade.stage import Stage
@@ -13,8 +16,12 @@ from lumiere_jax.planning.cascade import CascadePlan, plan_cascade
 from lumiere_jax.planning.check_up import finding
 from lumiere_jax.planning.check_up.report import without_data
 from lumiere_jax.planning.plan import Plan, make_plan, search
-from lumiere_jax.planning.steps import Mode
+from lumiere_jax.planning.steps import Mode, Step
+from lumiere_jax.runtime import executables
 from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.made_ahead import MadeAhead
+from lumiere_jax.runtime.program_key import key_parts
+from lumiere_jax.runtime.sharding import use_mesh
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +44,7 @@ class Options:
     as_json: bool = False
     output: str | None = None
     cache: str | None = None
+    save: str | None = None
 
 
 def run(options: Options) -> None:
@@ -44,6 +52,8 @@ def run(options: Options) -> None:
     sizes, output = _batches(options.batches, options.mode), options.output
     if output is not None and not Path(output).parent.is_dir():
         raise UserError(f"--output={output}: there is no folder {Path(output).parent}; create it.")
+    if options.save is not None and (options.mode != "train" or sizes):
+        raise UserError("--save keeps one training step; leave out --mode and --search.")
     if options.mode == "cascade":
         whole = _cascade(options)
         plans, lines = list(whole.plans.values()), [json.dumps(whole.to_json())]
@@ -80,7 +90,19 @@ def _plans(options: Options, mode: Mode, sizes: list[int]) -> list[Plan]:
         return [plan(ConfigDict({"clips_a_device": size, "model": {}})) for size in sizes]
     if sizes:
         return search(options.config, target, plan, sizes)
-    return [plan(options.config)]
+    if options.save is None:
+        return [plan(options.config)]
+    with executables.without_own_cache_of_jax():
+        return [plan(options.config, keep=functools.partial(_save, MadeAhead(options.save)))]
+
+
+def _save(folder: MadeAhead, step: Step, compiled: jax.stages.Compiled) -> None:
+    """Keeps a step where `lumiere_jax.main --programs` finds it."""
+    with use_mesh(step.mesh):
+        parts = key_parts(step.about, step.arguments)
+    path = folder.save(step.name, parts, compiled)
+    size = f"{path.stat().length / 1e6:.1f} MB"
+    print(f"the {step.name} for {parts['devices']}, {size}, is in {path}", file=sys.stderr)
 
 
 def _cascade(options: Options) -> CascadePlan:

@@ -20,6 +20,7 @@ from jax.interpreters import partial_eval
 from ml_collections import FrozenConfigDict
 
 from lumiere_jax.cascade.stage import Stage, create_network
+from lumiere_jax.data.sources import hold_bytes
 from lumiere_jax.models.parameters import Params, merge, partition
 from lumiere_jax.text import ShapesOnly
 from lumiere_jax.training.step import training_loss
@@ -87,11 +88,21 @@ def batch_shapes(stage: Stage, batch_size: int) -> dict[str, jax.ShapeDtypeStruc
     """Shapes of a batch of training data, see `lumiere_jax.data.pipeline`."""
     text = stage.text_encoder
     clip = (batch_size, *stage.clip_shape()[:3])
+    video = jnp.uint8 if hold_bytes(stage.config.data) else jnp.float32
     mask = {"mask": jax.ShapeDtypeStruct((*clip, 1), bool)} if stage.is_conditional else {}
     return mask | {
-        "video": jax.ShapeDtypeStruct((*clip, 3), jnp.uint8),
+        "video": jax.ShapeDtypeStruct((*clip, 3), video),
         "text": jax.ShapeDtypeStruct((batch_size, text.max_length, text.dim), jnp.float32),
         "text_mask": jax.ShapeDtypeStruct((batch_size, text.max_length), bool),
+    }
+
+
+def null_text_shapes(stage: Stage) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of `lumiere_jax.training.step.null_text`."""
+    length, dim = stage.text_encoder.max_length, stage.text_encoder.dim
+    return {
+        "null_text": jax.ShapeDtypeStruct((1, length, dim), jnp.float32),
+        "null_mask": jax.ShapeDtypeStruct((1, length), bool),
     }
 
 

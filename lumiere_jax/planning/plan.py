@@ -101,10 +101,12 @@ def make_plan(
     name: str = "",
     num_frames: int | None = None,
     cache: str | Path | None = None,
+    keep: Callable[[Step, jax.stages.Compiled], None] | None = None,
 ) -> Plan:
     """Compiles a step for a slice, or finds the plan in `cache`, a folder of earlier ones.
 
-    `name` is that of the config, for the reader; all else goes to `steps.create`.
+    `name` is that of the config, for the reader; all else goes to `steps.create`. With `keep`, the
+    step is always compiled, and given to it.
 
     Raises:
       UserError: if the config does not make sense on these devices.
@@ -113,10 +115,10 @@ def make_plan(
     key = [config.to_dict(), target.name, target.num_slices, mode, num_frames, versions, sources()]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=list).encode()).hexdigest()
     place = Path(cache).expanduser() / f"{digest[:32]}.json" if cache else None
-    if place is not None and place.exists():
+    if place is not None and place.exists() and keep is None:
         return dataclasses.replace(Plan(**json.loads(place.read_text())), config=name)
     step = steps.create(config, target, mode, num_frames)
-    plan = _compile(step, config, target, mode, name, versions)
+    plan = _compile(step, config, target, mode, name, versions, keep)
     if place is not None:
         place.parent.mkdir(parents=True, exist_ok=True)
         write_text(place, json.dumps(dataclasses.asdict(plan)) + "\n")
@@ -124,8 +126,9 @@ def make_plan(
 
 
 def _compile(
-    step: Step, config: ConfigDict, target: Target, mode: Mode, name: str, versions: dict
-) -> Plan:
+    step: Step, config: ConfigDict, target: Target, mode: Mode, name: str, versions: dict,
+    keep: Callable[[Step, jax.stages.Compiled], None] | None,
+) -> Plan:  # fmt: skip
     chip, cores = target.chip, target.devices_per_chip
     fields = {
         "config": name,
@@ -162,6 +165,8 @@ def _compile(
             compile_seconds=time.monotonic() - begin,
         )
     seconds = time.monotonic() - begin
+    if keep is not None:
+        keep(step, compiled)
     return Plan(**fields, fits=True, compile_seconds=seconds, **_figures(compiled, step, target))
 
 

@@ -37,7 +37,7 @@ from lumiere_jax.text import t5, t5_weights
 from lumiere_jax.text.t5_network import T5_V1_1_XXL, T5Encoder
 from lumiere_jax.training.initialization import state_shapes
 from lumiere_jax.training.optimizer import create_optimizer
-from lumiere_jax.training.step import compile_step
+from lumiere_jax.training.step import STEP, compile_step, step_identity
 
 Mode = Literal["train", "sample", "training_samples", "features", "text"]
 """A training step, a denoising step, one of the samples of a training run beside its state, a batch
@@ -60,6 +60,10 @@ class Step:
     frozen: int  # all other parameters
     held: int  # bytes of parameters and optimizer state on a device
     model_flops: int  # what mathematics needs, all devices together
+    # How a program is found that is made ahead, see `Programs.get`; "" for one that is not.
+    name: str = ""
+    about: str = ""
+    arguments: tuple[Any, ...] = ()
 
 
 def create(config: ConfigDict, target: Target, mode: Mode, num_frames: int | None = None) -> Step:
@@ -94,6 +98,7 @@ def training_step(config: ConfigDict, target: Target) -> Step:
     optimizer = create_optimizer(config.optimizer, config.train.num_steps)
     state = state_shapes(stage, optimizer, mesh)
     batch = place(flops.batch_shapes(stage, batch_size), by_clip(mesh))
+    batch |= place(flops.null_text_shapes(stage), replicated(mesh))
     return Step(
         compile=functools.partial(compile_step, stage, optimizer, mesh, state, batch),
         mesh=mesh,
@@ -102,6 +107,9 @@ def training_step(config: ConfigDict, target: Target) -> Step:
         frozen=count(state.frozen),
         held=bytes_a_device(state),
         model_flops=flops.training_flops(stage, batch_size).total,
+        name=STEP,
+        about=step_identity(stage),
+        arguments=(state, batch),
     )
 
 

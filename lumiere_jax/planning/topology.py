@@ -69,6 +69,7 @@ matrix units of a chip do in a cycle, to 0.3%. On v6e that is 524,288 operations
 256×256 as JAX's own `TpuInfo` counts them; a core of tpu7x has the same. The compiler's estimates
 agree: a 3×3 convolution of 16×64×64 with 1024 channels runs at 92% of that rate on v6e, at 95% on
 tpu7x (2026-11-30, libtpu 0.0.42.1)."""
+HERE = "here"
 EXAMPLES = "v4:2x2x1, v5e:4x4, v5p:4x4x4, v6e:16x16 or tpu7x:2x2x1"
 
 
@@ -96,6 +97,10 @@ def prepare_environment() -> None:
     # Else it looks for the TPU that is not there, and warns; the topology is named all the same.
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
+    # JAX adds this where there is a TPU; what is compiled here is to be what is compiled there.
+    barrier, given = "--xla_tpu_use_enhanced_launch_barrier", os.environ.get("LIBTPU_INIT_ARGS", "")
+    if barrier not in given:
+        os.environ["LIBTPU_INIT_ARGS"] = f"{given} {barrier}=true"
 
 
 def check_compiler() -> None:
@@ -128,8 +133,11 @@ def parse(name: str) -> tuple[Chip, tuple[int, ...]]:
 def describe_slice(name: str, num_slices: int = 1) -> Target:
     """The devices of slices "v5p:4x4x4" that need not exist, joined by the data-centre network.
 
+    `HERE` is the devices of this process.
     If the compiler is missing, or knows no such topology, that is a `UserError`.
     """
+    if name == HERE:
+        return present()
     chip, sides = parse(name)
     if num_slices < 1:
         raise UserError(f"--num_slices={num_slices} must be 1 or more.")

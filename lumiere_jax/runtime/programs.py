@@ -1,32 +1,20 @@
 """Compiled programs: the latest ones in memory, and in a folder for the next process.
 
 JAX's own compilation cache traces a function before it finds what it kept, which takes seconds, and
-an entry that was cut off stays broken. Here a program is found by what it is made of: the files of
-this package, libraries, processor, devices and settings, a text of whoever asks, and the shapes and
-places of the arguments.
+an entry that was cut off stays broken. Here a program is found by what it is made of, see
+`program_key`.
 """
 
 import collections
-import contextlib
-import functools
-import hashlib
-import importlib.metadata
 import logging
-import os
-import pickle
-import platform
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.experimental import serialize_executable
-from jax.experimental.compilation_cache import compilation_cache
 
+from lumiere_jax.runtime import distributed, executables, program_key
 from lumiere_jax.runtime.cache_folder import CacheFolder
-
-_LIBRARIES = ("jax", "jaxlib", "flax", "numpy")
-_IRRELEVANT = ("cache", "log", "traceback", "dump", "debug_info")  # settings of JAX that matter not
+from lumiere_jax.runtime.made_ahead import MadeAhead
 
 _log = logging.getLogger("lumiere_jax")
 
@@ -34,14 +22,21 @@ _log = logging.getLogger("lumiere_jax")
 class Programs:
     """Compiled programs. For one thread at a time; processes may share a folder."""
 
-    def __init__(self, folder: CacheFolder | None = None, most: int | None = None):
+    def __init__(
+        self,
+        folder: CacheFolder | None = None,
+        most: int | None = None,
+        made_ahead: MadeAhead | None = None,
+    ):
         """Reads nothing yet.
 
         Args:
           folder: of programs that are kept; None: they are forgotten with this process.
           most: how many are held in memory; None for all.
+          made_ahead: where those that have a name are found first, and else kept; jobs of several
+            hosts may use it.
         """
-        self._folder, self._most = folder, most
+        self._folder, self._most, self._made_ahead = folder, most, made_ahead
         self._latest: collections.OrderedDict[str, jax.stages.Compiled] = collections.OrderedDict()
 
     def __len__(self) -> int:
@@ -55,6 +50,7 @@ class Programs:
         about: str,
         on_compile: Callable[[], None] | None = None,
         is_used_once: bool = False,
+        name: str = "",
         **options: Any,
     ) -> jax.stages.Compiled:
         """A function compiled for arguments like these, and for the mesh in use.
@@ -66,17 +62,21 @@ class Programs:
             environment.
           on_compile: called before what takes long, compilation.
           is_used_once: it is not held in memory.
+          name: of a program that may have been made ahead.
           **options: of `jax.jit`, which follow from the others.
         """
-        key = _key(about, arguments)
+        parts = program_key.key_parts(about, arguments)
+        key, store = program_key.digest(parts), self._made_ahead if name else None
         if key not in self._latest:
-            found = self._read(key)
+            found = store.load(name, parts) if store else self._read(key)
             if found is None:
                 if on_compile is not None:
                     on_compile()
-                # A new function: JAX is not to have it compiled already, see below.
-                jitted = jax.jit(lambda *arguments: function(*arguments), **options)
-                found = self._compile(jitted, arguments, key)
+                found = self._compile(_new(function, options), arguments, store is not None)
+                if store:
+                    _save(store, name, parts, found)
+                else:
+                    self._write(key, found)
             if is_used_once:
                 return found
             self._latest[key] = found
@@ -91,111 +91,47 @@ class Programs:
         if self._folder is None or data is None:
             return None
         try:
-            numbers, program, given, made = pickle.loads(data)
-            devices = {device.id: device for device in jax.devices()}
-            chosen = [devices[number] for number in numbers]
-            return serialize_executable.deserialize_and_load(
-                program, given, made, execution_devices=chosen
-            )
+            return executables.from_bytes(data)
         except Exception as error:  # of whatever kind JAX raises
             _log.warning("a program that was kept cannot be used, and is made again: %s", error)
             self._folder.remove(key)
             return None
 
     def _compile(
-        self, function: jax.stages.Wrapped, arguments: tuple[Any, ...], key: str
+        self, function: jax.stages.Wrapped, arguments: tuple[Any, ...], is_kept_elsewhere: bool
     ) -> jax.stages.Compiled:
-        if self._folder is None or jax.process_count() > 1:
+        is_kept_here = self._folder and jax.process_count() == 1
+        if not (is_kept_elsewhere or is_kept_here):
             return function.lower(*arguments).compile()
-        with _without_own_cache_of_jax():
-            compiled = function.lower(*arguments).compile()
-        self._write(self._folder, key, compiled)
-        return compiled
+        with executables.without_own_cache_of_jax():
+            return function.lower(*arguments).compile()
 
-    def _write(self, folder: CacheFolder, key: str, compiled: jax.stages.Compiled) -> None:
+    def _write(self, key: str, compiled: jax.stages.Compiled) -> None:
+        if self._folder is None or jax.process_count() > 1:
+            return
         try:
-            executable: Any = compiled.runtime_executable()  # XLA's own, which has no public type
-            devices = executable.local_devices()
-            program = serialize_executable.serialize(compiled)
-            numbers = [device.id for device in devices]
-            folder.write(key, pickle.dumps((numbers, *program)))
+            self._folder.write(key, executables.to_bytes(compiled))
         except Exception as error:  # of a device whose programs cannot be kept, or a full disk
             _log.warning("a compiled program cannot be kept for the next time: %s", error)
 
 
-@contextlib.contextmanager
-def _without_own_cache_of_jax() -> Iterator[None]:
-    """A program that JAX has read from there lacks functions when it is written again."""
-    before = jax.config.values["jax_enable_compilation_cache"]
-    jax.config.update("jax_enable_compilation_cache", False)
-    compilation_cache.reset_cache()
+def _new(function: Callable[..., Any], options: dict[str, Any]) -> jax.stages.Wrapped:
+    """A new function: JAX is not to have it compiled already, in its own cache's way."""
+
+    def call(*arguments: Any) -> Any:
+        return function(*arguments)
+
+    call.__name__ = getattr(function, "__name__", "call")  # in profiles, and logs of compilations
+    return jax.jit(call, **options)
+
+
+def _save(
+    store: MadeAhead, name: str, parts: dict[str, str], compiled: jax.stages.Compiled
+) -> None:
+    """Keeps a program for the next run, on one process."""
+    if not distributed.is_primary():
+        return
     try:
-        yield
-    finally:
-        jax.config.update("jax_enable_compilation_cache", before)
-        compilation_cache.reset_cache()
-
-
-def _key(about: str, arguments: tuple[Any, ...]) -> str:
-    leaves, structure = jax.tree.flatten(arguments)
-    circumstances = _environment(), _settings(), jax.sharding.get_abstract_mesh()
-    digest = hashlib.sha256(repr((circumstances, about, str(structure))).encode())
-    for leaf in leaves:
-        digest.update(f"{leaf.shape} {leaf.dtype} {_place(leaf)}\n".encode())
-    return digest.hexdigest()
-
-
-def _place(leaf: Any) -> str:
-    if not isinstance(leaf, jax.Array):
-        return ""
-    return f"{_sharding(leaf.sharding)} {leaf.committed} {jax.typeof(leaf).weak_type}"
-
-
-@functools.lru_cache
-def _sharding(sharding: jax.sharding.Sharding) -> str:
-    devices: Any = sharding.device_set
-    numbers = sorted(device.id for device in devices)
-    if isinstance(sharding, jax.sharding.NamedSharding):
-        numbers = sharding.mesh.device_ids.ravel().tolist()
-    return f"{sharding} {numbers}"
-
-
-@functools.cache
-def _environment() -> str:
-    """What decides how any function is compiled in this process."""
-    device = jax.devices()[0]
-    return repr(
-        [
-            _package_digest(),
-            [importlib.metadata.version(name) for name in _LIBRARIES],
-            [platform.python_version(), platform.machine(), _processor(), os.cpu_count()],
-            [device.client.platform_version, *(d.device_kind for d in jax.devices())],
-            [os.environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")],
-        ]
-    )
-
-
-def _settings() -> list[str]:
-    """JAX's own, which may change meanwhile."""
-    relevant = [
-        f"{name}={value}"
-        for name, value in jax.config.values.items()
-        if not any(word in name for word in _IRRELEVANT)
-    ]
-    return [*sorted(relevant), str(jax.dtypes.canonicalize_dtype(float))]
-
-
-def _package_digest() -> str:
-    """Of all files of this package: any of them may decide what is computed."""
-    root, digest = Path(__file__).parents[1], hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
-    return digest.hexdigest()
-
-
-def _processor() -> str:
-    """Its name and the instructions that it has; what is compiled for it runs on no other."""
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
-        return "\n".join(line for line in lines if line.startswith(("model name", "flags", "Feat")))
-    return platform.processor()
+        distributed.say(f"the {name} is kept in {store.save(name, parts, compiled)}")
+    except Exception as error:
+        _log.warning("the compiled %s cannot be kept for the next time: %s", name, error)

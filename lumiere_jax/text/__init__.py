@@ -8,11 +8,12 @@ from lumiere_jax.text.creation import (
     move_folder,
     pin_weights,
 )
-from lumiere_jax.text.encoder import ShapesOnly, TextEncoder
+from lumiere_jax.text.encoder import EmptyPrompt, ShapesOnly, TextEncoder
 from lumiere_jax.text.hashed import HashedTextEncoder
 from lumiere_jax.text.t5 import T5TextEncoder
 
 __all__ = [
+    "EmptyPrompt",
     "HashedTextEncoder",
     "ShapesOnly",
     "T5TextEncoder",

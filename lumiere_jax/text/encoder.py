@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from absl import logging
-from jaxtyping import Bool, Float32
+from jaxtyping import Array, Bool, Float32
 
 from lumiere_jax.runtime.errors import UserError
 
@@ -56,6 +56,21 @@ class ShapesOnly(TextEncoder):
         """Zeros, and a mask that is True everywhere."""
         shape = (len(prompts), self.max_length)
         return np.zeros((*shape, self.dim), np.float32), np.ones(shape, bool)
+
+
+class EmptyPrompt(TextEncoder):
+    """Knows the empty prompt alone, as arguments of a program, which then is of any encoder."""
+
+    fingerprint = "the empty prompt"
+
+    def __init__(self, text: Float32[Array, "1 length dim"], mask: Bool[Array, "1 length"]) -> None:
+        super().__init__(text.shape[2], text.shape[1])
+        self._text, self._mask = text, mask
+
+    def __call__(self, prompts: Sequence[str]) -> tuple[Any, Any]:
+        """What was given."""
+        assert list(prompts) == [""]
+        return self._text, self._mask
 
 
 def check_prompts(prompts: Sequence[str]) -> None:

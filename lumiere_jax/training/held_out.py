@@ -17,7 +17,7 @@ from lumiere_jax.data.source import Source
 from lumiere_jax.models.parameters import merge
 from lumiere_jax.runtime.programs import Programs
 from lumiere_jax.runtime.sharding import global_batch, replicated, use_mesh
-from lumiere_jax.training.step import clip_losses, step_identity
+from lumiere_jax.training.step import clip_losses, null_text, step_identity
 
 BANDS = (-10.0, -5.0, 0.0, 5.0)
 """Log-SNRs between which noise levels are told by themselves, in losses and by the check-up.
@@ -50,7 +50,8 @@ class Evaluation:
         batches = text.device_part(batches, stage.text_encoder)
         self._mesh, self._programs = mesh, programs
         self._program: jax.stages.Compiled | None = None  # at first use
-        self._about = f"losses {step_identity(stage)}"  # computes the null text, too
+        self._about = f"losses {step_identity(stage)}"
+        self._empty = null_text(stage, mesh)
         self._batches = [next(batches) for _ in range(config.train.eval_batches)]
 
         def losses(state: TrainState, batch: Batch, index: np.int32) -> tuple[jax.Array, jax.Array]:
@@ -66,11 +67,15 @@ class Evaluation:
         """
         found = []
         for index, batch in enumerate(self._batches):
-            given = state, global_batch(batch, self._mesh), np.int32(index)
+            given = state, global_batch(batch, self._mesh) | self._empty, np.int32(index)
             if self._program is None:
                 with use_mesh(self._mesh):
                     self._program = self._programs.get(
-                        self._losses, given, self._about, out_shardings=replicated(self._mesh)
+                        self._losses,
+                        given,
+                        self._about,
+                        name="held-out losses",
+                        out_shardings=replicated(self._mesh),
                     )
             found.append([np.asarray(x) for x in self._program(*given)])
             between()

@@ -1,7 +1,6 @@
 """One step of training: loss, gradients, optimizer and moving average, compiled as a whole."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -33,7 +32,8 @@ from lumiere_jax.diffusion.losses import diffusion_loss, drop_text, stratified_t
 from lumiere_jax.diffusion.parameterization import add_noise
 from lumiere_jax.models.parameters import Params, merge
 from lumiere_jax.runtime.programs import Programs
-from lumiere_jax.runtime.sharding import replicated, use_mesh
+from lumiere_jax.runtime.sharding import placed, replicated, use_mesh
+from lumiere_jax.text import EmptyPrompt
 
 
 def compile_step(
@@ -52,8 +52,8 @@ def compile_step(
       optimizer: see `create_optimizer`.
       mesh: that state and batch are on.
       state: arrays, or shapes with their shardings.
-      batch: likewise.
-      programs: where it is found, if it was compiled before, and kept; not for shapes.
+      batch: likewise; with `null_text`, the program does not depend on the text encoder.
+      programs: where it is found, if it was compiled before, and kept.
       on_compile: called before it is compiled, which may take minutes.
     """
     place = jax.tree.map(lambda leaf: leaf.sharding, state)
@@ -63,11 +63,25 @@ def compile_step(
         "out_shardings": (place, replicated(mesh)),
         "donate_argnums": 0,
     }
-    about = step_identity(stage)  # and the null text is computed before anything is traced
+    stage.null_text()  # computed before anything is traced, if it is to be part of the program
     with use_mesh(mesh):
         if programs is None:
             return jax.jit(function, **options).lower(state, batch).compile()
-        return programs.get(function, (state, batch), about, on_compile, **options)
+        assert "null_text" in batch  # the identity does not tell it
+        about = step_identity(stage)
+        return programs.get(function, (state, batch), about, on_compile, name=STEP, **options)
+
+
+STEP = "training step"
+
+
+def null_text(stage: Stage, mesh: Mesh) -> Batch:
+    """What a batch needs beside its clips: the text that some of them lose theirs for."""
+    text, mask = stage.null_text()
+    return {
+        "null_text": placed(np.asarray(text), replicated(mesh)),
+        "null_mask": placed(np.asarray(mask), replicated(mesh)),
+    }
 
 
 def step_identity(stage: Stage) -> str:
@@ -75,12 +89,10 @@ def step_identity(stage: Stage) -> str:
     config = stage.config.to_dict()
     chosen = {name: config[name] for name in config if name not in _ELSEWHERE}
     chosen["train"] = {name: config["train"][name] for name in _OF_TRAIN}
-    null_text = [np.asarray(x).tobytes() for x in stage.null_text()]
-    digests = [hashlib.sha256(x).hexdigest() for x in null_text]
-    return repr((type(stage), stage.network, digests)) + json.dumps(chosen, default=str)
+    return repr((type(stage), stage.network)) + json.dumps(chosen, default=str)
 
 
-_ELSEWHERE = ("init_from", "imported_from", "data", "train")
+_ELSEWHERE = ("init_from", "imported_from", "data", "text", "train")
 _OF_TRAIN = ("num_steps", "trainable", "frozen_dtype")
 
 
@@ -135,9 +147,12 @@ def clip_losses(
     """Each clip's loss and the log-SNR that was drawn for it.
 
     The loss is of diffusion or, for a student, the distance to its teacher. The batch is of
-    `data.pipeline.train_batches`, and the key for all that is drawn; `params` are all parameters,
-    as are the teacher's, where the stage is distilled.
+    `data.pipeline.train_batches`, with `null_text` or without, and the key for all that is drawn;
+    `params` are all parameters, as are the teacher's, where the stage is distilled.
     """
+    if "null_text" in batch:
+        given = EmptyPrompt(batch["null_text"], batch["null_mask"])
+        stage = dataclasses.replace(stage, text_encoder=given)
     # The third was of crops; without it the others would change in runs that are resumed.
     draw_key, text_key, _, augment_key = jax.random.split(key, 4)
     config = stage.config.diffusion

@@ -37,7 +37,7 @@ from lumiere_jax.training.held_out import Evaluation
 from lumiere_jax.training.initialization import initial_state, state_shapes
 from lumiere_jax.training.optimizer import create_optimizer
 from lumiere_jax.training.reporting import ProfilerWindow, Reporter
-from lumiere_jax.training.step import compile_step
+from lumiere_jax.training.step import compile_step, null_text
 
 COMPILING = "compiling the training step, this can take minutes"
 
@@ -203,10 +203,10 @@ def _take_steps(
 ) -> TrainState:
     """Trains from a state to the last step; `begin` is when the run began."""
     first_step, settings = int(state.step), run.stage.config.train
-    batches = _batches(run, source, first_step)
+    batches, empty = _batches(run, source, first_step), null_text(run.stage, run.mesh)
     cadence = _cadence(run, first_step)
-    batch = global_batch(next(batches), run.mesh)
-    step_function = _compiled_step(run, state, batch)
+    batch = global_batch(next(batches), run.mesh) | empty
+    step_function = _compiled_step(run, batch)
     reporter = Reporter(run.stage, run.shapes.trainable, run.folder, first_step, begin)
     profiler = ProfilerWindow(run.folder, profile_steps)
     hang_timeout = settings.hang_timeout if jax.process_count() > 1 else 0
@@ -221,7 +221,7 @@ def _take_steps(
             profiler.before(step)
             state, metrics = step_function(state, batch)
             if step < settings.num_steps:
-                batch = global_batch(next(batches), run.mesh)  # while the devices work
+                batch = global_batch(next(batches), run.mesh) | empty  # while the devices work
             reporter.add(step, metrics)
             due = cadence.at(step)
             if any(due):
@@ -262,12 +262,12 @@ def _batches(run: _Run, source: sources.Source, first_step: int) -> Iterator[dic
     return text.device_part(batches, stage.text_encoder)
 
 
-def _compiled_step(run: _Run, state: TrainState, batch: dict[str, Any]) -> jax.stages.Compiled:
+def _compiled_step(run: _Run, batch: dict[str, Any]) -> jax.stages.Compiled:
     """The step as a whole, on all processes; says so where that takes long."""
     with contextlib.ExitStack() as stack:
         announcement = announced(COMPILING, quiet=not distributed.is_primary())
         step_function = compile_step(
-            run.stage, run.optimizer, run.mesh, state, batch, run.programs,
+            run.stage, run.optimizer, run.mesh, run.shapes, batch, run.programs,
             on_compile=lambda: stack.enter_context(announcement),
         )  # fmt: skip
         distributed.wait_for_all("compiled")

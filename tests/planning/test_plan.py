@@ -57,9 +57,9 @@ def test_training_step_is_described_by_its_shapes(plan):
     needed = flops.training_flops(stage, plan.batch).total / plan.chips
     assert plan.model_flops == needed
     assert plan.compiled_flops > 0.9 * needed  # elementwise work on top, padding left out
-    # Parameters, and their EMA and at least one moment for those that are trained, in float32; of
-    # the clips, crops in bytes.
-    state, batch = 4 * (plan.frozen + 3 * plan.trainable), 2 * math.prod(stage.clip_shape())
+    # Parameters, and their EMA and at least one moment for those that are trained, in float32, as
+    # are drawn clips.
+    state, batch = 4 * (plan.frozen + 3 * plan.trainable), 2 * 4 * math.prod(stage.clip_shape())
     assert state + batch < plan.arguments < 1.5 * (state + batch)
     assert plan.outputs < 0.01 * plan.arguments  # the state is donated
     assert plan.needed == plan.arguments + plan.temporaries + plan.outputs + plan.program
@@ -163,7 +163,7 @@ def test_other_errors_of_the_compiler_are_no_rows(monkeypatch):
 def test_cache_is_keyed_by_everything_that_matters(plan, tmp_path, monkeypatch):
     made = []
 
-    def compile_once(step, config, target, mode, name, versions):
+    def compile_once(step, config, target, mode, name, versions, keep):
         made.append(name)
         return plan
 

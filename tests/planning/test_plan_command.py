@@ -1,5 +1,6 @@
 """The plan's command line, with the TPU's own compiler."""
 
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -37,7 +38,8 @@ def test_training_step_of_four_chips_that_are_not_there(tmp_path):
     arguments = (
         TINY, SLICE, "--clips=1000", "--where",
         f"--cache={tmp_path}/cache", f"--output={tmp_path}/plans.jsonl",
-        "--config.train.batch_size=4", "--config.mesh.data=2", "--config.mesh.fsdp=2", *NARROW,
+        f"--save={tmp_path}/programs", "--config.train.batch_size=4",
+        "--config.mesh.data=2", "--config.mesh.fsdp=2", *NARROW,
     )  # fmt: skip
     result = run(*arguments, program=sys.executable)
     assert result.returncode == 0, result.stderr
@@ -75,7 +77,15 @@ def test_training_step_of_four_chips_that_are_not_there(tmp_path):
     assert plan["seconds_with_collectives"] == pytest.approx(plan["seconds"] + waited)
     assert 0 < plan["utilization_with_collectives"] < plan["utilization"]
 
-    again = run(*arguments, "--json")
+    (path,) = (tmp_path / "programs").iterdir()
+    head, _, program = path.read_bytes().partition(b"\n")
+    key = json.loads(head)["key"]
+    assert key["devices"].startswith("4 × TPU v5 lite") and not key["host"]
+    assert f"libtpu {importlib.metadata.version('libtpu')}" in key["libraries"]
+    assert plan["program"] < len(program) == json.loads(head)["bytes"]
+    assert f"the training step for {key['devices']}" in result.stderr and str(path) in result.stderr
+
+    again = run(*(a for a in arguments if not a.startswith("--save")), "--json")
     assert again.returncode == 0 and "compiling" not in again.stderr
     assert json.loads(again.stdout) == plan
 
@@ -98,6 +108,7 @@ def test_what_cannot_be_compiled(topology, batch_size, message):
         ((TINY, "--topology=v9:2x2"), "--topology=v9:2x2 is not a chip"),
         ((TINY, SLICE, "--search", "--mode=sample"), "--search tries ways to train"),
         ((TINY, SLICE, "--search", "--batches=x"), "--batches=x must be numbers"),
+        ((TINY, SLICE, "--save=x", "--mode=sample"), "--save keeps one training step"),
         ((TINY, SLICE, "--output=nowhere/x"), "there is no folder nowhere"),
         ((TINY,), "topology"),
         ((SLICE,), "give --config=FILE to plan a stage, or"),

@@ -1,7 +1,10 @@
 import importlib.util
+import os
+import types
 
 import jax
 import pytest
+from jax._src import cloud_tpu_init
 
 from lumiere_jax.planning import topology
 from lumiere_jax.planning.topology import CHIPS, GIB, parse, present
@@ -35,6 +38,20 @@ def test_missing_compiler(monkeypatch):
         topology.describe_slice("v5e:2x2")
 
 
+def test_flags_of_the_compiler_are_those_that_jax_gives_it_on_a_tpu(monkeypatch):
+    known = types.SimpleNamespace(value="known")
+    settings = types.SimpleNamespace(jax_platforms=known, jax_pjrt_client_create_options=known)
+    monkeypatch.setattr(cloud_tpu_init, "config", settings)
+    found = []
+    for prepare in (topology.prepare_environment, cloud_tpu_init.cloud_tpu_init):
+        environment = {"LIBTPU_INIT_ARGS": "--mine", "JAX_FORCE_TPU_INIT": "1"}
+        monkeypatch.setattr(os, "environ", environment)
+        prepare()
+        prepare()
+        found.append(environment["LIBTPU_INIT_ARGS"])
+    assert found[0] == found[1] and found[0].startswith("--mine --xla_tpu")
+
+
 def test_number_of_slices():
     with pytest.raises(UserError, match="--num_slices=0 must be 1 or more"):
         topology.describe_slice("v5e:2x2", 0)
@@ -44,3 +61,4 @@ def test_present_devices():
     target = present()
     assert target.devices == jax.devices() and target.chips == jax.device_count()
     assert target.chip is None and target.devices_per_chip == 1
+    assert topology.describe_slice("here") == target

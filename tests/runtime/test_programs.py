@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lumiere_jax.runtime import cache_folder
+from lumiere_jax.runtime import cache_folder, program_key
 from lumiere_jax.runtime.cache_folder import CacheFolder
 from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.made_ahead import MadeAhead
 from lumiere_jax.runtime.programs import Programs
 
 X = np.arange(3, dtype=np.float32)
@@ -118,6 +119,53 @@ def _write(path):
     for number in range(50):
         folder.write("key", bytes([number]) * 100_000)
         assert folder.read("key") in {bytes([n]) * 100_000 for n in range(50)}
+
+
+def made_ahead(folder, x=X, about="double"):
+    """What a program by the name "doubling" returns, and how often it was compiled."""
+    compiled = []
+    programs = Programs(made_ahead=MadeAhead(str(folder)))
+    program = programs.get(
+        lambda x: 2 * x, (x,), about, lambda: compiled.append(1), name="doubling"
+    )
+    return np.asarray(program(x)).tolist(), len(compiled)
+
+
+def test_what_was_made_ahead_is_loaded_or_the_log_says_why_not(tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "programs"
+    assert made_ahead(folder) == ([0, 2, 4], 1)
+    (path,) = folder.iterdir()
+    said = capsys.readouterr().out
+    assert f"compiled, since {folder} has none that fits (there is no doubling)" in said
+    assert f"the doubling is kept in {path}" in said
+    assert made_ahead(folder) == ([0, 2, 4], 0)
+    assert f"the doubling was made ahead: loaded {path}" in capsys.readouterr().out
+
+    whole = path.read_bytes()
+    foreign = b"{}\nnothing"
+    for damaged, reason in ((whole[:-9], "it is damaged"), (foreign, "sha256"), (b"", "Expecting")):
+        path.write_bytes(damaged)
+        assert made_ahead(folder) == ([0, 2, 4], 1)  # and it is written again
+        lines = [line for line in capsys.readouterr().out.splitlines() if "none that fits" in line]
+        assert len(lines) == 1 and f"{path.name} cannot be used: " in lines[0]
+        assert reason in lines[0]
+
+    monkeypatch.setattr(program_key, "_LIBRARIES", ("jax",))
+    assert made_ahead(folder, about="triple") == ([0, 2, 4], 1)
+    said = capsys.readouterr().out
+    assert (
+        "(what differs: libraries (jax 0" in said and ", jaxlib 0" in said and ", config)" in said
+    )
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_a_folder_that_anyone_can_write_to_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is no folder of compiled programs"):
+        MadeAhead(str(tmp_path / "file"))
+    tmp_path.chmod(0o777)
+    with pytest.raises(UserError, match="anyone can write.*chmod o-w"):
+        MadeAhead(str(tmp_path))
 
 
 def test_several_write_at_once(tmp_path):

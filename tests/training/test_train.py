@@ -41,12 +41,14 @@ REPOSITORY = Path(__file__).parents[2]
 KILLED_RUN = SMALLEST | {"train__num_steps": 16, "train__checkpoint_every": 4}
 
 
-def start_training(workdir: Path, devices: int, program: str = "", **fields) -> subprocess.Popen:
+def start_training(
+    workdir: Path, devices: int, program: str = "", *flags: str, **fields
+) -> subprocess.Popen:
     """The ordinary command, with the shrunken config set by its flags."""
     xla_flags = os.environ["XLA_FLAGS"] + f" --xla_force_host_platform_device_count={devices}"
     warm, *arguments = training_command("t2i", workdir, **KILLED_RUN | fields)
     return subprocess.Popen(
-        [program or warm, *arguments],
+        [program or warm, *arguments, *flags],
         cwd=REPOSITORY,
         env=os.environ | {"XLA_FLAGS": xla_flags},
         stdout=subprocess.PIPE,
@@ -85,6 +87,26 @@ def test_run_that_is_killed_goes_on_bit_for_bit(tmp_path):
     arrays = saved_arrays(tmp_path / "whole", 16)
     assert_same_arrays(arrays, saved_arrays(tmp_path / "killed", 16))
     assert len({array.tobytes() for array in arrays.values()}) > 100  # not all zeros
+
+
+def test_a_step_that_one_process_keeps_is_loaded_by_the_next(tmp_path, monkeypatch):
+    """On eight devices; a file says what is in it, and the step is compiled no more."""
+    monkeypatch.setenv("JAX_LOG_COMPILES", "1")
+    flag, compiled = f"--programs={tmp_path}/programs", "XLA compilation of jit(step_function)"
+    fields = {"train__batch_size": 8, "train__num_steps": 2, "train__checkpoint_every": 2}
+    said = []
+    for name in ("first", "second"):
+        output, log = finish(start_training(tmp_path / name, 8, "", flag, **fields))
+        said.append((output, compiled in log))
+    (path,) = (tmp_path / "programs").iterdir()
+    assert "there is no training step" in said[0][0] and f"is kept in {path}" in said[0][0]
+    assert f"the training step was made ahead: loaded {path}" in said[1][0]
+    assert [is_compiled for _, is_compiled in said] == [True, False]
+    head, _, program = path.read_bytes().partition(b"\n")
+    head = json.loads(head)
+    assert head["program"] == "training step" and head["bytes"] == len(program)
+    assert head["key"]["devices"].startswith("8 × cpu")
+    assert_same_arrays(*(saved_arrays(tmp_path / name, 2) for name in ("first", "second")))
 
 
 def test_interrupt_is_told_in_one_line_and_the_run_goes_on(tmp_path):

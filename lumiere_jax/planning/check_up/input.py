@@ -1,6 +1,5 @@
 """Whether the input keeps up: clips a second, measured on the real source, and bytes to devices."""
 
-import inspect
 import math
 import time
 from collections.abc import Iterator
@@ -12,11 +11,10 @@ from lumiere_jax import text
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.data.mixture import Mixture
 from lumiere_jax.data.pipeline import enough_threads, train_batches
-from lumiere_jax.data.source import HoldsFrames, Source, StoresText
-from lumiere_jax.data.sources import SOURCES
+from lumiere_jax.data.source import Source, StoresText
+from lumiere_jax.data.sources import hold_bytes
 from lumiere_jax.planning import flops
 from lumiere_jax.planning.check_up.finding import Finding, at_least
-from lumiere_jax.planning.check_up.source import names
 from lumiere_jax.planning.plan import Plan
 from lumiere_jax.planning.report import amount
 from lumiere_jax.runtime.devices import num_cores
@@ -141,8 +139,7 @@ def bytes_to_devices(stage: Stage, plan: Plan) -> Iterator[Finding]:
     parts = math.prod(plan.mesh[axis] for axis in BATCH_AXES)
     shapes = flops.batch_shapes(stage, stage.config.train.batch_size)
     sizes = {k: math.prod(x.shape) * x.dtype.itemsize / parts for k, x in shapes.items()}
-    as_bytes = all(map(_holds_bytes, names(stage.config.data)))
-    sizes["video"] *= 1 if as_bytes else 4
+    as_bytes = hold_bytes(stage.config.data)
     total, video, share = sum(sizes.values()), sizes["video"], _share_of_clip(stage)
     told = f"{total / 1e6:.3g} MB a step, {video / 1e6:.3g} of them clips as "
     told += "bytes" if as_bytes else "float32"
@@ -163,8 +160,3 @@ def _share_of_clip(stage: Stage) -> float:
     frames, side, *_ = stage.clip_shape()
     data = stage.config.data
     return frames * side**2 / (data.num_frames * data.resolution**2)
-
-
-def _holds_bytes(name: str) -> bool:
-    source = SOURCES.get(name)
-    return inspect.isclass(source) and issubclass(source, HoldsFrames)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from lumiere_jax.data.pixels import to_uint8
 from lumiere_jax.data.prepared import Prepared
 from lumiere_jax.data.scene_captions import parse_caption
 from lumiere_jax.data.source import HoldsFrames, Source
+from lumiere_jax.data.sources import names
 from lumiere_jax.data.video_folder import VideoFolder
 from lumiere_jax.inference import vocabulary
 from lumiere_jax.planning.check_up.finding import Finding, Verdict, at_most
@@ -40,13 +41,6 @@ class Look:
     repeats: float = 0.0  # share of frames that are the same as the one before
     report: FolderReport | None = None  # of a folder
     limits: Limits | None = None  # that prepared clips were made with
-
-
-def names(data: DataConfig | Mapping[str, Any]) -> tuple[str, ...]:
-    """The sources of a config."""
-    if data["name"] != "mixture":
-        return (data["name"],)
-    return tuple(str(dict(entry).get("name")) for entry in data["mixture"])
 
 
 def look(source: Source, data: DataConfig) -> list[Look]:
