@@ -89,6 +89,8 @@ def table(program: Program, bytes_a_cycle: float, flops_a_cycle: float) -> dict[
         waits = hbm / bytes_a_cycle > max(_BOUND * cycles, flops / flops_a_cycle)
         name = _name(program, run)
         kind, part = _kind(program, run, name, flops), _part(name, trained)
+        if part == "update":
+            kind = kind.removeprefix(_OF_LAYERS)
         if kind == _PRODUCTS:
             kind, part = _product(program, run, name, part)
         module = _module(name)
@@ -117,6 +119,7 @@ def _folded(rows: list[Row]) -> list[Row]:
 
 _PRODUCTS = "convolutions and products"
 _ATTENTION = "products of attention"
+_OF_LAYERS = "norms and activations: "
 _OF_INPUTS, _OF_KERNELS = "gradients of inputs", "gradients of kernels"
 
 
@@ -129,14 +132,14 @@ def _kind(program: Program, run: Run, name: str, flops: int) -> str:
     if found & _OTHERS:
         return "gathers, sorts and others"
     if found & _REDUCTIONS:
-        return "norms and activations: reductions"
+        return f"{_OF_LAYERS}reductions"
     if found <= _COPIES:
         return "copies and layouts"
     if found <= _BROADCASTS:
         return "broadcasts that are written out"
     if found <= _SLICES | _COPIES | _BROADCASTS:
         return "slices and joins"
-    return "norms and activations: elementwise"
+    return f"{_OF_LAYERS}elementwise"
 
 
 def _part(name: str, trained: bool) -> str:
