@@ -36,7 +36,7 @@ _OTHERS = {"custom-call", "gather", "rng-bit-generator", "scatter", "sort"}
 # What JAX's names of operations have beside names of modules.
 _CONTROL = re.compile(
     r"(while|body|cond|scan|closed_call|checkpoint|remat\d*|rematted_computation|branch_\d+_fun|"
-    r"custom_\w*|shard_map|pjit|xla_call|core_call|.*\.step)$"
+    r"custom_\w*|shard_map|pjit|xla_call|core_call|.*\..*)$"  # the last: a method of a module
 )
 _WRAPPED = re.compile(r"^(\w+)\((.*)\)$")
 _STATE = re.compile(r"^\w+(\.\w+)?(\[\\?'|\[\d)")
@@ -190,11 +190,12 @@ def _module(name: str) -> str:
         return "/".join(path[:_DEPTH]) or OUTSIDE
     name = name.split(";")[0]
     *parts, _ = list(_parts(name)) or [""]
-    at = next((i for i, part in enumerate(parts) if re.match("[A-Z]", part)), None)
-    if at is None:
+    network = next((part for part in parts if re.match("[A-Z]", part)), None)
+    if network is None:
         return OUTSIDE
+    at = len(parts) - 1 - parts[::-1].index(network)  # rematerialization names it twice
     path = [part for part in parts[at + 1 :] if not _CONTROL.match(part)]
-    return "/".join(path[:_DEPTH]) or parts[at]
+    return "/".join(path[:_DEPTH]) or network
 
 
 def _parts(name: str) -> Iterator[str]:
