@@ -10,6 +10,7 @@ modules, with work, bytes and what each costs of MFU.
 `--mode=features --topology=v5e:2x2 --batches=4,16`, without a config, plans what the eval binary
 computes of every video, the features of I3D; `--mode=text --topology=v5e:4x4 --batches=1,4` the
 text encoder of the full configs, T5 XXL, with its parameters split over all chips.
+`--topology=h100:8` bounds a step on GPUs, for which there is no compiler without one.
 
     python -m lumiere_jax.plan --mode=cascade --config=configs/stunet.py:full \
         --ssr=configs/ssr.py:full --topology=v6e:2x4
@@ -25,7 +26,7 @@ from typing import Any, cast
 from absl import flags
 from ml_collections import config_flags
 
-from lumiere_jax.planning import topology
+from lumiere_jax.planning import gpus, topology
 from lumiere_jax.runtime import config_file, devices, errors
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.path_flags import define_path
@@ -37,7 +38,8 @@ _SSR = config_file.define_flag(
 _TOPOLOGY = flags.DEFINE_string(
     "topology",
     None,
-    f"A slice, such as {topology.EXAMPLES}; or {topology.HERE}, the devices of this machine.",
+    f"A slice, such as {topology.EXAMPLES}; {topology.HERE}, the devices of this machine; "
+    f"or GPUs, as in h100:8 ({', '.join(gpus.GPUS)}), for a bound without any compiler.",
     required=True,
 )
 _NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "Slices, joined by the data-centre network.")

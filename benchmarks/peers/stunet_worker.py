@@ -15,7 +15,11 @@ SAMPLING_STEPS = 4
 
 
 def peak() -> int:
-    """The most memory that this process had, in bytes; what its parent had does not count."""
+    """The most memory of this process, without its parent's, in bytes; of the GPU if it has one."""
+    import jax
+
+    if jax.default_backend() != "cpu":
+        return jax.devices()[0].memory_stats()["peak_bytes_in_use"]
     for line in open("/proc/self/status"):
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -35,6 +39,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--frozen", action="store_true", help="train temporal parameters alone")
     parser.add_argument("--one_device", action="store_true", help="instead of one per core")
+    parser.add_argument("--bfloat16", action="store_true", help="computed so; float32 if not given")
     given = parser.parse_args()
     if not given.one_device:
         devices.split_cpu()
@@ -50,7 +55,7 @@ def main() -> None:
     from lumiere_jax.models.stunet import is_temporal
 
     answers, sys.stdout = sys.stdout, sys.stderr
-    network = create(given.fields)
+    network = create(given.fields).clone(dtype=jnp.bfloat16 if given.bfloat16 else jnp.float32)
     mesh = Mesh(np.array(jax.devices()), ("clips",))
     if given.batch % mesh.size:
         raise SystemExit(f"a batch of {given.batch} cannot be split over {mesh.size} devices")

@@ -77,7 +77,9 @@ MODELS = {
 
 
 def peak() -> int:
-    """The most memory that this process had, in bytes; what its parent had does not count."""
+    """The most memory of this process, without its parent's, in bytes; of the GPU if it has one."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
     for line in open("/proc/self/status"):
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -93,6 +95,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--gpu", action="store_true", help="on a GPU, in bfloat16 (autocast)")
     parser.add_argument("--count", action="store_true", help="tell FLOPs, and end")
     given = parser.parse_args()
     answers, sys.stdout = sys.stdout, sys.stderr  # what packages print is no answer
@@ -102,12 +105,16 @@ def main() -> None:
     torch.manual_seed(0)
     model, more = MODELS[given.model](given.size)
     more = {k: v.expand(given.batch, *v.shape[1:]).contiguous() for k, v in more.items()}
-    video = torch.randn(given.batch, 3, given.frames, given.size, given.size)
-    times = torch.rand(given.batch)
+    device = "cuda" if given.gpu else "cpu"
+    model.to(device)
+    more = {k: v.to(device) for k, v in more.items()}
+    video = torch.randn(given.batch, 3, given.frames, given.size, given.size, device=device)
+    times = torch.rand(given.batch, device=device)
 
     def tell(**values: object) -> None:
         print(json.dumps(values), file=answers, flush=True)
 
+    @torch.autocast(device, torch.bfloat16, enabled=given.gpu)
     def predict(z: torch.Tensor) -> torch.Tensor:
         if given.model == "lumiere-pytorch":
             return network(z, time=times, **more)
@@ -118,7 +125,7 @@ def main() -> None:
             predict(video)
 
     def train() -> None:
-        torch.nn.functional.mse_loss(predict(video), video).backward()
+        torch.nn.functional.mse_loss(predict(video).float(), video).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)  # many networks wait in memory for their turn
 
@@ -153,6 +160,8 @@ def main() -> None:
         try:
             begin = time.perf_counter()
             runs[name]()
+            if given.gpu:
+                torch.cuda.synchronize()
             seconds = time.perf_counter() - begin
         except Exception as error:  # torch.compile may reject a model: that is a result
             tell(error=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")

@@ -1,9 +1,8 @@
 """A cascade as a whole: from a prompt to the refined clip, of the plans of its stages.
 
 The time of a step is that of `Plan.seconds_with_collectives`: the compiler's estimate and the model
-of the links. It holds what is done but once for a clip, too: the noise that it starts from, and the
-enlarging of what is refined. Between the steps nothing is lost, since the host issues each before
-the last is done. What moves between host and chips takes as long as `Chip.pcie` needs for it.
+of the links. Between the steps nothing is lost, since the host issues each before the last is done.
+What moves between host and chips takes as long as `Chip.pcie` needs for it.
 """
 
 import dataclasses
@@ -74,15 +73,12 @@ class CascadePlan:
         return bool(self.times) and self.needed <= self.hbm
 
     def to_json(self) -> dict[str, Any]:
-        """All figures, but for where the time of each plan goes."""
+        """All figures."""
         times = [
             dataclasses.asdict(t) | {"latency": t.latency, "prompts_an_hour": t.prompts_an_hour}
             for t in self.times
         ]
-        figures = dataclasses.asdict(self)
-        for plan in figures["plans"].values():
-            del plan["where"]
-        return figures | {"fits": self.fits, "times": times}
+        return dataclasses.asdict(self) | {"fits": self.fits, "times": times}
 
 
 def plan_cascade(

@@ -11,7 +11,7 @@ import jax
 
 from lumiere_jax.cascade.config import ConfigDict
 from lumiere_jax.cascade.stage import Stage
-from lumiere_jax.planning import report, topology
+from lumiere_jax.planning import gpus, report, roofline, topology
 from lumiere_jax.planning.cascade import CascadePlan, plan_cascade
 from lumiere_jax.planning.check_up import finding
 from lumiere_jax.planning.check_up.report import without_data
@@ -54,7 +54,11 @@ def run(options: Options) -> None:
         raise UserError(f"--output={output}: there is no folder {Path(output).parent}; create it.")
     if options.save is not None and (options.mode != "train" or sizes):
         raise UserError("--save keeps one training step; leave out --mode and --search.")
-    if options.mode == "cascade":
+    plans: list[Plan] = []
+    if gpu := gpus.parse(options.topology):
+        bound = _bound(options, *gpu)
+        lines, told = [json.dumps(dataclasses.asdict(bound))], [roofline.text(bound)]
+    elif options.mode == "cascade":
         whole = _cascade(options)
         plans, lines = list(whole.plans.values()), [json.dumps(whole.to_json())]
         told = [report.cascade(whole)]
@@ -69,14 +73,23 @@ def run(options: Options) -> None:
         print("\n".join(lines))
         return
     if options.where:
-        told += [
-            (f"{plan.config}, {plan.mode}: " if len(plans) > 1 else "") + report.where(plan)
-            for plan in plans
-        ]
-    if options.mode == "train" and not sizes and options.config is not None:
+        told += [f"{plan.config}, {plan.mode}: {report.where(plan)}" for plan in plans]
+    if options.mode == "train" and plans and not sizes and options.config is not None:
         stage = Stage.from_config(options.config, shapes_only=True)
         told.append(finding.table(without_data(stage, plans[0])))
     print("\n".join(told))
+
+
+def _bound(options: Options, gpu: gpus.Gpu, number: int) -> roofline.Roofline:
+    """What a step costs on GPUs at the least."""
+    if options.config is None or options.batches or options.save is not None or options.where:
+        raise UserError(
+            f"--topology={options.topology}: nothing is compiled for GPUs, so nothing is saved, "
+            "searched for or taken apart; give --config and --mode=train or sample."
+        )
+    jax.config.update("jax_num_cpu_devices", number)  # they stand in for the GPUs
+    devices, frames = jax.devices("cpu"), options.num_frames
+    return roofline.create(options.config, gpu, devices, options.mode, options.name, frames)
 
 
 def _plans(options: Options, mode: Mode, sizes: list[int]) -> list[Plan]:

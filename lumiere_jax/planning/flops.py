@@ -62,18 +62,21 @@ def training_flops(stage: Stage, batch_size: int) -> Flops:
     Gradients of frozen weights do not count, nor does what `model.remat` computes twice. Nothing
     is allocated.
     """
-    params = stage.param_shapes
-    stage = without_remat(stage)
-    shapes_only = ShapesOnly(stage.text_encoder.dim, stage.text_encoder.max_length)
-    stage = dataclasses.replace(stage, text_encoder=shapes_only)
-    key = jax.random.key(0)
-    trainable, frozen = partition(params, stage.is_trainable)
+    loss, arguments = loss_of(without_remat(stage), batch_size)
+    return count(jax.value_and_grad(loss), *arguments)
+
+
+def loss_of(stage: Stage, batch_size: int) -> tuple[Callable[..., jax.Array], tuple[Any, ...]]:
+    """The loss of `(trainable, frozen, batch)`, and their shapes."""
+    encoder, key = stage.text_encoder, jax.random.key(0)
+    trainable, frozen = partition(stage.param_shapes, stage.is_trainable)
+    stage = dataclasses.replace(stage, text_encoder=ShapesOnly(encoder.dim, encoder.max_length))
 
     def loss(trainable: Params, frozen: Params, batch: dict[str, jax.Array]) -> jax.Array:
         params = merge(trainable, frozen)
         return training_loss(stage, params, batch, key, teacher=params)
 
-    return count(jax.value_and_grad(loss), trainable, frozen, batch_shapes(stage, batch_size))
+    return loss, (trainable, frozen, batch_shapes(stage, batch_size))
 
 
 def without_remat(stage: Stage) -> Stage:
@@ -107,10 +110,11 @@ def null_text_shapes(stage: Stage) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def _count_jaxpr(jaxpr: Jaxpr) -> Flops:
-    return sum((_count_equation(equation) for equation in jaxpr.eqns), Flops())
+    return sum((count_equation(equation) for equation in jaxpr.eqns), Flops())
 
 
-def _count_equation(equation: JaxprEqn) -> Flops:
+def count_equation(equation: JaxprEqn) -> Flops:
+    """What one equation needs, with all that is inside of it."""
     name, params = equation.primitive.name, equation.params
     if name == "conv_general_dilated":
         return Flops(conv=_convolution(equation))

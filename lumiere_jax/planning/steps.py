@@ -127,8 +127,8 @@ def sampling_step(config: ConfigDict, target: Target, num_frames: int | None = N
     batch_size = batch_parts(mesh)
     params = stage.param_shapes
     placed = with_shardings(params, state_shardings(params, mesh))
-    inputs = _sampler_inputs(stage, batch_size, num_frames)
-    sampler = StageSampler(stage, _one_step(config), num_frames)
+    inputs = sampler_inputs(stage, batch_size, num_frames)
+    sampler = StageSampler(stage, one_step(config), num_frames)
 
     def compile_sampler() -> jax.stages.Compiled:
         with use_mesh(mesh, "windows" if stage.is_super_resolution else "height"):
@@ -146,7 +146,7 @@ def sampling_step(config: ConfigDict, target: Target, num_frames: int | None = N
     )
 
 
-def _one_step(config: ConfigDict) -> SamplingOptions:
+def one_step(config: ConfigDict) -> SamplingOptions:
     """The config's own options, but for a step that moves."""
     return SamplingOptions.from_config(config, num_steps=1, guidance_zero_until=1.0)
 
@@ -160,8 +160,8 @@ def training_samples_step(config: ConfigDict, target: Target) -> Step:
     mesh, frames = create_mesh(config.mesh, target.devices), config.data.num_frames
     optimizer = create_optimizer(config.optimizer, config.train.num_steps)
     state, batch_size = state_shapes(stage, optimizer, mesh), batch_parts(mesh)
-    inputs = _sampler_inputs(stage, batch_size, frames)
-    sampler = StageSampler(stage, _one_step(config))
+    inputs = sampler_inputs(stage, batch_size, frames)
+    sampler = StageSampler(stage, one_step(config))
 
     @functools.partial(jax.jit, keep_unused=True)  # what a training holds beside the weights
     def sample(state: TrainState, inputs: Inputs) -> jax.Array:
@@ -193,7 +193,7 @@ def _sampling_mesh(stage: Stage, target: Target, num_frames: int) -> Mesh:
     return create_mesh(config, target.devices)
 
 
-def _sampler_inputs(stage: Stage, batch_size: int, num_frames: int) -> Inputs:
+def sampler_inputs(stage: Stage, batch_size: int, num_frames: int) -> Inputs:
     """Shapes of what a sampler takes."""
     text = flops.batch_shapes(stage, batch_size)
     key = jax.eval_shape(lambda: jax.random.key(0)).dtype

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 
 import jax
 import jax.numpy as jnp
@@ -90,9 +89,6 @@ def test_times_of_a_prompt():
     assert whole.weights == 8 * GIB and whole.programs == GIB
     assert whole.needed == 9 * GIB + 3 * GIB // 2 and whole.fits
     assert whole.load == 9 * GIB / 32e9
-    figures = json.loads(json.dumps(whole.to_json()))
-    assert figures["fits"] and figures["times"][1]["latency"] == whole.times[1].latency
-    assert figures["plans"]["ssr"]["seconds_with_collectives"] == 3.0
     told = report.cascade(whole)
     assert f"{frames}×64×64 on v6e" in told and "The text encoder is not T5 XXL" in told
     assert "it fits" in told and "256 + 128" in told and "no hardware was timed" in told

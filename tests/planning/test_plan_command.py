@@ -109,6 +109,7 @@ def test_what_cannot_be_compiled(topology, batch_size, message):
         ((TINY, SLICE, "--search", "--mode=sample"), "--search tries ways to train"),
         ((TINY, SLICE, "--search", "--batches=x"), "--batches=x must be numbers"),
         ((TINY, SLICE, "--save=x", "--mode=sample"), "--save keeps one training step"),
+        ((TINY, "--topology=h100:8", "--where"), "nothing is compiled for GPUs"),
         ((TINY, SLICE, "--output=nowhere/x"), "there is no folder nowhere"),
         ((TINY,), "topology"),
         ((SLICE,), "give --config=FILE to plan a stage, or"),
