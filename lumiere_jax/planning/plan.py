@@ -68,6 +68,7 @@ class Plan:
     where: dict[str, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
     unknown_loops: list[str] = dataclasses.field(default_factory=list)  # they count once
     unknown_cycles: list[str] = dataclasses.field(default_factory=list)  # they count as nothing
+    unknown_seconds: float = 0.0  # what the bandwidth of HBM makes them take at least
     compile_seconds: float
     versions: dict[str, str]  # of the libraries
     date: str  # of the compilation
@@ -235,6 +236,7 @@ def _figures(compiled: jax.stages.Compiled, step: Step, target: Target) -> dict[
         "seconds": seconds,
         "seconds_with_collectives": timeline.seconds,
         "clock_note": chip.clock_note,
+        "unknown_seconds": where.bytes_without_estimate(program) * cores / chip.hbm_bandwidth,
         "where": _where(program, chip, cores),
     }
     for kind, traffic in figures["collectives"].items():

@@ -241,7 +241,12 @@ def _time_with_collectives(plan: Plan) -> str:
 
 def _not_estimated(plan: Plan) -> str:
     names, count = ", ".join(plan.unknown_cycles[:4]), len(plan.unknown_cycles)
-    return f"{count} instructions, which count as nothing: {names}" if count else ""
+    if not count:
+        return ""
+    return (
+        f"{count} instructions, of which the compiler does not say how long they take, count as "
+        f"nothing ({names}, …); HBM needs {plan.unknown_seconds:.3g} s for them"
+    )
 
 
 def _collectives(plan: Plan) -> str:

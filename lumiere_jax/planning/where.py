@@ -100,6 +100,15 @@ def table(program: Program, bytes_a_cycle: float, flops_a_cycle: float) -> dict[
     return {"kinds": _sorted(kinds.values()), "modules": _folded(_sorted(modules.values()))}
 
 
+def bytes_without_estimate(program: Program) -> int:
+    """What moves between HBM and instructions of which the compiler cannot tell how long they take.
+
+    They are not in the table.
+    """
+    runs = (run for run in program.runs() if run.line.has_no_estimate)
+    return sum(_traffic(program, run)[1] * run.times for run in runs)
+
+
 def _sorted(rows: Iterable[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: -row.cycles)
 

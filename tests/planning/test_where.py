@@ -148,3 +148,13 @@ def test_what_waits_for_memory():
     kinds = rows(2048)["kinds"]
     assert kinds["norms and activations: elementwise", "forward"].waiting == 40
     assert kinds["convolutions and products", "forward"].waiting == 0
+
+
+def test_what_the_compiler_cannot_tell():
+    unknown = PROGRAM.replace(ESTIMATE % 10, ESTIMATE % (2**63 - 1))
+    assert where.bytes_without_estimate(Program(PROGRAM)) == 0
+    assert where.bytes_without_estimate(Program(unknown)) == 4 * 2 * 32 * CLIP
+    tables = where.table(Program(unknown), 1e9, 1e9)
+    assert sum(row.cycles for row in tables["kinds"]) == sum(
+        row.cycles for row in rows()["kinds"].values()
+    ) - 40  # fmt: skip
