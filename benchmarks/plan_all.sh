@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Plans the full configs for TPU slices, one after the other, and prints a table. Hours on 2 cores;
+# Plans the full configs for TPU slices, one after the other, and prints tables. Hours on 2 cores;
 # what is done is kept in .cache/plan, so the same command goes on where it was.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -29,5 +29,8 @@ plan ssr v5e:4x4 --mode=sample --config.mesh.data=1 --config.mesh.space=16
 plan stunet:if_xl v5p:2x2x4 --config.train.batch_size=16
 plan t2i_ssr v5p:2x2x4 --config.train.batch_size=32
 plan t2i v5p:2x2x4 --config.train.batch_size=128
+for slice in v6e:2x4 tpu7x:2x2x1 v5p:2x2x1 v5e:4x4; do
+  plan stunet "$slice" --mode=cascade --ssr=configs/ssr.py:full
+done
 mv "$output.part" "$output"
 "$python" benchmarks/plan_table.py --input="$output"

@@ -1,4 +1,6 @@
-"""Turns the JSON lines of `python -m lumiere_jax.plan ... --output=FILE` into a Markdown table.
+"""Turns the JSON lines of `python -m lumiere_jax.plan ... --output=FILE` into Markdown tables.
+
+Those of `--mode=cascade` make a table of their own.
 
 python benchmarks/plan_table.py --input=benchmarks/results/plans.jsonl
 """
@@ -19,6 +21,32 @@ COLUMNS = (
     "HBM per chip: all (state + rest)", "TFLOP per chip: needed / compiled", "estimated compute",
     "MFU", "with collectives", "MFU", "collectives per chip", "compiled in", "date",
 )  # fmt: skip
+
+
+CASCADE_COLUMNS = (
+    "slice", "steps", "base + SSR", "text", "base", "SSR", "transfers", "a batch of prompts takes",
+    "prompts", "prompts an hour", "HBM per chip if all stages stay",
+)  # fmt: skip
+
+
+def cascade_rows(plan: dict) -> list[list[str]]:
+    """The cells of a cascade, a row for each number of steps."""
+    gib = f"{plan['needed'] / 2**30:.1f} of {plan['hbm'] / 2**30:.0f} GiB"
+    memory = gib if plan["fits"] else f"**does not fit**, {gib}"
+    return [
+        [
+            plan["topology"],
+            times["name"],
+            " + ".join(map(str, times["steps"])),
+            *(
+                f"{times[part]:.3g} s" for part in ("text", "base", "ssr", "transfers", "latency")
+            ),
+            str(times["prompts"]),
+            f"{times['prompts_an_hour']:.4g}",
+            memory,
+        ]
+        for times in plan["times"]
+    ]  # fmt: skip
 
 
 def row(plan: dict) -> list[str]:
@@ -70,14 +98,17 @@ def work(plan: dict) -> str:
 
 
 def main(argv: list[str]) -> None:
-    """Prints the table."""
+    """Prints the tables."""
     del argv
     path = Path(_INPUT.value)
     if not path.is_file():
         raise UserError(f"--input={path}: there is no such file; make it with lumiere_jax.plan.")
     plans = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-    for cells in (COLUMNS, ["---"] * len(COLUMNS), *map(row, plans)):
-        print(f"| {' | '.join(cells)} |")
+    steps = [row(plan) for plan in plans if "times" not in plan]
+    cascades = [cells for plan in plans if "times" in plan for cells in cascade_rows(plan)]
+    for columns, rows in ((COLUMNS, steps), (CASCADE_COLUMNS, cascades)):
+        for cells in (columns, ["---"] * len(columns), *rows) if rows else ():
+            print(f"| {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

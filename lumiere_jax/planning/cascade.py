@@ -1,8 +1,9 @@
 """A cascade as a whole: from a prompt to the refined clip, of the plans of its stages.
 
 The time of a step is that of `Plan.seconds_with_collectives`: the compiler's estimate and the model
-of the links. Between the steps nothing is lost, since the host issues each before the last is done.
-What moves between host and chips takes as long as `Chip.pcie` needs for it.
+of the links. It holds what is done but once for a clip, too: the noise that it starts from, and the
+enlarging of what is refined. Between the steps nothing is lost, since the host issues each before
+the last is done. What moves between host and chips takes as long as `Chip.pcie` needs for it.
 """
 
 import dataclasses
@@ -73,12 +74,15 @@ class CascadePlan:
         return bool(self.times) and self.needed <= self.hbm
 
     def to_json(self) -> dict[str, Any]:
-        """All figures."""
+        """All figures, but for where the time of each plan goes."""
         times = [
             dataclasses.asdict(t) | {"latency": t.latency, "prompts_an_hour": t.prompts_an_hour}
             for t in self.times
         ]
-        return dataclasses.asdict(self) | {"fits": self.fits, "times": times}
+        figures = dataclasses.asdict(self)
+        for plan in figures["plans"].values():
+            del plan["where"]
+        return figures | {"fits": self.fits, "times": times}
 
 
 def plan_cascade(
@@ -103,6 +107,8 @@ def plan_cascade(
     Raises:
       UserError: if the second does not refine what the first makes, or devices cannot share it.
     """
+    if target.chip is None:
+        raise UserError("--mode=cascade is for slices of TPUs, as in --topology=v6e:2x4.")
     first, second = (Stage.from_config(config, shapes_only=True) for config in (base, ssr))
     frames, side = base.data.num_frames, ssr.data.resolution
     if first.is_super_resolution or not second.is_super_resolution:

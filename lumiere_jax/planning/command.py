@@ -73,7 +73,10 @@ def run(options: Options) -> None:
         print("\n".join(lines))
         return
     if options.where:
-        told += [f"{plan.config}, {plan.mode}: {report.where(plan)}" for plan in plans]
+        told += [
+            (f"{plan.config}, {plan.mode}: " if len(plans) > 1 else "") + report.where(plan)
+            for plan in plans
+        ]
     if options.mode == "train" and plans and not sizes and options.config is not None:
         stage = Stage.from_config(options.config, shapes_only=True)
         told.append(finding.table(without_data(stage, plans[0])))

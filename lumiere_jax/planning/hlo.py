@@ -158,6 +158,8 @@ class Program:
                         return dataclasses.replace(found, token=line.name, ends=False)
         if line.opcode.endswith("-done") and line.operands[0] in siblings:
             begin = siblings[line.operands[0]]
+            while begin.opcode == "async-update":
+                begin = siblings[begin.operands[0]]
             if begin.opcode == "recv":  # a send begins what a receipt ends
                 return Collective("send", 0, "", _rendezvous(begin), begins=False)
             return Collective("", 0, "", begin.name, begins=False)

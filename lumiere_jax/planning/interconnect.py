@@ -14,7 +14,8 @@ whole array, and k chips along an axis:
 
 A group that fills no box is a ring over its chips in their order, whose ways may share links.
 Nothing is faster than 1 µs for each hop. Devices of a chip (v4, tpu7x) share its links, and what
-they give each other takes no time. Between slices, every chip has `Chip.dcn` bytes/s.
+they give each other takes no time. Between slices, every chip has `Chip.dcn` bytes/s, and a sum
+over s slices moves 2 (s - 1)/s times its bytes.
 
 The model knows no other traffic, no protocol and no start-up, so its times are bounds from below.
 """
@@ -37,38 +38,41 @@ HOP = 1e-6
 """Seconds from a chip to its neighbour at least (How to Scale Your Model, part 3)."""
 
 Place = tuple[int, ...]
-"""Of a chip: its slice, and its coordinates there."""
+"""The coordinates of a chip in its slice."""
 
 _CUBE, _POD = 4, 16
 
 
 @dataclasses.dataclass(frozen=True)
 class Interconnect:
-    """The links of some slices, with a chip's place for each device of a program."""
+    """The links of a slice, with a chip's place for each device of a program.
+
+    Each slice has a program of its own, which sends to the others.
+    """
 
     chip: Chip
     places: tuple[Place, ...]  # by the number of a device in the program's mesh
+    slices: int = 1
 
     @classmethod
     def of(cls, chip: Chip, devices: Iterable[Any]) -> "Interconnect":
         """Those between the devices of a mesh, in its order."""
-        places = ((getattr(d, "slice_index", 0) or 0, *d.coords) for d in devices)
-        return cls(chip, tuple(places))
+        by_slice: dict[int, list[Place]] = {}
+        for device in devices:
+            number = getattr(device, "slice_index", 0)
+            by_slice.setdefault(number, []).append(tuple(device.coords))
+        first, *others = by_slice.values()
+        return cls(chip, tuple(first), 1 + len(others))
 
     @functools.cached_property
     def sides(self) -> tuple[int, ...]:
-        """Chips along each axis of a slice."""
-        return tuple(len(set(column)) for column in zip(*self.places, strict=True))[1:]
+        """Chips along each axis."""
+        return tuple(len(set(column)) for column in zip(*self.places, strict=True))
 
     @functools.cached_property
     def sharing(self) -> float:
         """Devices of a chip, which share its links."""
         return len(self.places) / len(set(self.places))
-
-    @property
-    def slices(self) -> int:
-        """How many slices there are."""
-        return len({place[0] for place in self.places})
 
     def is_ring(self, axis: int) -> bool:
         """Whether an axis of the slice closes."""
@@ -85,21 +89,12 @@ class Interconnect:
         if kind == "collective-permute":
             return self._permute(_pairs(attributes), size)
         groups = replica_groups(attributes, len(self.places))
-        return self._collective(kind, size, groups)
-
-    def _collective(self, kind: str, size: int, groups: Sequence[Sequence[int]]) -> float:
         chips = list(dict.fromkeys(self.places[device] for device in groups[0]))
-        slices = {chip[0] for chip in chips}
-        mine = [chip for chip in chips if chip[0] == chips[0][0]]  # those of one slice
         cores = len(groups[0]) / len(chips)
-        between = 1 - 1 / len(slices)
-        times = 2 if kind == "all-reduce" else 1
         if "all-to-all" in kind:
-            far = size * cores * between / self.chip.dcn
-            return far + self._all_to_all(mine, size * cores, self.sharing / cores, groups)
-        # Each chip has its part of the array from, or for, those in its place on other slices.
-        far = times * between * size / len(mine) / self.chip.dcn
-        return far + times * self._gather(mine, size, self.sharing / cores, groups)
+            return self._all_to_all(chips, size * cores, self.sharing / cores, groups)
+        times = 2 if kind == "all-reduce" else 1
+        return times * self._gather(chips, size, self.sharing / cores, groups)
 
     def _gather(
         self, chips: list[Place], size: float, sharing: float, groups: Sequence[Sequence[int]]
@@ -137,16 +132,13 @@ class Interconnect:
 
     def _permute(self, pairs: Sequence[tuple[int, int]], size: int) -> float:
         ways = [(self.places[a], self.places[b]) for a, b in pairs]
-        far = any(a[0] != b[0] for a, b in ways)
-        near = [(a, b) for a, b in ways if a[0] == b[0]]
-        hops = max((len(self._way(a, b)) for a, b in near), default=0)
-        inside = max(size * self._load(near) / self.chip.link, HOP * hops)
-        return max(inside, size * self.sharing / self.chip.dcn if far else 0.0)
+        hops = max((len(self._way(a, b)) for a, b in ways), default=0)
+        return max(size * self._load(ways) / self.chip.link, HOP * hops)
 
     def _box(self, chips: list[Place]) -> list[tuple[int, int]] | None:
         """Chips along each axis of a box, with its links; None if they fill no box."""
         box = []
-        for axis, column in enumerate(list(zip(*chips, strict=True))[1:]):
+        for axis, column in enumerate(zip(*chips, strict=True)):
             k = len(set(column))
             if max(column) - min(column) + 1 != k:
                 return None
@@ -163,9 +155,9 @@ class Interconnect:
     def _way(self, a: Place, b: Place) -> list[tuple[Place, int, int]]:
         """The links from a chip to another of its slice, axis after axis, the shorter way round."""
         here, links = list(a), []
-        for axis, side in enumerate(self.sides, 1):
+        for axis, side in enumerate(self.sides):
             distance = b[axis] - here[axis]
-            if self.is_ring(axis - 1) and abs(distance) > side / 2:
+            if self.is_ring(axis) and abs(distance) > side / 2:
                 distance -= int(math.copysign(side, distance))
             step = 1 if distance > 0 else -1
             for _ in range(abs(distance)):

@@ -36,7 +36,7 @@ _OTHERS = {"custom-call", "gather", "rng-bit-generator", "scatter", "sort"}
 # What JAX's names of operations have beside names of modules.
 _CONTROL = re.compile(
     r"(while|body|cond|scan|closed_call|checkpoint|remat\d*|rematted_computation|branch_\d+_fun|"
-    r"custom_\w*|shard_map|pjit|xla_call|core_call|.*\.step)$"
+    r"custom_\w*|shard_map|pjit|xla_call|core_call|.*\..*)$"  # the last: a method of a module
 )
 _WRAPPED = re.compile(r"^(\w+)\((.*)\)$")
 _STATE = re.compile(r"^\w+(\.\w+)?(\[\\?'|\[\d)")
@@ -89,6 +89,8 @@ def table(program: Program, bytes_a_cycle: float, flops_a_cycle: float) -> dict[
         waits = hbm / bytes_a_cycle > max(_BOUND * cycles, flops / flops_a_cycle)
         name = _name(program, run)
         kind, part = _kind(program, run, name, flops), _part(name, trained)
+        if part == "update":
+            kind = kind.removeprefix(_OF_LAYERS)
         if kind == _PRODUCTS:
             kind, part = _product(program, run, name, part)
         module = _module(name)
@@ -126,6 +128,7 @@ def _folded(rows: list[Row]) -> list[Row]:
 
 _PRODUCTS = "convolutions and products"
 _ATTENTION = "products of attention"
+_OF_LAYERS = "norms and activations: "
 _OF_INPUTS, _OF_KERNELS = "gradients of inputs", "gradients of kernels"
 
 
@@ -138,14 +141,14 @@ def _kind(program: Program, run: Run, name: str, flops: int) -> str:
     if found & _OTHERS:
         return "gathers, sorts and others"
     if found & _REDUCTIONS:
-        return "norms and activations: reductions"
+        return f"{_OF_LAYERS}reductions"
     if found <= _COPIES:
         return "copies and layouts"
     if found <= _BROADCASTS:
         return "broadcasts that are written out"
     if found <= _SLICES | _COPIES | _BROADCASTS:
         return "slices and joins"
-    return "norms and activations: elementwise"
+    return f"{_OF_LAYERS}elementwise"
 
 
 def _part(name: str, trained: bool) -> str:
@@ -196,11 +199,12 @@ def _module(name: str) -> str:
         return "/".join(path[:_DEPTH]) or OUTSIDE
     name = name.split(";")[0]
     *parts, _ = list(_parts(name)) or [""]
-    at = next((i for i, part in enumerate(parts) if re.match("[A-Z]", part)), None)
-    if at is None:
+    network = next((part for part in parts if re.match("[A-Z]", part)), None)
+    if network is None:
         return OUTSIDE
+    at = len(parts) - 1 - parts[::-1].index(network)  # rematerialization names it twice
     path = [part for part in parts[at + 1 :] if not _CONTROL.match(part)]
-    return "/".join(path[:_DEPTH]) or parts[at]
+    return "/".join(path[:_DEPTH]) or network
 
 
 def _parts(name: str) -> Iterator[str]:

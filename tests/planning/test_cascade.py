@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.planning import cascade, report
 from lumiere_jax.planning.plan import Plan
-from lumiere_jax.planning.topology import CHIPS, GIB, Target
+from lumiere_jax.planning.topology import CHIPS, GIB, Target, present
 from lumiere_jax.runtime.errors import UserError
 from tests.tiny_runs import tiny_config
 
@@ -89,6 +90,9 @@ def test_times_of_a_prompt():
     assert whole.weights == 8 * GIB and whole.programs == GIB
     assert whole.needed == 9 * GIB + 3 * GIB // 2 and whole.fits
     assert whole.load == 9 * GIB / 32e9
+    figures = json.loads(json.dumps(whole.to_json()))
+    assert figures["fits"] and figures["times"][1]["latency"] == whole.times[1].latency
+    assert figures["plans"]["ssr"]["seconds_with_collectives"] == 3.0
     told = report.cascade(whole)
     assert f"{frames}×64×64 on v6e" in told and "The text encoder is not T5 XXL" in told
     assert "it fits" in told and "256 + 128" in told and "no hardware was timed" in told
@@ -154,6 +158,11 @@ def test_what_does_not_belong_together(change, message):
     base, ssr = stages(**change)
     with pytest.raises(UserError, match=message):
         cascade.plan_cascade(base, ssr, slice_of("v6e", 2, 4), Plans(), prompts=prompts)
+
+
+def test_devices_of_which_nothing_is_known():
+    with pytest.raises(UserError, match="--mode=cascade is for slices of TPUs"):
+        cascade.plan_cascade(*stages(), present(), Plans())
 
 
 def test_two_of_a_kind():

@@ -1,4 +1,5 @@
 import itertools
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,8 +11,8 @@ SIZE = 8 * 10**9
 
 
 def links(name, *sides, cores=1, slices=1):
-    chips = itertools.product(range(slices), *map(range, sides), *[[0]] * (3 - len(sides)))
-    return Interconnect(CHIPS[name], tuple(chip for chip in chips for _ in range(cores)))
+    chips = itertools.product(*map(range, sides), *[[0]] * (3 - len(sides)))
+    return Interconnect(CHIPS[name], tuple(chip for chip in chips for _ in range(cores)), slices)
 
 
 def seconds(network, kind, groups="", size=SIZE):
@@ -41,8 +42,6 @@ def seconds(network, kind, groups="", size=SIZE):
         # Every second chip of a line of four is no box: two rings, and each passes the other's chip
         # on, so that a link carries two halves.
         (links("v5e", 4, 1), "replica_groups={{0,2},{1,3}}", 0.5 / 2 * 4 / 50e9),
-        # Two slices: half of a chip's share comes from the other one.
-        (links("v5p", 2, 2, 1, slices=2), "replica_groups={}", 0.75 / 200e9 + 1 / 8 / 6.25e9),
     ],
 )
 def test_gathering(network, groups, expected):
@@ -93,6 +92,9 @@ def test_nothing_is_faster_than_its_hops():
 
 
 def test_sums_over_slices():
+    places = [((x, y, 0), number) for number in range(2) for x in range(2) for y in range(2)]
+    devices = [SimpleNamespace(coords=list(xyz), slice_index=number) for xyz, number in places]
+    assert Interconnect.of(CHIPS["v5e"], devices) == links("v5e", 2, 2, slices=2)
     both = links("v5e", 2, 2, slices=2)
     reduce = '_xla_megascale_transfer_type="ALL_REDUCE"'
     assert seconds(both, "send", reduce) == pytest.approx(SIZE / 3.125e9)
