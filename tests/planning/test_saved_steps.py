@@ -10,7 +10,7 @@ from lumiere_jax.runtime.program_key import key_parts
 from lumiere_jax.runtime.programs import Programs
 from lumiere_jax.runtime.sharding import use_mesh
 from lumiere_jax.training import train as training
-from tests.tiny_runs import ONE_STEP, SMALLEST, tiny_config
+from tests.tiny_runs import ONE_STEP, tiny_config
 
 
 class Asked(Exception):
@@ -26,20 +26,13 @@ class Asking(Programs):
         return super().get(function, arguments, about, *rest, name=name, **options)
 
 
-def config_of(name, folder):
-    """Crops of drawn clips, or pictures, which are bytes."""
-    if name != "pictures":
-        return tiny_config(name, **ONE_STEP, allow_untrained_start=True)
+def test_training_asks_for_what_a_plan_saves(tmp_path):
+    """A batch of pictures, which are bytes, of which super-resolution takes crops."""
     for number in range(2):
-        Image.new("RGB", (32, 32), (number, 0, 0)).save(folder / f"{number}.png")
-        (folder / f"{number}.txt").write_text("black")
-    data = {"data__name": "image_folder", "data__folder": str(folder)}
-    return tiny_config("t2i", **ONE_STEP, **SMALLEST, **data)
-
-
-@pytest.mark.parametrize("name", ["ssr", "pictures"])
-def test_training_asks_for_what_a_plan_saves(name, tmp_path):
-    config = config_of(name, tmp_path)
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(tmp_path / f"{number}.png")
+        (tmp_path / f"{number}.txt").write_text("black")
+    data = {"data__name": "image_folder", "data__folder": str(tmp_path)}
+    config = tiny_config("t2i_ssr", **ONE_STEP, **data)
     with pytest.raises(Asked) as asked:
         training.train(config, tmp_path / "run", programs=Asking(CacheFolder.of_user()))
     step = steps.create(config, present(), "train")

@@ -69,17 +69,31 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
         time.sleep(0.005)
 
 
-def test_run_that_is_killed_goes_on_bit_for_bit(tmp_path):
-    _, stderr = finish(start_training(tmp_path / "whole", 2, sys.executable))
+def test_run_that_is_killed_goes_on_bit_for_bit(tmp_path, monkeypatch):
+    """Of eight devices; the processes share a step that the first of them compiled and kept."""
+    monkeypatch.setenv("JAX_LOG_COMPILES", "1")
+    flag, compiled = f"--programs={tmp_path}/programs", "XLA compilation of jit(step_function)"
+    eight = {"train__batch_size": 8}
+    stdout, stderr = finish(start_training(tmp_path / "whole", 8, sys.executable, flag, **eight))
     assert "INFO" not in stderr and "oneDNN" not in stderr
-    process = start_training(tmp_path / "killed", 2)
+    (path,) = (tmp_path / "programs").iterdir()
+    assert "there is no training step" in stdout and f"is kept in {path}" in stdout
+    assert compiled in stderr
+    monkeypatch.delenv("JAX_LOG_COMPILES")  # nobody reads it meanwhile, and a full pipe holds up
+    process = start_training(tmp_path / "killed", 8, "", flag, **eight)
     wait_for(tmp_path / "killed" / "checkpoints" / "8", process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / "killed" / "checkpoints" / "16").exists()
-    stdout, stderr = finish(start_training(tmp_path / "killed", 2))
+    monkeypatch.setenv("JAX_LOG_COMPILES", "1")
+    stdout, stderr = finish(start_training(tmp_path / "killed", 8, "", flag, **eight))
     assert "restored step" in stdout and "compiling" not in stderr  # its programs were kept
+    assert f"the training step was made ahead: loaded {path}" in stdout and compiled not in stderr
+    head, _, program = path.read_bytes().partition(b"\n")
+    head = json.loads(head)
+    assert head["program"] == "training step" and head["bytes"] == len(program)
+    assert head["key"]["devices"].startswith("8 × cpu")
     for name in ("loss", "gradient_norm"):
         whole = metric(tmp_path / "whole", name)
         assert list(whole) == list(range(1, 17))
@@ -87,26 +101,6 @@ def test_run_that_is_killed_goes_on_bit_for_bit(tmp_path):
     arrays = saved_arrays(tmp_path / "whole", 16)
     assert_same_arrays(arrays, saved_arrays(tmp_path / "killed", 16))
     assert len({array.tobytes() for array in arrays.values()}) > 100  # not all zeros
-
-
-def test_a_step_that_one_process_keeps_is_loaded_by_the_next(tmp_path, monkeypatch):
-    """On eight devices; a file says what is in it, and the step is compiled no more."""
-    monkeypatch.setenv("JAX_LOG_COMPILES", "1")
-    flag, compiled = f"--programs={tmp_path}/programs", "XLA compilation of jit(step_function)"
-    fields = {"train__batch_size": 8, "train__num_steps": 2, "train__checkpoint_every": 2}
-    said = []
-    for name in ("first", "second"):
-        output, log = finish(start_training(tmp_path / name, 8, "", flag, **fields))
-        said.append((output, compiled in log))
-    (path,) = (tmp_path / "programs").iterdir()
-    assert "there is no training step" in said[0][0] and f"is kept in {path}" in said[0][0]
-    assert f"the training step was made ahead: loaded {path}" in said[1][0]
-    assert [is_compiled for _, is_compiled in said] == [True, False]
-    head, _, program = path.read_bytes().partition(b"\n")
-    head = json.loads(head)
-    assert head["program"] == "training step" and head["bytes"] == len(program)
-    assert head["key"]["devices"].startswith("8 × cpu")
-    assert_same_arrays(*(saved_arrays(tmp_path / name, 2) for name in ("first", "second")))
 
 
 def test_interrupt_is_told_in_one_line_and_the_run_goes_on(tmp_path):
