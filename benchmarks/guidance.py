@@ -24,9 +24,11 @@ from absl import flags
 from jaxtyping import Float
 from shipped_clips import BATCH, Shipped, identities
 
+from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.checkpoints import checkpoint
 from lumiere_jax.inference import autoguidance
 from lumiere_jax.inference.pipeline import LumierePipeline
+from lumiere_jax.inference.sampling import predictions
 from lumiere_jax.metrics import oracle
 from lumiere_jax.runtime import devices, errors
 from lumiere_jax.runtime.files import write_text
@@ -37,6 +39,9 @@ ORACLE = ("colour", "shape", "direction", "all", "shape_frames")
 METHODS: dict[str, dict[str, Any]] = {
     "`cfg`": {},
     "`cfg`, times 0.9 to 0.2": {"guidance_from": 0.9, "guidance_to": 0.2},
+    "`cfg`, times 1 to 0.5": {"guidance_to": 0.5},
+    "`cfg`, every 2nd step": {"guidance_every": 2},
+    "`cfg`, every 4th step": {"guidance_every": 4},
     "`apg`": {"guidance": "apg"},
     "`apg`, momentum 0": {"guidance": "apg", "guidance_momentum": 0.0},
     "`apg`, limit 0.1": {"guidance": "apg", "guidance_limit": 0.1},
@@ -106,11 +111,12 @@ def kept(path: Path, settings: dict[str, Any], make: Callable[[], Row]) -> Row:
 
 def table(rows: dict[str, Row]) -> str:
     """Markdown: what is right, and saturation, as percentages."""
-    columns = [*ORACLE, "saturation", "sharpness", "diversity"]
+    columns = ["predictions", *ORACLE, "saturation", "sharpness", "diversity"]
     head = f"| guidance | {' | '.join(c.replace('_', ' ') for c in columns)} |"
     lines = [head, "|---" * (1 + len(columns)) + "|"]
     for name, row in rows.items():
-        cells = [f"{row[c]:.1%}" for c in columns[:-2]]
+        cells = [f"{row['predictions']:.0f}" if "predictions" in row else "-"]
+        cells += [f"{row[c]:.1%}" for c in columns[1:-2]]
         cells += [f"{row['sharpness']:.4f}"]
         cells += [f"{row['diversity']:.3f}" if "diversity" in row else "-"]
         lines.append(f"| {name} | {' | '.join(cells)} |")
@@ -123,7 +129,8 @@ def page(rows: dict[str, Row], settings: dict[str, Any], is_guided: bool) -> str
     text = (
         f"{settings['captions']} held-out captions of `moving_shapes`, the same seeds in each row, "
         f"base clips of {settings['steps']} steps. Saturation: values beyond "
-        f"±0.98. Sharpness: mean difference of neighbouring pixels. Diversity: mean RMSE of two "
+        f"±0.98. Predictions: of the network, for one clip. "
+        f"Sharpness: mean difference of neighbouring pixels. Diversity: mean RMSE of two "
         f"clips of one caption, {settings['seeds']} seeds of each of {settings['varied']} "
         f"captions. {datetime.date.today()}, {os.cpu_count()} cores of an x86-64 VM, float32."
     )
@@ -187,6 +194,8 @@ def main(argv: list[str]) -> None:
                 chosen, captions, varied, given.seeds, num_steps=given.steps, **options
             ),
         )  # fmt: skip
+        asked = SamplingOptions.from_config(shipped.config, num_steps=given.steps, **options)
+        rows[name]["predictions"] = predictions(pipeline.base[0].schedule, asked)
         progress.update(number)
     write_text(Path(given.output), page(rows, settings, bool(given.guide)))
     print(given.output)

@@ -149,6 +149,9 @@ class SamplingConfig(ConfigSection):
     guidance_limit: float = 0.0
     guidance_momentum: float = -0.5
     guidance_zero_until: float = 0.96  # of "cfg_zero"
+    guidance_from: float = 1.0  # time at which guidance begins; 1 is noise
+    guidance_to: float = 0.0  # and ends
+    guidance_every: int = 1  # in every n-th step the network is asked without the text
     threshold_percentile: float = 99.5
     threshold_max: float = 0.0  # the most that thresholding divides by; 0 for no limit
     last_log_snr: float = 0.0  # of the last of steps even in log-SNR; 0: even in time

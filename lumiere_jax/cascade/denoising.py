@@ -115,6 +115,19 @@ def _projection(options: SamplingOptions) -> Projection:
     return Projection(*map(np.float32, numbers))
 
 
+class Guiding(NamedTuple):
+    """What guidance remembers of the steps before; None where it needs nothing."""
+
+    average: Video | None = None  # of APG
+    difference: Video | None = None  # of the estimates with and without the text, when last asked
+
+    @classmethod
+    def before(cls, options: SamplingOptions, z: Video) -> "Guiding":
+        """Before the first step."""
+        average = projected_guidance.first_average(z) if options.method == "apg" else None
+        return cls(average, jnp.zeros_like(z) if options.remembers else None)
+
+
 class WithGuide(NamedTuple):
     """Parameters with those of a weaker network of the same kind, which guides in autoguidance.
 
@@ -149,6 +162,7 @@ class Denoiser:
     null_condition: Condition
     shown: Condition
     windows: Chunks  # how the clips are cut
+    remembers: bool = False  # see `SamplingOptions.remembers`
 
     @classmethod
     def for_clip(
@@ -162,29 +176,40 @@ class Denoiser:
 
     @classmethod
     def for_steps(
-        cls, stage: Stage, overlap: int | None, numbers: Numbers, params: Params | WithGuide,
+        cls, stage: Stage, options: SamplingOptions, numbers: Numbers, params: Params | WithGuide,
         given: Given, num_frames: int,
     ) -> "Denoiser":  # fmt: skip
-        """A denoiser of clips of any number of frames; `overlap` is of `SamplingOptions`."""
-        windows = _windows(stage, overlap, num_frames)
-        return cls(stage, numbers, params, *given[1:], windows)
+        """A denoiser of clips of any number of frames; `numbers` are those of the options."""
+        windows = _windows(stage, options.overlap, num_frames)
+        return cls(stage, numbers, params, *given[1:], windows, options.remembers)
 
     def __call__(self, z: Video, log_snr: Float[Array, " batch"]) -> Estimate:
         """The clean clips that the noisy ones come from, thresholded; as at a first step."""
-        return self.step(z, log_snr, guidance_state(self.numbers.projection is not None, z))[0]
+        average = None if self.numbers.projection is None else jnp.zeros_like(z)
+        return self.step(z, log_snr, Guiding(average))[0]
 
-    def step(self, z: Video, log_snr: Float[Array, " batch"], state: Any) -> tuple[Estimate, Any]:
+    def step(
+        self, z: Video, log_snr: Float[Array, " batch"], state: Guiding, is_asked: bool = True
+    ) -> tuple[Estimate, Guiding]:
         """See `__call__`; with what guidance remembers of the steps before, and of this one.
 
-        The network is asked in steps at rest, too: they are few, and one program serves all.
+        The network is asked in steps at rest, too: they are few, and one program serves all. Unless
+        `is_asked`, it is not asked without the text: what that differed by when it was last asked
+        serves again if it is remembered, and else there is no guidance.
         """
         z = constrain(z, *VIDEO)
-        if self.has_both:
-            conditional, null = jnp.split(self.prediction(z, log_snr), 2, axis=-1)
-            x0, fraction = self._clean(conditional, z, log_snr)
-            x0, state = self._led_away(x0, self._clean(null, z, log_snr)[0], z, log_snr, state)
-        else:
-            x0, fraction = self._clean(self.prediction(z, log_snr), z, log_snr)
+        prediction, null = self.prediction(z, log_snr, is_asked), None
+        if self.has_both and is_asked:
+            prediction, null = jnp.split(prediction, 2, axis=-1)
+        x0, fraction = self._clean(prediction, z, log_snr)
+        if null is not None:
+            null = self._clean(null, z, log_snr)[0]
+            if self.remembers:
+                state = state._replace(difference=x0 - null)
+        elif state.difference is not None:
+            null = x0 - state.difference
+        if null is not None:
+            x0, state = self._led_away(x0, null, z, log_snr, state)
         x0 = dynamic_threshold(x0, self.numbers.threshold, self.numbers.threshold_max)
         if self.numbers.rest_until is not None:
             is_at_rest = log_snr <= self.numbers.rest_until
@@ -197,38 +222,47 @@ class Denoiser:
         """Whether both branches are kept apart until all windows are averaged.
 
         Classifier-free guidance commutes with the average, and takes less memory before it. The
-        others need lengths and products of whole clips.
+        others need lengths and products of whole clips, and so does memory.
         """
-        return self.numbers.projection is not None or self.numbers.rest_until is not None
+        numbers = self.numbers
+        is_of_clips = numbers.projection is not None or numbers.rest_until is not None
+        return is_of_clips or self.remembers
 
-    def prediction(self, z: Video, log_snr: Float[Array, " batch"]) -> Prediction:
+    def prediction(
+        self, z: Video, log_snr: Float[Array, " batch"], is_asked: bool = True
+    ) -> Prediction:
         """What `guided` makes of the clips, averaged over the windows."""
         clips = self.shown | {"z": z}
+        guided = functools.partial(self.guided, is_asked=is_asked)
         if self.windows.is_one_window:
-            return self.guided(clips, log_snr).astype(jnp.float32)
+            return guided(clips, log_snr).astype(jnp.float32)
         layout = _WINDOWS if self.stage.is_super_resolution else _WINDOWS_ONE_BY_ONE
 
         def add_chunk(total: Prediction, chunk: Chunk) -> tuple[Prediction, None]:
             cut = {name: constrain(chunk.cut(x), *layout) for name, x in clips.items()}
-            predictions = jax.vmap(self.guided, in_axes=(0, None))(cut, log_snr)
+            predictions = jax.vmap(guided, in_axes=(0, None))(cut, log_snr)
             total = chunk.add(total, constrain(predictions, *layout))
             return constrain(total, *VIDEO), None
 
-        channels = z.shape[-1] * (1 + self.stage.learned_variance) * (1 + self.has_both)
+        branches = 2 if self.has_both and is_asked else 1
+        channels = z.shape[-1] * (1 + self.stage.learned_variance) * branches
         total = constrain(jnp.zeros((*z.shape[:-1], channels), jnp.float32), *VIDEO)
         return jax.lax.scan(add_chunk, total, Chunk(*map(jnp.asarray, self.windows)))[0]
 
-    def guided(self, clips: Condition, log_snr: Float[Array, " batch"]) -> Prediction:
+    def guided(
+        self, clips: Condition, log_snr: Float[Array, " batch"], is_asked: bool = True
+    ) -> Prediction:
         """The network's prediction under guidance, both branches in one call if one network.
 
         `clips` are the noisy clip "z" and what is shown with it, of the network's length. Where
-        both branches are needed (`has_both`), the channels of the null one follow the other's.
+        both branches are needed (`has_both`), the channels of the null one follow the other's. If
+        the network is not asked without the text, it is the prediction with it.
         """
         shown = dict(clips)
         z, scale = shown.pop("z"), self.guidance_scale(log_snr)
         own, *guides = self.params if isinstance(self.params, WithGuide) else [self.params]
         predict, condition = self.stage.predict, self.condition | shown
-        if scale is None:
+        if scale is None or not is_asked:
             return predict(own, z, log_snr, condition)
         if guides:
             prediction = pair(*(predict(x, z, log_snr, condition) for x in (own, *guides)))
@@ -249,14 +283,18 @@ class Denoiser:
         return to_x0(self.stage.config.diffusion.prediction, prediction, z, log_snr), fraction
 
     def _led_away(
-        self, x0: Video, null: Video, z: Video, log_snr: Float[Array, " batch"], state: Any
-    ) -> tuple[Video, Any]:
+        self, x0: Video, null: Video, z: Video, log_snr: Float[Array, " batch"], state: Guiding
+    ) -> tuple[Video, Guiding]:
         """The guided estimate of clean clips, and the next state."""
-        scale = self.guidance_scale(log_snr)
+        scale, projection = self.guidance_scale(log_snr), self.numbers.projection
         assert scale is not None
-        if self.numbers.projection is not None:
-            return projected_guidance.guide(x0, null, state, scale, self.numbers.projection)
-        return zero_guidance.guide(x0, null, z, log_snr, scale), state
+        if projection is not None:
+            assert state.average is not None
+            x0, average = projected_guidance.guide(x0, null, state.average, scale, projection)
+            return x0, state._replace(average=average)
+        if self.numbers.rest_until is not None:
+            return zero_guidance.guide(x0, null, z, log_snr, scale), state
+        return null + expand_to(scale, x0) * (x0 - null), state
 
     def guidance_scale(self, log_snr: Float[Array, " batch"]) -> Float[Array, " batch"] | None:
         """The scale, within the times that have guidance, and else 1 (arXiv 2404.07724)."""
@@ -265,11 +303,6 @@ class Denoiser:
             return None
         is_guided = (time <= numbers.guidance_from) & (time >= numbers.guidance_to)
         return jnp.where(is_guided, numbers.guidance_scale, 1.0)
-
-
-def guidance_state(is_projected: bool, z: Video) -> Any:
-    """What guidance, by APG or another method, remembers before the first step."""
-    return projected_guidance.first_average(z) if is_projected else ()
 
 
 def for_network(stage: Stage, inputs: Inputs) -> Given:

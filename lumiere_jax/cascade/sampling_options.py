@@ -88,6 +88,10 @@ class SamplingOptions:
         1.0, "Guidance begins at this time: 1 is noise, 0 the video.", minimum=0, maximum=1
     )
     guidance_to: float = option(0.0, "Guidance ends at this time.", minimum=0, maximum=1)
+    guidance_every: int = option(
+        1, "Guidance asks the network without the text in every n-th of its steps; in those "
+        "between, the last difference serves again.", minimum=1, served_maximum=100,
+    )  # fmt: skip
     overlap: int | None = option(
         None, "Frames that neighbouring windows of a long video share; half a window if not given.",
         minimum=0,
@@ -113,6 +117,11 @@ class SamplingOptions:
     def method(self) -> GuidanceName | None:
         """The guidance in use; None without any."""
         return None if self.guidance_scale == 1 else self.guidance
+
+    @property
+    def remembers(self) -> bool:
+        """Whether guidance uses what the network said without the text in earlier steps."""
+        return self.method is not None and self.guidance_every > 1
 
     @property
     def resting_steps(self) -> int:

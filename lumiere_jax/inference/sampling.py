@@ -8,6 +8,7 @@ import functools
 import json
 import math
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -15,17 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Bool, Float, Shaped
 
 from lumiere_jax.cascade.denoising import (
     VIDEO,
     Denoiser,
     Given,
+    Guiding,
     Inputs,
     Numbers,
     WithGuide,
     for_network,
-    guidance_state,
 )
 from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Stage
@@ -40,7 +41,7 @@ from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.programs import Programs
 from lumiere_jax.runtime.sharding import by_clip, placed, replicated, sampling_mesh, use_mesh
 
-Carry = tuple[Float[Array, "batch time height width 3"], tuple[Any, Any]]
+Carry = tuple[Float[Array, "batch time height width 3"], tuple[Any, Guiding]]
 """The noisy clips, and the states of the sampler and of guidance."""
 
 OnStep = Callable[[], None]
@@ -132,13 +133,16 @@ class StageSampler:
         rows = rows or [self._options] * len(inputs.text)
         for options in rows:
             self._check(inputs, options)
-        steps, clip = self._steps_of(rows), self._shape(inputs)[1:]
+        steps, times = self._steps_of(rows)
         log_snrs = np.stack([step.log_snr for step in steps], axis=1)  # of each row
-        numbers = [Numbers.of(*row, clip) for row in zip(rows, log_snrs, strict=True)]
+        clip = self._shape(inputs)[1:]
+        numbers = _stacked([Numbers.of(*row, clip) for row in zip(rows, log_snrs, strict=True)])
+        asked = _asked(times, numbers, self._options.guidance_every, np)
         with use_mesh(mesh, "windows" if self._stage.is_super_resolution else "height"):
             return self._run(
-                params, inputs, _stacked(numbers), steps, on_step, on_estimate, on_compile
-            )
+                params, inputs, numbers, list(zip(steps, asked.tolist(), strict=True)),
+                on_step, on_estimate, on_compile,
+            )  # fmt: skip
 
     def sample(
         self, params: Params | WithGuide, inputs: Inputs
@@ -147,39 +151,56 @@ class StageSampler:
         options = self._options
         self._check(inputs, options)
         start = start_log_snr(options.strength)
-        steps = _steps(self._stage.schedule, options.num_steps, start, options.spacing)
+        steps, times = _steps(self._stage.schedule, options.num_steps, start, options.spacing)
         numbers = Numbers.of(options, steps.log_snr)
         given, carry = self._begin(inputs, steps.log_snr[0])
+        asks, alone = (
+            functools.partial(step, params, given, numbers)
+            for step in (self._advance, self._advance_alone)
+        )
 
-        def advance(carry: Carry, step: Step) -> tuple[Carry, None]:
-            return self._advance(params, given, numbers, carry, step)[0], None
+        def advance(carry: Carry, at: tuple[Step, Bool[Array, ""]]) -> tuple[Carry, None]:
+            step, is_asked = at
+            if not options.remembers:  # a network more in the program is worse than a call more
+                return asks(carry, step)[0], None
+            return jax.lax.cond(is_asked, asks, alone, carry, step)[0], None
 
-        return jax.lax.scan(advance, carry, steps)[0][0]
+        asked = jnp.asarray(_asked(times[:, None], numbers, options.guidance_every, jnp))
+        return jax.lax.scan(advance, carry, (steps, asked))[0][0]
 
     def _run(
         self,
         params: Params | WithGuide,
         inputs: Inputs,
         numbers: Numbers,
-        steps: Sequence[Step],
+        steps: Sequence[tuple[Step, bool]],
         on_step: OnStep | None,
         on_estimate: OnEstimate | None,
         on_compile: Callable[[], None] | None,
     ) -> Float[Array, "batch time height width 3"]:
-        """All steps, one after the other; a device has the next one before the last is told."""
+        """All steps, one after the other; a device has the next one before the last is told.
+
+        Of each it is known whether the network is asked without the text; if not, the step is
+        another program, of half the work.
+        """
         about = self._about(inputs)
-        get = functools.partial(self._programs.get, about=about, on_compile=on_compile)
-        first = inputs, steps[0].log_snr
-        given, carry = get(self._begin, first)(*first)
+        get = functools.partial(self._programs.get, on_compile=on_compile)
+        first = inputs, steps[0][0].log_snr
+        given, carry = get(self._begin, first, about)(*first)
         places = jax.tree.map(lambda x: x.sharding, carry)
-        advance = get(
-            self._advance, (params, given, numbers, carry, steps[0]),
-            donate_argnums=3, out_shardings=(places, None),
-        )  # fmt: skip
+        arguments = params, given, numbers, carry, steps[0][0]
+        advance = {
+            is_asked: get(
+                self._advance if is_asked else self._advance_alone, arguments,
+                about if is_asked else f"{about} alone",
+                donate_argnums=3, out_shardings=(places, None),
+            )
+            for is_asked in {is_asked for _, is_asked in steps}
+        }  # fmt: skip
         begun: list[tuple[Any, Array]] = []
         try:
-            for step in steps:
-                carry, shown = advance(params, given, numbers, carry, step)
+            for step, is_asked in steps:
+                carry, shown = advance[is_asked](params, given, numbers, carry, step)
                 begun.append((step.log_snr[0], shown))
                 if len(begun) > 1:
                     _tell(*begun.pop(0), on_step, on_estimate)
@@ -194,42 +215,54 @@ class StageSampler:
         if inputs.initial is not None:
             z = add_noise(jnp.asarray(inputs.initial), z, log_snr)
         z = constrain(z, *VIDEO)
-        states = self._sampler(None).init(z), guidance_state(self._options.method == "apg", z)
+        states = self._sampler(None).init(z), Guiding.before(self._options, z)
         return for_network(self._stage, inputs), (z, states)
 
     def _advance(
-        self, params: Params | WithGuide, given: Given, numbers: Numbers, carry: Carry, step: Step
-    ) -> tuple[Carry, Float[Array, "batch shown height width 3"]]:
+        self, params: Params | WithGuide, given: Given, numbers: Numbers, carry: Carry, step: Step,
+        is_asked: bool = True,
+    ) -> tuple[Carry, Float[Array, "batch shown height width 3"]]:  # fmt: skip
         """One step, and some frames of what is estimated at it."""
         z, (state, guiding) = carry
-        frames, overlap = z.shape[1], self._options.overlap
-        denoiser = Denoiser.for_steps(self._stage, overlap, numbers, params, given, frames)
-        estimate, guiding = denoiser.step(z, jnp.full(z.shape[0], step.log_snr), guiding)
+        frames, options = z.shape[1], self._options
+        denoiser = Denoiser.for_steps(self._stage, options, numbers, params, given, frames)
+        log_snr = jnp.full(z.shape[0], step.log_snr)
+        estimate, guiding = denoiser.step(z, log_snr, guiding, is_asked)
         z, state = self._sampler(numbers.eta).step(z, state, estimate, step, given.keys)
         return (z, (state, guiding)), estimate.x0[:, :: max(frames // 4, 1)]
+
+    def _advance_alone(
+        self, params: Params | WithGuide, given: Given, numbers: Numbers, carry: Carry, step: Step
+    ) -> tuple[Carry, Float[Array, "batch shown height width 3"]]:
+        """The same without asking the network without the text."""
+        return self._advance(params, given, numbers, carry, step, is_asked=False)
 
     def _sampler(self, eta: ArrayLike | None) -> Sampler:
         return samplers.create(self._options.sampler, eta)
 
-    def _steps_of(self, rows: Sequence[SamplingOptions]) -> list[Step]:
-        """The steps, on the host, with the levels of each clip."""
+    def _steps_of(
+        self, rows: Sequence[SamplingOptions]
+    ) -> tuple[list[Step], Float[np.ndarray, "steps batch"]]:
+        """The steps, on the host, with the levels of each clip, and the times of those."""
         schedule, count = self._stage.schedule, self._options.num_steps
         table = functools.partial(_steps, schedule, count)
-        tables = []
+        tables, times = [], []
         for row in rows:
             spacing = Spacing(*map(np.float32, row.spacing))
             numbers = np.float32(start_log_snr(row.strength)), spacing
             program = self._programs.get(table, numbers, f"steps {count} {schedule}")
-            tables.append(list(zip(*map(np.asarray, program(*numbers)), strict=True)))
+            steps_of_row, times_of_row = program(*numbers)
+            tables.append(list(zip(*map(np.asarray, steps_of_row), strict=True)))
+            times.append(np.asarray(times_of_row))
         steps = [_stacked([Step(*step) for step in steps]) for steps in zip(*tables, strict=True)]
-        return [step._replace(number=step.number[0]) for step in steps]
+        return [step._replace(number=step.number[0]) for step in steps], np.stack(times, axis=1)
 
     def _about(self, inputs: Inputs) -> str:
         """What the programs depend on beside their arguments; see `Programs.get`."""
         stage, options = self._stage, self._options
         config = json.dumps(stage.config.to_dict(), sort_keys=True, default=str)
         shape = self._shape(inputs)
-        chosen = options.sampler, options.method, options.overlap
+        chosen = options.sampler, options.method, options.overlap, options.remembers
         return repr((type(stage), stage.network, config, chosen, shape))
 
     def _check(self, inputs: Inputs, options: SamplingOptions) -> None:
@@ -278,7 +311,20 @@ def _tell(
 
 def program_of(options: SamplingOptions) -> tuple:
     """What clips that are sampled together must have in common."""
-    return options.sampler, options.num_steps, options.overlap, options.method, options.eta > 0
+    every = options.guidance_every if options.remembers else 1
+    return (
+        options.sampler, options.num_steps, options.overlap, options.method, options.eta > 0, every,
+    )  # fmt: skip
+
+
+def predictions(schedule: Schedule, options: SamplingOptions) -> int:
+    """How many the network makes for one clip: two in a step in which guidance asks for both."""
+    steps, times = _steps(
+        schedule, options.num_steps, start_log_snr(options.strength), options.spacing
+    )
+    numbers = Numbers.of(options, steps.log_snr)
+    asked = _asked(np.asarray(times)[:, None], numbers, options.guidance_every, np)
+    return options.num_steps + (int(asked.sum()) if options.method else 0)
 
 
 def _stacked(rows: Sequence[Any]) -> Any:
@@ -286,11 +332,29 @@ def _stacked(rows: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *values: np.stack(values), *rows)
 
 
-def _steps(schedule: Schedule, num_steps: int, start_log_snr: ArrayLike, spacing: Spacing) -> Step:
-    """All steps from a noise level on."""
+def _steps(
+    schedule: Schedule, num_steps: int, start_log_snr: ArrayLike, spacing: Spacing
+) -> tuple[Step, Float[Array, " steps"]]:
+    """All steps from a noise level on, and the times at which they begin."""
     start = jnp.clip(schedule.time(start_log_snr), 1e-6, 1.0)
     start = jnp.where(jnp.isneginf(start_log_snr), 1.0, start)
-    return samplers.sampling_steps(schedule, num_steps, start, spacing)
+    steps = samplers.sampling_steps(schedule, num_steps, start, spacing)
+    return steps, schedule.time(steps.log_snr)
+
+
+def _asked(
+    times: Float[Array | np.ndarray, "steps batch"], numbers: Numbers, every: int, xp: ModuleType
+) -> Bool[Array | np.ndarray, " steps"]:
+    """In which steps the network is asked without the text.
+
+    That is every so many of those in which a clip is guided (arXiv 2404.07724), the first of them
+    included; all, if there is no guidance, where it makes no difference. `xp` is numpy or its like.
+    """
+    if numbers.guidance_scale is None:
+        return xp.ones(len(times), bool)
+    is_guided = (times <= numbers.guidance_from) & (times >= numbers.guidance_to)
+    is_guided = xp.any(is_guided, axis=1)
+    return is_guided & ((xp.cumsum(is_guided) - 1) % every == 0)
 
 
 def _placed(x: Array | np.ndarray, sharding: NamedSharding) -> Array:

@@ -148,7 +148,7 @@ class _ExportedStage:
     ) -> dict[str, Array]:
         """One deterministic step, and the estimate of the clean video that it goes by.
 
-        It remembers nothing of the steps before: APG has no momentum.
+        It remembers nothing of the steps before: APG has no momentum, and guidance asks each time.
         """
         options, frames, params = self._options, int(self._video[1]), _params(weights)
         if "seeds" not in given:  # a base draws nothing
@@ -156,7 +156,7 @@ class _ExportedStage:
         levels = self._stage.schedule.sampling_log_snrs(options.num_steps, spacing=options.spacing)
         numbers = Numbers.of(options, levels)
         shown = for_network(self._stage, self._inputs(**given))
-        denoiser = Denoiser.for_steps(self._stage, options.overlap, numbers, params, shown, frames)
+        denoiser = Denoiser.for_steps(self._stage, options, numbers, params, shown, frames)
         x0 = denoiser(z, log_snr).x0
         return {"z": ddim_step(z, x0, log_snr, log_snr_next).astype(z.dtype), "x0": x0}
 

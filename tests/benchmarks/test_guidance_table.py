@@ -25,10 +25,10 @@ def test_measures_of_stripes():
 
 def test_table_and_rows_that_are_kept(tmp_path):
     row = dict.fromkeys(guidance.ORACLE, 0.5) | {"saturation": 0.125, "sharpness": 0.25}
-    rows = {"true clips": row, "none": row | {"diversity": 0.75}}
+    rows = {"true clips": row, "none": row | {"diversity": 0.75, "predictions": 30}}
     *_, first, second = guidance.table(rows).splitlines()
-    assert first == "| true clips |" + " 50.0% |" * 5 + " 12.5% | 0.2500 | - |"
-    assert second.endswith("| 0.2500 | 0.750 |")
+    assert first == "| true clips | - |" + " 50.0% |" * 5 + " 12.5% | 0.2500 | - |"
+    assert second.startswith("| none | 30 |") and second.endswith("| 0.2500 | 0.750 |")
     made = []
     for seeds in (4, 4, 5):
         kept = guidance.kept(tmp_path / "x.json", {"seeds": seeds}, lambda: made.append(1) or row)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from lumiere_jax.cascade.denoising import Inputs, Numbers
 from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Stage
 from lumiere_jax.diffusion.schedule import CosineSchedule
-from lumiere_jax.inference.sampling import StageSampler, sample_keys
+from lumiere_jax.inference.sampling import StageSampler, predictions, sample_keys
 from lumiere_jax.runtime.errors import UserError
 from tests.diffusion import gaussian
 from tests.inference.test_sampling import (
@@ -72,18 +73,24 @@ def zero_star(conditional, null, z, scale, alpha, sigma):
 
 
 def by_hand(options, z, text, null_text, schedule):
-    """Two steps of DDIM for one clip."""
-    log_snrs, average = np.asarray(schedule.sampling_log_snrs(2), np.float64), 0.0
-    for time, log_snr, later in zip((1.0, 0.5), log_snrs, (log_snrs[1], np.inf), strict=True):
+    """The steps of DDIM for one clip."""
+    steps, average, difference = options.num_steps, 0.0, None
+    log_snrs = np.asarray(schedule.sampling_log_snrs(steps), np.float64)
+    for number, (log_snr, later) in enumerate(zip(log_snrs, [*log_snrs[1:], np.inf], strict=True)):
         (alpha, sigma), (alpha_later, sigma_later) = (
             gaussian.levels(x, 5) for x in (log_snr, later)
         )
-        conditional, null = averaged(z, text), averaged(z, null_text)
+        conditional, time = averaged(z, text), 1 - number / steps
+        if number % options.guidance_every == 0:
+            difference = conditional - averaged(z, null_text)
+        null = conditional - difference
         scale = options.guidance_scale if time >= options.guidance_to else 1.0
         if options.guidance == "apg":
             x0, average = projected(conditional, null, average, scale, options)
-        else:
+        elif options.guidance == "cfg_zero":
             x0 = zero_star(conditional, null, z, scale, alpha, sigma)
+        else:
+            x0 = null + scale * (conditional - null)
         x0 = numpy_threshold(x0, 90.0)
         if options.guidance == "cfg_zero" and time > options.guidance_zero_until:
             x0 = z / (alpha + sigma)
@@ -91,12 +98,16 @@ def by_hand(options, z, text, null_text, schedule):
     return z
 
 
-@pytest.mark.parametrize("method", ["apg", "cfg_zero"])
-def test_two_steps_by_hand(method):
+@pytest.mark.parametrize(
+    ("method", "steps", "every"),
+    [("apg", 2, 1), ("cfg_zero", 2, 1), ("cfg", 5, 2), ("apg", 4, 3), ("cfg_zero", 4, 2)],
+)
+def test_steps_by_hand(method, steps, every):
     """Windows are averaged before; a learned variance is left out; each clip has its numbers."""
     plain = dataclasses.replace(formula_stage("stunet"), network=FormulaOfVariance())
     stage = StageOfVariance(**{f.name: getattr(plain, f.name) for f in dataclasses.fields(plain)})
-    shared = {"guidance": method, "num_steps": 2, "overlap": 5, "threshold_percentile": 90.0}
+    shared = {"guidance": method, "num_steps": steps, "overlap": 5, "threshold_percentile": 90.0}
+    shared["guidance_every"] = every
     rows = [SamplingOptions(**shared, **own) for own in NUMBERS]
     (text, mask), keys = stage.text_encoder(PROMPTS), sample_keys([3, 4], 0)
     sampler = StageSampler(stage, rows[0], 11)
@@ -109,6 +120,37 @@ def test_two_steps_by_hand(method):
     np.testing.assert_allclose(video, np.concatenate(expected), atol=1e-4)
     whole = sampler.program(PARAMS, Inputs(text, mask, keys))  # all steps as one program
     np.testing.assert_allclose(whole[0], video[0], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "clips"),
+    [
+        ({}, [4] * 6),
+        ({"guidance_every": 3}, [4, 2, 2, 4, 2, 2]),
+        ({"guidance_from": 0.7, "guidance_to": 0.4}, [2, 2, 4, 4, 2, 2]),  # times 1, 5/6, 2/3, …
+        ({"guidance_from": 0.7, "guidance_every": 2}, [2, 2, 4, 2, 4, 2]),
+        ({"guidance_from": 0.0}, [2] * 6),
+        ({"guidance_every": 3, "guidance_scale": 1.0}, [2] * 6),
+    ],
+)
+def test_how_many_clips_the_network_is_asked_for(fields, clips):
+    """Two, and two without the text where guidance asks for them."""
+    asked = []
+
+    class Counted(Formula):
+        def apply(self, variables, z, *arguments, **condition):
+            jax.debug.callback(lambda: asked.append(z.shape[0]), ordered=True)
+            return super().apply(variables, z, *arguments, **condition)
+
+    stage = dataclasses.replace(formula_stage("stunet"), network=Counted())
+    (text, mask), keys = stage.text_encoder(PROMPTS), sample_keys([3, 4], 0)
+    options = SamplingOptions(**{"num_steps": 6, "guidance_scale": 3.0} | fields)
+    inputs = Inputs(text, mask, keys)
+    video = StageSampler(stage, options)(PARAMS, inputs)
+    jax.effects_barrier()
+    assert asked == clips and predictions(stage.schedule, options) == sum(clips) / 2
+    whole = StageSampler(formula_stage("stunet"), options).program(PARAMS, inputs)
+    np.testing.assert_allclose(whole, video, atol=1e-5)  # two programs round differently
 
 
 def test_noise_that_would_stay_noise():

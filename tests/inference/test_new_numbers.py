@@ -45,6 +45,7 @@ def values(option):
         "threshold_max": [2.0, 3.0],  # not between 0 and 1
         "guidance_limit": [0.001, 0.002],  # below what there is to be limited
         "guidance_zero_until": [0.6, 1.0],  # of two steps the first rests, or none
+        "guidance_every": [2, 1],  # of two steps
     }
     if option.name in narrow:
         return narrow[option.name]
@@ -87,8 +88,10 @@ def test_a_new_number_compiles_nothing(pipeline, cascade, compiled):
     for name in names:
         first, second = values({**SAMPLING, **OWN}[name])
         before, videos = len(compiled), [made(pipeline, name, first, cascade)]
-        # Fresh noise, a style's weights, and what only some tasks are given are other programs.
+        # Fresh noise, a style's weights, what only some tasks are given, and steps without guidance
+        # are other programs.
         other = {"eta", "alpha", "strength", "feather", "zoom", "context", *METHODS}
+        other |= {"guidance_from", "guidance_every"}
         assert len(compiled) == before or name in other, name
         before = len(compiled)
         videos.append(made(pipeline, name, second, cascade))
