@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from lumiere_jax.cascade.config import ConfigDict
+from lumiere_jax.cascade.sampling_options import SamplingOptions
 from lumiere_jax.cascade.stage import Stage
+from lumiere_jax.inference.sampling import predictions
 from lumiere_jax.planning.hlo import Collective
 from lumiere_jax.planning.interconnect import Interconnect
 from lumiere_jax.planning.plan import Plan
@@ -154,19 +156,20 @@ def _compose(
     beside = max((plan.temporaries or 0) + (plan.outputs or 0) for plan in plans.values())
     times = []
     if is_whole:
-        student = plans.get("unguided base", plans["base"])
+        alone = plans.get("unguided base", plans["base"])
         default = base.sampling.num_steps, ssr.sampling.num_steps
         for name, steps, of_base in (
             ("reference", REFERENCE_STEPS, plans["base"]),
             ("default", default, plans["base"]),
-            ("distilled", distilled_steps, student),
+            ("distilled", distilled_steps, alone),
         ):
+            asked = 0 if of_base is alone else _steps_with_both(base, steps[0])
             times.append(
                 Times(
                     name=name,
                     steps=steps,
                     text=_batches(plans["text"], of_base.batch) if "text" in plans else 0.0,
-                    base=steps[0] * _seconds(of_base),
+                    base=asked * _seconds(of_base) + (steps[0] - asked) * _seconds(alone),
                     ssr=steps[1] * _batches(plans["ssr"], of_base.batch),
                     transfers=_transfers(base, ssr, target, chip, of_base.batch),
                     prompts=of_base.batch,
@@ -185,6 +188,13 @@ def _compose(
         hbm=chip.hbm,
         load=(weights + programs) / chip.pcie if chip.pcie else None,
     )
+
+
+def _steps_with_both(base: ConfigDict, steps: int) -> int:
+    """How many of the base's steps ask the network with the text and without."""
+    options = SamplingOptions.from_config(base, num_steps=steps)
+    schedule = Stage.from_config(base, shapes_only=True).schedule
+    return predictions(schedule, options) - steps
 
 
 def _seconds(plan: Plan) -> float:

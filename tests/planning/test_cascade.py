@@ -98,6 +98,12 @@ def test_times_of_a_prompt():
     assert "it fits" in told and "256 + 128" in told and "no hardware was timed" in told
 
 
+def test_steps_between_those_of_guidance_ask_the_network_once():
+    base, ssr = stages(sampling__guidance_every=3)
+    whole = cascade.plan_cascade(base, ssr, slice_of("v6e", 2, 4), Plans())
+    assert [t.base for t in whole.times] == [86 * 2 + 170, 4 * 2 + 6, 4]
+
+
 def test_stages_share_a_clip_as_far_as_they_can():
     plans = Plans()
     whole = cascade.plan_cascade(*stages(), slice_of("v6e", 4, 4), plans)
