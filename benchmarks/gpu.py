@@ -135,14 +135,13 @@ def beside_torch(
     """
     import matching
     import processes
-    import vs_peers
 
     batch, frames, size = shape[:3]
     setting = [f"--batch={batch}", f"--frames={frames}", f"--size={size}"]
     theirs = {"model": "lumiere-pytorch", "threads": os.cpu_count(), "gpu": on_gpu}
     with processes.torch_worker(python, setting, count=True, **theirs) as counting:
         counted = counting.hello
-    length, dim = vs_peers.TEXT_LENGTH, vs_peers.TEXT_DIM
+    length, dim = processes.TEXT_LENGTH, processes.TEXT_DIM
     fields = matching.matched(counted["flops"]["forward"], "flops", shape, length, dim)
     flops = {name: counted["flops"] for name in ("torch", "torch.compile")}
     flops["space-time U-Net"] = matching.flops_of(fields, shape, length, dim)
@@ -156,11 +155,11 @@ def beside_torch(
             name: {"parameters": worker.hello["parameters"], "flops": flops[name], "runs": {}}
             for name, worker in workers.items()
         }
-        for run in vs_peers.RUNS:
+        for run in processes.RUNS:
             if time.monotonic() > until:
                 print(f"no time is left for: {RUN_NAMES[run]}", flush=True)
                 continue
-            for name, cells in vs_peers.measure_rounds(workers, [run], rounds).items():
+            for name, cells in processes.measure_rounds(workers, [run], rounds).items():
                 found[name]["runs"] |= cells
     return found
 

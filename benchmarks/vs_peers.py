@@ -21,7 +21,6 @@ import contextlib
 import json
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -33,11 +32,8 @@ from peers import matching, processes, table
 from lumiere_jax.runtime import errors
 from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.files import write_text
-from lumiere_jax.runtime.progress import Progress
 
 PEERS = ("lumiere-pytorch", "video-diffusion-pytorch", "imagen-pytorch")
-RUNS = ("forward", "sample", "train")  # in this order: the peak of memory only rises
-TEXT_LENGTH, TEXT_DIM = 24, 768
 
 _PYTHON = flags.DEFINE_string(
     "peers_python", "runs/peers/bin/python", "Python that has the others."
@@ -63,40 +59,6 @@ def describe_machine(python: str) -> dict[str, Any]:
     }
 
 
-def measure_rounds(
-    workers: Mapping[str, processes.Worker], runs: Sequence[str], rounds: int
-) -> dict[str, dict[str, Any]]:
-    """Runs all networks in turns.
-
-    Args:
-      workers: by name.
-      runs: kinds of run, in their order.
-      rounds: runs of each kind that count, after one that does not.
-
-    Returns:
-      For each worker and kind of run: seconds of the "first" run and of those that count
-      ("seconds"), and "peak" memory in bytes; or an "error".
-    """
-    found: dict[str, dict[str, Any]] = {name: {} for name in workers}
-    for run in runs:
-        progress = Progress(f"{run}, {len(workers)} networks", rounds + 1, "rounds")
-        for number in range(rounds + 1):
-            for name, worker in workers.items():
-                cell = found[name].setdefault(run, {"seconds": []})
-                if "error" in cell:
-                    continue
-                answer = worker.ask(run)
-                if "error" in answer:
-                    found[name][run] = answer
-                elif not number:
-                    cell["first"] = answer["seconds"]
-                else:
-                    cell["seconds"].append(answer["seconds"])
-                    cell["peak"] = answer["peak"]
-            progress.advance()
-    return found
-
-
 def measure(peer: str, python: str, shape: tuple[int, ...], rounds: int) -> dict[str, Any]:
     """Compares one implementation with its matches.
 
@@ -115,10 +77,14 @@ def measure(peer: str, python: str, shape: tuple[int, ...], rounds: int) -> dict
     networks: dict[str, dict[str, Any]] = {"torch": counted, "torch.compile": counted}
     fields = {}
     for what, target in targets.items():
-        fields[what] = matching.matched(target, what, shape, TEXT_LENGTH, TEXT_DIM)
+        fields[what] = matching.matched(
+            target, what, shape, processes.TEXT_LENGTH, processes.TEXT_DIM
+        )
         for is_frozen in (False, True):
             name = f"STUNet, same {what}" + ", temporal weights alone" * is_frozen
-            flops = matching.flops_of(fields[what], shape, TEXT_LENGTH, TEXT_DIM, is_frozen)
+            flops = matching.flops_of(
+                fields[what], shape, processes.TEXT_LENGTH, processes.TEXT_DIM, is_frozen
+            )
             networks[name] = {"widths": fields[what]["widths"], "flops": flops}
     with contextlib.ExitStack() as stack:
         others = {
@@ -139,7 +105,7 @@ def measure(peer: str, python: str, shape: tuple[int, ...], rounds: int) -> dict
                         )
                     )
                     hellos[name] = workers[name].hello
-                found = measure_rounds(workers, kinds, rounds)
+                found = processes.measure_rounds(workers, kinds, rounds)
             for name in group:
                 for run, cell in found[name].items():
                     beside = {other: found[other][run].get("seconds", []) for other in others}
@@ -158,7 +124,7 @@ def groups() -> list[tuple[tuple[str, ...], dict[str, tuple[str, bool]]]]:
     plain = {f"STUNet, same {what}": (what, False) for what in table.MATCHES}
     frozen = {f"{name}, temporal weights alone": (what, True) for name, (what, _) in plain.items()}
     training = [dict([item]) for item in plain.items()] + [frozen]
-    return [(RUNS[:-1], plain), *((RUNS[-1:], group) for group in training)]
+    return [(processes.RUNS[:-1], plain), *((processes.RUNS[-1:], group) for group in training)]
 
 
 def main(argv: list[str]) -> None:

@@ -1,16 +1,19 @@
-"""A network in a process of its own, which answers requests in JSON lines."""
+"""Networks in processes of their own, which answer requests in JSON lines, and take turns."""
 
 import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lumiere_jax.runtime.errors import UserError
+from lumiere_jax.runtime.progress import Progress
 
 FOLDER = Path(__file__).parent
+RUNS = ("forward", "sample", "train")  # in this order: the peak of memory only rises
+TEXT_LENGTH, TEXT_DIM = 24, 768
 
 
 class Worker:
@@ -87,3 +90,37 @@ def _arguments(flags: dict[str, Any]) -> list[str]:
         for name, value in flags.items()
         if value is not False
     ]
+
+
+def measure_rounds(
+    workers: Mapping[str, Worker], runs: Sequence[str], rounds: int
+) -> dict[str, dict[str, Any]]:
+    """Runs all networks in turns.
+
+    Args:
+      workers: by name.
+      runs: kinds of run, in their order.
+      rounds: runs of each kind that count, after one that does not.
+
+    Returns:
+      For each worker and kind of run: seconds of the "first" run and of those that count
+      ("seconds"), and "peak" memory in bytes; or an "error".
+    """
+    found: dict[str, dict[str, Any]] = {name: {} for name in workers}
+    for run in runs:
+        progress = Progress(f"{run}, {len(workers)} networks", rounds + 1, "rounds")
+        for number in range(rounds + 1):
+            for name, worker in workers.items():
+                cell = found[name].setdefault(run, {"seconds": []})
+                if "error" in cell:
+                    continue
+                answer = worker.ask(run)
+                if "error" in answer:
+                    found[name][run] = answer
+                elif not number:
+                    cell["first"] = answer["seconds"]
+                else:
+                    cell["seconds"].append(answer["seconds"])
+                    cell["peak"] = answer["peak"]
+            progress.advance()
+    return found
