@@ -8,7 +8,7 @@ REST=()
 
 # What the flags of several scripts are without being given.
 name="" zone="" project="" type="" version="" service_account="" spot="" dry_run=""
-lines=100 grace=600
+lines=100 grace=600 program=main
 command=${1:-} # the first argument of the script
 
 # --- Messages and commands ------------------------------------------------------------------
@@ -75,7 +75,7 @@ parse() {
         return
         ;;
       --*) ;;
-      *) fail "unexpected argument '$1' (--help shows the usage; arguments of lumiere_jax.main stand after --)" ;;
+      *) fail "unexpected argument '$1' (--help shows the usage; arguments of the program stand after --)" ;;
     esac
     if is_in "$flag" "$switches"; then
       [[ $1 != *=* ]] || fail "--$flag takes no value"
@@ -115,6 +115,12 @@ require_name() {
   require "$1"
   [[ ${!1} =~ ^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$ ]] ||
     fail "--$1=${!1}: names have lower-case letters, digits and '-', and start with a letter"
+}
+
+# require_program: fails where --program is no job for several machines, or has no arguments.
+require_program() {
+  is_in "$program" "main eval" || fail "--program=$program: give main, which trains, or eval"
+  ((${#REST[@]})) || fail "the arguments of lumiere_jax.$program are missing: put them after --"
 }
 
 # no_rest: fails where something stands after --.
@@ -172,10 +178,10 @@ setup_job() {
   everywhere bash -c "$unpack"
 }
 
-# run_job: starts lumiere_jax.main with the arguments REST on all machines.
+# run_job: starts the program with the arguments REST on all machines.
 run_job() {
-  ((${#REST[@]})) || fail "the arguments of lumiere_jax.main are missing: put them after --"
-  everywhere "$FOLDER/source/launch/worker.sh" start -- "${REST[@]}"
+  require_program
+  everywhere "$FOLDER/source/launch/worker.sh" start "--program=$program" -- "${REST[@]}"
 }
 
 # tail_job WHERE...: follows the log of the machine that these flags say.

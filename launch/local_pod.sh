@@ -9,12 +9,13 @@ A pod on this machine's CPU: some processes, each with some virtual devices.
 
     launch/local_pod.sh --processes=2 --devices=4 -- ARGUMENTS
 
-Starts lumiere_jax.main with ARGUMENTS in every process, puts the number of the process before
+Starts lumiere_jax.main (or eval) with ARGUMENTS in every process, puts the number of the process before
 each line that it prints, hands SIGTERM and SIGINT on to all, waits for all, and ends with the
 first exit code that is not 0: 75 after a preemption, and then the same command continues.
 
   --processes=NUMBER   how many processes, that is hosts; 2 if not given
   --devices=NUMBER     how many devices each has; 4 if not given
+  --program=NAME       main, which trains, if not given, or eval
   --port=NUMBER        of the coordinator, on 127.0.0.1; a free one if not given
   --timeout=SECONDS    when to end all, with exit code 124; never if not given
   --dry_run            print the commands, run none
@@ -25,12 +26,12 @@ END
 }
 
 processes=2 devices=4 port="" timeout=""
-parse "processes devices port timeout" "dry_run" "$@"
+parse "program processes devices port timeout" "dry_run" "$@"
 require_number processes 1 1000
 require_number devices 1 1000
 [[ -z $port ]] || require_number port 1 65535
 [[ -z $timeout ]] || require_number timeout 1 100000000
-((${#REST[@]})) || fail "the arguments of lumiere_jax.main are missing: put them after --"
+require_program
 
 python=${LUMIERE_PYTHON:-$ROOT/.venv/bin/python}
 [[ -n ${LUMIERE_PYTHON:-} || -x $python ]] || python=python3
@@ -55,7 +56,7 @@ set_process_command() {
     JAX_PLATFORMS=cpu
     "XLA_FLAGS=${XLA_FLAGS:+$XLA_FLAGS }--xla_force_host_platform_device_count=$devices"
     "PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}"
-    "$python" -u -m lumiere_jax.main "${REST[@]}")
+    "$python" -u -m "lumiere_jax.$program" "${REST[@]}")
 }
 
 if [[ $dry_run == true ]]; then

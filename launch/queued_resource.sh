@@ -18,7 +18,7 @@ A training job on one or more TPU slices that Google Cloud hands out when they a
   create   puts a request into the queue
   wait     waits until the slices are there (ACTIVE); ends with 1 where they will not come
   setup    copies the last commit of this repository to all machines and installs it
-  run      starts lumiere_jax.main with ARGUMENTS on all machines; the same command resumes
+  run      starts lumiere_jax.main (or eval) with ARGUMENTS on all machines; the same command resumes
   tail     follows the log of one machine until the job ends
   stop     sends SIGTERM to all processes, which save and end with exit code 75
   delete   gives request and slices back; their disks are lost, the bucket stays
@@ -33,6 +33,7 @@ A training job on one or more TPU slices that Google Cloud hands out when they a
   --spot                    cheaper, and may be taken away at any time (create)
   --interval=SECONDS        between two looks at the state; 30 if not given (wait)
   --timeout=SECONDS         when to give up, with exit code 124; never if not given (wait)
+  --program=NAME            main, which trains, if not given, or eval (run)
   --node=NUMBER             of which slice to follow a log; 0 if not given (tail)
   --worker=NUMBER           of which machine of it; 0 if not given (tail)
   --lines=NUMBER            how much of the log to show first; 100 if not given (tail)
@@ -48,7 +49,7 @@ case $command in
   create | wait | setup | run | tail | stop | delete) shift ;;
   *) fail "give one of create, wait, setup, run, tail, stop, delete, not '$command' (--help shows the usage)" ;;
 esac
-parse "name zone project type slices version service_account interval timeout node worker lines grace" \
+parse "name zone project type slices version service_account program interval timeout node worker lines grace" \
   "dry_run spot" "$@"
 locate
 

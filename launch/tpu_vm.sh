@@ -16,7 +16,7 @@ A training job on all machines of one TPU VM slice.
 
   create   makes the slice; it fails where no capacity is free (queued_resource.sh waits for it)
   setup    copies the last commit of this repository to all machines and installs it
-  run      starts lumiere_jax.main with ARGUMENTS on all machines; the same command resumes
+  run      starts lumiere_jax.main (or eval) with ARGUMENTS on all machines; the same command resumes
   tail     follows the log of one machine until the job ends
   stop     sends SIGTERM to all processes, which save and end with exit code 75
   delete   gives the slice back; its disks are lost, the bucket stays
@@ -28,6 +28,7 @@ A training job on all machines of one TPU VM slice.
   --version=VERSION         TPU software version; the usual one of the type if not given (create)
   --service_account=EMAIL   what the machines act as (create)
   --spot                    cheaper, and may be taken away at any time (create)
+  --program=NAME            main, which trains, if not given, or eval (run)
   --worker=NUMBER           whose log to follow, or all; 0 if not given (tail)
   --lines=NUMBER            how much of the log to show first; 100 if not given (tail)
   --grace=SECONDS           how long to wait for the save; 600 if not given (stop)
@@ -42,7 +43,8 @@ case $command in
   create | setup | run | tail | stop | delete) shift ;;
   *) fail "give one of create, setup, run, tail, stop, delete, not '$command' (--help shows the usage)" ;;
 esac
-parse "name zone project type version service_account worker lines grace" "dry_run spot" "$@"
+parse "name zone project type version service_account program worker lines grace" \
+  "dry_run spot" "$@"
 locate
 
 GCLOUD=(gcloud compute tpus tpu-vm)

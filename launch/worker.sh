@@ -12,11 +12,12 @@ The job on one TPU machine. tpu_vm.sh and queued_resource.sh call this on every 
     launch/worker.sh tail
     launch/worker.sh stop
 
-  install   makes the environment ~/lumiere_job/venv from requirements.txt and the extra "tpu"
+  install   makes the environment ~/lumiere_job/venv from requirements.txt and the extras "tpu,eval"
   start     runs lumiere_jax.main with ARGUMENTS in the background, log in ~/lumiere_job/log
   tail      follows the log until the job ends, then ends with its exit code
   stop      sends SIGTERM and waits for the job to save and end
 
+  --program=NAME    main, which trains, if not given, or eval (start)
   --lines=NUMBER    how much of the log to show first; 100 if not given (tail)
   --grace=SECONDS   how long to wait for the save; 600 if not given (stop)
   --dry_run         print the commands, run none
@@ -31,7 +32,7 @@ case $command in
   install | start | tail | stop) shift ;;
   *) fail "give one of install, start, tail, stop, not '$command' (--help shows the usage)" ;;
 esac
-parse "lines grace" "dry_run" "$@"
+parse "program lines grace" "dry_run" "$@"
 
 job=${LUMIERE_JOB:-$HOME/$FOLDER}
 python=${LUMIERE_PYTHON:-$job/venv/bin/python}
@@ -42,7 +43,7 @@ install_environment() {
   run env PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user uv
   run "${uv[@]}" venv --quiet --python 3.11 --allow-existing "$job/venv"
   run "${uv[@]}" pip install --quiet --python "$job/venv/bin/python" \
-    -r "$ROOT/requirements.txt" -e "${ROOT}[tpu]"
+    -r "$ROOT/requirements.txt" -e "${ROOT}[tpu,eval]"
 }
 
 is_running() {
@@ -50,8 +51,8 @@ is_running() {
 }
 
 start() {
-  ((${#REST[@]})) || fail "the arguments of lumiere_jax.main are missing: put them after --"
-  local job_command=("$python" -u -m lumiere_jax.main --distributed "${REST[@]}")
+  require_program
+  local job_command=("$python" -u -m "lumiere_jax.$program" --distributed "${REST[@]}")
   if [[ $dry_run == true ]]; then
     run cd "$ROOT"
     run "${job_command[@]}"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
+from etils import epath
 
 from lumiere_jax.cascade.sampling_options import define_sampling_flags
 from lumiere_jax.runtime import errors
@@ -106,13 +107,15 @@ def read_flags() -> "Settings":
     given: dict[str, Any] = {name: values[name].value for name in same}
     given |= {name: _path(values[name].value) for name in paths}
     return Settings(
-        output=Path(values.output),
-        generated=tuple(Path(folder) for folder in values.generated),
+        output=_local(values.output),
+        generated=tuple(map(_local, values.generated)),
         task=task,
         rule=_rule(profile),
         profile_name=values.profile,
         profile=profile,
-        c3d_weights=(Path(values.c3d_weights), Path(values.c3d_mean)) if values.c3d_mean else None,
+        c3d_weights=(
+            (_local(values.c3d_weights), _local(values.c3d_mean)) if values.c3d_mean else None
+        ),
         **given,
     )
 
@@ -161,9 +164,9 @@ def _task() -> "Task":
     if not values.base:
         raise UserError(f"--task={values.task} needs --base=WORKDIR, and --ssr if there is one.")
     generator = tasks.Generator(
-        base=Path(values.base),
-        ssr=tuple(Path(workdir) for workdir in values.ssr),
-        guide=_path(values.guide),
+        base=epath.Path(values.base),
+        ssr=tuple(epath.Path(workdir) for workdir in values.ssr),
+        guide=epath.Path(values.guide) if values.guide else None,
         batch_size=values.batch_size,
         suffix=values.video_format,
         text_folder=_path(values.text_folder),
@@ -177,14 +180,24 @@ def _task() -> "Task":
     repeats = values.repeats or profiles.profile(values.profile).repeats
     shared: dict[str, Any] = {"generator": generator, "seed": values.seed, "repeats": repeats}
     if values.task == "held_out":
-        folder = _path(values.data_folder)
+        folder = epath.Path(values.data_folder) if values.data_folder else None
         return tasks.HeldOut(num_videos=values.num_videos, data_folder=folder, **shared)
     ucf101.requests(values.preset, values.seed + repeats - 1, 1)  # checks the preset
     return tasks.Ucf101ZeroShot(preset=values.preset, max_per_class=values.max_per_class, **shared)
 
 
 def _path(value: str | None) -> Path | None:
-    return None if value is None else Path(value)
+    return None if value is None else _local(value)
+
+
+def _local(value: str) -> Path:
+    """A path of this machine, which videos and figures need."""
+    if "://" in value:
+        raise UserError(
+            f"{value} is in a bucket; mount that on every host, as with gcsfuse, and give the "
+            "folder. Workdirs and --data_folder may stay there."
+        )
+    return Path(value)
 
 
 def _fps(text: str) -> float | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
@@ -53,9 +54,9 @@ class Request:
 class Generator:
     """A cascade and how to sample from it."""
 
-    base: Path  # workdir of the base stage
-    ssr: tuple[Path, ...] = ()  # workdirs of super-resolution stages
-    guide: Path | None = None  # workdir of a weaker base, see `autoguidance.load`
+    base: epath.Path  # workdir of the base stage; this and the next two may be in a bucket
+    ssr: tuple[epath.Path, ...] = ()  # workdirs of super-resolution stages
+    guide: epath.Path | None = None  # workdir of a weaker base, see `autoguidance.load`
     batch_size: int | None = None  # videos at once; None: 8, or more if that fills the devices
     suffix: str = "mkv"  # of the files; a name of `FORMATS`
     text_folder: Path | None = None  # of the text encoder; None: where it was in training
@@ -89,7 +90,7 @@ class Generator:
             )
 
     @property
-    def _workdirs(self) -> tuple[Path, ...]:
+    def _workdirs(self) -> tuple[epath.Path, ...]:
         """Of the stages that are sampled."""
         return (self.base, *(() if self.options.get("base_only") else self.ssr))
 
@@ -220,7 +221,7 @@ def _sampling(config: StageConfig) -> dict[str, Any]:
     return {name: value for name, value in config.sampling.items() if name != "prompts"}
 
 
-def _named(workdir: Path, step: int | None, params: Params) -> str:
+def _named(workdir: epath.Path, step: int | None, params: Params) -> str:
     """Which weights a stage has."""
     return f"{workdir}, step {step}, weights {checkpoint.fingerprint(params)}"
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from etils import epath
+
 from lumiere_jax.checkpoints import bundle
 from lumiere_jax.data.config import DataConfig
 from lumiere_jax.data.mixture import places_of
@@ -108,7 +110,7 @@ class HeldOut:
 
     generator: Generator  # what makes them
     num_videos: int  # how many of both, real and generated
-    data_folder: Path | None = None  # of the clips; None: where they were in training
+    data_folder: epath.Path | None = None  # of the clips; None: where they were in training
     seed: int = 0  # of the first set
     repeats: int = 1  # how many sets
     name: str = HELD_OUT

@@ -21,12 +21,15 @@ SHARED = (
 )  # fmt: skip
 MARK = "::block of line"
 LAUNCH = """#!/usr/bin/env bash
-# The script under --dry_run, then the flags of lumiere_jax.main that stand after `--`.
+# The script under --dry_run, then the flags of the program that stand after `--`.
 set -euo pipefail
-before=()
-while (($#)) && [[ $1 != -- ]]; do before+=("$1"); shift; done
+before=() program=main
+while (($#)) && [[ $1 != -- ]]; do
+  [[ $1 != --program=* ]] || program=${{1#*=}}
+  before+=("$1"); shift
+done
 {script} "${{before[@]}}" --dry_run "$@"
-if (($#)); then ONLY_FLAGS=1 python -m lumiere_jax.main "${{@:2}}"; fi
+if (($#)); then ONLY_FLAGS=1 python -m "lumiere_jax.$program" "${{@:2}}"; fi
 """
 
 

@@ -27,6 +27,14 @@ def told(arguments: list[str]) -> str | None:
     return None
 
 
+def workdir(base: str) -> str:
+    """What `--base` is read as."""
+    with flagsaver.flagsaver():
+        flags.FLAGS(["eval", "--output=x", "--task=held_out", f"--base={base}"])
+        return str(binary.read_flags().task.generator.base)
+
+
 if __name__ == "__main__":
+    assert workdir("gs://bucket/run/") == "gs://bucket/run" and workdir("runs/a/") == "runs/a"
     print(json.dumps([told(arguments) for arguments in json.load(sys.stdin)]))
     assert "tensorflow" not in sys.modules  # which takes seconds to import, and is of no use here

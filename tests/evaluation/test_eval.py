@@ -231,6 +231,7 @@ MISTAKES = [
     (["--generated=x", "--profile=y"], "--profile=y is unknown"),
     (["--task=ucf101_zero_shot", "--base=x", "--preset=y"], "'y' is unknown; choose from"),
     (["--generated=x", "--num_frames=8"], "I3D Kinetics-400 .* needs 9 or more frames"),
+    (["--generated=gs://bucket/videos"], "gs://bucket/videos is in a bucket; mount that"),
     (["--generated=no_such_folder"], "there is no folder no_such_folder"),
     (["--generated=x", "--i3d_weights=w.safetensors"], "w.safetensors: there is no such file"),
     (["--generated=x", "--c3d_weights=a", "--c3d_mean=b"], "a does not exist; conv3d_deepnetA"),

@@ -81,7 +81,10 @@ def test_run_reaches_the_workers_word_for_word(script):
     (command,) = dry_run(script, "run", *PLACE, "--", *arguments)
     assert command[:-1] == ["gcloud", "compute", "tpus", kind, "ssh", "stunet", *WHERE, *everywhere]
     remote = shlex.split(command[-1].removeprefix("--command="))
-    assert remote == [WORKER, "start", "--", *arguments]
+    assert remote == [WORKER, "start", "--program=main", "--", *arguments]
+    (other,) = dry_run(script, "run", *PLACE, "--program=eval", "--", *arguments)
+    assert other[:-1] == command[:-1]
+    assert other[-1] == command[-1].replace("--program=main", "--program=eval")
 
 
 def test_tail_follows_one_machine():
@@ -185,7 +188,7 @@ def test_worker_installs_what_was_tested():
     commands = dry_run("worker.sh", "install", LUMIERE_JOB="/job")
     assert commands[1][-4:] == ["--python", "3.11", "--allow-existing", "/job/venv"]
     assert commands[2][-4:] == [
-        "-r", f"{REPOSITORY}/requirements.txt", "-e", f"{REPOSITORY}[tpu]"
+        "-r", f"{REPOSITORY}/requirements.txt", "-e", f"{REPOSITORY}[tpu,eval]"
     ]  # fmt: skip
 
 
@@ -194,6 +197,9 @@ def test_worker_dry_runs():
     _, command = dry_run("worker.sh", "start", "--", "--workdir=a b", **environment)
     python = ["/job/venv/bin/python", "-u", "-m", "lumiere_jax.main"]
     assert command == [*python, "--distributed", "--workdir=a b"]
+    start = ("worker.sh", "start", "--program=eval", "--", "--task=held_out")
+    _, command = dry_run(*start, **environment)
+    assert command == [*python[:-1], "lumiere_jax.eval", "--distributed", "--task=held_out"]
     assert dry_run("worker.sh", "tail", **environment) == [["tail", "-n", "100", "-F", "/job/log"]]
     assert dry_run("worker.sh", "stop", **environment) == [
         ["pkill", "-TERM", "--pidfile", "/job/pid"]

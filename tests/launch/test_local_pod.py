@@ -152,6 +152,11 @@ def test_dry_run_prints_what_each_process_would_be():
         assert "JAX_COORDINATOR_ADDRESS=127.0.0.1:1234" in command
 
 
+def test_another_program():
+    (command, _) = dry_run("local_pod.sh", "--program=eval", "--", "--task=held_out")
+    assert command[-4:] == ["-u", "-m", "lumiere_jax.eval", "--task=held_out"]
+
+
 def test_finds_a_port_itself():
     (first, second) = dry_run("local_pod.sh", "--", *ARGUMENTS)
     address = [word for word in first if word.startswith("JAX_COORDINATOR_ADDRESS=127.0.0.1:")]

@@ -74,6 +74,8 @@ PLACE = ("--name=a", "--zone=z", "--project=p")
         ("worker.sh", ["start"], "arguments of lumiere_jax.main are missing"),
         ("worker.sh", ["tail", "--lines=-3"], "--lines=-3"),
         ("local_pod.sh", [], "arguments of lumiere_jax.main are missing"),
+        ("local_pod.sh", ["--program=sample", "--", "--x"], "--program=sample: give main, which"),
+        ("tpu_vm.sh", ["run", *PLACE, "--program=eval"], "arguments of lumiere_jax.eval are miss"),
         ("local_pod.sh", ["--processes=0", "--", "--x"], "--processes=0"),
         ("local_pod.sh", ["--devices=1.5", "--", "--x"], "--devices=1.5"),
         ("local_pod.sh", ["--port=70000", "--", "--x"], "--port=70000"),
