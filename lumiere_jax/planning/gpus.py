@@ -34,7 +34,7 @@ GPUS = {
         ),
     )
 }  # fmt: skip
-"""Of nvidia.com/en-us/data-center: a100, h100 and h200 (November 2026)."""
+"""Data sheets, as hmc-tech.com, glennklockwood.com and acecloud.ai quote them (2026-11-30)."""
 
 
 def parse(name: str) -> tuple[Gpu, int] | None:
