@@ -30,7 +30,7 @@ TEXTS = {
     "export_programs.py": {"base", "platforms"},
     "inference/command.py": {"prompt", "formats", "expect_checkpoints"},
     "main.py": {"profile_steps"},
-    "plan.py": {"topology", "batches"},
+    "plan.py": {"topology", "batches", "distilled_steps"},
     "prepare_data.py": {"beam_args"},
     # Of a URL, `Database` expands the path.
     "serve.py": {"database", "host", "allowed_hosts", "trusted_proxies"},
