@@ -21,10 +21,10 @@ from lumiere_jax.planning.interconnect import Interconnect
 from lumiere_jax.planning.steps import Mode, Step
 from lumiere_jax.planning.topology import GIB, Chip, Target
 from lumiere_jax.runtime.files import write_text
+from lumiere_jax.runtime.program_key import package_digest
 from lumiere_jax.runtime.progress import announced
 from lumiere_jax.runtime.sharding import batch_parts, create_mesh
 
-PACKAGE = Path(__file__).parents[1]
 _LARGE_SHARE = 0.25  # of the memory: a larger state is worth splitting
 
 
@@ -113,7 +113,15 @@ def make_plan(
       UserError: if the config does not make sense on these devices.
     """
     versions = library_versions()
-    key = [config.to_dict(), target.name, target.num_slices, mode, num_frames, versions, sources()]
+    key = [
+        config.to_dict(),
+        target.name,
+        target.num_slices,
+        mode,
+        num_frames,
+        versions,
+        package_digest(),
+    ]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=list).encode()).hexdigest()
     place = Path(cache).expanduser() / f"{digest[:32]}.json" if cache else None
     if place is not None and place.exists() and keep is None:
@@ -319,9 +327,3 @@ def library_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             versions[library] = ""
     return versions
-
-
-def sources() -> str:
-    """A digest of the package: any of its files may decide what is compiled."""
-    files = b"".join(path.read_bytes() for path in sorted(PACKAGE.rglob("*.py")))
-    return hashlib.sha256(files).hexdigest()

@@ -179,7 +179,7 @@ def test_cache_is_keyed_by_everything_that_matters(plan, tmp_path, monkeypatch):
     assert ask("two") == dataclasses.replace(first, config="two")
     assert made == ["one"]
     ask("three", optimizer__b2=0.5)
-    monkeypatch.setattr(planning, "sources", lambda: "changed")
+    monkeypatch.setattr(planning, "package_digest", lambda: "changed")
     ask("four")
     monkeypatch.setattr(planning, "library_versions", lambda: {"jax": "9"})
     ask("five")
