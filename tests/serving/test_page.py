@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import time
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def fixture_server(bundle, tmp_path_factory):
     data = tmp_path_factory.mktemp("page") / "data"
     server = LiveServer(bundle, data, "--host=127.0.0.1", program=(str(app),))
     while server.client.get(f"{server.url}/").status_code == 503:
-        pass
+        time.sleep(0.1)  # or its questions would take the cores from what loads
     yield server
     server.kill()
 
