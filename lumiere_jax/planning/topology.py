@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from lumiere_jax.planning.gpus import GPUS
 from lumiere_jax.runtime.errors import UserError
 
 GIB = 2**30
@@ -118,7 +119,8 @@ def parse(name: str) -> tuple[Chip, tuple[int, ...]]:
     if not match or match[1] not in CHIPS:
         raise UserError(
             f"--topology={name} is not a chip ({', '.join(CHIPS)}), a colon and the numbers of "
-            f"chips along each side; use for example {EXAMPLES}."
+            f"chips along each side, nor a number of GPUs ({', '.join(GPUS)}), nor {HERE}; use for "
+            f"example {EXAMPLES}, or h100:8."
         )
     sides = tuple(int(side) for side in match[2].split("x"))
     expected = CHIPS[match[1]].sides

@@ -22,6 +22,7 @@ def test_names():
     [
         ("v5p", "is not a chip .* a colon"),
         ("v9:2x2", "is not a chip .*v4, v5e, v5p"),
+        ("h100:0", "nor a number of GPUs .*h100"),
         ("v5p:4x4", "a slice of v5p has 3 sides"),
         ("v5e:2x2x2", "a slice of v5e has 2 sides"),
         ("v5e:0x2", "of 1 or more chips"),
