@@ -243,6 +243,14 @@ def test_opened_by_many_at_once(url):
             database.close()
 
 
+def test_new_sqlite_files_opened_by_many_at_once(tmp_path):
+    # SQLite refuses about one in forty such openings at once when it isn't asked again.
+    with ThreadPoolExecutor(12) as pool:
+        for i in range(40):
+            for database in pool.map(Database, [f"sqlite:///{tmp_path}/{i}.sqlite"] * 12):
+                database.close()
+
+
 def test_a_database_of_another_version(url, database):
     with database.writing() as connection:
         connection.execute(sa.update(tables.versions).values(version=99))
