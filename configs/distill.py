@@ -5,7 +5,9 @@
 
 The teacher is a checkpoint of the stage `stunet`, `stunet_conditional` or `ssr`, which says all
 that is not set here: sizes, schedule, text, data, batch, optimizer and which parameters train. The
-student is a checkpoint of the same stage. Its defaults here, chosen and not searched for:
+student is a checkpoint of the same stage. `--config.distillation.method=parallel`, with
+`--config.distillation.steps='(4,)'`, takes one round in place of several, see the page. The
+defaults here, chosen and not searched for:
 `train.num_steps` of each round are a quarter of the teacher's, at a fifth of its learning rate,
 which falls to zero.
 """
@@ -26,10 +28,11 @@ def get_config(variant: str | None = None) -> ConfigDict:
             "teacher. Give --config=configs/distill.py:from=WORKDIR."
         )
     config = checkpoint.load_config(source)
-    check_teacher(config.stage, source)
+    check_teacher(config, source)
     config.init_from = source
     config.distillation = ConfigDict(
         {
+            "method": "progressive",  # or "parallel", with steps=(4,)
             "start_steps": 32,  # of the first teacher
             "steps": (16, 8, 4),  # of the student, after each round
             "guidance_scale": config.sampling.guidance_scale,  # of the first teacher

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from lumiere_jax.data.config import DataConfig
 from lumiere_jax.data.masks import MaskMix
-from lumiere_jax.diffusion.distillation import StudentWeighting
+from lumiere_jax.diffusion.distillation import Method, StudentWeighting
 from lumiere_jax.diffusion.guidance_names import GuidanceName
 from lumiere_jax.diffusion.losses import Weighting
 from lumiere_jax.diffusion.multidiffusion import windows
@@ -194,10 +194,16 @@ class SuperResolutionConfig(ConfigSection):
 class DistillationConfig(ConfigSection):
     """Of a student, see `configs/distill.py`."""
 
+    method: Method = "progressive"  # "parallel": one round, each call predicts several steps
     start_steps: int = 32  # of the first teacher
     steps: tuple[int, ...] = (16, 8, 4)  # of the student, after each round
     guidance_scale: float = 1.0  # of the first teacher
     weighting: StudentWeighting = "truncated_snr"
+
+    @property
+    def steps_at_once(self) -> int:
+        """Steps of the teacher that a call of the student predicts one by one."""
+        return self.start_steps // self.steps[0] if self.method == "parallel" else 1
 
 
 MASKS = {
@@ -282,8 +288,17 @@ class StageConfig(ConfigSection):
                 "diffusion.learned_variance needs diffusion.schedule='discrete' and diffusion."
                 f"prediction='epsilon'; got {diffusion.schedule!r} and {diffusion.prediction!r}."
             )
-        channels = self.model.get("out_channels", 3)
-        if channels != (6 if learned else 3):
+        channels, at_once = self.model.get("out_channels", 3), 1
+        if self.distillation:
+            at_once = self.distillation.steps_at_once
+        if at_once > 1 and learned:
+            yield "distillation.method 'parallel' predicts no variance; use 'progressive'."
+        if at_once > 1 and channels != 3 * at_once:
+            yield (
+                f"model.out_channels={channels}: a call that predicts {at_once} steps takes "
+                f"{3 * at_once}."
+            )
+        if at_once == 1 and channels != (6 if learned else 3):
             yield (
                 f"model.out_channels={channels} with diffusion.learned_variance={learned}: a "
                 "learned variance takes 3 channels beside the 3 of the prediction."
@@ -344,6 +359,8 @@ def with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
 
     defaults = default_config(saved["stage"]).to_dict()
     defaults["model"] = {}
+    if saved.get("distillation"):
+        defaults["distillation"] = DistillationConfig().to_dict()
     return merge(defaults, saved)
 
 

@@ -16,6 +16,7 @@ from lumiere_jax.cascade.config import STAGES, StageConfig, SuperResolutionConfi
 from lumiere_jax.data.crops import RandomCrop
 from lumiere_jax.data.masks import MaskMix
 from lumiere_jax.diffusion.discrete import DiscreteSchedule
+from lumiere_jax.diffusion.distillation import mean_estimate, step_estimates, visited_log_snrs
 from lumiere_jax.diffusion.low_resolution import downsample, upsample_low_resolution
 from lumiere_jax.diffusion.multidiffusion import windows
 from lumiere_jax.diffusion.schedule import CosineSchedule, Schedule, with_spacing
@@ -34,7 +35,7 @@ CASCADE = ("t2i", "stunet", "t2i_ssr", "ssr")
 _NETWORKS = {
     "unet": UNet, "stunet": STUNet, "ssr": EfficientUNet, "ssr_unet": SuperResolutionUNet,
 }  # fmt: skip
-INPUT_LAYER = "conv_in"
+INPUT_LAYER, OUTPUT_LAYER = "conv_in", "conv_out"
 
 Batch = dict[str, jax.Array]
 Clips = Float[Array, "batch time height width 3"]
@@ -155,6 +156,20 @@ class Stage:
         return self.config.distillation is not None
 
     @property
+    def steps_at_once(self) -> int:
+        """Steps that the network predicts in one call; above 1 for some students."""
+        settings = self.config.distillation
+        return settings.steps_at_once if settings else 1
+
+    @functools.cached_property
+    def student_table(self) -> Float[Array, "steps k_and_1"]:
+        """Log-SNRs that a student and its teacher visit, see `visited_log_snrs`."""
+        settings = self.config.distillation
+        assert settings is not None, f"{self.name} is not distilled"
+        with jax.ensure_compile_time_eval():
+            return visited_log_snrs(self.schedule, settings.start_steps, settings.steps[0])
+
+    @property
     def starts_from(self) -> str | None:
         """The stage of the checkpoint that it is initialized from; None if there is none."""
         return self.name if self.is_distilled else STAGES[self.name]
@@ -170,7 +185,12 @@ class Stage:
         return None
 
     def is_trainable(self, path: tuple[str, ...]) -> bool:
-        """The freezing rule: all parameters, or those that came with inflation."""
+        """The freezing rule: all parameters, or those that came with inflation.
+
+        Outputs that predict several steps are new, too.
+        """
+        if path[0] == OUTPUT_LAYER and self.steps_at_once > 1:
+            return True
         return self.config.train.trainable == "all" or is_temporal(path)
 
     def null_text(self) -> tuple[Float[ArrayLike, "1 length dim"], Bool[ArrayLike, "1 length"]]:
@@ -217,8 +237,19 @@ class Stage:
         """The network's prediction for noisy clips.
 
         The condition has "text", "text_mask" and, for super-resolution, "low_resolution" and
-        "augmentation_level"; for a conditional stage "known", see `known_part`.
+        "augmentation_level"; for a conditional stage "known", see `known_part`. Of a network that
+        predicts several steps it is the one prediction that leads where they do.
         """
+        outputs = self.outputs(params, z, log_snr, condition)
+        if self.steps_at_once == 1:
+            return outputs
+        steps = step_estimates(outputs, self.steps_at_once)
+        return mean_estimate(steps, self.student_table, log_snr)
+
+    def outputs(
+        self, params: Params, z: Noisy, log_snr: Float[Array, " batch"], condition: dict[str, Any]
+    ) -> Float[Array, "batch time height width _"]:
+        """All that the network says of noisy clips, see `predict`."""
         time = self.schedule.network_time(log_snr)
         prediction: Any = self.network.apply({"params": params}, z, time, **condition)
         return prediction
@@ -253,13 +284,13 @@ class ConditionalStage(Stage):
     def _blank_input(self) -> tuple[jax.Array, dict[str, Any]]:
         return jnp.zeros((1, *self.clip_shape()[:-1], self.config.model.in_channels)), {}
 
-    def predict(
+    def outputs(
         self, params: Params, z: Noisy, log_snr: Float[Array, " batch"], condition: dict[str, Any]
     ) -> Float[Array, "batch time height width _"]:
-        """See `Stage.predict`; the network takes what is known as further channels."""
+        """See `Stage.outputs`; the network takes what is known as further channels."""
         condition = dict(condition)
         z = jnp.concatenate([z, condition.pop("known").astype(z.dtype)], axis=-1)
-        return super().predict(params, z, log_snr, condition)
+        return super().outputs(params, z, log_snr, condition)
 
     def training_clip(
         self, batch: Batch, augment_key: PRNGKeyArray
@@ -286,11 +317,11 @@ class StyleStage(Stage):
         params = super().init_params(key)
         return {**params, LORA: fresh_lora(params, self.rank, key)} if self.rank else params
 
-    def predict(
+    def outputs(
         self, params: Params, z: Noisy, log_snr: Float[Array, " batch"], condition: dict[str, Any]
     ) -> Float[Array, "batch time height width _"]:
-        """See `Stage.predict`."""
-        return super().predict(merge_lora(params), z, log_snr, condition)
+        """See `Stage.outputs`."""
+        return super().outputs(merge_lora(params), z, log_snr, condition)
 
 
 class SuperResolutionStage(Stage):

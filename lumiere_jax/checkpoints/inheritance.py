@@ -10,7 +10,7 @@ from lumiere_jax.runtime.errors import UserError
 
 PREFIX = "from="
 # How to compute, or what inflation itself decides.
-_OWN_FIELDS = ("parent", "name", "dtype", "remat", "inflated", "in_channels")
+_OWN_FIELDS = ("parent", "name", "dtype", "remat", "inflated", "in_channels", "out_channels")
 
 
 def source_of(variant: str | None) -> str:

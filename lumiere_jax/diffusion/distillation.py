@@ -1,8 +1,14 @@
-"""Progressive distillation: a student whose one DDIM step does what its teacher does in several.
+"""Distillation: a student whose one DDIM step does what its teacher does in several.
 
-Salimans & Ho, arXiv 2202.00512, whose teacher takes two steps for one of the student's. Where the
-teacher's estimates are guided, the student learns guidance as well (Meng et al., arXiv 2210.03142,
-here for one guidance scale) and needs none of its own.
+"progressive" is Salimans & Ho, arXiv 2202.00512, whose teacher takes two steps for one of the
+student's: one estimate is to stand for all of the teacher's. "parallel" predicts them all at once,
+each by output channels of its own, the idea of parallel decoding distillation (arXiv 2607.26004).
+There the teacher is asked in one of its steps alone, at the place that the student's own estimates
+of the steps before it lead to, so that it corrects what the student really does, and a training
+step costs the same whatever number of steps one call stands for.
+
+Where the teacher's estimates are guided, the student learns guidance as well (Meng et al., arXiv
+2210.03142, here for one guidance scale) and needs none of its own.
 
 In units of `r = alpha / sigma` a deterministic DDIM step is a straight line, `z / sigma` moves by
 `(r_next - r) x0`. Hence the one estimate that leads from the first noise level to the last in one
@@ -17,14 +23,15 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, Shaped
 
 from lumiere_jax.diffusion import parameterization
 from lumiere_jax.diffusion.parameterization import Kind, expand_to, to_x0
 from lumiere_jax.diffusion.samplers import ddim_step
-from lumiere_jax.diffusion.schedule import Schedule
+from lumiere_jax.diffusion.schedule import Schedule, alpha_sigma
 from lumiere_jax.runtime.errors import UserError
 
+Method = Literal["progressive", "parallel"]
 StudentWeighting = Literal["plain", "truncated_snr"]
 STUDENT_WEIGHTINGS: tuple[str, ...] = get_args(StudentWeighting)
 
@@ -114,6 +121,61 @@ def student_steps(
     """
     step = jnp.floor(time * len(table)).astype(int)
     return table[jnp.minimum(step, len(table) - 1)].T
+
+
+def student_and_teacher_steps(
+    table: Float[Array, "steps k_and_1"], time: Float[Array, " batch"]
+) -> tuple[Float[Array, "k_and_1 batch"], Int[Array, " batch"]]:
+    """Those of `student_steps`, and the one of the k steps that the teacher is asked in.
+
+    Stratified times meet every pair of them as often.
+    """
+    steps, k = len(table), table.shape[1] - 1
+    inside = jnp.floor(time * steps * k).astype(int) % k
+    return student_steps(table, time), inside
+
+
+def step_estimates(
+    prediction: Shaped[Array, " *axes_and_channels"], k: int
+) -> Shaped[Array, " k *axes_and_fewer_channels"]:
+    """A prediction of k steps at once, in channels one step after the other, taken apart."""
+    return jnp.stack(jnp.split(prediction, k, axis=-1))
+
+
+def mean_estimate(
+    estimates: Float[Array, " k batch *axes"],
+    table: Float[Array, "steps k_and_1"],
+    log_snr: Float[Array, " batch"],
+) -> Float[Array, " batch *axes"]:
+    """The one estimate that stands for those of k steps, see the head of this file.
+
+    They may be predictions of any kind, as all are at one `z`. The table is of `visited_log_snrs`;
+    elsewhere than where a student's step begins, the weights are those of the next one.
+    """
+    step = jnp.argmin(jnp.abs(table[:, :1] - log_snr), axis=0)
+    weights = estimate_weights(table.T)[:, step].astype(estimates.dtype)
+    return jnp.sum(expand_to(weights, estimates) * estimates, axis=0)
+
+
+def own_place(
+    estimates: Float[Array, " k batch *axes"],
+    z: Float[Array, " batch *axes"],
+    log_snrs: Float[Array, "k_and_1 batch"],
+    number: Int[Array, " batch"],
+) -> tuple[Float[Array, " batch *axes"], Float[Array, " batch"]]:
+    """Where the first `number` of k estimates of clean data lead by DDIM, and the log-SNR there.
+
+    Each sample of `z`, at the first of the log-SNRs, has a number of its own, from 0 to k - 1.
+    """
+    log_snr = jnp.take_along_axis(log_snrs, number[None], axis=0)[0]
+    is_before = jnp.arange(len(estimates))[:, None] < number
+    # Relative to where they lead; what comes later may be infinite, and does not count.
+    ratio = jnp.exp(0.5 * jnp.minimum(log_snrs - log_snr, 0.0))
+    rise = jnp.where(is_before, jnp.diff(ratio, axis=0), 0.0).astype(z.dtype)
+    (alpha, sigma), (_, sigma_first) = alpha_sigma(log_snr), alpha_sigma(log_snrs[0])
+    moved = jnp.sum(expand_to(rise, estimates) * estimates, axis=0)
+    kept = expand_to((sigma / sigma_first).astype(z.dtype), z)
+    return kept * z + expand_to(alpha.astype(z.dtype), z) * moved, log_snr
 
 
 def student_loss(

@@ -2,7 +2,8 @@
 
 Each round is an ordinary run of the same stage, with a teacher: the first learns from a checkpoint
 that was given, every other from the student before. The last one is in the workdir itself, the
-others in `WORKDIR/round_STEPS`. All can be interrupted, resumed and sampled like any run.
+others in `WORKDIR/round_STEPS`. All can be interrupted, resumed and sampled like any run. The
+method "parallel" has one round.
 """
 
 import itertools
@@ -12,7 +13,12 @@ from pathlib import Path
 
 from etils import epath
 
-from lumiere_jax.cascade.config import ConfigDict, DistillationConfig, StageConfig
+from lumiere_jax.cascade.config import (
+    ConfigDict,
+    DistillationConfig,
+    StageConfig,
+    with_defaults,
+)
 from lumiere_jax.cascade.stage import create_schedule
 from lumiere_jax.cascade.state import TrainState
 from lumiere_jax.diffusion.distillation import visited_log_snrs
@@ -25,8 +31,17 @@ TEACHERS = ("stunet", "stunet_conditional", "ssr")
 """Stages that can be distilled."""
 
 
-def check_teacher(stage: str, workdir: str | Path) -> None:
-    """Raises a `UserError` if a teacher is of a stage that cannot be distilled."""
+def check_teacher(config: ConfigDict, workdir: str | Path) -> None:
+    """Raises a `UserError` if the teacher that a checkpoint holds cannot be distilled."""
+    _check_stage(config.stage, workdir)
+    if "distillation" in config and config.distillation.method == "parallel":
+        raise UserError(
+            f"{workdir} is a student that predicts several steps in one call, which can be no "
+            "teacher; distil its own teacher."
+        )
+
+
+def _check_stage(stage: str, workdir: str | Path) -> None:
     if stage not in TEACHERS:
         raise UserError(
             f"{workdir} is a checkpoint of stage {stage!r}; the teacher of a distillation is of "
@@ -41,6 +56,7 @@ def rounds(config: ConfigDict, workdir: str | Path) -> list[tuple[ConfigDict, ep
     config says so. `init_from` is the teacher, and the workdir of the last student. Without a
     teacher, or with numbers of steps that do not fit one another, it is a `UserError`.
     """
+    config = _with_outputs(config)
     settings, last = _checked(config), epath.Path(workdir).expanduser()
     teacher, scale, found = config.init_from, settings.guidance_scale, []
     all_steps = [settings.start_steps, *settings.steps]
@@ -81,8 +97,24 @@ def distil(
     return state
 
 
+def _with_outputs(config: ConfigDict) -> ConfigDict:
+    """The config, whose network has as many outputs as the method takes."""
+    settings = config.distillation
+    if settings.method != "parallel":
+        return config
+    if len(settings.steps) != 1:
+        raise UserError(
+            f"distillation.steps={tuple(settings.steps)}: the method 'parallel' has one round; "
+            "give the student's steps alone, as in --config.distillation.steps='(4,)'."
+        )
+    config = config.copy_and_resolve_references()
+    with config.model.unlocked():
+        config.model.out_channels = 3 * max(settings.start_steps // max(settings.steps[0], 1), 1)
+    return config
+
+
 def _checked(config: ConfigDict) -> DistillationConfig:
-    check_teacher(config.stage, config.init_from)
+    _check_stage(config.stage, config.init_from)
     if not config.init_from:
         raise UserError(
             "a distillation needs a teacher: --config=configs/distill.py:from=WORKDIR, or "
@@ -115,7 +147,7 @@ def _refuse_other_run(teacher: str, config: ConfigDict, workdir: epath.Path) -> 
     place = workdir / "config.json"
     if not place.exists():
         return
-    saved = json.loads(place.read_text())
+    saved = with_defaults(json.loads(place.read_text()))
     wanted = json.loads(json.dumps(config.to_dict(), default=list))
     if saved.get("distillation") != wanted["distillation"] or saved["stage"] != config.stage:
         raise UserError(

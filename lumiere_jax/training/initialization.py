@@ -9,7 +9,7 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
-from lumiere_jax.cascade.stage import INPUT_LAYER, Stage
+from lumiere_jax.cascade.stage import INPUT_LAYER, OUTPUT_LAYER, Stage
 from lumiere_jax.cascade.state import TrainState, create_state
 from lumiere_jax.checkpoints import checkpoint
 from lumiere_jax.checkpoints.inheritance import check_same_network
@@ -100,6 +100,8 @@ def initial_params(stage: Stage, mesh: Mesh, programs: Programs | None = None) -
     shapes = stage.param_shapes
     if stage.is_conditional:
         saved = with_new_inputs(shapes, saved, mesh, programs)
+    if stage.steps_at_once > 1:
+        saved = with_more_outputs(stage.steps_at_once, saved, mesh, programs)
     check_fit(shapes, saved, config.init_from)
     return fresh_params(stage, saved, mesh, programs)
 
@@ -119,6 +121,20 @@ def with_new_inputs(shapes: Params, saved: Params, mesh: Mesh, programs: Program
         about = f"{missing} input channels more"
         wider[INPUT_LAYER]["kernel"] = _run(pad, kernel, shardings, programs, about)
     return wider
+
+
+def with_more_outputs(number: int, saved: Params, mesh: Mesh, programs: Programs) -> Params:
+    """Saved parameters whose last layer says what it said `number` times, in further channels."""
+
+    def repeat(layer: Params) -> Params:  # float32: it is trained from here on
+        return jax.tree.map(
+            lambda leaf: jnp.concatenate([leaf.astype(jnp.float32)] * number, axis=-1), layer
+        )
+
+    layer = saved[OUTPUT_LAYER]
+    shardings = state_shardings(jax.eval_shape(repeat, layer), mesh)
+    about = f"{number} times the outputs"
+    return {**saved, OUTPUT_LAYER: _run(repeat, layer, shardings, programs, about)}
 
 
 def fresh_params(stage: Stage, saved: Params, mesh: Mesh, programs: Programs) -> Params:

@@ -23,13 +23,14 @@ from lumiere_jax.cascade.state import (
 )
 from lumiere_jax.diffusion.discrete import split_variance
 from lumiere_jax.diffusion.distillation import (
+    own_place,
+    step_estimates,
+    student_and_teacher_steps,
     student_loss,
-    student_steps,
     teacher_target,
-    visited_log_snrs,
 )
 from lumiere_jax.diffusion.losses import diffusion_loss, drop_text, stratified_times
-from lumiere_jax.diffusion.parameterization import add_noise
+from lumiere_jax.diffusion.parameterization import add_noise, expand_to, to_x0
 from lumiere_jax.models.parameters import Params, merge
 from lumiere_jax.runtime.programs import Programs
 from lumiere_jax.runtime.sharding import placed, replicated, use_mesh
@@ -194,23 +195,30 @@ def _distance_to_teacher(
 ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
     """Distances of the student's estimates to those that its teacher's steps amount to.
 
-    The teacher is sampled as `config.sampling` says, with dynamic thresholding, but guided by
-    `config.distillation.guidance_scale`. Of several rounds it is the first that counts.
+    Or, if it predicts these one by one, to that of one of them at the place that the student's own
+    estimates lead to. The teacher is sampled as `config.sampling` says, with dynamic thresholding,
+    but guided by `config.distillation.guidance_scale`. Of several rounds it is the first that
+    counts.
     """
     settings, options = stage.config.distillation, SamplingOptions.from_config(stage.config)
     assert settings is not None
-    with jax.ensure_compile_time_eval():
-        table = visited_log_snrs(stage.schedule, settings.start_steps, settings.steps[0])
-    log_snrs = student_steps(table, time)
+    log_snrs, number = student_and_teacher_steps(stage.student_table, time)
     z = add_noise(x0, noise, log_snrs[0]).astype(x0.dtype)
     options = dataclasses.replace(
         options, guidance_scale=settings.guidance_scale, guidance_from=1.0, guidance_to=0.0
     )
     denoiser = Denoiser.for_clip(stage, options, teacher, condition)
-    target, _ = teacher_target(lambda z, log_snr: denoiser(z, log_snr).x0, z, log_snrs)
-    prediction = stage.predict(params, z, log_snrs[0], condition)
-    prediction = split_variance(prediction)[0] if stage.learned_variance else prediction
+    kind, k = stage.config.diffusion.prediction, stage.steps_at_once
+    if k == 1:
+        target, _ = teacher_target(lambda z, log_snr: denoiser(z, log_snr).x0, z, log_snrs)
+        prediction = stage.predict(params, z, log_snrs[0], condition)
+        prediction = split_variance(prediction)[0] if stage.learned_variance else prediction
+    else:
+        steps = step_estimates(stage.outputs(params, z, log_snrs[0], condition), k)
+        estimates = jnp.stack([to_x0(kind, step, z, log_snrs[0]) for step in steps])
+        estimates = jax.lax.stop_gradient(estimates)
+        target = denoiser(*own_place(estimates, z, log_snrs, number)).x0
+        prediction = jnp.take_along_axis(steps, expand_to(number, z)[None], axis=0)[0]
     return student_loss(
-        prediction, target, z, log_snrs[0],
-        kind=stage.config.diffusion.prediction, weighting=settings.weighting,
-    ), log_snrs[0]  # fmt: skip
+        prediction, target, z, log_snrs[0], kind=kind, weighting=settings.weighting
+    ), log_snrs[0]

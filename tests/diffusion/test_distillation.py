@@ -8,6 +8,10 @@ from hypothesis import strategies as st
 from lumiere_jax.diffusion.discrete import DiscreteSchedule
 from lumiere_jax.diffusion.distillation import (
     estimate_weights,
+    mean_estimate,
+    own_place,
+    step_estimates,
+    student_and_teacher_steps,
     student_loss,
     student_steps,
     teacher_target,
@@ -184,6 +188,58 @@ def test_a_perfect_student_samples_what_its_teacher_does_in_more_steps(float64):
     np.testing.assert_allclose(few, many, atol=1e-9)
     teacher = sample(denoise, keys, (4, 6), schedule=schedule, num_steps=3)[-1]
     assert np.abs(few - teacher).max() > 0.01
+
+
+@given(
+    start=st.floats(-20, 5),
+    gaps=st.lists(st.floats(0.05, 8), min_size=4, max_size=4),
+    to_data=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_several_estimates_lead_where_ddim_does_one_by_one(start, gaps, to_data, seed):
+    levels = np.cumsum([start, *gaps])
+    levels[-1] = np.inf if to_data else levels[-1]
+    generator = np.random.default_rng(seed)
+    estimates, z = generator.uniform(-1, 1, (4, 6)), generator.normal(size=(1, 6))
+    with jax.enable_x64(True):
+        places = jax.vmap(own_place, (None, None, None, 0))
+        rows, numbers = jnp.asarray(estimates)[:, None], jnp.arange(4)[:, None]
+        led, log_snr = places(rows, jnp.asarray(z), jnp.asarray(levels)[:, None], numbers)
+        mean = mean_estimate(rows, jnp.asarray(levels)[None], jnp.asarray(levels)[:1])
+    np.testing.assert_allclose(log_snr[:, 0], levels[:4])
+    for number in range(4):
+        end = z
+        if number:
+            given_one_by_one = iter(estimates).__next__
+            _, end = reference(z, levels[: number + 1], lambda *_, x=given_one_by_one: x())
+        np.testing.assert_allclose(led[number], end, atol=1e-9)
+    queue = iter(estimates)
+    target, _ = reference(z, levels, lambda z, log_snr: next(queue))
+    np.testing.assert_allclose(mean, target, atol=1e-7)
+
+
+def test_every_step_of_the_teacher_is_learnt_as_often():
+    table = visited_log_snrs(CosineSchedule(), 12, 3)
+    log_snrs, number = student_and_teacher_steps(table, stratified_times(jax.random.key(0), 24))
+    assert log_snrs.shape == (5, 24)
+    met = np.asarray(log_snrs)[np.asarray(number), np.arange(24)]
+    np.testing.assert_allclose(np.sort(met), np.sort(np.repeat(np.asarray(table)[:, :-1], 2)))
+
+
+def test_a_student_that_says_what_its_teacher_does_has_no_loss_in_any_step(float64):
+    """Its four estimates are the teacher's in turn, so at each place that they lead to."""
+    table = visited_log_snrs(CosineSchedule(shift=1.0), 8, 2)
+    log_snrs, number = student_and_teacher_steps(table, stratified_times(jax.random.key(1), 16))
+    z, estimates = jnp.asarray(np.random.default_rng(2).normal(size=(16, 5))), []
+    end = z
+    for now, after in zip(log_snrs[:-1], log_snrs[1:], strict=True):
+        estimates.append(denoise(end, now))
+        end = ddim_step(end, estimates[-1], now, after)
+    said = step_estimates(jnp.concatenate(estimates, axis=-1), 4)
+    target = denoise(*own_place(said, z, log_snrs, number))
+    np.testing.assert_allclose(said[number, jnp.arange(16)], target, rtol=1e-8)
+    mean = mean_estimate(said, table, log_snrs[0])
+    np.testing.assert_allclose(mean, teacher_target(denoise, z, log_snrs)[0], rtol=1e-8)
 
 
 def numpy_predicted(kind, x0, z, alpha, sigma):

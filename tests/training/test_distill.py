@@ -4,6 +4,7 @@ import importlib
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
@@ -17,7 +18,7 @@ from lumiere_jax.runtime.errors import UserError
 from lumiere_jax.runtime.sharding import create_mesh
 from lumiere_jax.training import samples
 from lumiere_jax.training.distill import rounds
-from lumiere_jax.training.initialization import initial_state
+from lumiere_jax.training.initialization import initial_params, initial_state
 from lumiere_jax.training.optimizer import create_optimizer
 from tests.tiny_runs import assert_same_arrays, distil, metric, saved_arrays, tiny_config, train
 
@@ -41,7 +42,7 @@ def distill_config(teacher, **fields):
         }
         | fields
     )
-    return config
+    return config.lock()  # as flags leave it
 
 
 def flat(workdir):
@@ -155,6 +156,56 @@ def test_other_stages_are_distilled_too(cascade, tmp_path, stage):
         assert pipeline.animate(image, [PROMPT]).shape == (1, 8, 16, 16, 3)
 
 
+@pytest.mark.parametrize("stage", ["stunet", "ssr", "stunet_conditional"])
+def test_several_steps_in_one_call(cascade, tmp_path, stage):
+    """Stopped after the first update, too; the last layer trains where the image network rests."""
+    config = distill_config(
+        cascade[stage], distillation__method="parallel", distillation__steps=(2,),
+        train__eval_every=2, train__num_steps=1,
+    )  # fmt: skip
+    distil(config, tmp_path)
+    config.train.num_steps = 2
+    distil(config, tmp_path)
+    assert sorted(metric(tmp_path, "loss")) == [1, 2] and 0 < metric(tmp_path, "eval_loss")[2] < 10
+    before, after = flat(cascade[stage]), flat(tmp_path)
+    for path, leaf in before.items():
+        if path[0] == "conv_out":
+            assert after[path].shape == (*leaf.shape[:-1], 2 * leaf.shape[-1])
+            assert (after[path] != np.concatenate([leaf, leaf], axis=-1)).any()
+        elif not is_temporal(path) and path[0] != "conv_in":
+            assert leaf.tobytes() == after[path].tobytes()
+    base = tmp_path if stage != "ssr" else cascade["stunet"]
+    pipeline = LumierePipeline.from_checkpoints(
+        base, [tmp_path] if stage == "ssr" else [], show_progress=False
+    )
+    image = np.zeros((16, 16, 3), np.float32)
+    is_shown = stage == "stunet_conditional"
+    video = pipeline.animate(image, [PROMPT]) if is_shown else pipeline([PROMPT])
+    size = 64 if stage == "ssr" else 16
+    assert video.shape == (1, 8, size, size, 3) and np.isfinite(video).all()
+    with pytest.raises(UserError, match="several steps in one call, which can be no teacher"):
+        importlib.import_module("configs.distill").get_config(f"from={tmp_path}")
+
+
+def test_at_its_start_it_says_what_its_teacher_does(teacher):
+    config = distill_config(teacher, distillation__method="parallel", distillation__steps=(1,))
+    ((config, _),) = rounds(config, "runs/student")
+    assert config.model.out_channels == 12
+    student, mesh = Stage.from_config(config), create_mesh(config.mesh)
+    params = initial_params(student, mesh)
+    saved = checkpoint.load_config(teacher)
+    stage, before = Stage.from_config(saved), checkpoint.load(teacher)[1]
+    z = jax.random.normal(jax.random.key(0), (2, 2, 16, 16, 3))
+    text, text_mask = stage.text_encoder([PROMPT] * 2)
+    shown = {"text": text, "text_mask": text_mask}
+    log_snr = jnp.array([-3.0, 1.0])
+    expected = jax.jit(stage.predict)(before, z, log_snr, shown)
+    actual = jax.jit(student.predict)(params, z, log_snr, shown)
+    np.testing.assert_allclose(actual, expected, atol=1e-5)  # another program, and a mean of equals
+    outputs = jax.jit(student.outputs)(params, z, log_snr, shown)
+    np.testing.assert_allclose(outputs, jnp.concatenate([expected] * 4, -1), atol=1e-5)
+
+
 def test_all_parameters_train_if_asked(teacher, tmp_path):
     config = distill_config(
         teacher, distillation__steps=(4,), train__trainable="all", train__num_steps=1
@@ -191,6 +242,8 @@ def test_rounds(teacher, tmp_path):
         ({"distillation__steps": ()}, "distillation.steps is empty"),
         ({"distillation__weighting": "snr"}, "distillation.weighting 'snr' is unknown"),
         ({"distillation__guidance_scale": -1.0}, "distillation.guidance_scale=-1.0"),
+        ({"distillation__method": "parallel"}, r"\(2, 1\): the method 'parallel' has one round"),
+        ({"distillation__method": "other"}, "distillation.method.*other.*progressive"),
         ({"init_from": ""}, "needs a teacher"),
         ({"init_from": "/nowhere"}, "no checkpoint in /nowhere"),
         ({"stage": "t2i"}, "of stage 't2i'; the teacher.*stunet, stunet_conditional, ssr"),
