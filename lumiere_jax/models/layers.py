@@ -15,6 +15,7 @@ from flax.linen.dtypes import promote_dtype
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Bool, Float, Shaped
 
+from lumiere_jax.models.convolution import convolve
 from lumiere_jax.runtime.arrays import Array
 from lumiere_jax.runtime.errors import UserError
 
@@ -130,7 +131,9 @@ def gather_weights(
 lecun_normal = jax.jit(nn.initializers.lecun_normal(), static_argnums=(1, 2))
 
 Dense = functools.partial(nn.Dense, promote_dtype=gather_weights, kernel_init=lecun_normal)
-Conv = functools.partial(nn.Conv, promote_dtype=gather_weights, kernel_init=lecun_normal)
+Conv = functools.partial(
+    nn.Conv, promote_dtype=gather_weights, kernel_init=lecun_normal, conv_general_dilated=convolve
+)
 
 
 def group_norm(
@@ -184,9 +187,7 @@ class UpsampleConv(nn.Module):
         assert y is not None and whole is not None and added is not None
         rows, columns = (1 if taps == 1 else 2 for taps in self.kernel_size)
         phases = [
-            jax.lax.conv_general_dilated(
-                y, part, (1, 1), (row_padding, padding), dimension_numbers=_CHANNELS_LAST
-            )
+            convolve(y, part, (1, 1), (row_padding, padding))
             for row_kernel, row_padding in _phases(whole, 0)
             for part, padding in _phases(row_kernel, 1)
         ]
@@ -195,9 +196,6 @@ class UpsampleConv(nn.Module):
         y = jnp.stack(phases).reshape(rows, columns, n, h, w, self.features)
         y = y.transpose(2, 3, 0, 4, 1, 5).reshape(n, rows * h, columns * w, self.features)
         return y + added
-
-
-_CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
 
 
 def _phases(kernel: Array, axis: int) -> list[tuple[Array, tuple[int, int]]]:
