@@ -6,8 +6,10 @@ an entry that was cut off stays broken. Here a program is found by what it is ma
 """
 
 import collections
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -38,10 +40,22 @@ class Programs:
         """
         self._folder, self._most, self._made_ahead = folder, most, made_ahead
         self._latest: collections.OrderedDict[str, jax.stages.Compiled] = collections.OrderedDict()
+        self._within: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
 
     def __len__(self) -> int:
         """How many are in memory."""
         return len(self._latest)
+
+    @contextlib.contextmanager
+    def compiling_within(
+        self, context: Callable[[], AbstractContextManager[None]]
+    ) -> Iterator[None]:
+        """Until it is left, each compilation takes place inside a `context()`."""
+        before, self._within = self._within, context
+        try:
+            yield
+        finally:
+            self._within = before
 
     def get(
         self,
@@ -72,7 +86,8 @@ class Programs:
             if found is None:
                 if on_compile is not None:
                     on_compile()
-                found = self._compile(_new(function, options), arguments, store is not None)
+                with self._within():
+                    found = self._compile(_new(function, options), arguments, store is not None)
                 if store:
                     _save(store, name, parts, found)
                 else:

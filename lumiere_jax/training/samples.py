@@ -6,7 +6,7 @@ looks at what comes of it.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -81,15 +81,22 @@ def steps(workdir: str | Path) -> list[int]:
 
 
 def write_training_samples(
-    shown: Shown, stage: Stage, params: Params, step: int, workdir: str | Path, mesh: Mesh
+    shown: Shown,
+    stage: Stage,
+    params: Params,
+    step: int,
+    workdir: str | Path,
+    mesh: Mesh,
+    between: Callable[[], None] | None = None,
 ) -> epath.Path:
     """Samples what is to be shown and writes `WORKDIR/samples/STEP/`.
 
     All processes of the mesh compute, the first one writes. The folder, which is returned, then
-    holds `samples.png` and, of each clip of more than one frame, an MP4 and a GIF.
+    holds `samples.png` and, of each clip of more than one frame, an MP4 and a GIF. `between` is
+    called after every denoising step, and may raise.
     """
     overview, prompts = sheet(workdir, step), shown.prompts
-    folder, videos = overview.parent, sample(shown, params, mesh)
+    folder, videos = overview.parent, sample(shown, params, mesh, between)
     if not is_primary():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,13 +107,18 @@ def write_training_samples(
     return folder
 
 
-def sample(shown: Shown, params: Params, mesh: Mesh) -> np.ndarray:
-    """The clips `[prompts, time, height, width, 3]` in [-1, 1], on every process."""
+def sample(
+    shown: Shown, params: Params, mesh: Mesh, between: Callable[[], None] | None = None
+) -> np.ndarray:
+    """The clips `[prompts, time, height, width, 3]` in [-1, 1], on every process.
+
+    `between` is called after every denoising step, and may raise.
+    """
 
     def make(begin: int) -> np.ndarray:
         rows = {name: x[begin : begin + at_once] for name, x in shown.inputs.items()}
         batch = Inputs(**{name: one_for_each_part(x, mesh) for name, x in rows.items()})
-        return first_rows(shown.sampler(params, batch, mesh), len(rows["text"]))
+        return first_rows(shown.sampler(params, batch, mesh, on_step=between), len(rows["text"]))
 
     at_once = batch_parts(mesh)
     return np.concatenate([make(begin) for begin in range(0, len(shown.prompts), at_once)])

@@ -40,6 +40,7 @@ from lumiere_jax.training.reporting import ProfilerWindow, Reporter
 from lumiere_jax.training.step import compile_step, null_text
 
 COMPILING = "compiling the training step, this can take minutes"
+COMPILING_MORE = "compiling what is due between steps, this can take minutes"
 
 
 def train(
@@ -215,6 +216,7 @@ def _take_steps(
         contextlib.closing(profiler),
         Interruption() as interruption,
         Watchdog(hang_timeout, "training") as watchdog,
+        _signs_of_life(watchdog, interruption, run.programs) as signs,
         peer_errors(),
     ):
         for step in range(first_step + 1, settings.num_steps + 1):
@@ -228,7 +230,8 @@ def _take_steps(
                 reporter.flush()  # all of them wait for the step
             try:
                 with reporter.goodput.lost():
-                    between_steps(due, step, state, reporter, interruption.poll)
+                    signs.step = step
+                    between_steps(due, step, state, reporter, signs.poll)
                 interruption.poll()
             except (Preempted, Interrupted):
                 reporter.flush()  # nothing that is not finite is saved
@@ -240,6 +243,37 @@ def _take_steps(
             watchdog.beat(f"step {step}")
         run.checkpoints.wait()
     return state
+
+
+class _SignsOfLife:
+    """What the watchdog, and whoever looks, hears of what takes long after a step."""
+
+    def __init__(self, watchdog: Watchdog, interruption: Interruption):
+        self.step, self._told = 0, -1
+        self._watchdog, self._interruption = watchdog, interruption
+
+    def poll(self) -> None:
+        """See `Interruption.poll`; this is progress."""
+        self._watchdog.beat(f"what is due after step {self.step}")
+        self._interruption.poll()
+
+    @contextlib.contextmanager
+    def compiling(self) -> Iterator[None]:
+        """While something is compiled, and no process waits for another; says so once a step."""
+        if self._told != self.step:
+            self._told = self.step
+            say(COMPILING_MORE)
+        with self._watchdog.paused():
+            yield
+
+
+@contextlib.contextmanager
+def _signs_of_life(
+    watchdog: Watchdog, interruption: Interruption, programs: Programs
+) -> Iterator[_SignsOfLife]:
+    signs = _SignsOfLife(watchdog, interruption)
+    with programs.compiling_within(signs.compiling):
+        yield signs
 
 
 def _batches(run: _Run, source: sources.Source, first_step: int) -> Iterator[dict[str, Any]]:
@@ -312,7 +346,7 @@ class _BetweenSteps:
         if self._shown and due.shows:
             params = merge(state.ema, state.frozen)
             samples.write_training_samples(
-                self._shown, run.stage, params, step, run.folder, run.mesh
+                self._shown, run.stage, params, step, run.folder, run.mesh, poll
             )
 
 

@@ -4,8 +4,6 @@ A program of its own, because the number of devices is fixed when JAX starts.
 """
 
 import collections
-import dataclasses
-import functools
 import json
 import math
 import sys
@@ -117,8 +115,7 @@ def training_samples(sizes: dict[str, int]) -> tuple[np.ndarray, int, int]:
     source = Watched(data.num_frames, data.resolution, split="test")
     shown = samples.choose(stage, source)
     look()
-    sampler = functools.partial(shown.sampler, on_step=look)
-    videos = samples.sample(dataclasses.replace(shown, sampler=sampler), params, mesh)
+    videos = samples.sample(shown, params, mesh, between=look)
     look()
     return videos, max(held), len(decoded)
 

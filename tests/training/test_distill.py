@@ -88,7 +88,7 @@ def test_interrupted_rounds_go_on_bit_for_bit(teacher, student, tmp_path, monkey
     workdir = tmp_path / "student"
     for place in ("round_2", "."):
 
-        def interrupt(shown, stage, params, step, folder, mesh, place=place):
+        def interrupt(shown, stage, params, step, folder, *others, place=place):
             if folder.resolve() == (workdir / place).resolve():
                 raise Interruption
 

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 import os
@@ -130,6 +131,33 @@ def test_a_second_run_is_kept_out_of_a_workdir_and_a_killed_one_is_not_waited_fo
         other.kill()
     with training._claimed(epath.Path(tmp_path)), pytest.raises(UserError):
         train(tiny_config("t2i", **ONE_STEP), tmp_path)
+
+
+def test_the_watchdog_hears_of_what_takes_long_between_steps(tmp_path, monkeypatch):
+    """Or it would end a healthy run of many hosts while they evaluate, sample or compile."""
+    heard = []
+
+    class Watchdog(training.Watchdog):
+        def beat(self, note):
+            heard.append(note)
+            super().beat(note)
+
+        @contextlib.contextmanager
+        def paused(self):
+            heard.append("compiling")
+            with super().paused():
+                yield
+
+    monkeypatch.setattr(training, "Watchdog", Watchdog)
+    due = {"train__eval_every": 1, "train__eval_batches": 2, "train__sample_every": 1}
+    config = tiny_config("t2i", **SMALLEST | ONE_STEP | due)
+    training.train(config, tmp_path)  # nothing is compiled already
+    assert heard[-1] == "step 1" and heard.count("step 1") == 1
+    clips = len(config.sampling.prompts)
+    between = due["train__eval_batches"] + clips * config.sampling.num_steps
+    assert heard.count("what is due after step 1") == between
+    assert heard.count("compiling") >= 2  # held-out losses, and a step of the sampler
+    assert heard[0] == "compiling"
 
 
 class Interruption(Exception):
