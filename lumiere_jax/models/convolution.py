@@ -45,7 +45,8 @@ def convolve(
     (top, bottom), (left, right) = padding
     how = _How((strides[0], strides[1]), ((top, bottom), (left, right)))
     positions = x.shape[0] * (x.shape[1] // strides[0]) * (x.shape[2] // strides[1])
-    is_long = positions >= 2 * _POSITIONS
+    # The number of clips of a program that is exported is a symbol; it has no gradient.
+    is_long = isinstance(positions, int) and positions >= 2 * _POSITIONS
     return (_by_parts if is_long and _is_on_cpu() else _at_once)(x, kernel, how)
 
 

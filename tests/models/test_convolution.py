@@ -1,4 +1,5 @@
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -51,6 +52,15 @@ def test_only_long_sums_on_cpus_are_parted(monkeypatch):
     device = AbstractDevice(platform="tpu", device_kind="TPU v5", num_cores=1)
     with jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("data",), abstract_device=device)):
         assert number_of_convolutions() == 3
+
+
+def test_any_number_of_frames_can_be_exported():
+    (n,) = jax.export.symbolic_shape("n")
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((n, 8, 8, 3), (3, 3, 3, 5))]
+    made = jax.export.export(jax.jit(lambda x, kernel: convolve(x, kernel, padding="SAME")))(
+        *shapes
+    )
+    assert made.call(jnp.ones((200, 8, 8, 3)), jnp.ones((3, 3, 3, 5))).shape == (200, 8, 8, 5)
 
 
 @pytest.mark.parametrize("name", CASES)
