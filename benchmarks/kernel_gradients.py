@@ -7,16 +7,17 @@ forward, and the gradients of the input and of the kernel, at once and in parts.
 threads are those of JAX's defaults; the fastest of some runs counts.
 """
 
+import functools
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from lumiere_jax.models import convolution
+from lumiere_jax.models.convolution import convolve
 from lumiere_jax.runtime import errors
 
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Times that each is run.", 1)
@@ -58,7 +59,6 @@ def main(argv: list[str]) -> None:
     print("|---|---|---|---|---|---|")
     for case in CASES:
         padding = tuple((taps // 2, taps // 2) for taps in case.kernel)
-        how = convolution._How((1, 1), ((padding[0]), (padding[1])))
         rng = np.random.default_rng(0)
         x, kernel, gradient = (
             jnp.asarray(rng.normal(size=shape), jnp.float32)
@@ -69,22 +69,19 @@ def main(argv: list[str]) -> None:
             )
         )
 
-        def forward(x: jax.Array, kernel: jax.Array, _: jax.Array, how=how) -> jax.Array:
-            return convolution._at_once(x, kernel, how)
+        at_once = functools.partial(
+            jax.lax.conv_general_dilated, window_strides=(1, 1), padding=padding,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )  # fmt: skip
+        in_parts = functools.partial(convolve, padding=padding)
+        times = [milliseconds(at_once, x, kernel)]
+        for convolution, which in ((at_once, 0), (at_once, 1), (in_parts, 1)):
 
-        def of_input(x: jax.Array, kernel: jax.Array, g: jax.Array, how=how) -> jax.Array:
-            return jax.linear_transpose(lambda x: convolution._at_once(x, kernel, how), x)(g)[0]
+            def back(x: Any, kernel: Any, g: Any, of: Any = convolution, which: int = which) -> Any:
+                return jax.vjp(of, x, kernel)[1](g)[which]
 
-        def of_kernel(x: jax.Array, kernel: jax.Array, g: jax.Array, how=how) -> jax.Array:
-            return jax.linear_transpose(lambda k: convolution._at_once(x, k, how), kernel)(g)[0]
-
-        def in_parts(x: jax.Array, kernel: jax.Array, g: jax.Array, how=how) -> jax.Array:
-            return convolution._of_kernel(x, kernel, g, how)
-
-        cells = [
-            f"{milliseconds(way, x, kernel, gradient):.3g} ms"
-            for way in (forward, of_input, of_kernel, in_parts)
-        ]
+            times.append(milliseconds(back, x, kernel, gradient))
+        cells = [f"{ms:.3g} ms" for ms in times]
         print(f"| {case.name} | {case.shape[-1]} to {case.features} | {' | '.join(cells)} |")
 
 

@@ -203,7 +203,9 @@ class DistillationConfig(ConfigSection):
     @property
     def steps_at_once(self) -> int:
         """Steps of the teacher that a call of the student predicts one by one."""
-        return self.start_steps // self.steps[0] if self.method == "parallel" else 1
+        if self.method != "parallel":
+            return 1
+        return max(self.start_steps // max(self.steps[0], 1), 1)  # bad ones are refused later
 
 
 MASKS = {

@@ -232,27 +232,29 @@ class Stage:
         return jnp.zeros((1, *self.clip_shape())), {}
 
     def predict(
-        self, params: Params, z: Noisy, log_snr: Float[Array, " batch"], condition: dict[str, Any]
-    ) -> Float[Array, "batch time height width _"]:
+        self, params: Params, z: Noisy, log_snr: Float[Array, " batch"], condition: dict[str, Any],
+        is_mean: bool = True,
+    ) -> Float[Array, "batch time height width _"]:  # fmt: skip
         """The network's prediction for noisy clips.
 
         The condition has "text", "text_mask" and, for super-resolution, "low_resolution" and
         "augmentation_level"; for a conditional stage "known", see `known_part`. Of a network that
-        predicts several steps it is the one prediction that leads where they do.
+        predicts several steps it is the one prediction that leads where they do or, unless
+        `is_mean`, all of them, in channels one after the other.
         """
-        outputs = self.outputs(params, z, log_snr, condition)
-        if self.steps_at_once == 1:
-            return outputs
-        steps = step_estimates(outputs, self.steps_at_once)
-        return mean_estimate(steps, self.student_table, log_snr)
-
-    def outputs(
-        self, params: Params, z: Noisy, log_snr: Float[Array, " batch"], condition: dict[str, Any]
-    ) -> Float[Array, "batch time height width _"]:
-        """All that the network says of noisy clips, see `predict`."""
+        params, z, condition = self._arguments(params, z, condition)
         time = self.schedule.network_time(log_snr)
         prediction: Any = self.network.apply({"params": params}, z, time, **condition)
+        if is_mean and self.steps_at_once > 1:
+            steps = step_estimates(prediction, self.steps_at_once)
+            return mean_estimate(steps, self.student_table, log_snr)
         return prediction
+
+    def _arguments(
+        self, params: Params, z: Noisy, condition: dict[str, Any]
+    ) -> tuple[Params, Noisy, dict[str, Any]]:
+        """What the network of this kind of stage is applied to."""
+        return params, z, condition
 
     def training_clip(
         self, batch: Batch, augment_key: PRNGKeyArray
@@ -284,13 +286,13 @@ class ConditionalStage(Stage):
     def _blank_input(self) -> tuple[jax.Array, dict[str, Any]]:
         return jnp.zeros((1, *self.clip_shape()[:-1], self.config.model.in_channels)), {}
 
-    def outputs(
-        self, params: Params, z: Noisy, log_snr: Float[Array, " batch"], condition: dict[str, Any]
-    ) -> Float[Array, "batch time height width _"]:
-        """See `Stage.outputs`; the network takes what is known as further channels."""
+    def _arguments(
+        self, params: Params, z: Noisy, condition: dict[str, Any]
+    ) -> tuple[Params, Noisy, dict[str, Any]]:
+        """The network takes what is known as further channels."""
         condition = dict(condition)
         z = jnp.concatenate([z, condition.pop("known").astype(z.dtype)], axis=-1)
-        return super().outputs(params, z, log_snr, condition)
+        return params, z, condition
 
     def training_clip(
         self, batch: Batch, augment_key: PRNGKeyArray
@@ -317,11 +319,11 @@ class StyleStage(Stage):
         params = super().init_params(key)
         return {**params, LORA: fresh_lora(params, self.rank, key)} if self.rank else params
 
-    def outputs(
-        self, params: Params, z: Noisy, log_snr: Float[Array, " batch"], condition: dict[str, Any]
-    ) -> Float[Array, "batch time height width _"]:
-        """See `Stage.outputs`."""
-        return super().outputs(merge_lora(params), z, log_snr, condition)
+    def _arguments(
+        self, params: Params, z: Noisy, condition: dict[str, Any]
+    ) -> tuple[Params, Noisy, dict[str, Any]]:
+        """With the low-rank changes in its weights."""
+        return merge_lora(params), z, condition
 
 
 class SuperResolutionStage(Stage):

@@ -109,7 +109,7 @@ def _with_outputs(config: ConfigDict) -> ConfigDict:
         )
     config = config.copy_and_resolve_references()
     with config.model.unlocked():
-        config.model.out_channels = 3 * max(settings.start_steps // max(settings.steps[0], 1), 1)
+        config.model.out_channels = 3 * DistillationConfig.parse(settings).steps_at_once
     return config
 
 

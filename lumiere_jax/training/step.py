@@ -214,7 +214,8 @@ def _distance_to_teacher(
         prediction = stage.predict(params, z, log_snrs[0], condition)
         prediction = split_variance(prediction)[0] if stage.learned_variance else prediction
     else:
-        steps = step_estimates(stage.outputs(params, z, log_snrs[0], condition), k)
+        prediction = stage.predict(params, z, log_snrs[0], condition, is_mean=False)
+        steps = step_estimates(prediction, k)
         estimates = jnp.stack([to_x0(kind, step, z, log_snrs[0]) for step in steps])
         estimates = jax.lax.stop_gradient(estimates)
         target = denoiser(*own_place(estimates, z, log_snrs, number)).x0

@@ -1,5 +1,6 @@
 """Distillation of a trained stage: its rounds, resuming, and what its checkpoint is."""
 
+import functools
 import importlib
 import json
 
@@ -202,7 +203,8 @@ def test_at_its_start_it_says_what_its_teacher_does(teacher):
     expected = jax.jit(stage.predict)(before, z, log_snr, shown)
     actual = jax.jit(student.predict)(params, z, log_snr, shown)
     np.testing.assert_allclose(actual, expected, atol=1e-5)  # another program, and a mean of equals
-    outputs = jax.jit(student.outputs)(params, z, log_snr, shown)
+    all_steps = functools.partial(student.predict, is_mean=False)
+    outputs = jax.jit(all_steps)(params, z, log_snr, shown)
     np.testing.assert_allclose(outputs, jnp.concatenate([expected] * 4, -1), atol=1e-5)
 
 
@@ -243,6 +245,10 @@ def test_rounds(teacher, tmp_path):
         ({"distillation__weighting": "snr"}, "distillation.weighting 'snr' is unknown"),
         ({"distillation__guidance_scale": -1.0}, "distillation.guidance_scale=-1.0"),
         ({"distillation__method": "parallel"}, r"\(2, 1\): the method 'parallel' has one round"),
+        (
+            {"distillation__method": "parallel", "distillation__steps": (0,)},
+            "4 is no multiple of 0",
+        ),
         ({"distillation__method": "other"}, "distillation.method.*other.*progressive"),
         ({"init_from": ""}, "needs a teacher"),
         ({"init_from": "/nowhere"}, "no checkpoint in /nowhere"),
