@@ -121,12 +121,13 @@ def show_samples(path: Path, some: Set, each: int = 2, frames: int = 4) -> None:
     _draw(path, [(some.classes[index], some.clips[index]) for index in chosen], frames, each)
 
 
-def show_nearest(path: Path, generated: Set, train: Set, count: int = 8, frames: int = 3) -> None:
-    """The generated clips that are nearest to a training clip, each beside it."""
+def show_nearest(path: Path, generated: Set, train: Set, frames: int = 3) -> None:
+    """Of each class the generated clip that is nearest to a training clip, beside that."""
     found, far = nearest(generated.logits, train.logits)
     rows = []
-    for index in np.argsort(far)[:count]:
-        rows.append((f"generated: {generated.classes[index]}", generated.clips[index]))
+    for name in np.unique(generated.classes):
+        index = min(np.flatnonzero(generated.classes == name), key=far.__getitem__)
+        rows.append((f"generated: {name}", generated.clips[index]))
         rows.append((f"nearest, {far[index]:.0f}", train.clips[found[index]]))
     _draw(path, rows, frames, 2)
 

@@ -34,7 +34,7 @@ _CASES = flags.DEFINE_integer("cases", 64, "Held-out clips of each task.", lower
 _WORK = flags.DEFINE_string("work", ".cache/ucf101_model", "Folder of clips and logits.")
 _OUTPUT = flags.DEFINE_string("output", ".", "Folder for the pictures.")
 
-SHOWN = 6
+SHOWN = 4  # cases of a picture, each of another class
 CONDITIONS = {"its own condition": True, "that of another clip": False}
 
 
@@ -84,9 +84,10 @@ def main(argv: list[str]) -> None:
         for figure in columns[0]:
             row = " | ".join(cell(figure, column[figure]) for column in columns)
             print(f"| {name} | {figure} | {row} |", flush=True)
+        first = np.sort(np.unique(held_out.classes, return_index=True)[1])[:SHOWN]
         shown = [
             pair
-            for case, clip in list(zip(all_cases, sets["its own condition"], strict=True))[:SHOWN]
+            for case, clip in ((all_cases[n], sets["its own condition"][n]) for n in first)
             for pair in (
                 (case.video, f"given: {case.caption}"),
                 (to_float(clip), f"{name}: {case.other_caption if task.changes_class else ''}"),

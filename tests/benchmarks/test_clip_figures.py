@@ -65,6 +65,6 @@ def test_table_and_pictures(tmp_path):
     assert fvd[0] > fvd[1] + 10
     assert "| A | 10 | 0 | 0 |" in figures.confusion(told, test)
     figures.show_samples(tmp_path / "samples.png", test, frames=2)
-    figures.show_nearest(tmp_path / "nearest.png", bad, train, count=2, frames=2)
+    figures.show_nearest(tmp_path / "nearest.png", bad, train, frames=2)
     for name in ("samples", "nearest"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
